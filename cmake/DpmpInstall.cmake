@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+# `cmake --install` and the package that find_package(dpmp) finds.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(dpmp_package_dir ${CMAKE_INSTALL_DATADIR}/cmake/dpmp)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/dpmp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+  FILES_MATCHING PATTERN "*.hpp" PATTERN "*.cuh")
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/dpmp)
+install(TARGETS dpmp EXPORT dpmpTargets)
+install(EXPORT dpmpTargets NAMESPACE dpmp:: DESTINATION ${dpmp_package_dir})
+# In a file of its own: a user without the CUDA toolkit still gets dpmp::dpmp.
+if(DPMP_HAVE_CUDA)
+  install(TARGETS dpmp_cuda EXPORT dpmpCudaTargets)
+  install(EXPORT dpmpCudaTargets NAMESPACE dpmp:: DESTINATION ${dpmp_package_dir})
+endif()
+
+configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/dpmpConfig.cmake.in dpmpConfig.cmake
+  INSTALL_DESTINATION ${dpmp_package_dir})
+write_basic_package_version_file(dpmpConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(FILES ${PROJECT_BINARY_DIR}/dpmpConfig.cmake ${PROJECT_BINARY_DIR}/dpmpConfigVersion.cmake
+  DESTINATION ${dpmp_package_dir})

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+# How dpmp's own programs are compiled. None of these flags reaches a user of the library.
+include(CheckCXXCompilerFlag)
+
+find_program(DPMP_CCACHE ccache)
+mark_as_advanced(DPMP_CCACHE)
+if(PROJECT_IS_TOP_LEVEL AND DPMP_CCACHE)
+  foreach(language CXX CUDA)
+    if(NOT DEFINED CMAKE_${language}_COMPILER_LAUNCHER)
+      set(CMAKE_${language}_COMPILER_LAUNCHER ${DPMP_CCACHE})
+    endif()
+  endforeach()
+endif()
+
+add_library(dpmp_program_flags INTERFACE)
+set(dpmp_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  # GCC 12 takes the deliberately undefined registers inside its own AVX-512 headers, which Eigen uses, for a mistake (PR 105593).
+  list(APPEND dpmp_warnings -Wno-maybe-uninitialized)
+endif()
+if(DPMP_WARNINGS_AS_ERRORS)
+  list(APPEND dpmp_warnings -Werror)
+endif()
+# nvcc writes line directives that -Wpedantic reports, and expands code that -Wconversion was not meant for.
+target_compile_options(dpmp_program_flags INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:${dpmp_warnings}>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>"
+  "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${DPMP_WARNINGS_AS_ERRORS}>>:-Werror=all-warnings>")
+if(DPMP_NATIVE)
+  check_cxx_compiler_flag(-march=native DPMP_COMPILER_KNOWS_NATIVE)
+  if(DPMP_COMPILER_KNOWS_NATIVE)
+    target_compile_options(dpmp_program_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
+  endif()
+endif()
+
+# dpmp_program(NAME SOURCES... ): one executable of ours.
+function(dpmp_program name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE dpmp dpmp_program_flags)
+endfunction()
+
+# dpmp_programs_of(FOLDER PREFIX HEADER TARGET PACKAGE): one program for each FOLDER/*.cpp. Those that include HEADER link
+# TARGET, and are left out with a line saying so where PACKAGE is not installed.
+function(dpmp_programs_of folder prefix header target package)
+  file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.cpp)
+  set(left_out "")
+  foreach(source IN LISTS sources)
+    get_filename_component(stem ${source} NAME_WE)
+    set(name ${stem})
+    if(NOT name MATCHES "^${prefix}")
+      set(name ${prefix}${stem})
+    endif()
+    file(STRINGS ${source} needs REGEX "#include *[<\"]${header}")
+    if(needs AND NOT TARGET ${target})
+      list(APPEND left_out ${name})
+      continue()
+    endif()
+    dpmp_program(${name} ${source})
+    target_include_directories(${name} PRIVATE ${folder})
+    if(needs)
+      target_link_libraries(${name} PRIVATE ${target})
+    endif()
+  endforeach()
+  if(left_out)
+    list(JOIN left_out ", " left_out)
+    message(STATUS "dpmp: left out ${left_out}: needs ${header} (Debian and Ubuntu: apt install ${package})")
+  endif()
+endfunction()

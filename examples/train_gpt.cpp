@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+// The main job: a small byte-level GPT learns a text under differential privacy. One line of the text is one record and one
+// unit of privacy; every 20th record is held out and treated as public.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <dpmp/dpmp.hpp>
+#include <dpmp/interop/text_records.hpp>
+#include <iostream>
+
+namespace {
+using namespace dpmp;
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::string data, output = "train_gpt_output", resume, dtype = "bf16";
+  bool is_private = true;
+  double epsilon = 8, delta = 1e-5, noise_multiplier = 0, clip = 1, learning_rate = 4e-3, dropout = 0;
+  index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
+  index_t evaluate_every = 10, evaluate_records = 256, checkpoint_every = 0, lines = 3;
+  bool tied = false, info = false;
+  int threads = 0;
+  std::uint64_t seed = 1;
+};
+
+Options parse(int argc, char** argv, CLI::App& app) {
+  Options o;
+  app.add_option("--data", o.data, "UTF-8 text, one record a line")->required();
+  app.add_option("--output", o.output, "folder for weights.safetensors and checkpoint.safetensors")->capture_default_str();
+  app.add_option("--resume", o.resume, "continue from this checkpoint (its plan and keys are used; same data, same model options)");
+  app.add_option("--dtype", o.dtype, "activations and compute weights: f32, bf16 or f16")->capture_default_str();
+  std::string privacy = "on";
+  app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")->check(CLI::IsMember({"on", "off"}))->capture_default_str();
+  app.add_option("--epsilon", o.epsilon, "target epsilon; the noise is calibrated to it")->capture_default_str();
+  app.add_option("--delta", o.delta)->capture_default_str();
+  app.add_option("--noise-multiplier", o.noise_multiplier, "use this instead of calibrating to --epsilon");
+  app.add_option("--clip", o.clip, "clip threshold C of per-sample gradients")->capture_default_str();
+  app.add_option("--steps", o.steps)->capture_default_str();
+  app.add_option("--batch", o.batch, "expected records a step (Poisson)")->capture_default_str();
+  app.add_option("--physical-batch", o.physical_batch, "records at once: memory and speed only")->capture_default_str();
+  app.add_option("--learning-rate", o.learning_rate, "peak of the cosine schedule")->capture_default_str();
+  app.add_option("--warm-up", o.warm_up, "steps")->capture_default_str();
+  app.add_option("--width", o.width)->capture_default_str();
+  app.add_option("--layers", o.layers)->capture_default_str();
+  app.add_option("--heads", o.heads)->capture_default_str();
+  app.add_option("--context", o.context, "bytes of a record that are learnt, the public padded length")->capture_default_str();
+  app.add_option("--dropout", o.dropout)->capture_default_str();
+  app.add_flag("--tied", o.tied, "output layer = embedding table");
+  app.add_option("--threads", o.threads, "0: all cores")->capture_default_str();
+  app.add_option("--seed", o.seed, "of the initial weights and of dropout; noise is keyed by the operating system")->capture_default_str();
+  app.add_option("--evaluate-every", o.evaluate_every, "steps between progress lines")->capture_default_str();
+  app.add_option("--evaluate-records", o.evaluate_records, "held-out records of a progress line")->capture_default_str();
+  app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints, 0: only at the end")->capture_default_str();
+  app.add_option("--lines", o.lines, "lines to generate at the end")->capture_default_str();
+  app.add_flag("--info", o.info, "print which matrix product and instruction set run");
+  app.parse(argc, argv);
+  o.is_private = privacy == "on";
+  DPMP_CHECK(o.steps >= 1 && o.batch >= 1 && o.evaluate_every >= 1 && o.evaluate_records >= 1 && o.checkpoint_every >= 0 && o.lines >= 0,
+             "expected steps, batch, evaluate-every and evaluate-records >= 1, got ", o.steps, ", ", o.batch, ", ", o.evaluate_every, ", ", o.evaluate_records);
+  return o;
+}
+
+/// Byte sequences of one public length: input = begin, b0, b1, ..; target = b0, b1, .., line end; -1 behind the end.
+class ByteRecords {
+ public:
+  static constexpr std::int32_t begin_of_record = 0;  // a byte that no record has
+  ByteRecords(const std::vector<std::string>& lines, index_t context, bool held_out) : context_(context) {
+    for (std::size_t k = 0; k < lines.size(); ++k)
+      if ((k % 20 == 0) == held_out) records_.push_back(&lines[k]);
+    DPMP_CHECK(!records_.empty(), "expected at least 2 records (every 20th is held out, the first among them), got ", lines.size());
+  }
+  index_t size() const { return index_t(records_.size()); }
+  /// Bytes of the text, line ends included, that are predicted for record k.
+  index_t bytes(index_t k) const { return std::min<index_t>(index_t(records_[std::size_t(k)]->size()) + 1, context_); }
+
+  /// ids and targets [slots, context]; a masked slot holds an empty record.
+  std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots) const {
+    const Shape shape{index_t(slots.size()), context_};
+    Tensor ids = Tensor::zeros(ctx, shape, DType::i32), targets = Tensor::zeros(ctx, shape, DType::i32);
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      const std::string_view text = slots[i] == dp::masked_slot ? std::string_view() : *records_[std::size_t(slots[i])];
+      std::int32_t *id = ids.data<std::int32_t>() + index_t(i) * context_, *target = targets.data<std::int32_t>() + index_t(i) * context_;
+      for (index_t t = 0; t < context_; ++t) {
+        const index_t length = index_t(text.size());
+        target[t] = t < length ? static_cast<unsigned char>(text[std::size_t(t)]) : t == length ? '\n' : -1;
+        id[t] = t == 0 ? begin_of_record : std::max<std::int32_t>(target[t - 1], 0);
+      }
+    }
+    return {ids, targets};
+  }
+
+ private:
+  index_t context_;
+  std::vector<const std::string*> records_;
+};
+
+/// Nats and bytes of the first `count` held-out records.
+double bits_per_byte(Context& ctx, const nn::Transformer& model, const ByteRecords& records, index_t count, index_t physical_batch) {
+  double nats = 0, bytes = 0;
+  count = std::min(count, records.size());
+  for (index_t first = 0; first < count; first += physical_batch) {
+    std::vector<index_t> slots;
+    for (index_t k = first; k < std::min(first + physical_batch, count); ++k) slots.push_back(k);
+    Tape tape(ctx, index_t(slots.size()), TapeMode::inference);
+    const auto [ids, targets] = records.batch(ctx, slots);
+    for (const double loss : cross_entropy(model(tape, ids), targets).value().to_doubles()) nats += loss;
+    for (const index_t k : slots) bytes += double(records.bytes(k));
+  }
+  return nats / bytes / std::numbers::ln2;
+}
+
+/// One line drawn byte by byte from the model.
+std::string generate(Context& ctx, const nn::Transformer& model, std::uint64_t seed, std::uint64_t line) {
+  std::string text;
+  std::vector<std::int32_t> ids{ByteRecords::begin_of_record};
+  while (index_t(ids.size()) <= model.config().context) {
+    Tape tape(ctx, 1, TapeMode::inference);
+    const std::vector<double> logits = model(tape, Tensor::from(ctx, {1, index_t(ids.size())}, ids)).value().to_doubles();
+    const double* last = logits.data() + logits.size() - 256;
+    const double temperature = 0.7, top = *std::max_element(last, last + 256);
+    double total = 0;
+    for (int v = 0; v < 256; ++v) total += std::exp((last[v] - top) / temperature);
+    double left = total * double(uniform_open(philox_block(seed, line, ids.size()).word[0]));
+    int byte = 0;
+    while (byte < 255 && (left -= std::exp((last[byte] - top) / temperature)) > 0) ++byte;
+    if (byte == '\n') break;
+    ids.push_back(byte);
+    text += byte >= 32 && byte < 127 ? char(byte) : '?';
+  }
+  return text;
+}
+
+std::string clock_text(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%d:%02d", int(seconds) / 60, int(seconds) % 60);
+  return text;
+}
+
+int run(const Options& o) {
+  Context ctx(Device::best(), o.threads);
+  const std::vector<std::string> lines = interop::read_text_records(o.data);
+  const ByteRecords training(lines, o.context, false), held_out(lines, o.context, true);
+  std::cout << "data: " << training.size() << " records to learn, " << held_out.size() << " held out, the first " << o.context << " bytes of each\n";
+  nn::Transformer model(ctx,
+                        {.vocabulary = 256, .width = o.width, .layers = o.layers, .heads = o.heads, .context = o.context, .tied = o.tied,
+                         .dropout = o.dropout, .seed = o.seed},
+                        parse_dtype(o.dtype));
+  std::cout << "model: " << model.parameters().numel() << " parameters in " << o.dtype << ", " << o.layers << " layers of width " << o.width << ", "
+            << ctx.threads() << " threads\n";
+  if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';
+
+  const double rate = std::min(1.0, double(o.batch) / double(training.size()));
+  std::optional<train::CheckpointHeader> resumed;
+  if (!o.resume.empty()) {
+    DPMP_CHECK(o.is_private, "expected --resume with private training, got --private=off");
+    resumed = train::read_checkpoint_header(o.resume);
+  }
+  const auto plan_of = [&] {
+    dp::PlanOptions p{.delta = o.delta, .sampling_rate = rate, .steps = o.steps, .clip_threshold = o.clip, .dataset_size = training.size()};
+    if (o.noise_multiplier > 0) return dp::Plan::with_noise_multiplier(p, o.noise_multiplier);
+    p.epsilon = o.epsilon;
+    return dp::Plan::calibrate(p);
+  };
+  std::optional<dp::Plan> plan;
+  if (o.is_private) plan = resumed ? resumed->plan : plan_of();
+  const index_t steps = plan ? plan->steps() : o.steps;
+  const train::TrainerOptions trainer_options{
+      .physical_batch = o.physical_batch,
+      .rule = optim::AdamW{.weight_decay = 0},
+      .learning_rate = optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate)};
+  const dp::StreamKeys keys = resumed ? resumed->keys : dp::StreamKeys(dp::random_key());
+
+  std::optional<train::PrivateTrainer> private_trainer;
+  std::optional<train::PlainTrainer> plain_trainer;
+  if (plan) {
+    std::cout << "plan:\n" << plan->describe();
+    private_trainer.emplace(ctx, model.parameters(), *plan, keys, training.size(), trainer_options);
+    if (resumed) train::load_checkpoint(o.resume, model.parameters(), *private_trainer);
+  } else {
+    std::cout << "plan: none, training without privacy\n";
+    plain_trainer.emplace(ctx, model.parameters(), rate, keys, training.size(), trainer_options);
+  }
+  const auto done = [&] { return private_trainer ? private_trainer->steps() : plain_trainer->steps(); };
+
+  // Written before training too, so that a folder that cannot be written to is found out now.
+  const std::filesystem::path folder = o.output;
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  DPMP_CHECK(!failed, "expected a folder that can be made for --output, got '", o.output, "': ", failed.message());
+  const auto save = [&] {
+    train::save_weights(folder / "weights.safetensors", model.parameters(), {{"steps", std::to_string(done())}});
+    if (private_trainer) train::save_checkpoint(folder / "checkpoint.safetensors", model.parameters(), *private_trainer);
+  };
+  save();
+
+  const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
+    const auto [ids, targets] = training.batch(ctx, slots);
+    nn::DropoutRun dropped{std::uint32_t(done()), Tensor::from(ctx, {index_t(slots.size())}, std::vector<std::int32_t>(slots.begin(), slots.end()))};
+    return cross_entropy(model(tape, ids, &dropped), targets, {.divisor = double(o.context)});
+  };
+  const bool terminal = isatty(STDOUT_FILENO);
+  const auto start = Clock::now();
+  const index_t first = done();
+  double held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
+  while (done() < steps) {
+    if (private_trainer)
+      private_trainer->step(losses);
+    else
+      plain_trainer->step(losses);
+    const bool evaluate = done() % o.evaluate_every == 0 || done() == steps;
+    if (evaluate) held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
+    if (o.checkpoint_every > 0 && done() % o.checkpoint_every == 0) save();
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count(), a_step = seconds / double(done() - first);
+    if (!evaluate && !terminal) continue;
+    std::printf("%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  %.0f samples/s  peak %.0f MB  ETA %s   %s", terminal ? "\r" : "",
+                static_cast<long long>(done()), static_cast<long long>(steps), held_out_bits * std::numbers::ln2, held_out_bits,
+                plan ? dpmp::detail::concat(std::round(plan->epsilon_after(done()) * 1000) / 1000).c_str() : "none", rate * double(training.size()) / a_step,
+                double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(steps - done())).c_str(), evaluate ? "\n" : "");
+    std::fflush(stdout);
+  }
+  save();
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  std::printf("trained %lld steps in %s; all %lld held-out records: %.4f bits/byte\n", static_cast<long long>(done() - first), clock_text(seconds).c_str(),
+              static_cast<long long>(held_out.size()), bits_per_byte(ctx, model, held_out, held_out.size(), o.physical_batch));
+  std::cout << "weights: " << (folder / "weights.safetensors").string() << '\n';
+  if (plan) std::cout << "checkpoint, as secret as the data: " << (folder / "checkpoint.safetensors").string() << "\n\n" << dp::privacy_statement(*plan, done()) << '\n';
+  for (index_t k = 0; k < o.lines; ++k) std::cout << "\n> " << generate(ctx, model, o.seed, std::uint64_t(k)) << '\n';
+  return 0;
+}
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains a small byte-level GPT on a text file under differential privacy.");
+  try {
+    return run(parse(argc, argv, app));
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e);
+  } catch (const std::exception& e) {
+    std::cout.flush();
+    std::cerr << "train_gpt: " << e.what() << '\n';
+    return 1;
+  }
+}

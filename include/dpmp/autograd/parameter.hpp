@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// A trainable tensor: FP32 master values, and the copy in the compute dtype that kernels read.
+#pragma once
+#include <string>
+#include <utility>
+
+#include "dpmp/kernels/elementwise.hpp"
+#include "dpmp/runtime/launch_host.hpp"
+#include "dpmp/tensor/tensor.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// One parameter storage. Layers that share a weight hold the same Parameter; the per-sample norm is taken per Parameter.
+/// Not copyable: its address is its identity.
+class Parameter {
+ public:
+  /// master: initial values in f32 (f64 for an f64 model). dtype: what value() is stored in.
+  Parameter(Context& ctx, std::string name, Tensor master, DType dtype)
+      : name_(std::move(name)), master_(std::move(master)), value_(master_) {
+    check_dtype("the master values of " + name_, master_, accumulate_dtype(dtype));
+    if (dtype != master_.dtype()) value_ = Tensor::empty(ctx, master_.shape(), dtype);
+    refresh(ctx);
+  }
+  Parameter(const Parameter&) = delete;
+  Parameter& operator=(const Parameter&) = delete;
+
+  const std::string& name() const { return name_; }
+  const Shape& shape() const { return master_.shape(); }
+  index_t numel() const { return master_.numel(); }
+  DType dtype() const { return value_.dtype(); }
+  /// What forward and backward read: the master rounded to the compute dtype.
+  const Tensor& value() const { return value_; }
+  /// What the optimiser updates. Call refresh() after writing to it.
+  Tensor& master() { return master_; }
+  const Tensor& master() const { return master_; }
+  /// Rounds the master into value().
+  void refresh(Context& ctx) {
+    if (value_.dtype() == master_.dtype()) return;
+    dispatch_real(value_.dtype(), [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      if constexpr (!std::is_same_v<T, double>)
+        launch_elements(ctx, numel(), kernels::Cast<float, T>{master_.data<float>(), value_.data<T>()});
+    });
+  }
+  /// A frozen parameter emits no site, gets no noise and is not updated.
+  bool trainable() const { return trainable_; }
+  void set_trainable(bool trainable) { trainable_ = trainable; }
+
+ private:
+  std::string name_;
+  Tensor master_, value_;
+  bool trainable_ = true;
+};
+}  // namespace dpmp::inline DPMP_ABI

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// mean_squared_error: one loss a sample, so that no sample's gradient depends on another.
+#pragma once
+#include <algorithm>
+
+#include "dpmp/autograd/tape.hpp"
+#include "dpmp/kernels/squared_error.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+namespace rules {
+struct MeanSquaredError {
+  static constexpr std::string_view name = "mean_squared_error";
+  Variable prediction;
+  Tensor target;
+  void backward(BackwardPass& pass, const Tensor& gradient) const {
+    const Tensor g = Tensor::empty(pass.ctx, prediction.shape(), prediction.dtype());
+    const index_t width = elements(prediction.shape());
+    dispatch_real(prediction.dtype(), [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      using R = compute_t<T>;
+      launch_rows(pass.ctx, g.shape().front(), width,
+                  kernels::SquaredErrorBackward<T>{prediction.value().data<T>(), target.data<R>(), gradient.data<R>(), g.data<T>(),
+                                                   width, R(factor(width))});
+    });
+    pass.accumulate(prediction.slot(), g);
+  }
+  static index_t elements(const Shape& shape) { return shape.numel(1, shape.rank()); }
+  static double factor(index_t width) { return 1.0 / double(std::max<index_t>(1, width)); }
+};
+}  // namespace rules
+
+/// Per-sample losses [B] in FP32 (f64 for f64): the sum of a sample's squared differences divided by its number of elements,
+/// which is public. prediction [B, ..]; target: the same shape, in the dtype of the losses.
+inline Variable mean_squared_error(const Variable& prediction, const Tensor& target) {
+  using Rule = rules::MeanSquaredError;
+  Tape& tape = prediction.tape();
+  const DType dtype = accumulate_dtype(prediction.dtype());
+  check_shape("mean_squared_error: a target", target, prediction.shape());
+  check_dtype("mean_squared_error: a target", target, dtype);
+  const index_t width = Rule::elements(prediction.shape());
+  const Tensor loss = Tensor::empty(tape.ctx(), {tape.samples()}, dtype);
+  dispatch_real(prediction.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using R = compute_t<T>;
+    launch_rows(tape.ctx(), tape.samples(), width,
+                kernels::SquaredErrorForward<T>{prediction.value().data<T>(), target.data<R>(), loss.data<R>(), width,
+                                                R(Rule::factor(width))});
+  });
+  return tape.record(loss, tape.needs_gradient(prediction), Rule{prediction, target});
+}
+}  // namespace dpmp::inline DPMP_ABI

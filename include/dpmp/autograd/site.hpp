@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// The seam between autograd and privacy: what one use of a parameter hands over in the backward pass, and who takes it.
+#pragma once
+#include "dpmp/autograd/parameter.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// outer_product: the per-sample gradient is G_i = sum_t b_{i,t} a_{i,t}^T (Goodfellow 2015, arXiv 1510.01799; sequences: Li et
+/// al. 2021, arXiv 2110.05679). vector: it is stored as it is.
+enum class SiteForm : std::uint8_t { outer_product, vector };
+
+/// One use of a parameter, in factored form. B samples, T rows (tokens) a sample; the parameter is [p, d] (outer product).
+struct ParameterSite {
+  Parameter* parameter = nullptr;
+  SiteForm form = SiteForm::outer_product;
+  /// outer_product: input rows [B, T, d]. Not used for a vector.
+  Tensor a;
+  /// outer_product: output-gradient rows [B, T, p], or i32 ids [B, T] that stand for one-hot rows (id < 0: a zero row).
+  /// vector: the per-sample gradients [B, n] of the first n elements of the parameter.
+  Tensor b;
+
+  index_t samples() const { return b.shape().front(); }
+  bool one_hot() const { return b.dtype() == DType::i32; }
+
+  static ParameterSite outer_product(Parameter& w, const Tensor& a, const Tensor& b) {
+    const index_t samples = b.shape().front(), d = a.shape().back();
+    const index_t tokens = a.shape().numel(1, a.shape().rank() - 1);
+    ParameterSite site{&w, SiteForm::outer_product, a.reshaped({samples, tokens, d}), b};
+    site.b = b.dtype() == DType::i32 ? b.reshaped({samples, tokens}) : b.reshaped({samples, tokens, b.shape().back()});
+    DPMP_CHECK(w.shape().rank() == 2 && w.shape().back() == d && (site.one_hot() || w.shape().front() == b.shape().back()),
+               "expected rows a [.., d] and b [.., p] of the parameter ", w.name(), " ", w.shape(), ", got a ", a.shape(), " and b ", b.shape());
+    return site;
+  }
+  static ParameterSite vector(Parameter& w, const Tensor& gradients) {
+    const index_t samples = gradients.shape().front(), n = gradients.shape().numel(1, gradients.shape().rank());
+    DPMP_CHECK(n <= w.numel(), "expected at most ", w.numel(), " elements for the parameter ", w.name(), ", got ", gradients.shape());
+    return {&w, SiteForm::vector, Tensor(), gradients.reshaped({samples, n})};
+  }
+};
+
+/// Takes the sites of a backward pass, in the order of that pass. Sites share their tensors with the pass: keep them or not.
+class GradientSink {
+ public:
+  virtual ~GradientSink() = default;
+  virtual void accept(Context& ctx, const ParameterSite& site) = 0;
+};
+}  // namespace dpmp::inline DPMP_ABI

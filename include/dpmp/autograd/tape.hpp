@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tape: records rules in the order of the forward pass and walks them backwards, handing parameter sites to a sink.
+// Axis 0 of every recorded value is the sample axis; a value that does not keep it cannot be recorded.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "dpmp/autograd/site.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+class Tape;
+class BackwardPass;
+
+/// Where the gradient of a variable is gathered. What a rule keeps of an input whose value its backward does not need.
+struct GradientSlot {
+  index_t index = -1;
+  Shape shape;
+  DType dtype = DType::f32;
+};
+
+/// A value on a tape. Cheap to copy; the tensor lives as long as a Variable or a rule that saved it.
+class Variable {
+ public:
+  Variable() = default;
+  const Tensor& value() const { return value_; }
+  const Shape& shape() const { return value_.shape(); }
+  DType dtype() const { return value_.dtype(); }
+  Tape& tape() const {
+    DPMP_CHECK(tape_, "expected a recorded variable, got an empty one");
+    return *tape_;
+  }
+  GradientSlot slot() const { return {slot_, shape(), dtype()}; }
+
+ private:
+  friend class Tape;
+  Tape* tape_ = nullptr;
+  index_t slot_ = -1;
+  Tensor value_;
+};
+
+/// What a rule may do while the tape is walked backwards.
+class BackwardPass {
+ public:
+  Context& ctx;
+  /// Whether anybody wants the gradient of this input; a rule may leave it out otherwise.
+  bool needs(const GradientSlot& input) const;
+  /// Adds to the gradient of an input. Shape and dtype must be the input's.
+  void accumulate(const GradientSlot& input, const Tensor& gradient);
+  /// Hands over one use of a parameter. Frozen parameters are dropped here.
+  void emit(const ParameterSite& site) {
+    if (site.parameter->trainable()) sink_.accept(ctx, site);
+  }
+
+ private:
+  friend class Tape;
+  BackwardPass(Context& context, Tape& tape, GradientSink& sink) : ctx(context), tape_(tape), sink_(sink) {}
+  Tape& tape_;
+  GradientSink& sink_;
+};
+
+/// Whether a tape keeps what a backward pass needs.
+enum class TapeMode : std::uint8_t { training, inference };
+
+class Tape {
+ public:
+  /// samples: extent of axis 0 of everything on this tape (0 is legal).
+  Tape(Context& ctx, index_t samples, TapeMode mode = TapeMode::training) : ctx_(ctx), samples_(samples), mode_(mode) {
+    DPMP_CHECK(samples >= 0, "expected a number of samples >= 0, got ", samples);
+  }
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  Context& ctx() const { return ctx_; }
+  index_t samples() const { return samples_; }
+  TapeMode mode() const { return mode_; }
+
+  /// A value without a history. needs_gradient: gradient_of() will answer after the backward pass.
+  Variable input(const Tensor& value, bool needs_gradient = false) { return add_slot(value, needs_gradient, needs_gradient); }
+
+  /// Records the result of an operation. Rule: `name` (std::string_view), backward(BackwardPass&, const Tensor& gradient).
+  /// needs_gradient: some input or some trainable parameter of the rule wants a gradient.
+  template <class Rule>
+  Variable record(const Tensor& value, bool needs_gradient, Rule rule) {
+    DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, Rule::name, ": expected a result with the sample axis (", samples_,
+               " samples) first, got ", value.shape(), ": an operation that mixes samples has no per-sample gradients");
+    const bool keep = needs_gradient && mode_ == TapeMode::training;
+    const Variable v = add_slot(value, keep, false);
+    if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule))});
+    return v;
+  }
+  /// Throws unless the variables were recorded here.
+  template <class... V>
+  static Tape& common(const Variable& first, const V&... others) {
+    DPMP_CHECK(((&others.tape() == &first.tape()) && ...), "expected variables of one tape, got several tapes");
+    return first.tape();
+  }
+  bool needs_gradient(const Variable& v) const { return slots_[std::size_t(v.slot_)].needs_gradient; }
+
+  /// Walks back from per-sample losses [B] (f32, f64 for an f64 model). weights [B], the losses' dtype: factors of the losses
+  /// (a mask of 0 and 1; all 1 when not given). Each step's saved tensors are freed as soon as it is done, so a tape is walked once.
+  void backward(const Variable& losses, GradientSink& sink, const Tensor& weights = Tensor()) {
+    DPMP_CHECK(mode_ == TapeMode::training, "expected a tape in training mode for a backward pass, got one for inference");
+    DPMP_CHECK(!walked_, "expected a tape that was not walked yet: record the forward pass again");
+    DPMP_CHECK(&losses.tape() == this, "expected losses that were recorded on this tape, got another tape's");
+    check_shape("per-sample losses", losses.value(), {samples_});
+    Tensor seed = weights.defined() ? weights : Tensor::full(ctx_, {samples_}, losses.dtype(), 1);
+    check_shape("loss weights", seed, {samples_});
+    check_dtype("loss weights", seed, losses.dtype());
+    walked_ = true;
+    slots_[std::size_t(losses.slot_)].gradient = std::move(seed);
+    BackwardPass pass(ctx_, *this, sink);
+    while (!steps_.empty()) {
+      Step step = std::move(steps_.back());
+      steps_.pop_back();
+      // Taken out of its slot, so that a rule may pass the same buffer on.
+      const Tensor gradient = std::move(slots_[std::size_t(step.slot)].gradient);
+      slots_[std::size_t(step.slot)].gradient = Tensor();
+      if (gradient.defined()) step.rule->backward(pass, gradient);
+    }
+  }
+  /// Gradient of an input that asked for it; zeros when the losses do not depend on it.
+  Tensor gradient_of(const Variable& v) const {
+    DPMP_CHECK(&v.tape() == this, "expected an input of this tape, got another tape's");
+    const Slot& slot = slots_[std::size_t(v.slot_)];
+    DPMP_CHECK(walked_ && slot.leaf, "expected an input that needs a gradient, after a backward pass");
+    return slot.gradient.defined() ? slot.gradient : Tensor::zeros(ctx_, v.shape(), v.dtype());
+  }
+
+ private:
+  friend class BackwardPass;
+  struct RuleBase {
+    virtual ~RuleBase() = default;
+    virtual void backward(BackwardPass& pass, const Tensor& gradient) = 0;
+  };
+  template <class Rule>
+  struct Holder final : RuleBase {
+    explicit Holder(Rule&& r) : rule(std::move(r)) {}
+    void backward(BackwardPass& pass, const Tensor& gradient) override { rule.backward(pass, gradient); }
+    Rule rule;
+  };
+  struct Slot {
+    Tensor gradient;
+    bool needs_gradient = false, leaf = false;
+  };
+  struct Step {
+    index_t slot;
+    std::unique_ptr<RuleBase> rule;
+  };
+
+  Variable add_slot(const Tensor& value, bool needs_gradient, bool leaf) {
+    DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, "expected a value with the sample axis (", samples_,
+               " samples) first, got ", value.shape());
+    Variable v;
+    v.tape_ = this;
+    v.slot_ = index_t(slots_.size());
+    v.value_ = value;
+    slots_.push_back({Tensor(), needs_gradient, leaf});
+    return v;
+  }
+
+  Context& ctx_;
+  index_t samples_;
+  TapeMode mode_;
+  bool walked_ = false;
+  std::vector<Slot> slots_;
+  std::vector<Step> steps_;
+};
+
+inline bool BackwardPass::needs(const GradientSlot& input) const {
+  return tape_.slots_[std::size_t(input.index)].needs_gradient;
+}
+
+inline void BackwardPass::accumulate(const GradientSlot& input, const Tensor& gradient) {
+  Tape::Slot& slot = tape_.slots_[std::size_t(input.index)];
+  if (!slot.needs_gradient) return;
+  check_shape("a gradient", gradient, input.shape);
+  check_dtype("a gradient", gradient, input.dtype);
+  if (!slot.gradient.defined()) {
+    slot.gradient = gradient;
+    return;
+  }
+  // A shared buffer may be a kept site's or another slot's gradient: then the sum needs a place of its own.
+  const Tensor total = slot.gradient.shared() ? Tensor::empty(ctx, input.shape, input.dtype) : slot.gradient;
+  dispatch_real(input.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_elements(ctx, total.numel(), kernels::Add<T>{slot.gradient.data<T>(), gradient.data<T>(), total.data<T>()});
+  });
+  slot.gradient = total;
+}
+}  // namespace dpmp::inline DPMP_ABI

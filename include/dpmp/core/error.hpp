@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// dpmp::Error and the one macro that throws it. Library code never exits and never prints.
+#pragma once
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "dpmp/core/config.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// Thrown for everything the library refuses. what() says what was expected, what was got, and where.
+class Error : public std::runtime_error {
+ public:
+  explicit Error(const std::string& message, const char* file = __builtin_FILE(), int line = __builtin_LINE())
+      : std::runtime_error(compose(message, file, line)), message_(message) {}
+  /// The text without the place in the library that refused.
+  const std::string& message() const noexcept { return message_; }
+
+ private:
+  static std::string compose(const std::string& message, std::string file, int line) {
+    // A path from "dpmp/" on means the same on every machine.
+    if (const auto at = file.rfind("dpmp/"); at != std::string::npos) file = file.substr(at);
+    return message + " [" + file + ":" + std::to_string(line) + "]";
+  }
+  std::string message_;
+};
+
+namespace detail {
+template <class... Parts>
+std::string concat(const Parts&... parts) {
+  std::ostringstream out;
+  (out << ... << parts);
+  return out.str();
+}
+}  // namespace detail
+}  // namespace dpmp::inline DPMP_ABI
+
+/// Throws dpmp::Error composed of the remaining arguments unless `condition` holds. The arguments are evaluated only then.
+#define DPMP_CHECK(condition, ...) \
+  do { \
+    if (!(condition)) [[unlikely]] \
+      throw ::dpmp::Error(::dpmp::detail::concat(__VA_ARGS__)); \
+  } while (false)

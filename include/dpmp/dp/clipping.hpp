@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Flat clipping (Abadi et al. 2016): c_i = min(1, C / n_i), one threshold for the whole gradient. The rule that makes the
+// factors also states the sensitivity of the sum they make; noise is calibrated from that statement, never from C again.
+#pragma once
+#include <bit>
+#include <cmath>
+#include <span>
+
+#include "dpmp/dp/privacy_unit.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+/// What one record can change the released sum by, in the Euclidean norm over all parameters.
+struct Sensitivity {
+  double clip_threshold = 0;  // C
+  NeighbouringRelation relation = NeighbouringRelation::add_or_remove_one;
+  double rho = 0;    // rounding of the sum over samples, as a share of C
+  double bound = 0;  // Delta = C (1 + rho), twice that for replace_one
+  friend bool operator==(const Sensitivity&, const Sensitivity&) = default;
+};
+
+/// Samples that one FP32 accumulator may sum before the sum moves on to double: what rho below is derived for.
+inline constexpr index_t samples_per_float_block = 8;
+/// Largest logical batch that rho is derived for.
+inline constexpr index_t max_batch_bound = index_t(1) << 28;
+
+/// rho = 16 B u with u = 2^-24, for logical batches of at most B records. Throws unless 1 <= B <= 2^28.
+///
+/// Let x_1..x_b, b <= B, be the contributions as released (|x_i| <= C). Per coordinate a block of m <= 8 of them is summed
+/// in FP32: 7 roundings, so its error is at most gamma_7 sum |x_i|, gamma_7 = 7u / (1 - 7u). (The rounding of c_i times the
+/// first tile is paid by the 2^-20 of the clip factor, with a fused multiply-add or without.) The blocks are added in
+/// double: at most B roundings of 2^-53, together B 2^-53 <= 2^-25 = u / 2. By the triangle inequality over samples the
+/// error vector of the whole sum has a norm of at most (7 + 1/2 + O(u)) u B C <= 8 u B C. Both neighbours err, so their
+/// computed sums differ by at most C + 16 u B C. Source: Higham, Accuracy and Stability of Numerical Algorithms,
+/// section 4.2.
+inline double rounding_share(index_t batch_bound) {
+  DPMP_CHECK(batch_bound >= 1 && batch_bound <= max_batch_bound, "expected a bound on the logical batch in [1, 2^28], got ",
+             batch_bound);
+  return 16.0 * double(batch_bound) * 0x1p-24;
+}
+
+/// The rule of flat clipping.
+class FlatClipping {
+ public:
+  /// clip_threshold: C > 0. Infinity is legal where no noise is added (factors are then 1); it has no sensitivity.
+  explicit FlatClipping(double clip_threshold) : clip_threshold_(clip_threshold) {
+    DPMP_CHECK(clip_threshold > 0, "expected a clip threshold > 0, got ", clip_threshold);
+  }
+  double clip_threshold() const { return clip_threshold_; }
+
+  /// factors[i] = min(1, C (1 - 2^-20) / norm_upper[i]) rounded down to FP32, and 0 where ok[i] is 0 or the norm is not a
+  /// finite number >= 0. By select: no branch depends on a sample. The 2^-20 pays for the roundings of the norm's last
+  /// operations and of c_i times the tile (so for norms and factors that are normal numbers; a denormal factor is rounded
+  /// down as well). norm_upper [B]: upper bounds of the per-sample norms over all parameters. ok [B]: 0 for masked and
+  /// non-finite samples.
+  void factors(std::span<const double> norm_upper, std::span<const std::uint8_t> ok, std::span<float> factors) const {
+    DPMP_CHECK(ok.size() == norm_upper.size() && factors.size() == norm_upper.size(), "expected ", norm_upper.size(),
+               " ok flags and factors, one a norm, got ", ok.size(), " and ", factors.size());
+    const double bound = clip_threshold_ * (1 - 0x1p-20);
+    for (std::size_t i = 0; i < norm_upper.size(); ++i) {
+      const double ratio = bound / norm_upper[i];
+      const double c = ratio < 1 ? ratio : 1;
+      const float nearest = float(c);
+      const std::uint32_t down = std::bit_cast<std::uint32_t>(nearest) - std::uint32_t(double(nearest) > c);
+      // Exponent below all ones and sign clear: finite and not negative.
+      const std::uint32_t finite = std::bit_cast<std::uint64_t>(norm_upper[i]) < 0x7ff0000000000000u, counted = ok[i] != 0;
+      factors[i] = std::bit_cast<float>(down & (0u - (finite & counted)));
+    }
+  }
+
+  /// The sensitivity of sum_i c_i g_i, summed in FP32 blocks of at most samples_per_float_block samples and double beyond.
+  /// batch_bound: public bound on the records of a logical batch. Throws when the threshold is infinite.
+  Sensitivity sensitivity(NeighbouringRelation relation, index_t batch_bound) const {
+    DPMP_CHECK(std::isfinite(clip_threshold_), "expected a finite clip threshold, got ", clip_threshold_,
+               ": an unclipped sum has no finite sensitivity");
+    const double rho = rounding_share(batch_bound);
+    return {clip_threshold_, relation, rho, contributions_changed(relation) * clip_threshold_ * (1 + rho)};
+  }
+
+ private:
+  double clip_threshold_;
+};
+}  // namespace dpmp::inline DPMP_ABI::dp

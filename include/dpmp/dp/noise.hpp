@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gaussian noise in double, a pure function of (key, step, parameter, element): independent of threads and of the split.
+// Normals come from Box and Muller's transform of 64-bit uniforms. The radius uniform is (x + 1/2) 2^-64 with x of 64 bits,
+// so |z| reaches sqrt(2 * 65 ln 2) = 9.49 (P22; 24-bit uniforms would end at 5.8). The angle uniform keeps 62 bits and a
+// quadrant. Bits are the same on every run of one machine; between instruction sets the last bit may differ (fused
+// multiply-add).
+#pragma once
+#include <span>
+
+#include "dpmp/dp/streams.hpp"
+#include "dpmp/runtime/launch_host.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+/// Which noise: the key of Stream::noise and the number of the step. One per step, shared by its parameters.
+struct NoiseStream {
+  Key256 key;
+  index_t step = 0;
+};
+
+namespace detail {
+template <int D>
+struct NoiseLanes {
+  typedef double Real __attribute__((vector_size(8 * D)));
+  typedef std::uint64_t Word __attribute__((vector_size(8 * D)));
+};
+
+/// D pairs of standard normals: first[k] = r cos(t), second[k] = r sin(t), r from radius_bits[k], t from angle_bits[k].
+/// Relative error of each factor below 2^-50.
+template <int D>
+DPMP_HOST void box_muller(const std::uint64_t* radius_bits, const std::uint64_t* angle_bits, double* first, double* second) {
+  using Real = typename NoiseLanes<D>::Real;
+  using Word = typename NoiseLanes<D>::Word;
+  Word radius, angle;
+  memcpy(&radius, radius_bits, sizeof radius);
+  memcpy(&angle, angle_bits, sizeof angle);
+
+  // u = (x + 1/2) 2^-64 with one rounding: both halves of x become exact doubles through the exponents 2^84 and 2^52.
+  const Real high = (Real)((radius >> 32) | 0x4530000000000000u) - 0x1p84;
+  const Real low = ((Real)((radius & 0xffffffffu) | 0x4330000000000000u) - 0x1p52) + 0.5;
+  const Real u = (high + low) * 0x1p-64;
+
+  // log u = e ln 2 + log m with m in [sqrt(1/2), sqrt(2)); no cancellation near u = 1, where e is 0.
+  // log m = 2 atanh(s), s = (m - 1) / (m + 1), |s| < 0.1716: eleven terms of the series leave less than 2^-56.
+  const Word shifted = (Word)u + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu);
+  const Real e = (Real)((shifted >> 52) | 0x4330000000000000u) - (0x1p52 + 1023.0);
+  const Real m = (Real)((shifted & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu);
+  const Real s = (m - 1.0) / (m + 1.0), s2 = s * s;
+  Real p = Real{} + 2.0 / 21;
+  p = p * s2 + 2.0 / 19;
+  p = p * s2 + 2.0 / 17;
+  p = p * s2 + 2.0 / 15;
+  p = p * s2 + 2.0 / 13;
+  p = p * s2 + 2.0 / 11;
+  p = p * s2 + 2.0 / 9;
+  p = p * s2 + 2.0 / 7;
+  p = p * s2 + 2.0 / 5;
+  p = p * s2 + 2.0 / 3;
+  p = p * s2 + 2.0;
+  const Real minus_two_log = (p * s + e * 0x1.62e42fefa39efp-1) * -2.0;
+
+  // The angle: two bits choose the quadrant, 62 bits a position x in [-pi/4, pi/4) in it; sin and cos by their series.
+  const Word part = angle & 0x3fffffffffffffffu;
+  const Real part_high = (Real)((part >> 32) | 0x4530000000000000u) - (0x1p84 + 0x1p61);
+  const Real part_low = ((Real)((part & 0xffffffffu) | 0x4330000000000000u) - 0x1p52) + 0.5;
+  const Real x = (part_high + part_low) * (0x1.921fb54442d18p+2 * 0x1p-64), x2 = x * x;
+  Real sine = Real{} + 1.0 / 355687428096000.0;
+  sine = sine * x2 - 1.0 / 1307674368000.0;
+  sine = sine * x2 + 1.0 / 6227020800.0;
+  sine = sine * x2 - 1.0 / 39916800.0;
+  sine = sine * x2 + 1.0 / 362880.0;
+  sine = sine * x2 - 1.0 / 5040.0;
+  sine = sine * x2 + 1.0 / 120.0;
+  sine = sine * x2 - 1.0 / 6.0;
+  sine = sine * x2 * x + x;
+  Real cosine = Real{} + 1.0 / 20922789888000.0;
+  cosine = cosine * x2 - 1.0 / 87178291200.0;
+  cosine = cosine * x2 + 1.0 / 479001600.0;
+  cosine = cosine * x2 - 1.0 / 3628800.0;
+  cosine = cosine * x2 + 1.0 / 40320.0;
+  cosine = cosine * x2 - 1.0 / 720.0;
+  cosine = cosine * x2 + 1.0 / 24.0;
+  cosine = cosine * x2 - 0.5;
+  cosine = cosine * x2 + 1.0;
+  // Quadrants 0..3: the direction's larger coordinate is +first, -first, +second, -second.
+  const Word large = (Word)cosine ^ ((angle << 1) & 0x8000000000000000u), small = (Word)sine;
+  const Word swap = Word{} - (angle >> 63);
+  const Real c = (Real)((large & ~swap) | (small & swap)), d = (Real)((small & ~swap) | (large & swap));
+
+  alignas(64) double r[D];
+  memcpy(r, &minus_two_log, sizeof r);
+  for (int k = 0; k < D; ++k) r[k] = std::sqrt(r[k]);
+  Real length;
+  memcpy(&length, r, sizeof r);
+  const Real a = length * c, b = length * d;
+  memcpy(first, &a, sizeof a);
+  memcpy(second, &b, sizeof b);
+}
+
+inline constexpr index_t noise_chunk_blocks = 16, noise_chunk = 8 * noise_chunk_blocks;
+
+/// Row r: sum[128 r .. 128 r + 127] += standard_deviation * z, from ChaCha20 blocks 16 r .. 16 r + 15. A block's eight
+/// 64-bit words are four radii and four angles; they make its elements 0..3 (cos) and 4..7 (sin).
+struct GaussianChunks {
+  using Real = float;  // decides the instruction set only
+  Key256 key;
+  std::uint64_t nonce;
+  double* sum;
+  index_t n;
+  double standard_deviation;
+
+  template <int W>
+  DPMP_HOST void operator()(HostTeam<float, W>, index_t row) const {
+    alignas(64) std::uint32_t words[noise_chunk_blocks * 16];
+    for (int g = 0; g < int(noise_chunk_blocks); g += W)
+      chacha20_blocks<W>(key, std::uint64_t(row * noise_chunk_blocks + g), nonce, words + g * 16);
+    alignas(64) std::uint64_t radius[noise_chunk / 2], angle[noise_chunk / 2];
+    for (int b = 0; b < int(noise_chunk_blocks); ++b) {
+      memcpy(radius + 4 * b, words + 16 * b, 32);
+      memcpy(angle + 4 * b, words + 16 * b + 8, 32);
+    }
+    alignas(64) double first[noise_chunk / 2], second[noise_chunk / 2], z[noise_chunk];
+    for (int k = 0; k < int(noise_chunk) / 2; k += W / 2) box_muller<W / 2>(radius + k, angle + k, first + k, second + k);
+    for (int b = 0; b < int(noise_chunk_blocks); ++b) {
+      memcpy(z + 8 * b, first + 4 * b, 32);
+      memcpy(z + 8 * b + 4, second + 4 * b, 32);
+    }
+    double* out = sum + row * noise_chunk;
+    const index_t left = n - row * noise_chunk, count = left < noise_chunk ? left : noise_chunk;
+    for (index_t j = 0; j < count; ++j) out[j] += standard_deviation * z[j];
+  }
+};
+}  // namespace detail
+
+/// sum[j] += standard_deviation * z_j, z_j independent standard normals, the same for the same (stream, parameter, j).
+/// `parameter`: index of the parameter that this sum belongs to, each used once a step. Throws on a standard deviation that
+/// is negative or not finite, and on a step or parameter outside of the counter layout.
+inline void add_gaussian_noise(ThreadTeam& team, std::span<double> sum, double standard_deviation, const NoiseStream& stream,
+                               index_t parameter) {
+  DPMP_CHECK(standard_deviation >= 0 && std::isfinite(standard_deviation),
+             "expected a finite noise standard deviation >= 0, got ", standard_deviation);
+  const index_t n = index_t(sum.size()), rows = (n + detail::noise_chunk - 1) / detail::noise_chunk;
+  const detail::GaussianChunks chunks{stream.key, noise_nonce(stream.step, parameter), sum.data(), n, standard_deviation};
+  constexpr index_t worth_a_fork = 4096;
+  team.parallel_for(
+      rows, [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
+}
+}  // namespace dpmp::inline DPMP_ABI::dp

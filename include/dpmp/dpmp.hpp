@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything. Includes only: take single headers where compile time matters.
+#pragma once
+#include "dpmp/autograd/gradcheck.hpp"
+#include "dpmp/autograd/rules/activation.hpp"
+#include "dpmp/autograd/rules/attention.hpp"
+#include "dpmp/autograd/rules/cross_entropy.hpp"
+#include "dpmp/autograd/rules/dropout.hpp"
+#include "dpmp/autograd/rules/elementwise.hpp"
+#include "dpmp/autograd/rules/embedding.hpp"
+#include "dpmp/autograd/rules/layer_norm.hpp"
+#include "dpmp/autograd/rules/linear.hpp"
+#include "dpmp/autograd/rules/matmul.hpp"
+#include "dpmp/autograd/rules/mean_squared_error.hpp"
+#include "dpmp/autograd/rules/shape_ops.hpp"
+#include "dpmp/autograd/rules/softmax.hpp"
+#include "dpmp/dp/statement.hpp"
+#include "dpmp/interop/safetensors.hpp"
+#include "dpmp/nn/transformer.hpp"
+#include "dpmp/train/checkpoint.hpp"
+#include "dpmp/version.hpp"

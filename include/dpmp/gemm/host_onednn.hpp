@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products by oneDNN 2.6 or 3.x: FP32 through its sgemm, bf16 through its matmul primitives. The only file that includes oneDNN.
+#pragma once
+#include "dpmp/gemm/openmp_scope.hpp"
+#include "dpmp/gemm/product.hpp"
+
+#if defined(DPMP_WITH_ONEDNN) && DPMP_WITH_ONEDNN
+#include <array>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string>
+#include <unordered_map>
+
+namespace dpmp::inline DPMP_ABI::detail {
+/// A leaf of run_blocked for FP32.
+struct OnednnLeaf {
+  static void multiply(const Product<float>& p) {
+    const OpenMpScope one(1);
+    multiply_threaded(p);
+  }
+  /// On as many threads as OpenMP gives now.
+  static void multiply_threaded(const Product<float>& p) {
+    const dnnl::status status =
+        dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, p.alpha, p.a, p.a_stride, p.b, p.b_stride,
+                    p.accumulate ? 1.0f : 0.0f, p.c, p.c_stride);
+    DPMP_CHECK(status == dnnl::status::success, "expected oneDNN's sgemm to accept ", p.m, " x ", p.n, " x ", p.k, ", got status ",
+               int(status));
+  }
+};
+
+/// FP32 operands and output. A batch is spread over the threads; a lone product is left to oneDNN, which splits all of m, n, k.
+inline void run_onednn_f32(const Workers& workers, const GemmSpec& s) {
+  if (s.batch >= workers.threads || s.k == 0) return run_blocked<OnednnLeaf, EigenLeaf>(workers, s);
+  const Epilogue<float, float> finish{s};
+  const Scratch scratch(workers.context, s.residual ? padded_bytes(s.m * s.n, 4) : 0);
+  for (index_t i = 0; i < s.batch; ++i) {
+    float* sums = s.residual ? reinterpret_cast<float*>(scratch.data()) : finish.output(i, 0);
+    const index_t stride = s.residual ? s.n : s.out.row_stride;
+    {
+      const OpenMpScope all(workers.threads);
+      OnednnLeaf::multiply_threaded({s.m, s.n, s.k, static_cast<const float*>(s.a.data) + i * s.a.batch_stride, s.a.row_stride,
+                                     s.a.transposed, static_cast<const float*>(s.b.data) + i * s.b.batch_stride, s.b.row_stride,
+                                     s.b.transposed, sums, stride, s.alpha, s.accumulate});
+    }
+    if (s.has_epilogue())
+      workers.for_chunks(s.m, [&](int, index_t begin, index_t end) {
+        for (index_t r = begin; r < end; ++r) finish.finish(sums + r * stride, i, r);
+      });
+  }
+}
+
+/// Every fact that a matmul primitive is made for. Pointers and alpha are given at each call.
+struct MatmulKey {
+  index_t batch, m, n, k, a_row, a_batch, b_row, b_batch, out_row, out_batch;
+  int threads;
+  bool a_transposed, b_transposed, f32_output, bias, scaled, sum;
+  bool operator==(const MatmulKey&) const = default;
+
+  struct Hash {
+    std::size_t operator()(const MatmulKey& x) const {
+      std::uint64_t h = 0;
+      const index_t flags = x.a_transposed | x.b_transposed << 1 | x.f32_output << 2 | x.bias << 3 | x.scaled << 4 | x.sum << 5;
+      for (index_t v : {x.batch, x.m, x.n, x.k, x.a_row, x.a_batch, x.b_row, x.b_batch, x.out_row, x.out_batch, index_t(x.threads), flags})
+        h = (h ^ std::uint64_t(v)) * 0x9e3779b97f4a7c15u, h ^= h >> 29;
+      return std::size_t(h);
+    }
+  };
+};
+
+/// out = alpha * op(a) op(b) (+ bias) (+ out) for bf16 operands, ready to run. Not both alpha and bias.
+class Matmul {
+ public:
+  Matmul(const MatmulKey& x, const dnnl::engine& engine) {
+    using Type = dnnl::memory::data_type;
+    const bool batched = x.batch > 1;
+    const auto matrix = [&](Type type, index_t rows, index_t columns, index_t stride, index_t batch_stride, bool transposed) {
+      dnnl::memory::dims dims{rows, columns}, strides{stride, 1};
+      if (transposed) std::swap(strides[0], strides[1]);
+      if (batched) {
+        const bool shared = batch_stride == 0;
+        dims.insert(dims.begin(), shared ? 1 : x.batch);
+        strides.insert(strides.begin(), shared ? rows * columns * stride : batch_stride);
+      }
+      return dnnl::memory::desc(dims, type, strides);
+    };
+    const auto a = matrix(Type::bf16, x.m, x.k, x.a_row, x.a_batch, x.a_transposed);
+    const auto b = matrix(Type::bf16, x.k, x.n, x.b_row, x.b_batch, x.b_transposed);
+    const auto out = matrix(x.f32_output ? Type::f32 : Type::bf16, x.m, x.n, x.out_row, x.out_batch, false);
+    const auto bias = matrix(Type::bf16, 1, x.n, x.n, 0, false), scale = matrix(Type::f32, 1, 1, 1, 0, false);
+    dnnl::post_ops after;
+    // A multiplication by a run-time scalar: a run-time output scale would cost the brgemm (AMX) implementation (2.6), and
+    // oneDNN 3 has none.
+    if (x.scaled) after.append_binary(dnnl::algorithm::binary_mul, scale);
+    if (x.sum) after.append_sum(1.0f);
+    dnnl::primitive_attr attributes;
+    attributes.set_post_ops(after);
+#if DNNL_VERSION_MAJOR >= 3
+    const auto description = x.bias ? dnnl::matmul::primitive_desc(engine, a, b, bias, out, attributes)
+                                      : dnnl::matmul::primitive_desc(engine, a, b, out, attributes);
+#else
+    const auto operation = x.bias ? dnnl::matmul::desc(a, b, bias, out) : dnnl::matmul::desc(a, b, out);
+    const dnnl::matmul::primitive_desc description(operation, attributes, engine);
+#endif
+    // For layouts that no fast kernel takes, oneDNN falls back on loops a thousand times slower (seen with 2.6).
+    usable_ = std::string_view(description.impl_info_str()).substr(0, 3) != "ref";
+    primitive_ = dnnl::matmul(description);
+    add(a_, DNNL_ARG_SRC, a, engine);
+    add(b_, DNNL_ARG_WEIGHTS, b, engine);
+    add(out_, DNNL_ARG_DST, out, engine);
+    if (x.scaled) add(scale_, DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, scale, engine);
+    if (x.bias) add(bias_, DNNL_ARG_BIAS, bias, engine);
+  }
+  bool usable() const { return usable_; }
+  void run(dnnl::stream& stream, const void* a, const void* b, const void* bias, void* out, float alpha) {
+    a_.set_data_handle(const_cast<void*>(a));
+    b_.set_data_handle(const_cast<void*>(b));
+    out_.set_data_handle(out);
+    if (bias_) bias_.set_data_handle(const_cast<void*>(bias));
+    if (scale_) scale_.set_data_handle(&alpha);
+    // The C function, because the C++ one allocates for its arguments.
+    dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive_.get(), stream.get(), arguments_, arguments_list_.data()),
+                            "could not execute a matmul");
+    stream.wait();
+  }
+
+ private:
+  void add(dnnl::memory& memory, int argument, const dnnl::memory::desc& description, const dnnl::engine& engine) {
+    memory = dnnl::memory(description, engine, nullptr);
+    arguments_list_[std::size_t(arguments_++)] = {argument, memory.get()};
+  }
+  bool usable_ = false;
+  dnnl::matmul primitive_;
+  dnnl::memory a_, b_, out_, bias_, scale_;
+  std::array<dnnl_exec_arg_t, 5> arguments_list_{};
+  int arguments_ = 0;
+};
+
+/// The primitives of one thread: made once for each key (about 1 ms), found again without a lock.
+class MatmulCache {
+ public:
+  static MatmulCache& of_this_thread() {
+    static thread_local MatmulCache cache;
+    return cache;
+  }
+  Matmul& get(const MatmulKey& key) {
+    if (const auto found = made_.find(key); found != made_.end()) return found->second;
+    // Far more than a model has; keeps a program of ever new shapes from growing without end.
+    if (made_.size() >= 4096) made_.clear();
+    return made_.try_emplace(key, key, engine_).first->second;
+  }
+  dnnl::stream& stream() { return stream_; }
+
+ private:
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::unordered_map<MatmulKey, Matmul, MatmulKey::Hash> made_;
+};
+
+/// bf16 operands on oneDNN's matmul.
+template <class Out>
+class OnednnBf16 {
+ public:
+  OnednnBf16(const Workers& workers, const GemmSpec& spec) : workers_(workers), s_(spec), finish_{spec} {}
+
+  /// False, with nothing done, where oneDNN has no fast and right kernel for this.
+  bool run() const {
+    // oneDNN scales after it adds the bias, and adding it after a scale as a post-operation is wrong for batches in 2.6.
+    if (s_.bias && s_.alpha != 1.0f) return false;
+    // Batches that are not outermost (packed heads) lose the fast kernels, and a batch must be that of an operand: one product
+    // for each matrix then.
+    const bool shared = s_.batch > 1 && s_.a.batch_stride == 0 && s_.b.batch_stride == 0;
+    const bool whole = !shared && batch_outermost(s_.batch, s_.a.batch_stride, s_.a.transposed ? s_.k : s_.m, s_.a.row_stride) &&
+                       batch_outermost(s_.batch, s_.b.batch_stride, s_.b.transposed ? s_.n : s_.k, s_.b.row_stride) &&
+                       batch_outermost(s_.batch, s_.out.batch_stride, s_.m, s_.out.row_stride);
+    const bool spread = !whole && s_.batch >= workers_.threads;
+    const bool add_first = s_.residual && s_.activation == GemmActivation::none;
+    // The product must not be written over a residual that is still to be read.
+    const bool aside = s_.residual == s_.out.data && s_.activation != GemmActivation::none && !s_.activation_input;
+    const bool sum = s_.accumulate || add_first;
+    {
+      const OpenMpScope scope(spread ? 1 : workers_.threads);
+      if (!MatmulCache::of_this_thread().get(key(whole, aside, sum, scope.threads())).usable()) return false;
+    }
+    if (add_first && s_.residual != s_.out.data)
+      each_row([&](index_t i, index_t r) {
+        std::memcpy(finish_.output(i, r), finish_.residual(i, r), std::size_t(s_.n) * sizeof(Out));
+      });
+    const Scratch scratch(workers_.context, aside ? padded_bytes(s_.batch * s_.m * s_.n, sizeof(Out)) : 0);
+    Out* target = aside ? reinterpret_cast<Out*>(scratch.data()) : s_.activation_input ? finish_.saved(0, 0) : finish_.output(0, 0);
+    const index_t target_row = aside ? s_.n : s_.out.row_stride, target_batch = aside ? s_.m * s_.n : s_.out.batch_stride;
+    const auto multiply = [&](index_t i) {
+      const OpenMpScope scope(spread ? 1 : workers_.threads);
+      MatmulCache& cache = MatmulCache::of_this_thread();
+      cache.get(key(whole, aside, sum, scope.threads()))
+          .run(cache.stream(), static_cast<const bf16*>(s_.a.data) + i * s_.a.batch_stride,
+               static_cast<const bf16*>(s_.b.data) + i * s_.b.batch_stride, s_.bias, target + i * target_batch, s_.alpha);
+    };
+    if (whole)
+      multiply(0);
+    else if (spread)
+      workers_.for_chunks(s_.batch, [&](int, index_t begin, index_t end) {
+        for (index_t i = begin; i < end; ++i) multiply(i);
+      });
+    else
+      for (index_t i = 0; i < s_.batch; ++i) multiply(i);
+    if (s_.activation != GemmActivation::none)
+      each_row([&](index_t i, index_t r) { finish_.finish_activation(target + i * target_batch + r * target_row, i, r); });
+    return true;
+  }
+
+ private:
+  MatmulKey key(bool whole, bool aside, bool sum, int threads) const {
+    const bool batched = whole && s_.batch > 1;
+    MatmulKey x{};
+    x.batch = batched ? s_.batch : 1;
+    x.m = s_.m, x.n = s_.n, x.k = s_.k;
+    x.a_row = s_.a.row_stride, x.b_row = s_.b.row_stride, x.out_row = aside ? s_.n : s_.out.row_stride;
+    if (batched) x.a_batch = s_.a.batch_stride, x.b_batch = s_.b.batch_stride, x.out_batch = aside ? s_.m * s_.n : s_.out.batch_stride;
+    x.threads = threads;
+    x.a_transposed = s_.a.transposed, x.b_transposed = s_.b.transposed;
+    x.f32_output = std::is_same_v<Out, float>;
+    x.bias = s_.bias, x.scaled = s_.alpha != 1.0f, x.sum = sum;
+    return x;
+  }
+  /// f(batch, row) for every row of the output.
+  template <class F>
+  void each_row(const F& f) const {
+    workers_.for_chunks(s_.batch * s_.m, [&](int, index_t begin, index_t end) {
+      for (index_t r = begin; r < end; ++r) f(r / s_.m, r % s_.m);
+    });
+  }
+  const Workers& workers_;
+  const GemmSpec& s_;
+  Epilogue<bf16, Out> finish_;
+};
+
+/// Whether this CPU multiplies bf16 natively: AVX512-BF16, AMX and what came after have these bits in common.
+inline bool onednn_has_bf16() {
+  constexpr unsigned wanted = dnnl_cpu_isa_avx512_core_bf16;
+  static const bool has = (unsigned(dnnl_get_effective_cpu_isa()) & wanted) == wanted;
+  return has;
+}
+
+inline void run_onednn(const Workers& workers, const GemmSpec& s) {
+  try {
+    if (s.a.dtype == DType::f32) return run_onednn_f32(workers, s);
+    const bool native = s.a.dtype == DType::bf16 && s.k > 0 && onednn_has_bf16();
+    if (native && (s.out.dtype == DType::bf16 ? OnednnBf16<bf16>(workers, s).run() : OnednnBf16<float>(workers, s).run())) return;
+    run_blocked<OnednnLeaf, EigenLeaf>(workers, s);
+  } catch (const dnnl::error& e) {
+    throw Error(concat("expected oneDNN to multiply ", s.m, " x ", s.n, " x ", s.k, " in ", s.a.dtype, ", got: ", e.what()));
+  }
+}
+
+inline std::string onednn_version() {
+  const dnnl_version_t* v = dnnl_version();
+  return concat("oneDNN ", v->major, '.', v->minor, '.', v->patch);
+}
+inline std::string_view onednn_isa() {
+  const unsigned isa = unsigned(dnnl_get_effective_cpu_isa());
+  const auto has = [&](unsigned bits) { return (isa & bits) == bits; };
+  if (has(dnnl_cpu_isa_avx512_core_amx)) return "AMX";
+  if (has(dnnl_cpu_isa_avx512_core_bf16)) return "AVX512-BF16";
+  if (has(dnnl_cpu_isa_avx512_core)) return "AVX512";
+  if (has(dnnl_cpu_isa_avx2)) return "AVX2";
+  return "less than AVX2";
+}
+}  // namespace dpmp::inline DPMP_ABI::detail
+#endif

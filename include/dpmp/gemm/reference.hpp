@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// The product that the others are compared with: three loops in double, one rounding at the end of each stored value.
+#pragma once
+#include "dpmp/gemm/epilogue.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+namespace detail {
+/// The T nearest to x, ties to even, denormal bf16 flushed. Rounding through FP32 twice would err; rounding to odd first does not.
+template <class T>
+T round_once(double x) {
+  if constexpr (std::is_same_v<T, double> || std::is_same_v<T, float>) {
+    return T(x);
+  } else {
+    float y = float(x);
+    if (std::isfinite(y) && double(y) != x) {
+      if (std::abs(double(y)) > std::abs(x)) y = std::nextafter(y, 0.0f);
+      y = float_of(bits_of(y) | 1u);
+    }
+    return store_rounded<T>(y);
+  }
+}
+
+template <class In, class Out>
+void reference_product(const GemmSpec& s) {
+  const Epilogue<In, Out> at{s};
+  const auto element = [](const GemmOperand& x, index_t batch, index_t row, index_t column) {
+    if (x.transposed) std::swap(row, column);
+    return double(to_float(static_cast<const In*>(x.data)[batch * x.batch_stride + row * x.row_stride + column]));
+  };
+  const index_t depth = s.alpha == 0.0f ? 0 : s.k;
+  for (index_t batch = 0; batch < s.batch; ++batch)
+    for (index_t i = 0; i < s.m; ++i)
+      for (index_t j = 0; j < s.n; ++j) {
+        double x = 0;
+        for (index_t k = 0; k < depth; ++k) x += element(s.a, batch, i, k) * element(s.b, batch, k, j);
+        x *= double(s.alpha);
+        Out& y = at.output(batch, i)[j];
+        if (s.accumulate) x += double(to_float(y));
+        if (s.bias) x += double(to_float(static_cast<const In*>(s.bias)[j]));
+        if (s.activation != GemmActivation::none) {
+          const Out pre = round_once<Out>(x);
+          if (Out* saved = at.saved(batch, i)) saved[j] = pre;
+          x = activate(s.activation, double(to_float(pre)));
+        }
+        if (const Out* add = at.residual(batch, i)) x += double(to_float(add[j]));
+        y = round_once<Out>(x);
+      }
+}
+}  // namespace detail
+
+/// What gemm computes, slowly. All dtypes, any layout. Throws what check_gemm throws.
+inline void gemm_reference(const GemmSpec& spec) {
+  check_gemm(spec);
+  if (spec.m == 0 || spec.n == 0 || spec.batch == 0) return;
+  dispatch_real(spec.a.dtype, [&](auto in) {
+    using In = typename decltype(in)::type;
+    if (spec.out.dtype == spec.a.dtype)
+      detail::reference_product<In, In>(spec);
+    else
+      detail::reference_product<In, compute_t<In>>(spec);
+  });
+}
+}  // namespace dpmp::inline DPMP_ABI

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a matrix product is, as one object with named fields, and everything that can be refused about it.
+#pragma once
+#include "dpmp/core/dtype.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// A row-major matrix to read, one for each element of the batch. `transposed`: the stored matrix is op(x)'s transpose.
+/// bf16 operands are expected without denormals (the library's bf16 stores flush them): the bf16 units of CPUs ignore
+/// denormal operands, the other paths do not.
+struct GemmOperand {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  index_t row_stride = 0;    ///< elements from one stored row to the next
+  index_t batch_stride = 0;  ///< elements from one stored matrix to the next; 0: all of the batch share one
+  bool transposed = false;
+};
+/// A row-major matrix to write, one for each element of the batch; no two elements may share storage.
+struct GemmOutput {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  index_t row_stride = 0;
+  index_t batch_stride = 0;
+};
+enum class GemmActivation : std::uint8_t { none, gelu_erf, gelu_tanh };
+/// Who computes. `automatic` depends on the spec, the build and the CPU, never on data.
+enum class GemmBackend : std::uint8_t { automatic, eigen, onednn };
+
+/// out[m,n] = act(alpha * op(a)[m,k] op(b)[k,n] + bias) + residual, `batch` times; sums in FP32 (f64: in double).
+/// Operands of one real dtype; the output has that dtype, or f32. alpha = 0 ignores the operands, as BLAS does.
+struct GemmSpec {
+  index_t m = 0, n = 0, k = 0, batch = 1;
+  GemmOperand a, b;
+  GemmOutput out;
+  float alpha = 1;            ///< applied in FP32 to the accumulator, never to an operand
+  bool accumulate = false;    ///< out += alpha * op(a) op(b); out is f32 (f64), and there is no epilogue
+  const void* bias = nullptr; ///< [n], dtype of the operands
+  GemmActivation activation = GemmActivation::none;
+  /// Laid out like out, or null. Receives the pre-activation rounded to out's dtype; the activation is applied to exactly
+  /// that rounded value, saved or not. Must not be out itself.
+  void* activation_input = nullptr;
+  /// dtype of out, or null. Added last, before the only rounding. May be out itself (same strides), else must not overlap it.
+  const void* residual = nullptr;
+  index_t residual_row_stride = 0, residual_batch_stride = 0;
+
+  bool has_epilogue() const { return bias || residual || activation != GemmActivation::none; }
+};
+
+namespace detail {
+inline void check_operand(const GemmOperand& x, const char* name, index_t rows, index_t columns) {
+  if (x.transposed) std::swap(rows, columns);
+  DPMP_CHECK(x.row_stride >= columns, "expected a row stride >= ", columns, " (the length of a stored row) for gemm operand ", name,
+             ", got ", x.row_stride);
+  DPMP_CHECK(x.batch_stride >= 0, "expected a batch stride >= 0 for gemm operand ", name, ", got ", x.batch_stride);
+  DPMP_CHECK(x.data || rows * columns == 0, "expected data for gemm operand ", name, " of ", rows, " x ", columns, ", got null");
+}
+
+/// Whether the matrices of a batch lie one behind the other (or are one shared matrix).
+inline bool batch_outermost(index_t batch, index_t batch_stride, index_t rows, index_t row_stride) {
+  return batch == 1 || batch_stride == 0 || batch_stride >= rows * row_stride;
+}
+
+inline void check_output(const GemmSpec& s) {
+  DPMP_CHECK(s.out.row_stride >= s.n, "expected a row stride >= n = ", s.n, " for the gemm output, got ", s.out.row_stride);
+  const index_t stride = s.out.batch_stride;
+  const bool behind = stride >= (s.m - 1) * s.out.row_stride + s.n;
+  const bool beside = stride >= s.n && (s.batch - 1) * stride + s.n <= s.out.row_stride;  // packed heads in a row
+  DPMP_CHECK(s.batch == 1 || behind || beside, "expected gemm outputs that do not overlap, got ", s.batch, " of ", s.m, " x ", s.n,
+             " with row stride ", s.out.row_stride, " and batch stride ", stride);
+  DPMP_CHECK(s.out.data, "expected data for the gemm output of ", s.m, " x ", s.n, ", got null");
+}
+}  // namespace detail
+
+/// Throws dpmp::Error on everything that is wrong with a spec.
+inline void check_gemm(const GemmSpec& s) {
+  DPMP_CHECK(s.m >= 0 && s.n >= 0 && s.k >= 0 && s.batch >= 0, "expected gemm extents >= 0, got m = ", s.m, ", n = ", s.n, ", k = ", s.k,
+             ", batch = ", s.batch);
+  const DType in = s.a.dtype, out = s.out.dtype;
+  DPMP_CHECK(is_real(in) && s.b.dtype == in, "expected gemm operands of one real dtype, got ", in, " and ", s.b.dtype);
+  DPMP_CHECK(out == in || out == accumulate_dtype(in), "expected a gemm output of dtype ", in, " or ", accumulate_dtype(in), ", got ", out);
+  DPMP_CHECK(!s.accumulate || out == accumulate_dtype(in), "expected an output of dtype ", accumulate_dtype(in),
+             " to accumulate a gemm into, got ", out);
+  DPMP_CHECK(!s.accumulate || !s.has_epilogue(), "expected no bias, activation or residual in a gemm that accumulates");
+  DPMP_CHECK(!s.activation_input || s.activation != GemmActivation::none, "expected an activation where its input is to be saved, got none");
+  DPMP_CHECK(!s.activation_input || s.activation_input != s.out.data, "expected storage of its own for the activation's input, got out's");
+  if (s.m == 0 || s.n == 0 || s.batch == 0) return;
+  detail::check_operand(s.a, "a", s.m, s.k);
+  detail::check_operand(s.b, "b", s.k, s.n);
+  detail::check_output(s);
+  DPMP_CHECK(!s.residual || s.residual_row_stride >= s.n, "expected a row stride >= n = ", s.n, " for the gemm residual, got ",
+             s.residual_row_stride);
+  DPMP_CHECK(!s.residual || s.residual_batch_stride >= 0, "expected a batch stride >= 0 for the gemm residual, got ",
+             s.residual_batch_stride);
+}
+}  // namespace dpmp::inline DPMP_ABI

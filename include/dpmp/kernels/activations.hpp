@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scalar non-linearities, each with its derivative beside it, and the two kernels that apply any of them.
+// GELU: Hendrycks, Gimpel 2016: x Phi(x), Phi the normal distribution function; "tanh" is the approximation of the same paper.
+#pragma once
+#include "dpmp/core/low_precision.hpp"
+#include "dpmp/runtime/math.hpp"
+
+DPMP_KERNELS_BEGIN
+namespace dpmp::inline DPMP_ABI::kernels {
+struct Relu {
+  template <class P>
+  static DPMP_HOST P value(P x) {
+    // max(x, 0), but NaN stays NaN: a broken sample must be seen, not hidden.
+    return select_less(x, P{}, P{}, x);
+  }
+  template <class P>
+  static DPMP_HOST P derivative(P x) {
+    return select_less(P{}, x, P{} + 1, x * 0);
+  }
+};
+struct Tanh {
+  template <class P>
+  static DPMP_HOST P value(P x) {
+    return tanh(x);
+  }
+  template <class P>
+  static DPMP_HOST P derivative(P x) {
+    const P y = tanh(x);
+    return 1 - y * y;
+  }
+};
+struct Sigmoid {
+  template <class P>
+  static DPMP_HOST P value(P x) {
+    return 1 / (exp(-x) + 1);
+  }
+  template <class P>
+  static DPMP_HOST P derivative(P x) {
+    const P y = value(x);
+    return y * (1 - y);
+  }
+};
+struct GeluErf {
+  template <class P>
+  static DPMP_HOST P value(P x) {
+    using R = typename P::Scalar;
+    return x * R(0.5) * (erf(x * R(0.70710678118654752)) + 1);
+  }
+  template <class P>
+  static DPMP_HOST P derivative(P x) {
+    using R = typename P::Scalar;
+    const P density = exp(x * x * R(-0.5)) * R(0.39894228040143268);
+    return (erf(x * R(0.70710678118654752)) + 1) * R(0.5) + x * density;
+  }
+};
+struct GeluTanh {
+  template <class P>
+  static DPMP_HOST P value(P x) {
+    using R = typename P::Scalar;
+    return x * R(0.5) * (tanh(inner(x)) + 1);
+  }
+  template <class P>
+  static DPMP_HOST P derivative(P x) {
+    using R = typename P::Scalar;
+    // Beyond 10 tanh is +-1 and the derivative does not change, but x^2 might overflow.
+    const P ten = P{} + 10;
+    x = select_less(ten, x, ten, select_less(x, -ten, -ten, x));
+    const P y = tanh(inner(x));
+    return (y + 1) * R(0.5) + x * R(0.5) * (1 - y * y) * ((x * x * R(3 * 0.044715) + 1) * R(0.79788456080286536));
+  }
+
+ private:
+  template <class P>
+  static DPMP_HOST P inner(P x) {
+    using R = typename P::Scalar;
+    return (x * x * x * R(0.044715) + x) * R(0.79788456080286536);
+  }
+};
+
+/// output = A(input).
+template <class A, class T>
+struct ActivationForward {
+  using Real = compute_t<T>;
+  const T* input;
+  T* output;
+  DPMP_ANY_TEAM
+  template <class Span>
+  DPMP_HD void operator()(const Span& at) const {
+    at.store(output, A::value(at.load(input)));
+  }
+};
+
+/// input_gradient = output_gradient * A'(input).
+template <class A, class T>
+struct ActivationBackward {
+  using Real = compute_t<T>;
+  const T* input;
+  const T* output_gradient;
+  T* input_gradient;
+  DPMP_ANY_TEAM
+  template <class Span>
+  DPMP_HD void operator()(const Span& at) const {
+    at.store(input_gradient, at.load(output_gradient) * A::derivative(at.load(input)));
+  }
+};
+}  // namespace dpmp::inline DPMP_ABI::kernels
+DPMP_KERNELS_END

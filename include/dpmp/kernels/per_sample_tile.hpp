@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is done with one sample's gradient tile, or with its two Gram matrices, before the tile is thrown away.
+#pragma once
+#include "dpmp/core/low_precision.hpp"
+#include "dpmp/runtime/math.hpp"
+
+DPMP_KERNELS_BEGIN
+namespace dpmp::inline DPMP_ABI::kernels {
+/// sums[row] = sum_j tile[row, j]^2; the caller adds the rows in double.
+template <class Real_>
+struct SquaredRows {
+  using Real = Real_;
+  const Real* tile;  // [rows, width]
+  double* sums;      // [rows]
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    const Real* x = tile + row * width;
+    sums[row] = double(team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x) * at.load(x); }));
+  }
+};
+
+/// sums[row] = sum_j x[row, j] * y[row, j]: a row of the Hadamard product of two Gram matrices.
+template <class Real_>
+struct HadamardRows {
+  using Real = Real_;
+  const Real* x;  // [rows, width]
+  const Real* y;  // [rows, width]
+  double* sums;   // [rows]
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    sums[row] = double(team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x + row * width) * at.load(y + row * width); }));
+  }
+};
+
+/// output[row, :] += x[row, :], in compute precision; x in storage precision.
+template <class T>
+struct AddRow {
+  using Real = compute_t<T>;
+  const T* x;    // [rows, width]
+  Real* output;  // [rows, width]
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    Real* y = output + row * width;
+    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(y, at.load(y) + at.load(x + row * width)); });
+  }
+};
+
+/// sum[row, :] += factor * x[row, :]: the factor is applied in compute precision to the per-sample gradient, the sum over
+/// samples is in double. By select, so that a factor of 0 removes NaN and Inf.
+template <class T>
+struct WeightedAdd {
+  using Real = compute_t<T>;
+  const T* x;   // [rows, x_stride]
+  double* sum;  // [rows, sum_stride]
+  index_t width, x_stride, sum_stride;
+  Real factor;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    using Pack = typename Team::Pack;
+    const Pack c = Pack::splat(factor);
+    team.for_each(width, [&](auto at) DPMP_LAMBDA {
+      at.add_to(sum + row * sum_stride, select_less(Pack{}, c, at.load(x + row * x_stride) * factor, Pack{}));
+    });
+  }
+};
+}  // namespace dpmp::inline DPMP_ABI::kernels
+DPMP_KERNELS_END

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Euclidean norms of rows that neither overflow nor underflow: each row is scaled by a power of two (exact) first.
+#pragma once
+#include <cmath>
+
+#include "dpmp/core/low_precision.hpp"
+#include "dpmp/runtime/math.hpp"
+
+DPMP_KERNELS_BEGIN
+namespace dpmp::inline DPMP_ABI::kernels {
+/// norms[row] = |x[row, :]|, relative error below (width + 8) u / 2, u the unit roundoff of the compute type (squares below
+/// 2^-126 of the largest one are lost: far below that bound). NaN or Inf in the row gives a non-finite norm.
+template <class T>
+struct RowNorm {
+  using Real = compute_t<T>;
+  const T* x;     // [rows, width]
+  double* norms;  // [rows]
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    const T* r = x + row * width;
+    const Real largest = team.max(width, Real(0), [&](auto at) DPMP_LAMBDA { return abs(at.load(r)); });
+    // The largest element becomes a number in [1, 2) (an FP32 denormal becomes normal enough; Inf stays Inf). ldexp by the
+    // exponent in two halves, because 2^-exponent itself may not be a normal number.
+    const int exponent = largest > Real(0) && std::isfinite(largest) ? std::ilogb(largest) : 0;
+    const Real first = std::ldexp(Real(1), -exponent / 2), second = std::ldexp(Real(1), -exponent + exponent / 2);
+    const Real sum = team.sum(width, [&](auto at) DPMP_LAMBDA {
+      const auto v = at.load(r) * first * second;
+      return v * v;
+    });
+    norms[row] = std::ldexp(std::sqrt(double(sum)), exponent);
+  }
+};
+}  // namespace dpmp::inline DPMP_ABI::kernels
+DPMP_KERNELS_END

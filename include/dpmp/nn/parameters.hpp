@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parameters of a model: created, initialised and owned in one place, in a fixed order that files and noise rely on.
+#pragma once
+#include <cmath>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dpmp/autograd/parameter.hpp"
+#include "dpmp/core/philox.hpp"
+
+namespace dpmp::inline DPMP_ABI::nn {
+/// Initial values come from Philox keyed by (seed, number of the parameter): the same on every machine and thread count.
+class Parameters {
+ public:
+  /// dtype: what activations and compute weights are stored in; masters are f32 (f64 for f64).
+  Parameters(Context& ctx, DType dtype, std::uint64_t seed) : ctx_(ctx), dtype_(dtype), seed_(seed) {
+    DPMP_CHECK(is_real(dtype), "expected a floating dtype for a model (f32, bf16, f16, f64), got ", dtype);
+  }
+  Context& ctx() const { return ctx_; }
+  DType dtype() const { return dtype_; }
+
+  /// Independent normal values with this standard deviation.
+  Parameter& normal(const std::string& name, const Shape& shape, double standard_deviation) {
+    std::vector<double> values(std::size_t(shape.numel()));
+    for (std::size_t k = 0; k < values.size(); k += 4) {
+      const PhiloxBlock block = philox_block(seed_, all_.size(), k / 4);
+      const NormalPair first = normal_pair(block.word[0], block.word[1]), second = normal_pair(block.word[2], block.word[3]);
+      const float four[] = {first.first, first.second, second.first, second.second};
+      for (std::size_t j = 0; j < 4 && k + j < values.size(); ++j) values[k + j] = standard_deviation * double(four[j]);
+    }
+    return add(name, Tensor::from(ctx_, shape, accumulate_dtype(dtype_), values));
+  }
+  Parameter& constant(const std::string& name, const Shape& shape, double value) {
+    return add(name, Tensor::full(ctx_, shape, accumulate_dtype(dtype_), value));
+  }
+
+  /// All parameters in the order of their creation.
+  std::span<Parameter* const> all() const { return all_; }
+  /// Throws when there is none of that name.
+  Parameter& find(std::string_view name) const {
+    for (Parameter* p : all_)
+      if (p->name() == name) return *p;
+    throw Error("expected the name of a parameter of this model, got '" + std::string(name) + "'");
+  }
+  /// Number of values in all parameters.
+  index_t numel() const {
+    index_t n = 0;
+    for (const Parameter* p : all_) n += p->numel();
+    return n;
+  }
+
+ private:
+  Parameter& add(const std::string& name, Tensor master) {
+    for (const Parameter* p : all_) DPMP_CHECK(p->name() != name, "expected a new parameter name, got '", name, "' twice");
+    owned_.push_back(std::make_unique<Parameter>(ctx_, name, std::move(master), dtype_));
+    all_.push_back(owned_.back().get());
+    return *all_.back();
+  }
+  Context& ctx_;
+  DType dtype_;
+  std::uint64_t seed_;
+  std::vector<std::unique_ptr<Parameter>> owned_;
+  std::vector<Parameter*> all_;
+};
+}  // namespace dpmp::inline DPMP_ABI::nn

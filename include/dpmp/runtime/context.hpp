@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// One object for what a computation needs besides its data: device, threads, memory. There is no global state.
+#pragma once
+#include <memory>
+
+#include "dpmp/runtime/device.hpp"
+#include "dpmp/runtime/memory.hpp"
+#include "dpmp/runtime/parallel.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// Not copyable and not movable: tensors' operations refer to it. Work is submitted from one thread at a time.
+class Context {
+ public:
+  /// threads: 0 means one per core. Throws when the device is not available in this build, or when the floating-point
+  /// environment flushes denormals or divides inexactly (some other library was linked with -ffast-math).
+  explicit Context(Device device = Device::best(), int threads = 0) : device_(device), team_(threads) {
+    DPMP_CHECK(device.kind == DeviceKind::cpu, "expected a device of this build (cpu), got ", device);
+    check_floating_point();
+  }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  Device device() const { return device_; }
+  int threads() const { return team_.threads(); }
+  ThreadTeam& team() { return team_; }
+  Buffer allocate(index_t bytes) { return arena_->allocate(bytes); }
+  MemoryStatistics memory() const { return arena_->statistics(); }
+  void reset_peak_memory() { arena_->reset_peak(); }
+
+ private:
+  static void check_floating_point() {
+    volatile float smallest_normal = 0x1p-126f, two = 2.0f, one = 1.0f, three = 3.0f;
+    const float denormal = smallest_normal / two, third = one / three;
+    DPMP_CHECK(denormal > 0.0f && denormal * two == smallest_normal,
+               "expected IEEE denormals, got a flush to zero: a linked library was built with -ffast-math");
+    DPMP_CHECK(third == 0x1.555556p-2f, "expected a correctly rounded division, got 1/3 = ", third);
+  }
+  Device device_;
+  ThreadTeam team_;
+  std::unique_ptr<Arena, Arena::Release> arena_{new Arena};
+};
+}  // namespace dpmp::inline DPMP_ABI

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who runs a kernel functor on the CPU: the only place that knows instruction sets and how rows are spread over threads.
+// `flatten` pulls the whole functor into each copy, so every copy is compiled for its own set and a consumer needs no -march.
+#pragma once
+#include <string_view>
+
+#include "dpmp/runtime/context.hpp"
+#include "dpmp/runtime/math.hpp"
+#include "dpmp/runtime/team_host.hpp"
+
+// `flatten` does nothing without optimisation, and a call across instruction sets would then change the vector ABI.
+#if defined(__x86_64__) && defined(__OPTIMIZE__)
+#define DPMP_HOST_ISA_VARIANTS 1
+#else
+#define DPMP_HOST_ISA_VARIANTS 0
+#endif
+
+namespace dpmp::inline DPMP_ABI {
+enum class Isa : std::uint8_t { baseline, avx2, avx512 };
+
+inline std::string_view name_of(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
+
+/// The widest instruction set that this CPU has and this build has kernels for.
+inline Isa best_isa() {
+#if DPMP_HOST_ISA_VARIANTS
+  static const Isa isa = [] {
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+      return Isa::avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+    return Isa::baseline;
+  }();
+  return isa;
+#else
+  return Isa::baseline;
+#endif
+}
+
+namespace detail {
+template <class F>
+__attribute__((flatten, noinline)) void rows_baseline(const F& f, index_t begin, index_t end) {
+  using Team = HostTeam<typename F::Real, std::is_same_v<typename F::Real, double> ? 2 : 4>;
+  for (index_t r = begin; r < end; ++r) f(Team{}, r);
+}
+#if DPMP_HOST_ISA_VARIANTS
+template <class F>
+__attribute__((flatten, noinline, target("avx2,fma"))) void rows_avx2(const F& f, index_t begin, index_t end) {
+  for (index_t r = begin; r < end; ++r) f(HostTeam<float, 8>{}, r);
+}
+template <class F>
+__attribute__((flatten, noinline, target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))) void rows_avx512(const F& f, index_t begin,
+                                                                                                          index_t end) {
+  for (index_t r = begin; r < end; ++r) f(HostTeam<float, 16>{}, r);
+}
+#endif
+}  // namespace detail
+
+/// Runs f(team, row) for rows [begin, end) on the calling thread. F::Real (float or double) is the type it computes in.
+template <class F>
+void run_rows(index_t begin, index_t end, const F& f, [[maybe_unused]] Isa isa = best_isa()) {
+#if DPMP_HOST_ISA_VARIANTS
+  if constexpr (std::is_same_v<typename F::Real, float>) {  // double is for references: one variant will do
+    if (isa == Isa::avx512) return detail::rows_avx512(f, begin, end);
+    if (isa == Isa::avx2) return detail::rows_avx2(f, begin, end);
+  }
+#endif
+  detail::rows_baseline(f, begin, end);
+}
+
+/// Runs f(team, row) for rows [0, rows) on the context's threads. `row_work`: elements a row touches, so that little work is
+/// not spread; the split does not change any row's result.
+template <class F>
+void launch_rows(Context& ctx, index_t rows, index_t row_work, const F& f) {
+  constexpr index_t worth_a_fork = 16384;
+  const bool serial = rows * row_work < worth_a_fork;
+  if (serial) return run_rows(0, rows, f);
+  ctx.team().parallel_for(rows, [&](index_t begin, index_t end) { run_rows(begin, end, f); });
+}
+
+namespace detail {
+// A flat array as rows of 4096 elements, so that an element-wise kernel is spread like every other one.
+template <class F>
+struct FlatRows {
+  static constexpr index_t width = 4096;
+  using Real = typename F::Real;
+  F f;
+  index_t n;
+  template <class Team>
+  DPMP_HOST void operator()(const Team& team, index_t row) const {
+    const index_t begin = row * width, left = n - begin;
+    team.for_each(left < width ? left : width, [&](auto at) DPMP_LAMBDA {
+      at.offset += begin;
+      f(at);
+    });
+  }
+};
+}  // namespace detail
+
+/// Runs an element-wise functor f(at) over spans that cover [0, n).
+template <class F>
+void launch_elements(Context& ctx, index_t n, const F& f) {
+  using Flat = detail::FlatRows<F>;
+  launch_rows(ctx, (n + Flat::width - 1) / Flat::width, Flat::width, Flat{f, n});
+}
+}  // namespace dpmp::inline DPMP_ABI

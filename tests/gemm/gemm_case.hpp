@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// A random product with its storage, its exact answer and the error its dtypes and length allow.
+#pragma once
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "dpmp/gemm/gemm.hpp"
+#include "support/random.hpp"
+
+namespace test {
+using namespace dpmp;
+
+/// Elements of any real dtype, written and read as double.
+class Elements {
+ public:
+  Elements() = default;
+  Elements(DType dtype, index_t n) : dtype_(dtype), bytes_(std::size_t(n * size_of(dtype)), 0xff) {}  // NaN in every dtype
+  index_t size() const { return index_t(bytes_.size()) / size_of(dtype_); }
+  void* data() { return bytes_.data(); }
+  const std::vector<unsigned char>& bytes() const { return bytes_; }
+  double get(index_t i) const {
+    return dispatch_real(dtype_, [&](auto tag) {
+      typename decltype(tag)::type x;
+      std::memcpy(&x, bytes_.data() + std::size_t(i) * sizeof x, sizeof x);
+      return double(to_float(x));
+    });
+  }
+  void set(index_t i, double value) {
+    dispatch_real(dtype_, [&](auto tag) {
+      const auto x = dpmp::detail::round_once<typename decltype(tag)::type>(value);
+      std::memcpy(bytes_.data() + std::size_t(i) * sizeof x, &x, sizeof x);
+    });
+  }
+
+ private:
+  DType dtype_ = DType::f32;
+  std::vector<unsigned char> bytes_;
+};
+
+/// Strides of `batch` matrices of rows x columns, and the elements they span.
+struct Layout {
+  index_t row_stride = 0, batch_stride = 0, size = 0;
+  static Layout random(Rng& rng, index_t batch, index_t rows, index_t columns, bool may_share) {
+    Layout l;
+    const index_t kind = rng.integer(0, 3), pad = rng.integer(0, 1) * rng.integer(0, 9);
+    if (kind == 0 && batch > 0) {  // beside each other, like packed heads
+      l.batch_stride = columns + pad;
+      l.row_stride = batch * l.batch_stride + rng.integer(0, 3);
+    } else {
+      l.row_stride = columns + pad;
+      l.batch_stride = rows * l.row_stride + (kind == 1 ? rng.integer(0, 20) : 0);
+    }
+    if (may_share && rng.integer(0, 3) == 0) l.batch_stride = 0;
+    if (rows > 0 && columns > 0 && batch > 0) l.size = (batch - 1) * l.batch_stride + (rows - 1) * l.row_stride + columns;
+    return l;
+  }
+};
+
+struct Case {
+  GemmSpec spec;
+  Elements a, b, out, bias, residual, saved;
+  Layout out_layout;
+  bool integers = false;
+
+  /// `integers`: small whole numbers, so that every order of summation is exact and results must be equal.
+  Case(Rng& rng, DType dtype, index_t m, index_t n, index_t k, index_t batch) : integers(rng.integer(0, 2) == 0) {
+    GemmSpec& s = spec;
+    s.m = m, s.n = n, s.k = k, s.batch = batch;
+    s.a.dtype = s.b.dtype = dtype;
+    s.out.dtype = rng.integer(0, 1) ? dtype : accumulate_dtype(dtype);
+    s.a.transposed = rng.integer(0, 1), s.b.transposed = rng.integer(0, 1);
+    const double alphas[] = {1, 1, 1, 0.125, -0.75, integers ? 2 : 0.7, 0};
+    s.alpha = float(alphas[rng.integer(0, 6)]);
+    const auto number = [&] { return integers ? double(rng.integer(-3, 3)) : rng.normal(); };
+    const auto fill = [&](Elements& x, DType t, index_t size) {
+      x = Elements(t, size);
+      for (index_t i = 0; i < size; ++i) x.set(i, number());
+    };
+    const Layout la = Layout::random(rng, batch, s.a.transposed ? k : m, s.a.transposed ? m : k, true);
+    const Layout lb = Layout::random(rng, batch, s.b.transposed ? n : k, s.b.transposed ? k : n, true);
+    out_layout = Layout::random(rng, batch, m, n, false);
+    fill(a, dtype, la.size);
+    fill(b, dtype, lb.size);
+    s.a.row_stride = la.row_stride, s.a.batch_stride = la.batch_stride;
+    s.b.row_stride = lb.row_stride, s.b.batch_stride = lb.batch_stride;
+    s.out.row_stride = out_layout.row_stride, s.out.batch_stride = out_layout.batch_stride;
+    out = Elements(s.out.dtype, out_layout.size);
+    const bool can_accumulate = s.out.dtype == accumulate_dtype(dtype);
+    if (can_accumulate && rng.integer(0, 2) == 0) {
+      s.accumulate = true;
+      each([&](index_t, index_t, index_t, index_t at) { out.set(at, 8 * number()); });
+    } else {
+      if (rng.integer(0, 1)) fill(bias, dtype, n);
+      s.activation = GemmActivation(std::max<index_t>(0, rng.integer(-1, 2)));
+      if (s.activation != GemmActivation::none && rng.integer(0, 1)) saved = Elements(s.out.dtype, out_layout.size);
+      const index_t kind = rng.integer(0, 3);
+      Layout lr = out_layout;
+      if (kind == 0) {
+        lr = Layout::random(rng, batch, m, n, true);
+        fill(residual, s.out.dtype, lr.size);
+      } else if (kind == 1) {
+        each([&](index_t, index_t, index_t, index_t at) { out.set(at, number()); });
+        in_place_ = true;
+      }
+      s.residual_row_stride = lr.row_stride, s.residual_batch_stride = lr.batch_stride;
+    }
+    bind();
+  }
+  Case(const Case& o)
+      : spec(o.spec), a(o.a), b(o.b), out(o.out), bias(o.bias), residual(o.residual), saved(o.saved), out_layout(o.out_layout),
+        integers(o.integers), in_place_(o.in_place_) {
+    bind();
+  }
+  Case& operator=(const Case&) = delete;
+
+  /// f(batch, row, column, element of out) for every element of the result.
+  template <class F>
+  void each(F&& f) const {
+    for (index_t i = 0; i < spec.batch; ++i)
+      for (index_t r = 0; r < spec.m; ++r)
+        for (index_t j = 0; j < spec.n; ++j) f(i, r, j, i * out_layout.batch_stride + r * out_layout.row_stride + j);
+  }
+  std::string describe() const {
+    const GemmSpec& s = spec;
+    return dpmp::detail::concat(s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch, " ta ", s.a.transposed,
+                                " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',', s.a.batch_stride, " b ", s.b.row_stride, ',',
+                                s.b.batch_stride, " out ", s.out.row_stride, ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ",
+                                s.accumulate, " bias ", s.bias != nullptr, " activation ", int(s.activation), " saved ",
+                                s.activation_input != nullptr, " residual ", s.residual != nullptr, " in place ", in_place_, " integers ",
+                                integers);
+  }
+
+ private:
+  void bind() {
+    const auto pointer = [](Elements& x) { return x.size() ? x.data() : nullptr; };
+    spec.a.data = pointer(a), spec.b.data = pointer(b), spec.out.data = pointer(out), spec.bias = pointer(bias);
+    spec.residual = in_place_ ? pointer(out) : pointer(residual), spec.activation_input = pointer(saved);
+  }
+  bool in_place_ = false;
+};
+
+/// |alpha| |op(a)| |op(b)| + |bias| + |what is added|, laid out like the case's output.
+inline Elements magnitudes(const Case& c, bool with_residual) {
+  const auto absolute = [](const Elements& x) {
+    Elements y(DType::f64, x.size());
+    for (index_t i = 0; i < x.size(); ++i) y.set(i, std::abs(x.get(i)));
+    return y;
+  };
+  GemmSpec s = c.spec;
+  Elements a = absolute(c.a), b = absolute(c.b), bias = absolute(c.bias), residual = absolute(c.spec.residual == c.spec.out.data ? c.out : c.residual);
+  Elements out = absolute(c.out);
+  s.a.data = a.data(), s.b.data = b.data(), s.out.data = out.data();
+  s.a.dtype = s.b.dtype = s.out.dtype = DType::f64;
+  s.alpha = std::abs(s.alpha);
+  s.bias = s.bias ? bias.data() : nullptr;
+  s.residual = s.residual && with_residual ? residual.data() : nullptr;
+  s.activation = GemmActivation::none;
+  s.activation_input = nullptr;
+  gemm_reference(s);
+  return out;
+}
+
+/// What a product must give, and how far from it rounding may lead.
+struct Expectation {
+  const Case before;
+  Case want;
+  Elements sums, all;
+  explicit Expectation(const Case& c) : before(c), want(c), sums(magnitudes(c, false)), all(magnitudes(c, true)) { gemm_reference(want.spec); }
+};
+
+/// Checks what `got` holds: values within bounds (equal for integers), padding untouched.
+inline void check_result(const Expectation& expected, const Case& got) {
+  const Case& before = expected.before;
+  const Case& want = expected.want;
+  const Elements &sums = expected.sums, &all = expected.all;
+  const GemmSpec& s = before.spec;
+  const bool activated = s.activation != GemmActivation::none;
+  // Sums of k products in any order, plus alpha, bias, addend and the rounding of the reference itself.
+  const double u = unit_roundoff(accumulate_dtype(s.a.dtype)), gamma = double(s.k + 6) * u / (1 - double(s.k + 6) * u);
+  const double u_out = unit_roundoff(s.out.dtype), tiny = s.out.dtype == DType::f16 ? 0x1p-24 : 0x1p-125;
+  double worst = 0;
+  const auto compare = [&](double x, double y, double bound) {
+    const double share = x == y ? 0 : std::abs(x - y) / bound;
+    worst = share <= worst ? worst : share;  // NaN counts as worst
+  };
+  std::vector<bool> written(std::size_t(before.out.size()), false);
+  before.each([&](index_t, index_t, index_t, index_t at) {
+    written[std::size_t(at)] = true;
+    const auto bound = [&](const Elements& magnitude, double value) {
+      const double sum_error = 2 * gamma * magnitude.get(at) + double(s.k + 2) * tiny;
+      return sum_error + 2 * u_out * (std::abs(value) + sum_error) + tiny;
+    };
+    const double y = got.out.get(at);
+    if (!activated) {
+      compare(y, want.out.get(at), before.integers ? 0.0 : bound(all, want.out.get(at)));
+      return;
+    }
+    double pre_error = before.integers ? 0.0 : bound(sums, got.saved.size() ? want.saved.get(at) : sums.get(at));
+    if (got.saved.size()) compare(got.saved.get(at), want.saved.get(at), pre_error);
+    // Given the saved input, only the function and the final roundings may differ; |GELU'| <= 1.13.
+    const double function_error = 8 * 0x1p-24 * (1 + all.get(at));
+    if (got.saved.size()) {
+      const double added = all.get(at) - sums.get(at);
+      const auto x = dpmp::detail::activate(s.activation, got.saved.get(at));
+      const double add = want.out.get(at) - dpmp::detail::activate(s.activation, want.saved.get(at));  // to rounding of out
+      compare(y, x + add, function_error + 3 * u_out * (std::abs(x) + added + std::abs(want.out.get(at))) + tiny);
+    }
+    compare(y, want.out.get(at), 1.13 * pre_error + function_error + 2 * u_out * (std::abs(want.out.get(at)) + 1.13 * pre_error) + tiny);
+  });
+  INFO(before.describe());
+  CHECK(worst <= 1);
+  const auto padding_kept = [&](const Elements& x, const Elements& y) {
+    const std::size_t each = std::size_t(size_of(s.out.dtype));
+    bool kept = x.size() == y.size();
+    for (std::size_t i = 0; kept && i < x.bytes().size(); ++i) kept = written[i / each] || x.bytes()[i] == y.bytes()[i];
+    return kept;
+  };
+  CHECK(padding_kept(before.out, got.out));
+  CHECK(padding_kept(before.saved, got.saved));
+}
+
+inline std::vector<GemmBackend> backends_for(DType dtype) {
+  std::vector<GemmBackend> all{GemmBackend::automatic, GemmBackend::eigen};
+  if (dpmp::detail::has_onednn && dtype != DType::f64) all.push_back(GemmBackend::onednn);
+  return all;
+}
+}  // namespace test

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// The main of every test program: doctest's, with the seed printed first.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <cstdio>
+#include <doctest/doctest.h>
+
+#include "support/random.hpp"
+
+int main(int argc, char** argv) {
+  std::printf("seed %llu (replay with DPMP_TEST_SEED)\n", static_cast<unsigned long long>(test::seed()));
+  doctest::Context context(argc, argv);
+  return context.run();
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <doctest/doctest.h>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "dpmp/runtime/context.hpp"
+#include "support/errors.hpp"
+#include "support/random.hpp"
+
+using namespace dpmp;
+
+TEST_CASE("Context: blocks are aligned, do not overlap, and keep their bytes") {
+  Context context(Device::cpu(), 1);
+  test::Rng rng(test::seed());
+  struct Held {
+    Buffer buffer;
+    index_t bytes;
+    unsigned char mark;
+  };
+  std::vector<Held> held;
+  for (int round = 0; round < 3000; ++round) {
+    if (held.empty() || rng.integer(0, 99) < 55) {
+      Held h{{}, rng.integer(0, 5000), static_cast<unsigned char>(rng.bits())};
+      h.buffer = context.allocate(h.bytes);
+      REQUIRE(h.buffer.data() != nullptr);
+      CHECK(reinterpret_cast<std::uintptr_t>(h.buffer.data()) % 64 == 0);
+      std::memset(h.buffer.data(), h.mark, std::size_t(h.bytes));
+      held.push_back(h);
+    } else {
+      const auto at = std::size_t(rng.integer(0, std::int64_t(held.size()) - 1));
+      const auto* bytes = static_cast<const unsigned char*>(held[at].buffer.data());
+      bool intact = true;
+      for (index_t k = 0; k < held[at].bytes; ++k) intact = intact && bytes[k] == held[at].mark;
+      CHECK(intact);
+      std::swap(held[at], held.back());
+      held.pop_back();
+    }
+  }
+  held.clear();
+  CHECK(context.memory().live_bytes == 0);
+}
+
+TEST_CASE("Context: live, peak and reserved bytes are counted in blocks of 64") {
+  Context context(Device::cpu(), 1);
+  CHECK(context.memory().reserved_bytes == 0);
+  {
+    const Buffer a = context.allocate(1), b = context.allocate(64), c = context.allocate(65);
+    CHECK(context.memory().live_bytes == 64 + 64 + 128);
+  }
+  CHECK(context.memory().live_bytes == 0);
+  CHECK(context.memory().peak_bytes == 256);
+  CHECK(context.memory().reserved_bytes == 256);
+  CHECK(context.memory().system_allocations == 3);
+  context.reset_peak_memory();
+  CHECK(context.memory().peak_bytes == 0);
+  const Buffer again = context.allocate(100);
+  CHECK(context.memory().peak_bytes == 128);
+  CHECK(context.memory().system_allocations == 3);
+}
+
+TEST_CASE("Context: a second step that asks for the same sizes in the same order takes nothing from the system") {
+  Context context(Device::cpu(), 1);
+  test::Rng rng(test::seed());
+  std::vector<index_t> sizes;
+  for (int k = 0; k < 200; ++k) sizes.push_back(rng.integer(1, 100000));
+  auto step = [&] {
+    std::vector<Buffer> live;
+    for (index_t bytes : sizes) {
+      live.push_back(context.allocate(bytes));
+      if (live.size() > 50) live.erase(live.begin());
+    }
+  };
+  step();
+  step();
+  const MemoryStatistics after_two = context.memory();
+  for (int k = 0; k < 5; ++k) step();
+  CHECK(context.memory().system_allocations == after_two.system_allocations);
+  CHECK(context.memory().reserved_bytes == after_two.reserved_bytes);
+  CHECK(context.memory().peak_bytes == after_two.peak_bytes);
+}
+
+TEST_CASE("Context: a freed block is used again for requests up to an eighth smaller, and left alone by smaller ones") {
+  Context context(Device::cpu(), 1);
+  const void* freed = context.allocate(6400).data();
+  const Buffer small = context.allocate(64);
+  CHECK(small.data() != freed);
+  CHECK(context.memory().live_bytes == 64);
+  const Buffer similar = context.allocate(5760);
+  CHECK(similar.data() == freed);
+  CHECK(context.memory().live_bytes == 64 + 6400);
+}
+
+TEST_CASE("Buffer: copies share a block and the last one gives it back, also after the context is gone") {
+  Buffer survivor;
+  CHECK(survivor.data() == nullptr);
+  CHECK_FALSE(survivor.shared());
+  {
+    Context context(Device::cpu(), 1);
+    Buffer a = context.allocate(10);
+    CHECK_FALSE(a.shared());
+    Buffer b = a;
+    CHECK(a.shared());
+    CHECK(b.data() == a.data());
+    Buffer moved = std::move(b);
+    CHECK(moved.data() == a.data());
+    a = Buffer();
+    CHECK_FALSE(moved.shared());
+    CHECK(context.memory().live_bytes == 64);
+    moved = moved;  // NOLINT: self-assignment keeps the block
+    CHECK(context.memory().live_bytes == 64);
+    survivor = moved;
+  }
+  std::memset(survivor.data(), 1, 10);
+  CHECK_FALSE(survivor.shared());
+}
+
+TEST_CASE("Buffer: may be copied, made and dropped by many threads at once") {
+  Context context(Device::cpu(), 1);
+  const Buffer common = context.allocate(1000);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      for (int k = 0; k < 2000; ++k) {
+        const Buffer copy = common, own = context.allocate(64 * (1 + (k + t) % 5));
+        std::memset(own.data(), t, 64);
+        CHECK(static_cast<const unsigned char*>(own.data())[63] == t);
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  CHECK_FALSE(common.shared());
+  CHECK(context.memory().live_bytes == 1024);
+}
+
+TEST_CASE("Context: refuses a negative size, an impossible size, a missing device and a negative number of threads") {
+  Context context(Device::cpu(), 1);
+  CHECK(test::refuses([&] { context.allocate(-1); }, "expected a size in bytes >= 0, got -1"));
+  CHECK(test::refuses([&] { context.allocate(index_t(1) << 62); },
+                      "more bytes of memory, got none; this context holds 0 bytes"));
+  CHECK(context.memory().live_bytes == 0);
+  CHECK(test::refuses([] { Context(Device::cpu(), -1); }, "expected a number of threads >= 0 (0: all cores), got -1"));
+#if !(defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA)
+  CHECK(test::refuses([] { Context(Device::cuda(1), 1); }, "expected a device of this build (cpu), got cuda:1"));
+#endif
+  CHECK(context.threads() == 1);
+  CHECK(Context(Device::cpu()).threads() >= 1);
+}
