@@ -15,8 +15,9 @@ endif()
 add_library(dpmp_program_flags INTERFACE)
 set(dpmp_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
-  # GCC 12 takes the deliberately undefined registers inside its own AVX-512 headers, which Eigen uses, for a mistake (PR 105593).
-  list(APPEND dpmp_warnings -Wno-maybe-uninitialized)
+  # False alarms of GCC 12: the deliberately undefined registers inside its own AVX-512 headers, which Eigen uses (PR 105593),
+  # and "text" + std::string (PR 105329).
+  list(APPEND dpmp_warnings -Wno-maybe-uninitialized -Wno-restrict)
 endif()
 if(DPMP_WARNINGS_AS_ERRORS)
   list(APPEND dpmp_warnings -Werror)

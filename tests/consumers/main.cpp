@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The smallest use of the library: sum a vector on the threads of a context.
-#include <dpmp/runtime/context.hpp>
+#include <dpmp/dpmp.hpp>
 #include <iostream>
 
 int main() {

@@ -80,12 +80,11 @@ TEST_CASE("tensor: refusals name what was expected and what was got") {
   CHECK(refuses([&] { Tensor::from(ctx, {2, 3}, DType::f32, std::vector<double>(5)); }, "expected 6 values for the shape [2, 3], got 5"));
   CHECK(refuses([&] { Tensor::from(ctx, {2}, std::vector<std::int32_t>(3)); }, "expected 2 values"));
   CHECK(refuses([&] { Tensor::empty(ctx, {index_t(1) << 62}, DType::f32); }, "expected a size below 2^63 bytes"));
-  CHECK(refuses([&] { Tensor::empty(ctx, {index_t(1) << 60}, DType::f32); }, "more bytes of memory"));
   CHECK(refuses([&] { t.data<double>(); }, "expected a tensor of f64, got f32 [2, 3]"));
   CHECK(refuses([&] { t.data<std::int32_t>(); }, "expected a tensor of i32, got f32"));
   CHECK(refuses([&] { t.reshaped({5}); }, "expected a shape of 6 elements"));
-  for (const auto& [begin, end] : {std::pair<index_t, index_t>{-1, 1}, {1, 3}, {2, 1}})
-    CHECK(refuses([&] { t.rows(begin, end); }, "expected rows within [0, 2)"));
+  for (const auto& range : {std::pair<index_t, index_t>{-1, 1}, {1, 3}, {2, 1}})
+    CHECK(refuses([&] { t.rows(range.first, range.second); }, "expected rows within [0, 2)"));
   CHECK(refuses([&] { t.item(); }, "expected a tensor of one element, got [2, 3]"));
   CHECK(refuses([&] { check_shape("a gain", t, {3}); }, "expected a gain of shape [3], got [2, 3]"));
   CHECK(refuses([&] { check_dtype("a gain", t, DType::bf16); }, "expected a gain in bf16, got f32 [2, 3]"));

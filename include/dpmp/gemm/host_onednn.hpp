@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products by oneDNN 2.6 or 3.x: FP32 through its sgemm, bf16 through its matmul primitives. The only file that includes oneDNN.
 #pragma once
+#include "dpmp/gemm/host_eigen.hpp"
 #include "dpmp/gemm/openmp_scope.hpp"
 #include "dpmp/gemm/product.hpp"
 

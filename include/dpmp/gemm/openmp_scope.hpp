@@ -44,8 +44,8 @@ struct OpenMp {
 };
 
 /// For its lifetime, parallel regions opened by this thread get exactly threads() threads: `wanted`, or 1 inside a team or a
-/// parallel region, or the limit of the environment. Exactly, because a oneDNN primitive made for N threads and run by fewer
-/// leaves part of its work undone without a word (seen with 2.6); hence also no dynamic adjustment.
+/// parallel region, or the limit of the environment. Exactly, because a oneDNN primitive made for N threads and granted fewer
+/// (OMP_THREAD_LIMIT, OMP_DYNAMIC) leaves part of the output unwritten without a word: seen with 2.6 and 3.2.
 class OpenMpScope {
  public:
   explicit OpenMpScope(int wanted) : threads_(ThreadTeam::inside() ? 1 : wanted) {

@@ -83,7 +83,7 @@ void norms_by_gram(Context& ctx, const SiteList& sites, const RowNorms& rows, No
         segments.gather(sites, i);
         squared += segments.squared_norm();
       }
-      const double S = rows.product_sum(sites, i), a = rows.input_sum(sites, i), b = rows.output_sum(sites, i), T_ = double(tokens);
+      const double S = rows.product_bound(sites, i), a = rows.input_sum(sites, i), b = rows.output_sum(sites, i), T_ = double(tokens);
       const double eta = 2 * w * (double(d) * b * b + double(p) * a * a + T_ * T_);
       bounds.add(i, squared, gamma_norm * S * S + eta, gamma_release * S + std::sqrt(double(p) * double(d)) * 2 * T_ * w);
     }

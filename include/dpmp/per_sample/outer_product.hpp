@@ -68,7 +68,7 @@ void norms_by_instantiation(Context& ctx, const SiteList& sites, const RowNorms&
       for (index_t r = 0; r < p; ++r) squared += static_cast<double*>(sums.data())[r];
       // Both this tile and the released one are within gamma_R S of the exact gradient, hence twice; each of their p d elements
       // also loses up to w a rounding step to underflow, and each square up to w.
-      const double S = rows.product_sum(sites, i), w = 0x1p-126;
+      const double S = rows.product_bound(sites, i), w = 0x1p-126;
       const double linear = 2 * (gamma(double(chain), u) * S + std::sqrt(double(p) * double(d)) * 2 * double(chain) * w);
       bounds.add(i, squared, gamma(double(d + p + 8), u) * squared + double(p) * double(d) * w, linear);
     }
@@ -83,7 +83,7 @@ void norms_by_segments(Context& ctx, const SiteList& sites, const RowNorms& rows
     Segments<T> segments(ctx, tokens, d);
     for (index_t i = begin; i < end; ++i) {
       segments.gather(sites, i);
-      const double squared = segments.squared_norm(), S = rows.product_sum(sites, i);
+      const double squared = segments.squared_norm(), S = rows.product_bound(sites, i);
       const double linear = 2 * (gamma(double(tokens), u) * S + std::sqrt(double(tokens) * double(d)) * 2 * double(tokens) * w);
       bounds.add(i, squared, gamma(double(d + 8), u) * squared + double(tokens) * double(d) * w, linear);
     }
@@ -95,8 +95,8 @@ void norms_of_rank_one(const SiteList& sites, const RowNorms& rows, NormBounds& 
   const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   const double u = unit_roundoff(accumulate_dtype(dtype_of<T>));
   for (index_t i = 0; i < bounds.samples(); ++i) {
-    const double S = rows.product_sum(sites, i);
-    bounds.add(i, S * S, gamma(double(p + d + 32), u) * S * S, gamma(2, u) * S + std::sqrt(double(p) * double(d)) * 0x1p-125);
+    const double S = rows.product_sum(sites, i);  // here the norm itself
+    bounds.add(i, S * S, gamma(double(p + d + 32), u) * S * S, gamma(3, u) * S + std::sqrt(double(p) * double(d)) * 0x1p-125);
   }
 }
 }  // namespace detail

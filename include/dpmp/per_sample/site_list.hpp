@@ -26,7 +26,7 @@ class RowNorms {
       b_.push_back(site.one_hot() ? norms_of_ids(ctx, site.b) : norms_of(ctx, site.b));
     }
   }
-  /// S_i = sum over sites and tokens of |a_t| |b_t|, rounded up: 1.01 covers the relative error of the norms up to width 10^5.
+  /// S_i = sum over sites and tokens of |a_t| |b_t|, as computed.
   double product_sum(const SiteList& sites, index_t sample) const {
     double total = 0;
     for (std::size_t k = 0; k < sites.size(); ++k) {
@@ -34,9 +34,11 @@ class RowNorms {
       const double *a = a_[k].data<double>() + sample * tokens, *b = b_[k].data<double>() + sample * tokens;
       for (index_t t = 0; t < tokens; ++t) total += b[t] == 0 ? 0 : a[t] * b[t];  // a padding row counts as 0 whatever it holds
     }
-    return 1.01 * total;
+    return total;
   }
-  /// sum_t |a_t| and sum_t |b_t| of a sample, rounded up likewise.
+  /// An upper bound of S_i: the factor covers the relative error of the row norms up to width 10^5.
+  double product_bound(const SiteList& sites, index_t sample) const { return 1.01 * product_sum(sites, sample); }
+  /// Upper bounds of sum_t |a_t| and sum_t |b_t|, likewise.
   double input_sum(const SiteList& sites, index_t sample) const { return sum_of(a_, sites, sample); }
   double output_sum(const SiteList& sites, index_t sample) const { return sum_of(b_, sites, sample); }
 

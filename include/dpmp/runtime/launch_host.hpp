@@ -8,8 +8,17 @@
 #include "dpmp/runtime/math.hpp"
 #include "dpmp/runtime/team_host.hpp"
 
-// `flatten` does nothing without optimisation, and a call across instruction sets would then change the vector ABI.
-#if defined(__x86_64__) && defined(__OPTIMIZE__)
+// Copies for other instruction sets than the one of the translation unit:
+// - none without optimisation: `flatten` does nothing then, and a call across instruction sets would change the vector ABI;
+// - none when the unit itself is compiled for AVX-512 (-march=native on such a machine): three times the compile time for nothing.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#define DPMP_HOST_UNIT_ISA 2
+#elif defined(__AVX2__) && defined(__FMA__)
+#define DPMP_HOST_UNIT_ISA 1
+#else
+#define DPMP_HOST_UNIT_ISA 0
+#endif
+#if defined(__x86_64__) && defined(__OPTIMIZE__) && DPMP_HOST_UNIT_ISA < 2
 #define DPMP_HOST_ISA_VARIANTS 1
 #else
 #define DPMP_HOST_ISA_VARIANTS 0
@@ -20,6 +29,9 @@ enum class Isa : std::uint8_t { baseline, avx2, avx512 };
 
 inline std::string_view name_of(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
 
+/// What this translation unit is compiled for without any dispatch.
+inline constexpr Isa unit_isa = Isa(DPMP_HOST_UNIT_ISA);
+
 /// The widest instruction set that this CPU has and this build has kernels for.
 inline Isa best_isa() {
 #if DPMP_HOST_ISA_VARIANTS
@@ -27,18 +39,19 @@ inline Isa best_isa() {
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
       return Isa::avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
-    return Isa::baseline;
+    return unit_isa;
   }();
   return isa;
 #else
-  return Isa::baseline;
+  return unit_isa;
 #endif
 }
 
 namespace detail {
 template <class F>
-__attribute__((flatten, noinline)) void rows_baseline(const F& f, index_t begin, index_t end) {
-  using Team = HostTeam<typename F::Real, std::is_same_v<typename F::Real, double> ? 2 : 4>;
+__attribute__((flatten, noinline)) void rows_of_unit(const F& f, index_t begin, index_t end) {
+  constexpr int width = 4 << DPMP_HOST_UNIT_ISA;  // floats in a register
+  using Team = HostTeam<typename F::Real, std::is_same_v<typename F::Real, double> ? width / 2 : width>;
   for (index_t r = begin; r < end; ++r) f(Team{}, r);
 }
 #if DPMP_HOST_ISA_VARIANTS
@@ -63,7 +76,7 @@ void run_rows(index_t begin, index_t end, const F& f, [[maybe_unused]] Isa isa =
     if (isa == Isa::avx2) return detail::rows_avx2(f, begin, end);
   }
 #endif
-  detail::rows_baseline(f, begin, end);
+  detail::rows_of_unit(f, begin, end);
 }
 
 /// Runs f(team, row) for rows [0, rows) on the context's threads. `row_work`: elements a row touches, so that little work is
