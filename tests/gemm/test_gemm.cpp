@@ -86,7 +86,7 @@ TEST_CASE("a primitive made for all threads is not run by one, and the other way
   test::Rng rng(test::seed(), 3);
   Context ctx(Device::cpu(), 2), one(Device::cpu(), 1);
   for (bool outside_first : {true, false}) {
-    Case c(rng, test::Options::random(rng, DType::bf16, 256 + rng.integer(0, 64), 256, 320 + outside_first, 1));
+    Case c(rng, {.dtype = DType::bf16, .out = DType::f32, .m = rng.integer(256, 320), .n = 256, .k = 320 + outside_first});
     const test::Expectation expected(c);
     const auto outside = [&](Context& context) {
       Case x = c;
@@ -99,6 +99,36 @@ TEST_CASE("a primitive made for all threads is not run by one, and the other way
     for (const Case& x : inside) test::check_result(expected, x);
     outside(one);
     outside(ctx);
+  }
+}
+
+TEST_CASE("OpenMP's settings are the caller's again after a product") {
+  const detail::OpenMp& openmp = detail::OpenMp::get();
+  if (!openmp.found()) return;
+  const int before = openmp.max_threads(), dynamic = openmp.dynamic();
+  openmp.set_threads(3);
+  openmp.set_dynamic(1);
+  test::Rng rng(test::seed(), 9);
+  Context ctx(Device::cpu(), 2);
+  for (DType dtype : dtypes) {
+    Case c(rng, {.dtype = dtype, .out = dtype, .m = 80, .n = 80, .k = 80});
+    gemm(ctx, c.spec);
+    CHECK(openmp.max_threads() == 3);
+    CHECK(openmp.dynamic() == 1);
+  }
+  openmp.set_threads(before);
+  openmp.set_dynamic(dynamic);
+}
+
+TEST_CASE("a batch that is one tall matrix, and those that only look like it") {
+  test::Rng rng(test::seed(), 8);
+  Context ctx(Device::cpu(), 2);
+  for (int i = 0; i < 400; ++i) {
+    const index_t n = rng.integer(1, 4);
+    const Case c(rng, test::Options::random(rng, i % 8 ? DType::f32 : DType::bf16, n, n, n, rng.integer(2, 3)));
+    Case got = c;
+    gemm(ctx, got.spec);
+    test::check_result(test::Expectation(c), got);
   }
 }
 
