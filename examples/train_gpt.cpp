@@ -9,6 +9,8 @@
 #include <dpmp/dpmp.hpp>
 #include <dpmp/interop/text_records.hpp>
 #include <iostream>
+#include <optional>
+#include <sstream>
 
 namespace {
 using namespace dpmp;
@@ -17,10 +19,12 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   std::string data, output = "train_gpt_output", resume, dtype = "bf16";
   bool is_private = true;
-  double epsilon = 8, delta = 1e-5, noise_multiplier = 0, clip = 1, learning_rate = 4e-3, dropout = 0;
+  double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0;
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
   index_t evaluate_every = 10, evaluate_records = 256, checkpoint_every = 0, lines = 3;
   bool tied = false, info = false;
+  std::optional<double> noise_multiplier;
+  std::optional<index_t> stop_after;
   int threads = 0;
   std::uint64_t seed = 1;
 };
@@ -33,9 +37,9 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_option("--dtype", o.dtype, "activations and compute weights: f32, bf16 or f16")->capture_default_str();
   std::string privacy = "on";
   app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")->check(CLI::IsMember({"on", "off"}))->capture_default_str();
-  app.add_option("--epsilon", o.epsilon, "target epsilon; the noise is calibrated to it")->capture_default_str();
+  const auto epsilon = app.add_option("--epsilon", o.epsilon, "target epsilon; the noise is calibrated to it")->capture_default_str();
   app.add_option("--delta", o.delta)->capture_default_str();
-  app.add_option("--noise-multiplier", o.noise_multiplier, "use this instead of calibrating to --epsilon");
+  app.add_option("--noise-multiplier", o.noise_multiplier, "use this instead of calibrating to --epsilon")->excludes(epsilon);
   app.add_option("--clip", o.clip, "clip threshold C of per-sample gradients")->capture_default_str();
   app.add_option("--steps", o.steps)->capture_default_str();
   app.add_option("--batch", o.batch, "expected records a step (Poisson)")->capture_default_str();
@@ -53,12 +57,15 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_option("--evaluate-every", o.evaluate_every, "steps between progress lines")->capture_default_str();
   app.add_option("--evaluate-records", o.evaluate_records, "held-out records of a progress line")->capture_default_str();
   app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints, 0: only at the end")->capture_default_str();
+  app.add_option("--stop-after", o.stop_after, "save and leave after this many steps; --resume goes on");
   app.add_option("--lines", o.lines, "lines to generate at the end")->capture_default_str();
   app.add_flag("--info", o.info, "print which matrix product and instruction set run");
   app.parse(argc, argv);
   o.is_private = privacy == "on";
-  DPMP_CHECK(o.steps >= 1 && o.batch >= 1 && o.evaluate_every >= 1 && o.evaluate_records >= 1 && o.checkpoint_every >= 0 && o.lines >= 0,
-             "expected steps, batch, evaluate-every and evaluate-records >= 1, got ", o.steps, ", ", o.batch, ", ", o.evaluate_every, ", ", o.evaluate_records);
+  DPMP_CHECK(o.steps >= 1 && o.batch >= 1 && o.evaluate_every >= 1 && o.evaluate_records >= 1 && o.checkpoint_every >= 0 && o.lines >= 0 &&
+                 o.stop_after.value_or(0) >= 0,
+             "expected steps, batch, evaluate-every and evaluate-records >= 1, checkpoint-every, lines and stop-after >= 0, got ", o.steps, ", ", o.batch, ", ",
+             o.evaluate_every, ", ", o.evaluate_records, ", ", o.checkpoint_every, ", ", o.lines, ", ", o.stop_after.value_or(0));
   return o;
 }
 
@@ -132,6 +139,23 @@ std::string generate(Context& ctx, const nn::Transformer& model, std::uint64_t s
   return text;
 }
 
+/// A number of all that decides what is summed, taken as the run nonce: who continues a checkpoint with anything changed gets
+/// other noise. With the same noise the difference of two such continuations would have none.
+std::uint64_t run_nonce(const Options& o, const std::vector<std::string>& lines, int threads) {
+  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  const auto add = [&](std::string_view text) {
+    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+    hash = (hash ^ 0xff) * 0x100000001b3u;  // a byte that UTF-8 does not have
+  };
+  std::ostringstream settings;
+  settings.precision(17);
+  for (const index_t n : {o.physical_batch, o.width, o.layers, o.heads, o.context, o.warm_up, index_t(o.tied), index_t(threads)}) settings << n << ' ';
+  settings << o.dtype << ' ' << o.learning_rate << ' ' << o.dropout << ' ' << o.seed;
+  add(settings.str());
+  for (const std::string& line : lines) add(line);
+  return hash;
+}
+
 std::string clock_text(double seconds) {
   char text[32];
   std::snprintf(text, sizeof text, "%d:%02d", int(seconds) / 60, int(seconds) % 60);
@@ -159,7 +183,7 @@ int run(const Options& o) {
   }
   const auto plan_of = [&] {
     dp::PlanOptions p{.delta = o.delta, .sampling_rate = rate, .steps = o.steps, .clip_threshold = o.clip, .dataset_size = training.size()};
-    if (o.noise_multiplier > 0) return dp::Plan::with_noise_multiplier(p, o.noise_multiplier);
+    if (o.noise_multiplier) return dp::Plan::with_noise_multiplier(p, *o.noise_multiplier);
     p.epsilon = o.epsilon;
     return dp::Plan::calibrate(p);
   };
@@ -170,7 +194,9 @@ int run(const Options& o) {
       .physical_batch = o.physical_batch,
       .rule = optim::AdamW{.weight_decay = 0},
       .learning_rate = optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate)};
-  const dp::StreamKeys keys = resumed ? resumed->keys : dp::StreamKeys(dp::random_key());
+  const dp::StreamKeys keys(resumed ? resumed->keys.root() : dp::random_key(), run_nonce(o, lines, ctx.threads()));
+  if (resumed && resumed->keys.run_nonce() != keys.run_nonce())
+    std::cout << "resume: data or settings are not the checkpoint's, so the steps to come draw other records and other noise\n";
 
   std::optional<train::PrivateTrainer> private_trainer;
   std::optional<train::PlainTrainer> plain_trainer;
@@ -202,14 +228,14 @@ int run(const Options& o) {
   };
   const bool terminal = isatty(STDOUT_FILENO);
   const auto start = Clock::now();
-  const index_t first = done();
+  const index_t first = done(), last = o.stop_after ? std::min(steps, first + *o.stop_after) : steps;
   double held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
-  while (done() < steps) {
+  while (done() < last) {
     if (private_trainer)
       private_trainer->step(losses);
     else
       plain_trainer->step(losses);
-    const bool evaluate = done() % o.evaluate_every == 0 || done() == steps;
+    const bool evaluate = done() % o.evaluate_every == 0 || done() == last;
     if (evaluate) held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
     if (o.checkpoint_every > 0 && done() % o.checkpoint_every == 0) save();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count(), a_step = seconds / double(done() - first);
@@ -217,7 +243,7 @@ int run(const Options& o) {
     std::printf("%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  %.0f samples/s  peak %.0f MB  ETA %s   %s", terminal ? "\r" : "",
                 static_cast<long long>(done()), static_cast<long long>(steps), held_out_bits * std::numbers::ln2, held_out_bits,
                 plan ? dpmp::detail::concat(std::round(plan->epsilon_after(done()) * 1000) / 1000).c_str() : "none", rate * double(training.size()) / a_step,
-                double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(steps - done())).c_str(), evaluate ? "\n" : "");
+                double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(last - done())).c_str(), evaluate ? "\n" : "");
     std::fflush(stdout);
   }
   save();

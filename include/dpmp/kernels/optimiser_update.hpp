@@ -32,13 +32,14 @@ struct AdamWUpdate {
   Real* weight;
   Real* first;
   Real* second;
-  Real gradient_factor, beta1, beta2, step, second_correction, epsilon, decay;
+  // share1, share2: 1 - beta1, 1 - beta2, taken in double: in FP32 the subtraction would lose five digits of 1 - 0.999.
+  Real gradient_factor, beta1, share1, beta2, share2, step, second_correction, epsilon, decay;
   DPMP_ANY_TEAM
   template <class Span>
   DPMP_HD void operator()(const Span& at) const {
     const auto g = at.load(sum) * gradient_factor, w = at.load(weight);
-    const auto m = at.load(first) * beta1 + g * (Real(1) - beta1);
-    const auto v = at.load(second) * beta2 + g * g * (Real(1) - beta2);
+    const auto m = at.load(first) * beta1 + g * share1;
+    const auto v = at.load(second) * beta2 + g * g * share2;
     at.store(first, m);
     at.store(second, v);
     at.store(weight, w - w * decay - m * step / (sqrt(v) * second_correction + epsilon));

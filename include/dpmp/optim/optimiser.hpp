@@ -36,11 +36,13 @@ class Optimiser {
   Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule) : rule_(rule) {
     if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
       check_range("momentum", sgd->momentum, 0, 1);
+      check_decay(sgd->weight_decay);
     } else {
       const AdamW& a = std::get<AdamW>(rule_);
       check_range("beta1", a.beta1, 0, 1);
       check_range("beta2", a.beta2, 0, 1);
-      DPMP_CHECK(a.epsilon > 0, "expected epsilon > 0, got ", a.epsilon);
+      DPMP_CHECK(a.epsilon > 0 && std::isfinite(a.epsilon), "expected a finite epsilon > 0, got ", a.epsilon);
+      check_decay(a.weight_decay);
     }
     for (Parameter* p : parameters) {
       moments_.push_back({p, Tensor::zeros(ctx, p->shape(), p->master().dtype()), Tensor()});
@@ -53,6 +55,7 @@ class Optimiser {
     ++steps_;
     for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
       Moments& m = moments_of(*sums.parameters()[k]);
+      if (!m.parameter->trainable()) continue;
       if (m.parameter->master().dtype() == DType::f64)
         update<double>(ctx, m, sums.tensors()[k], gradient_factor, learning_rate);
       else
@@ -81,6 +84,9 @@ class Optimiser {
   static void check_range(std::string_view name, double value, double low, double high) {
     DPMP_CHECK(value >= low && value < high, "expected ", name, " in [", low, ", ", high, "), got ", value);
   }
+  static void check_decay(double decay) {
+    DPMP_CHECK(decay >= 0 && std::isfinite(decay), "expected a finite weight decay >= 0, got ", decay);
+  }
   Moments& moments_of(const Parameter& p) {
     for (Moments& m : moments_)
       if (m.parameter == &p) return m;
@@ -97,8 +103,8 @@ class Optimiser {
     const AdamW& a = std::get<AdamW>(rule_);
     const double first_correction = 1 / (1 - std::pow(a.beta1, double(steps_))), second_correction = 1 / std::sqrt(1 - std::pow(a.beta2, double(steps_)));
     launch_elements(ctx, sum.numel(),
-                    kernels::AdamWUpdate<R>{sum.data<double>(), weight, m.first.data<R>(), m.second.data<R>(), R(factor), R(a.beta1), R(a.beta2),
-                                            R(rate * first_correction), R(second_correction), R(a.epsilon), R(rate * a.weight_decay)});
+                    kernels::AdamWUpdate<R>{sum.data<double>(), weight, m.first.data<R>(), m.second.data<R>(), R(factor), R(a.beta1), R(1 - a.beta1),
+                                            R(a.beta2), R(1 - a.beta2), R(rate * first_correction), R(second_correction), R(a.epsilon), R(rate * a.weight_decay)});
   }
 
   Rule rule_;

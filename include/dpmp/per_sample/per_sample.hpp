@@ -41,6 +41,10 @@ inline SiteList reduced(Context& ctx, const SiteList& sites) {
 }
 }  // namespace detail
 
+/// Samples that weighted_sum adds up in compute precision before the sum goes on in double: each sample's tile is added to the
+/// f64 sum by itself (kernels/per_sample_tile.hpp, WeightedAdd). What a guarantee says about the sum's rounding rests on it.
+inline constexpr index_t samples_per_accumulator = 1;
+
 /// Adds |G_i|^2 of one parameter over all its sites, and its certificate, to bounds. Operands are the stored ones.
 inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds) {
   const SiteList list = detail::reduced(ctx, sites);

@@ -2,8 +2,9 @@
 // Checkpoints: everything a private run needs to go on bit for bit, in one safetensors file.
 //
 // The file holds the root key of the run's noise. Whoever has it can subtract the noise: keep a checkpoint as secret as the
-// data, publish weights with save_weights(). Resuming twice from one checkpoint repeats the same noise; on other data that
-// would reveal the difference, so a resumed run on other data must be given another run nonce (dp/streams.hpp).
+// data, publish weights with save_weights(). Resuming twice from one checkpoint repeats the same noise. With other data, or
+// with any other setting that changes what is summed (learning rate, dropout, dtype, model), the difference of two such
+// continuations has no noise in it: a run that resumes with anything changed must take another run nonce (dp/streams.hpp).
 #pragma once
 #include <bit>
 #include <charconv>
@@ -31,10 +32,22 @@ inline std::uint64_t from_hex(const Metadata& metadata, const std::string& name)
   DPMP_CHECK(parsed.ec == std::errc() && parsed.ptr == end, "expected a hexadecimal number in '", name, "', got '", at->second, "'");
   return value;
 }
+inline index_t count_of(const Metadata& metadata, const std::string& name) {
+  const std::uint64_t value = from_hex(metadata, name);
+  DPMP_CHECK(value < std::uint64_t(dp::max_steps), "expected '", name, "' in [0, 2^40), got ", value);
+  return index_t(value);
+}
 inline std::vector<interop::TensorView> weights_of(const nn::Parameters& parameters) {
   std::vector<interop::TensorView> views;
   for (const Parameter* p : parameters.all()) views.push_back({p->name(), p->master().dtype(), p->shape(), p->master().raw()});
   return views;
+}
+/// Throws unless the file has each of these tensors in its dtype and shape.
+inline void check_tensors(const interop::SafetensorsFile& file, std::span<const interop::TensorView> views) {
+  for (const interop::TensorView& v : views) {
+    const interop::TensorEntry& entry = file.entry(v.name);
+    DPMP_CHECK(entry.shape == v.shape && entry.dtype == v.dtype, "expected '", v.name, "' as ", v.dtype, v.shape, ", got ", entry.dtype, entry.shape);
+  }
 }
 inline void read_weights(interop::SafetensorsFile& file, const nn::Parameters& parameters) {
   for (Parameter* p : parameters.all()) file.read(p->name(), p->master().dtype(), p->shape(), p->master().raw());
@@ -45,7 +58,6 @@ inline void append_state(std::vector<interop::TensorView>& views, const optim::O
 }
 inline void read_state(interop::SafetensorsFile& file, optim::Optimiser& optimiser) {
   for (const auto& entry : optimiser.state()) file.read("optimiser/" + entry.name, entry.tensor.dtype(), entry.tensor.shape(), entry.tensor.raw());
-  optimiser.set_steps(index_t(from_hex(file.metadata(), "optimiser steps")));
 }
 // Doubles as their bits: a plan read back is equal, not nearly equal.
 inline void put_plan(Metadata& metadata, const dp::Plan& plan) {
@@ -68,9 +80,7 @@ inline void save_weights(const std::filesystem::path& path, const nn::Parameters
 /// Throws unless the file has every parameter with its shape; the model is then unchanged or complete.
 inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
   interop::SafetensorsFile file(path);
-  for (const Parameter* p : parameters.all())
-    DPMP_CHECK(file.entry(p->name()).shape == p->shape() && file.entry(p->name()).dtype == p->master().dtype(), "expected '", p->name(), "' as ",
-               p->master().dtype(), p->shape(), ", got ", file.entry(p->name()).dtype, file.entry(p->name()).shape);
+  detail::check_tensors(file, detail::weights_of(parameters));
   detail::read_weights(file, parameters);
 }
 
@@ -104,15 +114,20 @@ inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path
   return {dp::Plan::from_numbers(detail::plan_numbers(file.metadata())), dp::StreamKeys(root, detail::from_hex(file.metadata(), "run nonce"))};
 }
 /// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Throws when the plan of
-/// the trainer is another one, naming the numbers that differ.
+/// the trainer is another one, naming the numbers that differ, and when the file does not fit the model or the rule; model and
+/// trainer are then unchanged.
 inline void load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, PrivateTrainer& trainer) {
   const CheckpointHeader header = read_checkpoint_header(path);
   DPMP_CHECK(header.plan == trainer.plan(), "expected the plan of the checkpoint, got another one:\n",
              dp::difference(header.plan.numbers(), trainer.plan().numbers()));
   interop::SafetensorsFile file(path);
-  const index_t steps = index_t(detail::from_hex(file.metadata(), "steps"));
+  const index_t steps = detail::count_of(file.metadata(), "steps"), updates = detail::count_of(file.metadata(), "optimiser steps");
+  std::vector<interop::TensorView> views = detail::weights_of(parameters);
+  detail::append_state(views, trainer.optimiser());
+  detail::check_tensors(file, views);
   detail::read_weights(file, parameters);
   detail::read_state(file, trainer.optimiser());
+  trainer.optimiser().set_steps(updates);
   trainer.resume_at(steps);
 }
 }  // namespace dpmp::inline DPMP_ABI::train

@@ -15,6 +15,9 @@
 #include "dpmp/train/batch.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
+static_assert(per_sample::samples_per_accumulator <= dp::samples_per_float_block,
+              "the sensitivity of dp/clipping.hpp is derived for FP32 sums over at most samples_per_float_block samples");
+
 struct TrainerOptions {
   /// Slots of a physical batch: memory and speed only, the result does not depend on it beyond rounding.
   index_t physical_batch = 64;
@@ -28,6 +31,7 @@ template <class Losses>
 void accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> slots, const dp::FlatClipping& clipping,
                         per_sample::PerSampleSink& sink, per_sample::GradientSums& sums) {
   const index_t samples = index_t(slots.size());
+  sink.clear();  // a pass that failed half-way may have left sites of other records
   {
     Tape tape(ctx, samples);
     const Variable loss = losses(tape, slots);

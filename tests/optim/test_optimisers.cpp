@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// SGD and AdamW against plain loops in double, low-precision copies, frozen parameters, refusals.
+#include <doctest/doctest.h>
+#include <cmath>
+
+#include "dpmp/nn/parameters.hpp"
+#include "dpmp/optim/optimiser.hpp"
+#include "support/errors.hpp"
+#include "support/tensors.hpp"
+
+using namespace dpmp;
+using optim::AdamW;
+using optim::Optimiser;
+using optim::Sgd;
+using per_sample::GradientSums;
+
+namespace {
+constexpr double divisor = 3, rate = 0.05;
+constexpr int steps = 12;
+
+/// Two parameters and their gradient sums, the same numbers in every dtype.
+struct Model {
+  Model(Context& context, DType dtype) : ctx(context), parameters(context, dtype, test::seed()) {
+    parameters.normal("matrix", {7, 19}, 0.5);
+    parameters.constant("vector", {37}, 1);
+  }
+  /// The sums of one step, normal numbers of standard deviation 2 that only step and parameter decide.
+  void fill(GradientSums& sums, int step) const {
+    for (std::size_t k = 0; k < sums.tensors().size(); ++k) {
+      test::Rng rng(test::seed(), std::uint64_t(100 * step + int(k)));
+      double* sum = sums.tensors()[k].data<double>();
+      for (index_t j = 0; j < sums.tensors()[k].numel(); ++j) sum[j] = rng.normal(2);
+    }
+  }
+  std::vector<double> masters() const {
+    std::vector<double> all;
+    for (const Parameter* p : parameters.all())
+      for (double v : p->master().to_doubles()) all.push_back(v);
+    return all;
+  }
+  Context& ctx;
+  nn::Parameters parameters;
+};
+
+/// What is wrong with the weights after `steps` steps of both: the largest error as a share of its bound. f32: a rounding of the
+/// weight a step, and 1e-6 of the way that the updates went.
+template <class Update>
+double error_share(DType dtype, const optim::Rule& rule, Update&& reference_update) {
+  Context ctx(Device::cpu(), 2);
+  const Model model(ctx, dtype);
+  GradientSums sums(ctx, model.parameters.all());
+  Optimiser optimiser(ctx, model.parameters.all(), rule);
+  std::vector<double> w = model.masters(), m(w.size(), 0.0), v(w.size(), 0.0), way(w.size(), 0.0);
+  double worst = 0;
+  for (int step = 0; step < steps; ++step) {
+    model.fill(sums, step);
+    optimiser.step(ctx, sums, 1 / divisor, rate);
+    std::size_t at = 0;
+    for (const Tensor& sum : sums.tensors())
+      for (double s : sum.to_doubles()) {
+        const double before = w[at];
+        reference_update(step + 1, s / divisor, w[at], m[at], v[at]);
+        way[at] += std::fabs(w[at] - before);
+        ++at;
+      }
+    const std::vector<double> got = model.masters();
+    const double u = unit_roundoff(model.parameters.all()[0]->master().dtype()), relative = dtype == DType::f64 ? 1e-14 : 1e-6;
+    for (std::size_t j = 0; j < w.size(); ++j)
+      worst = std::max(worst, std::fabs(got[j] - w[j]) / (2 * double(step + 1) * u * (std::fabs(w[j]) + way[j]) + relative * way[j]));
+  }
+  return worst;
+}
+/// Bits of the master, for comparisons that may not forgive anything.
+std::vector<double> master(const nn::Parameters& parameters, const char* name) { return parameters.find(name).master().to_doubles(); }
+}  // namespace
+
+TEST_CASE("SGD: momentum and weight decay as in Polyak's heavy ball with an L2 term") {
+  for (DType dtype : {DType::f32, DType::bf16, DType::f64})
+    for (const Sgd rule : {Sgd{}, Sgd{.momentum = 0.9}, Sgd{.weight_decay = 0.1}, Sgd{.momentum = 0.7, .weight_decay = 0.2}}) {
+      CAPTURE(name_of(dtype));
+      CAPTURE(rule.momentum);
+      CAPTURE(rule.weight_decay);
+      CHECK(error_share(dtype, rule, [&](int, double g, double& w, double& velocity, double&) {
+              velocity = rule.momentum * velocity + g + rule.weight_decay * w;
+              w -= rate * velocity;
+            }) <= 1);
+    }
+}
+
+TEST_CASE("AdamW: algorithm 2 of Loshchilov and Hutter with the schedule as the learning rate") {
+  for (DType dtype : {DType::f32, DType::bf16, DType::f64})
+    for (const AdamW rule : {AdamW{}, AdamW{.weight_decay = 0.1}, AdamW{.beta1 = 0, .beta2 = 0.5, .epsilon = 1e-3}, AdamW{.beta1 = 0.5, .beta2 = 0}}) {
+      CAPTURE(name_of(dtype));
+      CAPTURE(rule.beta1);
+      CHECK(error_share(dtype, rule, [&](int t, double g, double& w, double& m, double& v) {
+              m = rule.beta1 * m + (1 - rule.beta1) * g;
+              v = rule.beta2 * v + (1 - rule.beta2) * g * g;
+              const double m_hat = m / (1 - std::pow(rule.beta1, t)), v_hat = v / (1 - std::pow(rule.beta2, t));
+              w -= rate * (m_hat / (std::sqrt(v_hat) + rule.epsilon)) + rate * rule.weight_decay * w;
+            }) <= 1);
+    }
+}
+
+TEST_CASE("AdamW: the moments kept are those of the formulas, to FP32 rounding") {
+  Context ctx(Device::cpu(), 1);
+  const Model model(ctx, DType::f32);
+  GradientSums sums(ctx, model.parameters.all());
+  Optimiser optimiser(ctx, model.parameters.all(), AdamW{});
+  model.fill(sums, 0);
+  optimiser.step(ctx, sums, 1 / divisor, rate);
+  const auto state = optimiser.state();
+  REQUIRE(state.size() == 4);
+  CHECK(state[0].name == "matrix.first_moment");
+  CHECK(state[1].name == "matrix.second_moment");
+  CHECK(state[3].name == "vector.second_moment");
+  const std::vector<double> sum = sums.tensors()[0].to_doubles(), m = state[0].tensor.to_doubles(), v = state[1].tensor.to_doubles();
+  for (std::size_t j = 0; j < sum.size(); ++j) {
+    const double g = sum[j] / divisor;
+    CHECK(std::fabs(m[j] - 0.1 * g) <= 4 * 0x1p-24 * std::fabs(0.1 * g));
+    CHECK(std::fabs(v[j] - 0.001 * g * g) <= 8 * 0x1p-24 * 0.001 * g * g);
+  }
+  CHECK(optimiser.steps() == 1);
+}
+
+TEST_CASE("after a step the compute weights are the masters rounded to their dtype") {
+  Context ctx(Device::cpu(), 2);
+  for (DType dtype : {DType::bf16, DType::f16}) {
+    const Model model(ctx, dtype);
+    GradientSums sums(ctx, model.parameters.all());
+    Optimiser optimiser(ctx, model.parameters.all(), AdamW{});
+    for (int step = 0; step < 3; ++step) {
+      model.fill(sums, step);
+      optimiser.step(ctx, sums, 1 / divisor, rate);
+      for (const Parameter* p : model.parameters.all()) {
+        CHECK(p->master().dtype() == DType::f32);
+        const std::vector<double> values = p->value().to_doubles(), rounded = Tensor::from(ctx, p->shape(), dtype, p->master().to_doubles()).to_doubles();
+        CHECK(values == rounded);
+        CHECK(values != p->master().to_doubles());
+      }
+    }
+  }
+}
+
+TEST_CASE("P28: a step changes every trainable parameter and not one bit of a frozen one, whenever it was frozen") {
+  Context ctx(Device::cpu(), 2);
+  for (const optim::Rule& rule : {optim::Rule(Sgd{.momentum = 0.9, .weight_decay = 0.1}), optim::Rule(AdamW{.weight_decay = 0.1})}) {
+    for (bool frozen_before : {true, false}) {
+      const Model model(ctx, DType::f32);
+      Parameter& frozen = model.parameters.find("vector");
+      if (frozen_before) frozen.set_trainable(false);
+      GradientSums sums(ctx, model.parameters.all());
+      CHECK(sums.tensors().size() == (frozen_before ? 1 : 2));
+      Optimiser optimiser(ctx, model.parameters.all(), rule);
+      frozen.set_trainable(false);
+      const std::vector<double> matrix = master(model.parameters, "matrix"), vector = master(model.parameters, "vector");
+      model.fill(sums, 0);
+      optimiser.step(ctx, sums, 1 / divisor, rate);
+      CHECK(master(model.parameters, "vector") == vector);
+      const std::vector<double> after = master(model.parameters, "matrix");
+      for (std::size_t j = 0; j < after.size(); ++j) CHECK(after[j] != matrix[j]);
+    }
+  }
+}
+
+TEST_CASE("optimisers refuse hyper-parameters out of range and parameters of another model") {
+  Context ctx(Device::cpu(), 1);
+  const Model model(ctx, DType::f32), other(ctx, DType::f32);
+  const auto refused = [&](const optim::Rule& rule, const char* part) { return test::refuses([&] { Optimiser(ctx, model.parameters.all(), rule); }, part); };
+  for (double bad : {-0.1, 1.0, double(NAN)}) {
+    CHECK(refused(Sgd{.momentum = bad}, "momentum"));
+    CHECK(refused(AdamW{.beta1 = bad}, "beta1"));
+    CHECK(refused(AdamW{.beta2 = bad}, "beta2"));
+  }
+  for (double bad : {0.0, -1e-8, double(NAN), double(INFINITY)}) CHECK(refused(AdamW{.epsilon = bad}, "epsilon"));
+  for (double bad : {-0.1, double(NAN), double(INFINITY)}) {
+    CHECK(refused(Sgd{.weight_decay = bad}, "weight decay"));
+    CHECK(refused(AdamW{.weight_decay = bad}, "weight decay"));
+  }
+  Optimiser optimiser(ctx, model.parameters.all(), Sgd{});
+  const GradientSums sums(ctx, other.parameters.all());
+  CHECK(test::refuses([&] { optimiser.step(ctx, sums, 1, rate); }, "matrix"));
+}
