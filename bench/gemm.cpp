@@ -18,10 +18,14 @@ struct ShapeCase {
   bool a_transposed, b_transposed;
 };
 constexpr ShapeCase shapes[] = {
-    {"forward", 1024, 256, 768, 1, false, true},          {"forward, wide output", 4096, 768, 96, 1, false, true},
-    {"input gradient", 4096, 96, 768, 1, false, false},   {"weight gradient", 96, 768, 4096, 1, true, false},
-    {"attention scores", 128, 128, 64, 32, false, true},  {"small", 64, 64, 64, 1, false, false},
-    {"tiny", 8, 8, 8, 1, false, false},                   {"tiny batch", 8, 8, 8, 64, false, false},
+    {"forward", 1024, 256, 768, 1, false, true},
+    {"forward, wide output", 4096, 768, 96, 1, false, true},
+    {"input gradient", 4096, 96, 768, 1, false, false},
+    {"weight gradient", 96, 768, 4096, 1, true, false},
+    {"attention scores", 128, 128, 64, 32, false, true},
+    {"small", 64, 64, 64, 1, false, false},
+    {"tiny", 8, 8, 8, 1, false, false},
+    {"tiny batch", 8, 8, 8, 64, false, false},
 };
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -66,14 +70,16 @@ double gflops(Context& ctx, const ShapeCase& s, DType dtype, GemmBackend backend
 int main(int argc, char** argv) {
   const double budget = argc > 1 ? std::atof(argv[1]) : 0.1;
   Context one(Device::cpu(), 1), all;
-  std::printf("%s\n\n| shape | batch x m x n x k | dtype | backend | GFLOP/s, 1 thread | GFLOP/s, %d threads |\n|---|---|---|---|---|---|\n",
-              gemm_backend_info(all).c_str(), all.threads());
+  std::printf(
+      "%s\n\n| shape | batch x m x n x k | dtype | backend | GFLOP/s, 1 thread | GFLOP/s, %d threads "
+      "|\n|---|---|---|---|---|---|\n",
+      gemm_backend_info(all).c_str(), all.threads());
   for (const ShapeCase& s : shapes)
     for (DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
       for (GemmBackend backend : {GemmBackend::eigen, GemmBackend::onednn}) {
         if (backend == GemmBackend::onednn && (!detail::has_onednn || dtype == DType::f64)) continue;
-        std::printf("| %s | %d x %d x %d x %d | %s | %s | %.1f | %.1f |\n", s.what, int(s.batch), int(s.m), int(s.n), int(s.k),
-                    std::string(name_of(dtype)).c_str(), backend == GemmBackend::eigen ? "eigen" : "oneDNN",
+        std::printf("| %s | %d x %d x %d x %d | %s | %s | %.1f | %.1f |\n", s.what, int(s.batch), int(s.m), int(s.n),
+                    int(s.k), std::string(name_of(dtype)).c_str(), backend == GemmBackend::eigen ? "eigen" : "oneDNN",
                     gflops(one, s, dtype, backend, budget), gflops(all, s, dtype, backend, budget));
       }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The op table: every differentiable operation with a generator of random problems for it. Gradient checks, the comparison of
-// dtypes and the support table of the documentation are all driven from here; a new op is one entry.
+// The op table: every differentiable operation with a generator of random problems for it. Gradient checks, the comparison
+// of dtypes and the support table of the documentation are all driven from here; a new op is one entry.
 #pragma once
+#include <cmath>
 #include <functional>
 #include <string>
 #include <vector>
@@ -62,8 +63,11 @@ class Draw {
   /// Multiples of 2^-6 in [-2, 2], none of them nearer to 0 than `away_from_zero`.
   Values values(const Shape& shape, double away_from_zero = 0) {
     Values v{shape, std::vector<double>(std::size_t(shape.numel()))};
-    for (double& x : v.values) do x = double(integer(-128, 128)) / 64;
-      while (std::abs(x) < away_from_zero);
+    for (double& x : v.values) {
+      do {
+        x = double(integer(-128, 128)) / 64;
+      } while (std::abs(x) < away_from_zero);
+    }
     return v;
   }
   std::vector<std::int32_t> ids(index_t n, index_t low, index_t high) {
@@ -73,7 +77,9 @@ class Draw {
   }
 
  private:
-  index_t any_of(const std::vector<index_t>& choices) { return choices[std::size_t(integer(0, index_t(choices.size()) - 1))]; }
+  index_t any_of(const std::vector<index_t>& choices) {
+    return choices[std::size_t(integer(0, index_t(choices.size()) - 1))];
+  }
   Rng rng_;
 };
 
@@ -98,42 +104,53 @@ Op elementwise(std::string name, int inputs, F forward, double away_from_zero = 
 inline Problem layer_norm(Draw& draw) {
   const Shape shape = draw.shape(), width{shape.back()};
   // A large epsilon: with the usual one, a nearly constant row makes derivatives that differences cannot follow.
-  return {shape.front(), {draw.values(shape)}, {draw.values(width), draw.values(width)},
-          [](dpmp::Tape&, const Variables& x, const Parameters& p) { return Variables{layer_norm(x[0], *p[0], *p[1], 0.25)}; }, 2};
+  return {
+      shape.front(),
+      {draw.values(shape)},
+      {draw.values(width), draw.values(width)},
+      [](dpmp::Tape&, const Variables& x, const Parameters& p) { return Variables{layer_norm(x[0], *p[0], *p[1], 0.25)}; },
+      2};
 }
 
 inline Problem embedding(Draw& draw) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), vocabulary = draw.integer(1, 9);
   const auto ids = draw.ids(samples * tokens, 0, vocabulary - 1);
   const bool padding = draw.coin();  // then id 0 is padding
-  return {samples, {}, {draw.values({vocabulary, draw.width()})},
-          [=](dpmp::Tape& tape, const Variables&, const Parameters& p) {
-            const auto pad = padding ? std::optional<std::int32_t>(0) : std::nullopt;
-            return Variables{embedding(tape, dpmp::Tensor::from(tape.ctx(), {samples, tokens}, ids), *p[0], pad)};
-          }};
+  return {
+      samples, {}, {draw.values({vocabulary, draw.width()})}, [=](dpmp::Tape& tape, const Variables&, const Parameters& p) {
+        const auto pad = padding ? std::optional<std::int32_t>(0) : std::nullopt;
+        return Variables{embedding(tape, dpmp::Tensor::from(tape.ctx(), {samples, tokens}, ids), *p[0], pad)};
+      }};
 }
 
 inline Problem position_embedding(Draw& draw) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), width = draw.width();
-  return {samples, {draw.values({samples, tokens, width})}, {draw.values({tokens + draw.integer(0, 2), width})},
+  return {samples,
+          {draw.values({samples, tokens, width})},
+          {draw.values({tokens + draw.integer(0, 2), width})},
           [](dpmp::Tape&, const Variables& x, const Parameters& p) { return Variables{position_embedding(x[0], *p[0])}; }};
 }
 
 inline Problem attention(Draw& draw, bool causal, bool padding) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), heads = draw.integer(1, 3), width = draw.integer(1, 5);
   const auto keep = draw.ids(samples * tokens, 0, 1);
-  return {samples, {draw.values({samples, tokens, 3 * heads * width})}, {},
+  return {samples,
+          {draw.values({samples, tokens, 3 * heads * width})},
+          {},
           [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
             dpmp::AttentionOptions options{.heads = heads, .causal = causal, .keep = {}};
             if (padding) options.keep = dpmp::Tensor::from(tape.ctx(), {samples, tokens}, keep);
             return Variables{attention(x[0], options)};
-          }, 2};
+          },
+          2};
 }
 
 inline Problem linear(Draw& draw, bool with_bias) {
   const Shape x = draw.shape();
   const index_t outputs = draw.width();
-  Problem p{x.front(), {draw.values(x)}, {draw.values({outputs, x.back()})},
+  Problem p{x.front(),
+            {draw.values(x)},
+            {draw.values({outputs, x.back()})},
             [=](dpmp::Tape&, const Variables& v, const Parameters& w) {
               return Variables{linear(v[0], *w[0], with_bias ? w[1] : nullptr)};
             }};
@@ -149,22 +166,26 @@ inline Problem matmul(Draw& draw) {
   Shape y = x;
   for (index_t extent : {transpose_x ? k : m, transpose_x ? m : k}) x.push_back(extent);
   for (index_t extent : {transpose_y ? n : k, transpose_y ? k : n}) y.push_back(extent);
-  return {x.front(), {draw.values(x), draw.values(y)}, {},
-          [=](dpmp::Tape&, const Variables& v, const Parameters&) { return Variables{matmul(v[0], v[1], transpose_x, transpose_y)}; }};
+  return {x.front(), {draw.values(x), draw.values(y)}, {}, [=](dpmp::Tape&, const Variables& v, const Parameters&) {
+            return Variables{matmul(v[0], v[1], transpose_x, transpose_y)};
+          }};
 }
 
 inline Problem reshape(Draw& draw) {
   const index_t samples = draw.samples(), a = draw.tokens(), b = draw.tokens(), c = draw.integer(1, 3);
-  return {samples, {draw.values({samples, a, b * c})}, {},
-          [=](dpmp::Tape&, const Variables& x, const Parameters&) { return Variables{reshape(x[0], {samples, c, b, a})}; }};
+  return {samples, {draw.values({samples, a, b * c})}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) {
+            return Variables{reshape(x[0], {samples, c, b, a})};
+          }};
 }
 
 inline Problem transpose(Draw& draw) {
   Shape shape{draw.samples()};
   for (index_t k = draw.integer(1, 4); k > 0; --k) shape.push_back(k == 1 ? draw.width() : draw.tokens());
-  const int last = shape.rank() - 1, i = int(draw.integer(1, last)), j = int(draw.integer(1, last)) - (draw.coin() ? shape.rank() : 0);
-  return {shape.front(), {draw.values(shape)}, {},
-          [=](dpmp::Tape&, const Variables& x, const Parameters&) { return Variables{transpose(x[0], i, j)}; }};
+  const int last = shape.rank() - 1, i = int(draw.integer(1, last)),
+            j = int(draw.integer(1, last)) - (draw.coin() ? shape.rank() : 0);
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) {
+            return Variables{transpose(x[0], i, j)};
+          }};
 }
 
 /// used: how many of the parts reach the losses at most.
@@ -175,8 +196,7 @@ inline Problem split(Draw& draw, std::size_t used) {
   index_t total = 0;
   for (index_t k = draw.integer(1, 3); k > 0; --k) total += sizes.emplace_back(draw.tokens());
   shape = shape.with(axis, total);
-  return {shape.front(), {draw.values(shape)}, {},
-          [=](dpmp::Tape&, const Variables& x, const Parameters&) {
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) {
             Variables parts = split(x[0], sizes, axis);
             parts.erase(parts.begin(), parts.end() - std::min(parts.end() - parts.begin(), std::ptrdiff_t(used)));
             return parts;
@@ -186,7 +206,8 @@ inline Problem split(Draw& draw, std::size_t used) {
 inline Problem concat(Draw& draw) {
   const Shape shape = draw.shape();
   const int axis = int(draw.integer(1, shape.rank() - 1)) - (draw.coin() ? shape.rank() : 0);
-  Problem p{shape.front(), {}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) { return Variables{concat(x, axis)}; }};
+  Problem p{
+      shape.front(), {}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) { return Variables{concat(x, axis)}; }};
   for (index_t k = draw.integer(1, 3); k > 0; --k) p.inputs.push_back(draw.values(shape.with(axis, draw.tokens())));
   return p;
 }
@@ -196,8 +217,7 @@ inline Problem dropout(Draw& draw) {
   const auto ids = draw.ids(shape.front(), 0, 1 << 30);
   const double rate = double(draw.integer(0, 3)) / 4;
   const dpmp::DropoutKey key{.seed = std::uint64_t(draw.integer(0, 1 << 30)), .step = 3, .layer = 2};
-  return {shape.front(), {draw.values(shape)}, {},
-          [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
             return Variables{dropout(x[0], rate, key, dpmp::Tensor::from(tape.ctx(), {tape.samples()}, ids))};
           }};
 }
@@ -208,8 +228,7 @@ inline Problem cross_entropy(Draw& draw) {
   for (int k = 1; k < shape.rank() - 1; ++k) target_shape.push_back(shape[k]);
   const auto targets = draw.ids(target_shape.numel(), -1, shape.back() - 1);  // -1: ignored
   const double divisor = double(draw.integer(1, 4));
-  return {shape.front(), {draw.values(shape)}, {},
-          [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
             const auto ids = dpmp::Tensor::from(tape.ctx(), target_shape, targets);
             return Variables{cross_entropy(x[0], ids, {.ignore_index = -1, .divisor = divisor})};
           }};
@@ -218,8 +237,7 @@ inline Problem cross_entropy(Draw& draw) {
 inline Problem mean_squared_error(Draw& draw) {
   const Shape shape = draw.shape();
   const Values target = draw.values(shape);
-  return {shape.front(), {draw.values(shape)}, {},
-          [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
             const auto t = dpmp::Tensor::from(tape.ctx(), shape, accumulate_dtype(x[0].dtype()), target.values);
             return Variables{mean_squared_error(x[0], t)};
           }};
@@ -234,7 +252,8 @@ inline const std::vector<Op>& op_table() {
       detail::elementwise("scale", 1, [](const Variables& x) { return scale(x[0], -1.75); }),
       detail::elementwise("gelu", 1, [](const Variables& x) { return gelu(x[0]); }),
       detail::elementwise("gelu_tanh", 1, [](const Variables& x) { return gelu_tanh(x[0]); }),
-      detail::elementwise("relu", 1, [](const Variables& x) { return relu(x[0]); }, 0.015),
+      detail::elementwise(
+          "relu", 1, [](const Variables& x) { return relu(x[0]); }, 0.015),
       detail::elementwise("tanh", 1, [](const Variables& x) { return tanh(x[0]); }),
       detail::elementwise("sigmoid", 1, [](const Variables& x) { return sigmoid(x[0]); }),
       detail::elementwise("softmax", 1, [](const Variables& x) { return softmax(x[0]); }),

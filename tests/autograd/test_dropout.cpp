@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dropout's mask: a function of (key, sample id, element) and nothing else.
-#include <cmath>
 #include <doctest/doctest.h>
+#include <cmath>
 
 #include "dpmp/autograd/gradcheck.hpp"
 #include "dpmp/autograd/rules/dropout.hpp"
@@ -14,8 +14,8 @@ namespace {
 Tensor ids_of(Context& ctx, const std::vector<std::int32_t>& ids) { return Tensor::from(ctx, {index_t(ids.size())}, ids); }
 
 /// What dropout leaves of ones [ids, ..width].
-std::vector<double> mask(const std::vector<std::int32_t>& ids, const Shape& inner, double rate, DropoutKey key, DType dtype = DType::f32,
-                         int threads = 1) {
+std::vector<double> mask(const std::vector<std::int32_t>& ids, const Shape& inner, double rate, DropoutKey key,
+                         DType dtype = DType::f32, int threads = 1) {
   Context ctx(Device::cpu(), threads);
   Shape shape{index_t(ids.size())};
   for (int k = 0; k < inner.rank(); ++k) shape.push_back(inner[k]);

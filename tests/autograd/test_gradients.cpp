@@ -7,8 +7,8 @@
 using namespace dpmp;
 
 namespace {
-// Differences with step h = 2^-10: truncation h^4 / 30 times a fifth derivative (3e-14 x up to 1e4 in layer_norm) and rounding
-// 2^-53 / h times the sum of some hundred outputs (1e-11).
+// Differences with step h = 2^-10: truncation h^4 / 30 times a fifth derivative (3e-14 x up to 1e4 in layer_norm) and
+// rounding 2^-53 / h times the sum of some hundred outputs (1e-11).
 constexpr double tolerance = 1e-8;
 constexpr int rounds = 24;
 
@@ -25,7 +25,9 @@ struct WrongRule {
   static constexpr std::string_view name = "wrong";
   GradientSlot x;
   double claimed;
-  void backward(BackwardPass& pass, const Tensor& gradient) const { pass.accumulate(x, rules::scaled(pass.ctx, gradient, claimed)); }
+  void backward(BackwardPass& pass, const Tensor& gradient) const {
+    pass.accumulate(x, rules::scaled(pass.ctx, gradient, claimed));
+  }
 };
 /// Adds a parameter [n] to every sample and emits `factor` times its gradient.
 struct WrongSite {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every op of the table in f32, bf16 and f16 against f64 on the same stored operands; and what a gradient that nobody wants
 // changes: nothing else.
+#include <doctest/doctest.h>
 #include <algorithm>
 #include <cmath>
-#include <doctest/doctest.h>
 
 #include "autograd/run_op.hpp"
 
@@ -62,11 +62,13 @@ TEST_CASE("frozen parameters emit no site, unwanted gradients are left out, and 
       const test::Problem problem = op.make(draw);
       const test::Outcome full = run_op(ctx, problem, DType::f32);
       CHECK(full.parameters_with_sites == problem.parameters.size());
-      const test::Outcome frozen = run_op(ctx, problem, DType::f32, {.inputs_need_gradients = true, .parameters_train = false});
+      const test::Outcome frozen =
+          run_op(ctx, problem, DType::f32, {.inputs_need_gradients = true, .parameters_train = false});
       CHECK(frozen.parameters_with_sites == 0);
       CHECK(frozen.outputs == full.outputs);
       CHECK(frozen.input_gradients == full.input_gradients);
-      const test::Outcome fixed = run_op(ctx, problem, DType::f32, {.inputs_need_gradients = false, .parameters_train = true});
+      const test::Outcome fixed =
+          run_op(ctx, problem, DType::f32, {.inputs_need_gradients = false, .parameters_train = true});
       CHECK(fixed.outputs == full.outputs);
       CHECK(fixed.parameter_gradients == full.parameter_gradients);
     }

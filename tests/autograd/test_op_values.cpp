@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Forward results of single ops against plain loops, and what each op refuses.
-#include <cmath>
 #include <doctest/doctest.h>
+#include <cmath>
 
 #include "autograd/ops.hpp"
 #include "support/errors.hpp"
@@ -53,7 +53,8 @@ TEST_CASE("transpose, split, concat and reshape move every element to its place"
   test::Rng rng;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
     for (int round = 0; round < 20; ++round) {
-      const index_t n[5] = {rng.integer(1, 3), rng.integer(1, 4), rng.integer(1, 3), rng.integer(1, 4), round % 2 ? 1 : rng.integer(1, 40)};
+      const index_t n[5] = {rng.integer(1, 3), rng.integer(1, 4), rng.integer(1, 3), rng.integer(1, 4),
+                            round % 2 ? 1 : rng.integer(1, 40)};
       const Shape shape{n[0], n[1], n[2], n[3], n[4]};
       Tape tape(ctx, n[0]);
       List values(std::size_t(shape.numel()));
@@ -106,14 +107,19 @@ TEST_CASE("shape operations refuse the sample axis, axes that do not exist and s
     CHECK(refuses([&] { split(x, std::vector<index_t>{1, 1}, axis); }, "mix samples"));
     CHECK(refuses([&] { concat({x, x}, axis); }, "mix samples"));
   }
-  for (const int axis : {3, -4}) CHECK(refuses([&] { transpose(x, axis, 1); }, "transpose: expected an axis of the shape [2, 6, 4]"));
+  for (const int axis : {3, -4})
+    CHECK(refuses([&] { transpose(x, axis, 1); }, "transpose: expected an axis of the shape [2, 6, 4]"));
   for (const index_t parts : {-1, 0, 4, 5}) CHECK(refuses([&] { split(x, parts, 1); }, "a number of parts that divides"));
   const index_t huge = index_t(1) << 62;
   for (const std::vector<index_t>& sizes : {std::vector<index_t>{}, {5}, {3, 4}, {-1, 7}, {huge, huge, huge, huge, 6}})
     CHECK(refuses([&] { split(x, sizes, 1); }, "sizes >= 0 that add up"));
   CHECK(refuses([&] { concat({}, 1); }, "at least one part"));
   CHECK(refuses([&] { concat({x, counted(tape, {2, 6})}, 1); }, "differ along axis 1 only"));
-  CHECK(refuses([&] { concat({x, counted(tape, {2, 6, 5})}, 1); }, "differ along axis 1 only, got [2, 6, 4] f32 and [2, 6, 5] f32"));
+  CHECK(refuses(
+      [&] {
+        concat({x, counted(tape, {2, 6, 5})}, 1);
+      },
+      "differ along axis 1 only, got [2, 6, 4] f32 and [2, 6, 5] f32"));
   CHECK(refuses([&] { concat({x, counted(tape, {2, 6, 4}, DType::bf16)}, 1); }, "differ along axis 1 only"));
   CHECK(refuses([&] { concat({x, counted(other, {2, 6, 4})}, 1); }, "variables of one tape"));
 }
@@ -126,7 +132,8 @@ TEST_CASE("matmul: products of each sample's matrices, read as they are or trans
   CHECK(matmul(y, x, true, true).value().to_doubles() == List{5, 14, 86, 122});
   CHECK(matmul(transpose(x, 1, 2), transpose(y, 1, 2), true, true).value().to_doubles() == List{5, 14, 86, 122});
   CHECK(matmul(counted(tape, {2, 2, 0}), counted(tape, {2, 0, 2})).value().to_doubles() == List(8, 0));
-  CHECK(refuses([&] { matmul(x, x); }, "matmul: expected op(x) [.., m, k] and op(y) [.., k, n], got x [2, 2, 3] and y [2, 2, 3]"));
+  CHECK(refuses([&] { matmul(x, x); },
+                "matmul: expected op(x) [.., m, k] and op(y) [.., k, n], got x [2, 2, 3] and y [2, 2, 3]"));
   CHECK(refuses([&] { matmul(counted(tape, {2, 3}), counted(tape, {2, 3})); }, "equal leading axes"));
   CHECK(refuses([&] { matmul(counted(tape, {2, 1, 2, 3}), y); }, "equal leading axes"));
   CHECK(refuses([&] { matmul(counted(tape, {2, 4, 2, 3}), counted(tape, {2, 5, 3, 1})); }, "equal leading axes"));
@@ -141,9 +148,14 @@ TEST_CASE("mean squared error: one loss a sample, divided by its number of eleme
   CHECK(loss.dtype() == DType::f32);
   CHECK(loss.shape() == Shape{2});
   CHECK(loss.value().to_doubles() == List{(1 + 4 + 4) / 4.0, 0.25 / 4});
-  CHECK(mean_squared_error(counted(tape, {2, 0}), Tensor::zeros(ctx, {2, 0}, DType::f32)).value().to_doubles() == List{0, 0});
+  CHECK(mean_squared_error(counted(tape, {2, 0}), Tensor::zeros(ctx, {2, 0}, DType::f32)).value().to_doubles() ==
+        List{0, 0});
   CHECK(mean_squared_error(counted(tape, {2}), Tensor::zeros(ctx, {2}, DType::f32)).value().to_doubles() == List{0, 1});
-  CHECK(refuses([&] { mean_squared_error(x, Tensor::zeros(ctx, {2, 4}, DType::f32)); }, "target of shape [2, 2, 2], got [2, 4]"));
+  CHECK(refuses(
+      [&] {
+        mean_squared_error(x, Tensor::zeros(ctx, {2, 4}, DType::f32));
+      },
+      "target of shape [2, 2, 2], got [2, 4]"));
   CHECK(refuses([&] { mean_squared_error(x, Tensor::zeros(ctx, {2, 2, 2}, DType::bf16)); }, "target in f32, got bf16"));
 }
 
@@ -153,14 +165,17 @@ TEST_CASE("element-wise ops, layers and look-ups refuse wrong shapes, dtypes and
   const auto parameter = [&](const char* name, const Shape& shape, DType dtype = DType::f32) {
     return std::make_unique<Parameter>(ctx, name, Tensor::zeros(ctx, shape, DType::f32), dtype);
   };
-  const Variable x = counted(tape, {2, 3, 4}), narrow = counted(tape, {2, 3, 3}), low = counted(tape, {2, 3, 4}, DType::bf16);
-  CHECK(refuses([&] { add(x, narrow); }, "add: expected two values of one shape and dtype, got [2, 3, 4] f32 and [2, 3, 3] f32"));
+  const Variable x = counted(tape, {2, 3, 4}), narrow = counted(tape, {2, 3, 3}),
+                 low = counted(tape, {2, 3, 4}, DType::bf16);
+  CHECK(refuses([&] { add(x, narrow); },
+                "add: expected two values of one shape and dtype, got [2, 3, 4] f32 and [2, 3, 3] f32"));
   CHECK(refuses([&] { multiply(x, low); }, "multiply: expected two values of one shape and dtype"));
   CHECK(refuses([&] { relu(tape.input(Tensor::zeros(ctx, {2}, DType::i32))); }, "expected a floating dtype"));
 
   const auto w = parameter("w", {5, 4}), wide = parameter("wide", {5, 6}), w16 = parameter("w16", {5, 4}, DType::bf16);
   const auto v4 = parameter("v4", {4}), v5 = parameter("v5", {5}), v16 = parameter("v16", {4}, DType::f16);
-  CHECK(refuses([&] { linear(x, *wide); }, "linear: expected x [B, .., d] and a weight [p, d], got [2, 3, 4] and wide [5, 6]"));
+  CHECK(refuses([&] { linear(x, *wide); },
+                "linear: expected x [B, .., d] and a weight [p, d], got [2, 3, 4] and wide [5, 6]"));
   CHECK(refuses([&] { linear(x, *v4); }, "linear: expected"));
   CHECK(refuses([&] { linear(counted(tape, {2}), *w); }, "linear: expected"));
   CHECK(refuses([&] { linear(x, *w16); }, "weight w16 in f32 like x, got bf16"));
@@ -170,8 +185,14 @@ TEST_CASE("element-wise ops, layers and look-ups refuse wrong shapes, dtypes and
   CHECK(refuses([&] { layer_norm(x, *v4, *v4, 0); }, "epsilon > 0"));
   CHECK(refuses([&] { layer_norm(counted(tape, {2}), *v4, *v4); }, "layer_norm: expected x [B, .., width]"));
 
-  const auto ids = [&](const Shape& shape, const std::vector<std::int32_t>& values) { return Tensor::from(ctx, shape, values); };
-  CHECK(refuses([&] { embedding(tape, ids({2, 1}, {0, 5}), *w); }, "token ids in [0, 5) for w, got 5 at sample 1, position 0"));
+  const auto ids = [&](const Shape& shape, const std::vector<std::int32_t>& values) {
+    return Tensor::from(ctx, shape, values);
+  };
+  CHECK(refuses(
+      [&] {
+        embedding(tape, ids({2, 1}, {0, 5}), *w);
+      },
+      "token ids in [0, 5) for w, got 5 at sample 1, position 0"));
   CHECK(refuses([&] { embedding(tape, ids({2, 1}, {-1, 0}), *w); }, "got -1 at sample 0"));
   CHECK(refuses([&] { embedding(tape, ids({2}, {0, 0}), *w); }, "ids i32 [B, T]"));
   CHECK(refuses([&] { embedding(tape, Tensor::zeros(ctx, {2, 1}, DType::f32), *w); }, "ids i32 [B, T], got f32"));
@@ -182,11 +203,31 @@ TEST_CASE("element-wise ops, layers and look-ups refuse wrong shapes, dtypes and
   CHECK(refuses([&] { position_embedding(x, *w16); }, "expected w16 in f32, got bf16"));
 
   CHECK(refuses([&] { attention(x, {.heads = 1, .causal = true, .keep = {}}); }, "packed as [B, T, 3 C]"));
-  CHECK(refuses([&] { attention(counted(tape, {2, 3, 12}), {.heads = 3, .causal = true, .keep = {}}); }, "divisible by 3 heads"));
-  CHECK(refuses([&] { attention(counted(tape, {2, 3, 12}), {.heads = 0, .causal = true, .keep = {}}); }, "attention: expected"));
-  CHECK(refuses([&] { attention(counted(tape, {2, 3, 12}), {.heads = 2, .causal = true, .keep = ids({2, 1}, {1, 1})}); }, "padding mask of shape [2, 3]"));
-  CHECK(refuses([&] { cross_entropy(x, ids({2, 3}, {0, 1, 2, 3, 4, 0})); }, "targets in [0, 4) or -1 (ignored), got 4 at sample 1"));
+  CHECK(refuses(
+      [&] {
+        attention(counted(tape, {2, 3, 12}), {.heads = 3, .causal = true, .keep = {}});
+      },
+      "divisible by 3 heads"));
+  CHECK(refuses(
+      [&] {
+        attention(counted(tape, {2, 3, 12}), {.heads = 0, .causal = true, .keep = {}});
+      },
+      "attention: expected"));
+  CHECK(refuses(
+      [&] {
+        attention(counted(tape, {2, 3, 12}), {.heads = 2, .causal = true, .keep = ids({2, 1}, {1, 1})});
+      },
+      "padding mask of shape [2, 3]"));
+  CHECK(refuses(
+      [&] {
+        cross_entropy(x, ids({2, 3}, {0, 1, 2, 3, 4, 0}));
+      },
+      "targets in [0, 4) or -1 (ignored), got 4 at sample 1"));
   CHECK(refuses([&] { cross_entropy(x, ids({2, 2}, {0, 1, 2, 3})); }, "cross_entropy: expected logits"));
   CHECK(refuses([&] { cross_entropy(x, ids({3, 2}, {0, 1, 2, 3, 0, 0})); }, "cross_entropy: expected logits"));
-  CHECK(refuses([&] { cross_entropy(x, ids({2, 3}, {0, 1, 2, 3, 0, 0}), {.ignore_index = -1, .divisor = 0}); }, "divisor > 0"));
+  CHECK(refuses(
+      [&] {
+        cross_entropy(x, ids({2, 3}, {0, 1, 2, 3, 0, 0}), {.ignore_index = -1, .divisor = 0});
+      },
+      "divisor > 0"));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tape: gradients gathered over fan-out, buffers that are shared and never corrupted, and everything it refuses.
-#include <cmath>
 #include <doctest/doctest.h>
+#include <cmath>
 
 #include "dpmp/autograd/gradcheck.hpp"
 #include "dpmp/autograd/rules/activation.hpp"
@@ -73,9 +73,10 @@ TEST_CASE("fan-out: the gradients of all uses are added, in any order of uses") 
 TEST_CASE("shared buffers are not corrupted: kept sites, the caller's weights and both inputs of an add") {
   Context ctx(Device::cpu(), 1);
   test::Rng rng;
-  Parameter table(ctx, "positions", random(ctx, rng, {4, 6}), DType::f32), gain(ctx, "gain", random(ctx, rng, {6}), DType::f32),
-      bias(ctx, "bias", random(ctx, rng, {6}), DType::f32);
-  const Tensor value = random(ctx, rng, {2, 4, 6}), weights = Tensor::from(ctx, {2}, DType::f32, std::vector<double>{0.5, 3});
+  Parameter table(ctx, "positions", random(ctx, rng, {4, 6}), DType::f32),
+      gain(ctx, "gain", random(ctx, rng, {6}), DType::f32), bias(ctx, "bias", random(ctx, rng, {6}), DType::f32);
+  const Tensor value = random(ctx, rng, {2, 4, 6}),
+               weights = Tensor::from(ctx, {2}, DType::f32, std::vector<double>{0.5, 3});
   Tape tape(ctx, 2);
   const Variable x = tape.input(value, true), z = tape.input(random(ctx, rng, {2, 4, 6}), true);
   // position_embedding hands its output gradient to the sink and passes the same buffer on to x, which has later uses.
@@ -102,7 +103,8 @@ TEST_CASE("loss weights are factors of the per-sample losses, and an input that 
   Tape tape(ctx, 3);
   const Variable x = tape.input(random(ctx, rng, {3, 2}), true), unused = tape.input(random(ctx, rng, {3, 2, 2}), true);
   NoSink sink;
-  tape.backward(weighted_sum(x, std::vector<double>(6, 1)), sink, Tensor::from(ctx, {3}, DType::f32, std::vector<double>{0, 1, -2}));
+  tape.backward(weighted_sum(x, std::vector<double>(6, 1)), sink,
+                Tensor::from(ctx, {3}, DType::f32, std::vector<double>{0, 1, -2}));
   CHECK(tape.gradient_of(x).to_doubles() == std::vector<double>{0, 0, 1, 1, -2, -2});
   CHECK(tape.gradient_of(unused).to_doubles() == std::vector<double>(12, 0));
 }
@@ -150,9 +152,17 @@ TEST_CASE("an empty batch goes through") {
 TEST_CASE("an operation that mixes samples cannot be recorded") {
   Context ctx(Device::cpu(), 1);
   Tape tape(ctx, 3);
-  CHECK(refuses([&] { tape.record(Tensor::zeros(ctx, {1, 4}, DType::f32), true, Mixing{}); }, "batch_mean: expected a result with the sample axis"));
+  CHECK(refuses(
+      [&] {
+        tape.record(Tensor::zeros(ctx, {1, 4}, DType::f32), true, Mixing{});
+      },
+      "batch_mean: expected a result with the sample axis"));
   CHECK(refuses([&] { tape.record(Tensor::zeros(ctx, {}, DType::f32), true, Mixing{}); }, "mixes samples"));
-  CHECK(refuses([&] { tape.input(Tensor::zeros(ctx, {4, 3}, DType::f32)); }, "expected a value with the sample axis (3 samples) first, got [4, 3]"));
+  CHECK(refuses(
+      [&] {
+        tape.input(Tensor::zeros(ctx, {4, 3}, DType::f32));
+      },
+      "expected a value with the sample axis (3 samples) first, got [4, 3]"));
   CHECK(refuses([&] { tape.input(Tensor::zeros(ctx, {}, DType::f32)); }, "sample axis"));
   CHECK(refuses([&] { tape.input(Tensor()); }, "sample axis"));
   CHECK(refuses([&] { Tape(ctx, -1); }, "number of samples >= 0"));

@@ -5,8 +5,11 @@
 #include "support/errors.hpp"
 
 TEST_CASE("Error: says what was expected, what was got, and where") {
-  const int line = __LINE__ + 2;
-  const std::string text = test::error_of([] { DPMP_CHECK(1 + 1 == 3, "expected ", 3, ", got ", dpmp::Shape{1, 1}); });
+  int line = 0;
+  const std::string text = test::error_of([&] {
+    line = __LINE__ + 1;
+    DPMP_CHECK(1 + 1 == 3, "expected ", 3, ", got ", dpmp::Shape{1, 1});
+  });
   const std::string place = "test_error.cpp:" + std::to_string(line) + "]";
   CHECK(text.starts_with("expected 3, got [1, 1] ["));
   CHECK(text.ends_with(place));

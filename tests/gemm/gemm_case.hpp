@@ -71,7 +71,8 @@ struct Options {
   Addend addend = Addend::none;
 
   static Options random(Rng& rng, DType dtype, index_t m, index_t n, index_t k, index_t batch) {
-    Options o{.dtype = dtype, .out = rng.integer(0, 1) ? dtype : accumulate_dtype(dtype), .m = m, .n = n, .k = k, .batch = batch};
+    Options o{
+        .dtype = dtype, .out = rng.integer(0, 1) ? dtype : accumulate_dtype(dtype), .m = m, .n = n, .k = k, .batch = batch};
     o.a_transposed = rng.integer(0, 1), o.b_transposed = rng.integer(0, 1), o.integers = rng.integer(0, 1);
     const double alphas[] = {1, 1, 1, 0.125, -0.75, o.integers ? 2 : 0.7, 0};
     o.alpha = float(alphas[rng.integer(0, 6)]);
@@ -121,8 +122,16 @@ struct Case {
     bind();
   }
   Case(const Case& o)
-      : spec(o.spec), a(o.a), b(o.b), out(o.out), bias(o.bias), residual(o.residual), saved(o.saved), out_layout(o.out_layout),
-        integers(o.integers), in_place_(o.in_place_) {
+      : spec(o.spec),
+        a(o.a),
+        b(o.b),
+        out(o.out),
+        bias(o.bias),
+        residual(o.residual),
+        saved(o.saved),
+        out_layout(o.out_layout),
+        integers(o.integers),
+        in_place_(o.in_place_) {
     bind();
   }
   Case& operator=(const Case&) = delete;
@@ -136,12 +145,12 @@ struct Case {
   }
   std::string describe() const {
     const GemmSpec& s = spec;
-    return dpmp::detail::concat(s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch, " ta ", s.a.transposed,
-                                " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',', s.a.batch_stride, " b ", s.b.row_stride, ',',
-                                s.b.batch_stride, " out ", s.out.row_stride, ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ",
-                                s.accumulate, " bias ", s.bias != nullptr, " activation ", int(s.activation), " saved ",
-                                s.activation_input != nullptr, " residual ", s.residual != nullptr, " in place ", in_place_, " integers ",
-                                integers);
+    return dpmp::detail::concat(
+        s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch, " ta ", s.a.transposed,
+        " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',', s.a.batch_stride, " b ", s.b.row_stride, ',',
+        s.b.batch_stride, " out ", s.out.row_stride, ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ",
+        s.accumulate, " bias ", s.bias != nullptr, " activation ", int(s.activation), " saved ",
+        s.activation_input != nullptr, " residual ", s.residual != nullptr, " in place ", in_place_, " integers ", integers);
   }
 
  private:
@@ -161,7 +170,8 @@ inline Elements magnitudes(const Case& c, bool with_residual) {
     return y;
   };
   GemmSpec s = c.spec;
-  Elements a = absolute(c.a), b = absolute(c.b), bias = absolute(c.bias), residual = absolute(c.spec.residual == c.spec.out.data ? c.out : c.residual);
+  Elements a = absolute(c.a), b = absolute(c.b), bias = absolute(c.bias),
+           residual = absolute(c.spec.residual == c.spec.out.data ? c.out : c.residual);
   Elements out = absolute(c.out);
   s.a.data = a.data(), s.b.data = b.data(), s.out.data = out.data();
   s.a.dtype = s.b.dtype = s.out.dtype = DType::f64;
@@ -179,7 +189,9 @@ struct Expectation {
   const Case before;
   Case want;
   Elements sums, all;
-  explicit Expectation(const Case& c) : before(c), want(c), sums(magnitudes(c, false)), all(magnitudes(c, true)) { gemm_reference(want.spec); }
+  explicit Expectation(const Case& c) : before(c), want(c), sums(magnitudes(c, false)), all(magnitudes(c, true)) {
+    gemm_reference(want.spec);
+  }
 };
 
 /// Checks what `got` holds: values within bounds (equal for integers), padding untouched.
@@ -200,7 +212,8 @@ inline void check_result(const Expectation& expected, const Case& got) {
   };
   std::vector<bool> written(std::size_t(before.out.size()), false);
   const auto rounded = [&](double x) {
-    return dispatch_real(s.out.dtype, [&](auto tag) { return double(to_float(dpmp::detail::round_once<typename decltype(tag)::type>(x))); });
+    return dispatch_real(
+        s.out.dtype, [&](auto tag) { return double(to_float(dpmp::detail::round_once<typename decltype(tag)::type>(x))); });
   };
   INFO(before.describe());
   before.each([&](index_t batch, index_t row, index_t column, index_t at) {
@@ -221,10 +234,12 @@ inline void check_result(const Expectation& expected, const Case& got) {
     const double function_error = 0x1p-20 * (1 + all.get(at));
     if (got.saved.size()) {
       const double added = s.residual ? (s.residual == s.out.data ? before.out.get(at) : before.residual.get(beside)) : 0;
-      const double x = got.saved.get(at), exact = dpmp::detail::activate(s.activation, x) + added, slack = 0x1p-20 * (std::abs(x) + std::abs(added));
+      const double x = got.saved.get(at), exact = dpmp::detail::activate(s.activation, x) + added,
+                   slack = 0x1p-20 * (std::abs(x) + std::abs(added));
       exactly_activated = exactly_activated && y >= rounded(exact - slack) && y <= rounded(exact + slack);
     }
-    compare(y, want.out.get(at), 1.13 * pre_error + function_error + 2 * u_out * (std::abs(want.out.get(at)) + 1.13 * pre_error) + tiny);
+    compare(y, want.out.get(at),
+            1.13 * pre_error + function_error + 2 * u_out * (std::abs(want.out.get(at)) + 1.13 * pre_error) + tiny);
   });
   CHECK(worst <= 1);
   CHECK(exactly_activated);

@@ -11,7 +11,10 @@ constexpr DType dtypes[] = {DType::f32, DType::bf16, DType::f16, DType::f64};
 Case random_case(test::Rng& rng, bool large) {
   static constexpr index_t extents[] = {0, 1, 1, 2, 3, 5, 8, 17, 31, 33, 48, 64, 97, 128};
   const auto extent = [&] { return large ? rng.integer(60, 330) : extents[rng.integer(0, 13)]; };
-  const index_t m = extent(), n = extent(), k = extent(), batch = large ? 1 + rng.integer(0, 1) : rng.integer(0, 9) ? rng.integer(1, 5) : 0;
+  const index_t m = extent(), n = extent(), k = extent(),
+                batch = large               ? 1 + rng.integer(0, 1)
+                        : rng.integer(0, 9) ? rng.integer(1, 5)
+                                            : 0;
   return Case(rng, test::Options::random(rng, dtypes[rng.integer(0, 3)], m, n, k, batch));
 }
 
@@ -138,7 +141,8 @@ TEST_CASE("rows and matrices of a batch do not touch each other: NaN stays where
   for (DType dtype : dtypes)
     for (GemmBackend backend : test::backends_for(dtype))
       for (int repeat = 0; repeat < 4; ++repeat) {
-        Case c(rng, test::Options::random(rng, dtype, rng.integer(2, 40), rng.integer(1, 40), rng.integer(1, 40), rng.integer(1, 4)));
+        Case c(rng, test::Options::random(rng, dtype, rng.integer(2, 40), rng.integer(1, 40), rng.integer(1, 40),
+                                          rng.integer(1, 4)));
         if (c.spec.alpha == 0.0f) c.spec.alpha = 1;
         Case clean = c, dirty = c;
         const index_t bad_row = rng.integer(0, c.spec.m - 1), bad_batch = rng.integer(0, c.spec.batch - 1);

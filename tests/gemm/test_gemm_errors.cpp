@@ -62,16 +62,20 @@ TEST_CASE("bad specs are refused") {
   CHECK(says(refusal([](GemmSpec& s) { s.out.row_stride = 2; }), "row stride >= n = 3"));
   CHECK(says(refusal([](GemmSpec& s) { s.out.batch_stride = 0; }), "do not overlap"));
   CHECK(says(refusal([](GemmSpec& s) { s.out.batch_stride = 5; }), "do not overlap"));
-  CHECK(says(refusal([](GemmSpec& s) { s.a.dtype = s.b.dtype = s.out.dtype = DType::bf16, s.accumulate = true; }), "dtype f32 to accumulate"));
+  CHECK(says(refusal([](GemmSpec& s) { s.a.dtype = s.b.dtype = s.out.dtype = DType::bf16, s.accumulate = true; }),
+             "dtype f32 to accumulate"));
   CHECK(says(refusal([](GemmSpec& s) { s.accumulate = true, s.bias = s.a.data; }), "no bias"));
   CHECK(says(refusal([](GemmSpec& s) { s.activation_input = s.out.data; }), "expected an activation"));
-  CHECK(says(refusal([](GemmSpec& s) { s.activation = GemmActivation::gelu_erf, s.activation_input = s.out.data; }), "storage of its own"));
+  CHECK(says(refusal([](GemmSpec& s) { s.activation = GemmActivation::gelu_erf, s.activation_input = s.out.data; }),
+             "storage of its own"));
   CHECK(says(refusal([](GemmSpec& s) { s.residual = s.a.data; }), "gemm residual"));
-  CHECK(says(refusal([](GemmSpec& s) { s.residual = s.a.data, s.residual_row_stride = 3, s.residual_batch_stride = -3; }), "gemm residual"));
+  CHECK(says(refusal([](GemmSpec& s) { s.residual = s.a.data, s.residual_row_stride = 3, s.residual_batch_stride = -3; }),
+             "gemm residual"));
 }
 
 TEST_CASE("a backend that cannot is refused") {
   if (!detail::has_onednn) CHECK(says(refusal([](GemmSpec&) {}, GemmBackend::onednn), "backend of this build"));
   if (detail::has_onednn)
-    CHECK(says(refusal([](GemmSpec& s) { s.a.dtype = s.b.dtype = s.out.dtype = DType::f64, s.m = 0; }, GemmBackend::onednn), "got f64"));
+    CHECK(says(refusal([](GemmSpec& s) { s.a.dtype = s.b.dtype = s.out.dtype = DType::f64, s.m = 0; }, GemmBackend::onednn),
+               "got f64"));
 }

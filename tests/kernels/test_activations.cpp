@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The activations and their derivatives against double-precision formulas, with every instruction set.
-#include <cmath>
 #include <doctest/doctest.h>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -38,7 +38,8 @@ Truth truth<Sigmoid>() {
 }
 template <>
 Truth truth<GeluErf>() {
-  return {[](double x) { return x * phi(x); }, [](double x) { return phi(x) + x * std::exp(-x * x / 2) / std::sqrt(2 * std::acos(-1.0)); }};
+  return {[](double x) { return x * phi(x); },
+          [](double x) { return phi(x) + x * std::exp(-x * x / 2) / std::sqrt(2 * std::acos(-1.0)); }};
 }
 template <>
 Truth truth<GeluTanh>() {
@@ -75,32 +76,36 @@ Shares shares(double range) {
       const double limit = 0x1p-22 * (1 + std::fabs(double(x[k])));
       const double v = std::fabs(double(found.value[k]) - truth<A>().value(double(x[k]))) / limit;
       const double d = std::fabs(double(found.derivative[k]) - truth<A>().derivative(double(x[k]))) / limit;
-      worst = {std::isnan(v) ? INFINITY : std::max(worst.value, v), std::isnan(d) ? INFINITY : std::max(worst.derivative, d)};
+      worst = {std::isnan(v) ? INFINITY : std::max(worst.value, v),
+               std::isnan(d) ? INFINITY : std::max(worst.derivative, d)};
     }
   }
   return worst;
 }
 }  // namespace
 
-TEST_CASE_TEMPLATE("activations and derivatives have the error of the functions they are made of", A, Relu, kernels::Tanh, Sigmoid, GeluErf,
-                   GeluTanh) {
+TEST_CASE_TEMPLATE("activations and derivatives have the error of the functions they are made of", A, Relu, kernels::Tanh,
+                   Sigmoid, GeluErf, GeluTanh) {
   for (const double range : {0.01, 1.0, 12.0, 100.0}) {
     CAPTURE(range);
     const Shares worst = shares<A>(range);
     CHECK(worst.value <= 1);
-    // gelu_tanh: 1 - y^2 doubles tanh's error, and the inner function's slope (at most 4 where 1 - y^2 is not 0) multiplies it.
+    // gelu_tanh: 1 - y^2 doubles tanh's error, and the inner function's slope (at most 4 where 1 - y^2 is not 0) multiplies
+    // it.
     CHECK(worst.derivative <= (std::is_same_v<A, GeluTanh> ? 4 : 2));
   }
 }
 
-TEST_CASE_TEMPLATE("activations pass NaN on and are finite for everything finite", A, Relu, kernels::Tanh, Sigmoid, GeluErf, GeluTanh) {
+TEST_CASE_TEMPLATE("activations pass NaN on and are finite for everything finite", A, Relu, kernels::Tanh, Sigmoid, GeluErf,
+                   GeluTanh) {
   std::vector<float> x;
   for (int exponent = -149; exponent < 128; ++exponent)
     for (const float sign : {1.0f, -1.0f}) x.push_back(sign * std::ldexp(1.0f, exponent));
   for (const Isa isa : test::isas()) {
     const Results<A> found(x, isa);
     int infinite = 0;
-    for (std::size_t k = 0; k < x.size(); ++k) infinite += !std::isfinite(found.value[k]) || !std::isfinite(found.derivative[k]);
+    for (std::size_t k = 0; k < x.size(); ++k)
+      infinite += !std::isfinite(found.value[k]) || !std::isfinite(found.derivative[k]);
     CHECK(infinite == 0);
     const Results<A> broken({std::numeric_limits<float>::quiet_NaN()}, isa);
     CHECK(std::isnan(broken.value[0]));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The packs' conversions of bf16 and f16 against the scalar ones of core/low_precision.hpp, which have an oracle of their own;
-// and the team's visits and reductions over every row length, with every instruction set.
-#include <cmath>
+// The packs' conversions of bf16 and f16 against the scalar ones of core/low_precision.hpp, which have an oracle of their
+// own; and the team's visits and reductions over every row length, with every instruction set.
 #include <doctest/doctest.h>
+#include <cmath>
 #include <vector>
 
 #include "dpmp/core/dtype.hpp"
@@ -49,11 +49,13 @@ struct Reduce {
 TEST_CASE_TEMPLATE("packs load all 65,536 patterns as the scalar conversion does", T, bf16, f16) {
   std::vector<T> patterns;
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) patterns.push_back({std::uint16_t(bits)});
-  for (int k = 0; k < 5; ++k) patterns.push_back({std::uint16_t(0x3c01 + k)});  // an odd number, so that a tail is loaded too
+  for (int k = 0; k < 5; ++k)
+    patterns.push_back({std::uint16_t(0x3c01 + k)});  // an odd number, so that a tail is loaded too
   for (const Isa isa : test::isas()) {
     const auto wide = cast<T, float>(patterns, isa);
     int wrong = 0;
-    for (std::size_t k = 0; k < patterns.size(); ++k) wrong += detail::bits_of(wide[k]) != detail::bits_of(to_float(patterns[k]));
+    for (std::size_t k = 0; k < patterns.size(); ++k)
+      wrong += detail::bits_of(wide[k]) != detail::bits_of(to_float(patterns[k]));
     CHECK(wrong == 0);
   }
 }

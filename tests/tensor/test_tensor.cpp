@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tensor: what shares data and what does not, conversions from and to doubles, and what is refused.
 #include <doctest/doctest.h>
+#include <cmath>
 
 #include "dpmp/tensor/tensor.hpp"
 #include "support/errors.hpp"
@@ -26,11 +27,14 @@ TEST_CASE("tensor: values are rounded to the dtype and come back as they are sto
     CHECK(t.numel() == 60);
     CHECK(t.bytes() == 60 * size_of(dtype));
     const auto stored = t.to_doubles();
-    for (std::size_t k = 0; k < 60; ++k) CHECK(std::abs(stored[k] - values[k]) <= unit_roundoff(dtype) * std::abs(values[k]));
+    for (std::size_t k = 0; k < 60; ++k)
+      CHECK(std::abs(stored[k] - values[k]) <= unit_roundoff(dtype) * std::abs(values[k]));
     CHECK(Tensor::from(ctx, {60}, dtype, stored).to_doubles() == stored);
   }
-  CHECK(Tensor::from(ctx, {2}, DType::bf16, std::vector<double>{1.00390625, 1e39}).to_doubles() == std::vector<double>{1, INFINITY});
-  CHECK(Tensor::from(ctx, {3}, std::vector<std::int32_t>{1, -2, 2147483647}).to_doubles() == std::vector<double>{1, -2, 2147483647});
+  CHECK(Tensor::from(ctx, {2}, DType::bf16, std::vector<double>{1.00390625, 1e39}).to_doubles() ==
+        std::vector<double>{1, INFINITY});
+  CHECK(Tensor::from(ctx, {3}, std::vector<std::int32_t>{1, -2, 2147483647}).to_doubles() ==
+        std::vector<double>{1, -2, 2147483647});
   CHECK(Tensor::from(ctx, {2}, DType::i32, std::vector<double>{3, -4}).to_doubles() == std::vector<double>{3, -4});
   CHECK(Tensor::full(ctx, {2, 1}, DType::f16, 0.5).to_doubles() == std::vector<double>{0.5, 0.5});
   CHECK(Tensor::zeros(ctx, {2}, DType::i32).to_doubles() == std::vector<double>{0, 0});
@@ -77,7 +81,11 @@ TEST_CASE("tensor: no elements are legal, no tensor is told apart from them") {
 TEST_CASE("tensor: refusals name what was expected and what was got") {
   Context ctx(Device::cpu(), 1);
   const Tensor t = Tensor::zeros(ctx, {2, 3}, DType::f32);
-  CHECK(refuses([&] { Tensor::from(ctx, {2, 3}, DType::f32, std::vector<double>(5)); }, "expected 6 values for the shape [2, 3], got 5"));
+  CHECK(refuses(
+      [&] {
+        Tensor::from(ctx, {2, 3}, DType::f32, std::vector<double>(5));
+      },
+      "expected 6 values for the shape [2, 3], got 5"));
   CHECK(refuses([&] { Tensor::from(ctx, {2}, std::vector<std::int32_t>(3)); }, "expected 2 values"));
   CHECK(refuses([&] { Tensor::empty(ctx, {index_t(1) << 62}, DType::f32); }, "expected a size below 2^63 bytes"));
   CHECK(refuses([&] { t.data<double>(); }, "expected a tensor of f64, got f32 [2, 3]"));

@@ -65,8 +65,8 @@ struct WeightedSum {
 
 /// Turns any value into losses for a check. weights: as many as x has elements.
 inline Variable weighted_sum(const Variable& x, std::span<const double> weights) {
-  DPMP_CHECK(index_t(weights.size()) == x.value().numel(), "weighted_sum: expected ", x.value().numel(), " weights for ", x.shape(), ", got ",
-             weights.size());
+  DPMP_CHECK(index_t(weights.size()) == x.value().numel(), "weighted_sum: expected ", x.value().numel(), " weights for ",
+             x.shape(), ", got ", weights.size());
   Tape& tape = x.tape();
   const std::vector<double> values = x.value().to_doubles();
   const std::size_t width = std::size_t(x.shape().numel(1, x.shape().rank()));
@@ -147,14 +147,17 @@ inline GradientCheckResult check_gradients(Context& ctx, index_t samples, const 
       };
       const double difference = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h);
       x = kept;
-      const double found = gradient[std::size_t(k * n / tried)], error = std::fabs(found - difference) / (1 + std::fabs(difference));
+      const double found = gradient[std::size_t(k * n / tried)],
+                   error = std::fabs(found - difference) / (1 + std::fabs(difference));
       ++result.compared;
       if (error <= result.error || std::isnan(result.error)) continue;  // the first NaN stays
       result.error = error;
-      result.where = detail::concat(what, ", element ", k * n / tried, ": the rule has ", found, ", the difference ", difference);
+      result.where =
+          detail::concat(what, ", element ", k * n / tried, ": the rule has ", found, ", the difference ", difference);
     }
   };
-  for (std::size_t k = 0; k < inputs.size(); ++k) compare(inputs[k], tape.gradient_of(variables[k]).to_doubles(), "input " + std::to_string(k));
+  for (std::size_t k = 0; k < inputs.size(); ++k)
+    compare(inputs[k], tape.gradient_of(variables[k]).to_doubles(), "input " + std::to_string(k));
   for (Parameter* p : parameters) compare(p->master(), sink.gradient_of(*p), "parameter " + p->name());
   return result;
 }

@@ -30,13 +30,15 @@ inline GemmSpec fold_batch(GemmSpec s) {
 }
 }  // namespace detail
 
-/// Computes `spec` on the context's threads; called from inside a ThreadTeam::run body, on the calling thread alone. The same
-/// spec with the same number of threads gives the same bits. Reads no value to decide anything. Throws what check_gemm throws,
-/// and when `backend` is not in this build or does not take the dtype.
+/// Computes `spec` on the context's threads; called from inside a ThreadTeam::run body, on the calling thread alone. The
+/// same spec with the same number of threads gives the same bits. Reads no value to decide anything. Throws what check_gemm
+/// throws, and when `backend` is not in this build or does not take the dtype.
 inline void gemm(Context& ctx, const GemmSpec& spec, GemmBackend backend = GemmBackend::automatic) {
   check_gemm(spec);
-  DPMP_CHECK(backend != GemmBackend::onednn || detail::has_onednn, "expected a GEMM backend of this build (eigen), got onednn");
-  DPMP_CHECK(backend != GemmBackend::onednn || spec.a.dtype != DType::f64, "expected f32, bf16 or f16 for the GEMM backend onednn, got f64");
+  DPMP_CHECK(backend != GemmBackend::onednn || detail::has_onednn,
+             "expected a GEMM backend of this build (eigen), got onednn");
+  DPMP_CHECK(backend != GemmBackend::onednn || spec.a.dtype != DType::f64,
+             "expected f32, bf16 or f16 for the GEMM backend onednn, got f64");
   if (spec.m == 0 || spec.n == 0 || spec.batch == 0) return;
   GemmSpec folded = detail::fold_batch(spec);
   if (folded.alpha == 0.0f) folded.k = 0;
@@ -55,7 +57,7 @@ inline std::string gemm_backend_info(Context& ctx) {
   const std::string threads = detail::concat(", threads: ", ctx.threads());
   if (!detail::has_onednn) return detail::concat("f32, f64: ", eigen, "; bf16, f16: cast to f32", threads);
   const std::string onednn = detail::concat(detail::onednn_version(), " (", detail::onednn_isa(), ")");
-  return detail::concat("f32: ", onednn, " sgemm; bf16: ", detail::onednn_has_bf16() ? "matmul" : "cast to f32", "; f16: cast to f32; f64: ",
-                        eigen, threads);
+  return detail::concat("f32: ", onednn, " sgemm; bf16: ", detail::onednn_has_bf16() ? "matmul" : "cast to f32",
+                        "; f16: cast to f32; f64: ", eigen, threads);
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -22,8 +22,10 @@ struct EigenLeaf {
     using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     using Stride = Eigen::OuterStride<>;
     const OpenMpScope one(1);
-    const Eigen::Map<const Matrix, 0, Stride> a(p.a, p.a_transposed ? p.k : p.m, p.a_transposed ? p.m : p.k, Stride(p.a_stride));
-    const Eigen::Map<const Matrix, 0, Stride> b(p.b, p.b_transposed ? p.n : p.k, p.b_transposed ? p.k : p.n, Stride(p.b_stride));
+    const Eigen::Map<const Matrix, 0, Stride> a(p.a, p.a_transposed ? p.k : p.m, p.a_transposed ? p.m : p.k,
+                                                Stride(p.a_stride));
+    const Eigen::Map<const Matrix, 0, Stride> b(p.b, p.b_transposed ? p.n : p.k, p.b_transposed ? p.k : p.n,
+                                                Stride(p.b_stride));
     Eigen::Map<Matrix, 0, Stride> c(p.c, p.m, p.n, Stride(p.c_stride));
     const T alpha = T(p.alpha);
     if (!p.accumulate) c.setZero();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products by oneDNN 2.6 or 3.x: FP32 through its sgemm, bf16 through its matmul primitives. The only file that includes oneDNN.
+// Products by oneDNN 2.6 or 3.x: FP32 through its sgemm, bf16 through its matmul primitives. The only file that includes
+// oneDNN.
 #pragma once
 #include "dpmp/gemm/host_eigen.hpp"
 #include "dpmp/gemm/openmp_scope.hpp"
@@ -20,15 +21,15 @@ struct OnednnLeaf {
   }
   /// On as many threads as OpenMP gives now.
   static void multiply_threaded(const Product<float>& p) {
-    const dnnl::status status =
-        dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, p.alpha, p.a, p.a_stride, p.b, p.b_stride,
-                    p.accumulate ? 1.0f : 0.0f, p.c, p.c_stride);
-    DPMP_CHECK(status == dnnl::status::success, "expected oneDNN's sgemm to accept ", p.m, " x ", p.n, " x ", p.k, ", got status ",
-               int(status));
+    const dnnl::status status = dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, p.alpha,
+                                            p.a, p.a_stride, p.b, p.b_stride, p.accumulate ? 1.0f : 0.0f, p.c, p.c_stride);
+    DPMP_CHECK(status == dnnl::status::success, "expected oneDNN's sgemm to accept ", p.m, " x ", p.n, " x ", p.k,
+               ", got status ", int(status));
   }
 };
 
-/// FP32 operands and output. A batch is spread over the threads; a lone product is left to oneDNN, which splits all of m, n, k.
+/// FP32 operands and output. A batch is spread over the threads; a lone product is left to oneDNN, which splits all of m, n,
+/// k.
 inline void run_onednn_f32(const Workers& workers, const GemmSpec& s) {
   if (s.batch >= workers.threads || s.k == 0) return run_blocked<OnednnLeaf, EigenLeaf>(workers, s);
   const Epilogue<float, float> finish{s};
@@ -38,8 +39,9 @@ inline void run_onednn_f32(const Workers& workers, const GemmSpec& s) {
     const index_t stride = s.residual ? s.n : s.out.row_stride;
     {
       const OpenMpScope all(workers.threads);
-      OnednnLeaf::multiply_threaded({s.m, s.n, s.k, static_cast<const float*>(s.a.data) + i * s.a.batch_stride, s.a.row_stride,
-                                     s.a.transposed, static_cast<const float*>(s.b.data) + i * s.b.batch_stride, s.b.row_stride,
+      OnednnLeaf::multiply_threaded({s.m, s.n, s.k, static_cast<const float*>(s.a.data) + i * s.a.batch_stride,
+                                     s.a.row_stride, s.a.transposed,
+                                     static_cast<const float*>(s.b.data) + i * s.b.batch_stride, s.b.row_stride,
                                      s.b.transposed, sums, stride, s.alpha, s.accumulate});
     }
     if (s.has_epilogue())
@@ -59,8 +61,10 @@ struct MatmulKey {
   struct Hash {
     std::size_t operator()(const MatmulKey& x) const {
       std::uint64_t h = 0;
-      const index_t flags = x.a_transposed | x.b_transposed << 1 | x.f32_output << 2 | x.bias << 3 | x.scaled << 4 | x.sum << 5;
-      for (index_t v : {x.batch, x.m, x.n, x.k, x.a_row, x.a_batch, x.b_row, x.b_batch, x.out_row, x.out_batch, index_t(x.threads), flags})
+      const index_t flags =
+          x.a_transposed | x.b_transposed << 1 | x.f32_output << 2 | x.bias << 3 | x.scaled << 4 | x.sum << 5;
+      for (index_t v : {x.batch, x.m, x.n, x.k, x.a_row, x.a_batch, x.b_row, x.b_batch, x.out_row, x.out_batch,
+                        index_t(x.threads), flags})
         h = (h ^ std::uint64_t(v)) * 0x9e3779b97f4a7c15u, h ^= h >> 29;
       return std::size_t(h);
     }
@@ -73,7 +77,8 @@ class Matmul {
   Matmul(const MatmulKey& x, const dnnl::engine& engine) {
     using Type = dnnl::memory::data_type;
     const bool batched = x.batch > 1;
-    const auto matrix = [&](Type type, index_t rows, index_t columns, index_t stride, index_t batch_stride, bool transposed) {
+    const auto matrix = [&](Type type, index_t rows, index_t columns, index_t stride, index_t batch_stride,
+                            bool transposed) {
       dnnl::memory::dims dims{rows, columns}, strides{stride, 1};
       if (transposed) std::swap(strides[0], strides[1]);
       if (batched) {
@@ -96,7 +101,7 @@ class Matmul {
     attributes.set_post_ops(after);
 #if DNNL_VERSION_MAJOR >= 3
     const auto description = x.bias ? dnnl::matmul::primitive_desc(engine, a, b, bias, out, attributes)
-                                      : dnnl::matmul::primitive_desc(engine, a, b, out, attributes);
+                                    : dnnl::matmul::primitive_desc(engine, a, b, out, attributes);
 #else
     const auto operation = x.bias ? dnnl::matmul::desc(a, b, bias, out) : dnnl::matmul::desc(a, b, out);
     const dnnl::matmul::primitive_desc description(operation, attributes, engine);
@@ -166,10 +171,11 @@ class OnednnBf16 {
   bool run() const {
     // oneDNN scales after it adds the bias, and adding it after a scale as a post-operation is wrong for batches in 2.6.
     if (s_.bias && s_.alpha != 1.0f) return false;
-    // Batches that are not outermost (packed heads) lose the fast kernels, and a batch must be that of an operand: one product
-    // for each matrix then.
+    // Batches that are not outermost (packed heads) lose the fast kernels, and a batch must be that of an operand: one
+    // product for each matrix then.
     const bool shared = s_.batch > 1 && s_.a.batch_stride == 0 && s_.b.batch_stride == 0;
-    const bool whole = !shared && batch_outermost(s_.batch, s_.a.batch_stride, s_.a.transposed ? s_.k : s_.m, s_.a.row_stride) &&
+    const bool whole = !shared &&
+                       batch_outermost(s_.batch, s_.a.batch_stride, s_.a.transposed ? s_.k : s_.m, s_.a.row_stride) &&
                        batch_outermost(s_.batch, s_.b.batch_stride, s_.b.transposed ? s_.n : s_.k, s_.b.row_stride) &&
                        batch_outermost(s_.batch, s_.out.batch_stride, s_.m, s_.out.row_stride);
     const bool spread = !whole && s_.batch >= workers_.threads;
@@ -186,7 +192,9 @@ class OnednnBf16 {
         std::memcpy(finish_.output(i, r), finish_.residual(i, r), std::size_t(s_.n) * sizeof(Out));
       });
     const Scratch scratch(workers_.context, aside ? padded_bytes(s_.batch * s_.m * s_.n, sizeof(Out)) : 0);
-    Out* target = aside ? reinterpret_cast<Out*>(scratch.data()) : s_.activation_input ? finish_.saved(0, 0) : finish_.output(0, 0);
+    Out* target = aside                 ? reinterpret_cast<Out*>(scratch.data())
+                  : s_.activation_input ? finish_.saved(0, 0)
+                                        : finish_.output(0, 0);
     const index_t target_row = aside ? s_.n : s_.out.row_stride, target_batch = aside ? s_.m * s_.n : s_.out.batch_stride;
     const auto multiply = [&](index_t i) {
       const OpenMpScope scope(spread ? 1 : workers_.threads);
@@ -215,7 +223,8 @@ class OnednnBf16 {
     x.batch = batched ? s_.batch : 1;
     x.m = s_.m, x.n = s_.n, x.k = s_.k;
     x.a_row = s_.a.row_stride, x.b_row = s_.b.row_stride, x.out_row = aside ? s_.n : s_.out.row_stride;
-    if (batched) x.a_batch = s_.a.batch_stride, x.b_batch = s_.b.batch_stride, x.out_batch = aside ? s_.m * s_.n : s_.out.batch_stride;
+    if (batched)
+      x.a_batch = s_.a.batch_stride, x.b_batch = s_.b.batch_stride, x.out_batch = aside ? s_.m * s_.n : s_.out.batch_stride;
     x.threads = threads;
     x.a_transposed = s_.a.transposed, x.b_transposed = s_.b.transposed;
     x.f32_output = std::is_same_v<Out, float>;
@@ -245,7 +254,8 @@ inline void run_onednn(const Workers& workers, const GemmSpec& s) {
   try {
     if (s.a.dtype == DType::f32) return run_onednn_f32(workers, s);
     const bool native = s.a.dtype == DType::bf16 && s.k > 0 && onednn_has_bf16();
-    if (native && (s.out.dtype == DType::bf16 ? OnednnBf16<bf16>(workers, s).run() : OnednnBf16<float>(workers, s).run())) return;
+    if (native && (s.out.dtype == DType::bf16 ? OnednnBf16<bf16>(workers, s).run() : OnednnBf16<float>(workers, s).run()))
+      return;
     run_blocked<OnednnLeaf, EigenLeaf>(workers, s);
   } catch (const dnnl::error& e) {
     throw Error(concat("expected oneDNN to multiply ", s.m, " x ", s.n, " x ", s.k, " in ", s.a.dtype, ", got: ", e.what()));

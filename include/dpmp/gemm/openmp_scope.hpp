@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many OpenMP threads a library called from here may use. oneDNN and Eigen ask OpenMP, not us; so each call tells OpenMP.
+// How many OpenMP threads a library called from here may use. oneDNN and Eigen ask OpenMP, not us; so each call tells
+// OpenMP.
 #pragma once
 #include <algorithm>
 
@@ -24,7 +25,8 @@ struct OpenMp {
     static const OpenMp functions = [] {
       OpenMp f;
 #if defined(DPMP_WITH_OPENMP) && DPMP_WITH_OPENMP
-      f = {omp_get_max_threads, omp_get_thread_limit, omp_in_parallel, omp_get_dynamic, omp_set_num_threads, omp_set_dynamic};
+      f = {omp_get_max_threads, omp_get_thread_limit, omp_in_parallel,
+           omp_get_dynamic,     omp_set_num_threads,  omp_set_dynamic};
 #elif defined(DPMP_WITH_ONEDNN) && DPMP_WITH_ONEDNN
       // This build does not link OpenMP, but oneDNN may have brought it along.
       const auto find = [](auto& function, const char* name) {
@@ -44,8 +46,8 @@ struct OpenMp {
 };
 
 /// For its lifetime, parallel regions opened by this thread get exactly threads() threads: `wanted`, or 1 inside a team or a
-/// parallel region, or the limit of the environment. Exactly, because a oneDNN primitive made for N threads and granted fewer
-/// (OMP_THREAD_LIMIT, OMP_DYNAMIC) leaves part of the output unwritten without a word: seen with 2.6 and 3.2.
+/// parallel region, or the limit of the environment. Exactly, because a oneDNN primitive made for N threads and granted
+/// fewer (OMP_THREAD_LIMIT, OMP_DYNAMIC) leaves part of the output unwritten without a word: seen with 2.6 and 3.2.
 class OpenMpScope {
  public:
   explicit OpenMpScope(int wanted) : threads_(ThreadTeam::inside() ? 1 : wanted) {

@@ -57,7 +57,8 @@ class Scratch {
 
 inline index_t padded_bytes(index_t elements, index_t bytes_each) { return (elements * bytes_each + 63) / 64 * 64; }
 
-/// The threads that one gemm uses: those of the context; the caller alone inside a team and for products too small for a fork.
+/// The threads that one gemm uses: those of the context; the caller alone inside a team and for products too small for a
+/// fork.
 struct Workers {
   Context& context;
   int threads;
@@ -76,8 +77,8 @@ struct Workers {
   }
 
  private:
-  /// At most about 5 us of FP32 work, as long as a fork and a join take. In double, so that nothing overflows.
-  static bool small(const GemmSpec& s) { return double(s.batch) * double(s.m) * double(s.n) * double(s.k + 16) <= 0x1p18; }
+  /// At most about 10 us of FP32 work: a fork and a join would eat the gain. In double, so that nothing overflows.
+  static bool small(const GemmSpec& s) { return double(s.batch) * double(s.m) * double(s.n) * double(s.k + 16) <= 0x1p19; }
 };
 
 /// A spec for operands In and outputs Out on top of a leaf: static void Leaf::multiply(const Product<Real>&).
@@ -104,7 +105,8 @@ class BlockedGemm {
     const Scratch scratch(workers_.context, b_bytes + slots * slot_bytes);
     for (index_t i = 0; i < spec_.batch; ++i) {
       if (cast && (i == 0 || spec_.b.batch_stride != 0))
-        workers_.for_chunks(stored_b_rows(), [&](int, index_t begin, index_t end) { cast_b(i, scratch.data(), begin, end); });
+        workers_.for_chunks(stored_b_rows(),
+                            [&](int, index_t begin, index_t end) { cast_b(i, scratch.data(), begin, end); });
       workers_.for_chunks(spec_.m, [&](int slot, index_t begin, index_t end) {
         rows(i, begin, end, scratch.data(), scratch.data() + b_bytes + slot * slot_bytes);
       });
@@ -123,7 +125,8 @@ class BlockedGemm {
   index_t stored_b_columns() const { return spec_.b.transposed ? spec_.k : spec_.n; }
   index_t block() const { return in_blocks() ? std::min(block_rows, spec_.m) : spec_.m; }
   index_t row_block_bytes() const {
-    return (cast ? padded_bytes(block() * spec_.k, 4) : 0) + (sums_in_scratch() ? padded_bytes(block() * spec_.n, sizeof(Real)) : 0);
+    return (cast ? padded_bytes(block() * spec_.k, 4) : 0) +
+           (sums_in_scratch() ? padded_bytes(block() * spec_.n, sizeof(Real)) : 0);
   }
   const In* a(index_t batch) const { return static_cast<const In*>(spec_.a.data) + batch * spec_.a.batch_stride; }
   const In* b(index_t batch) const { return static_cast<const In*>(spec_.b.data) + batch * spec_.b.batch_stride; }
@@ -131,8 +134,8 @@ class BlockedGemm {
   void cast_b(index_t batch, char* to, index_t begin, index_t end) const {
     if constexpr (cast) {
       const index_t columns = stored_b_columns();
-      widen_rows(b(batch) + begin * spec_.b.row_stride, spec_.b.row_stride, reinterpret_cast<float*>(to) + begin * columns, columns,
-                 end - begin, columns);
+      widen_rows(b(batch) + begin * spec_.b.row_stride, spec_.b.row_stride, reinterpret_cast<float*>(to) + begin * columns,
+                 columns, end - begin, columns);
     }
   }
 

@@ -5,7 +5,8 @@
 
 namespace dpmp::inline DPMP_ABI {
 namespace detail {
-/// The T nearest to x, ties to even, denormal bf16 flushed. Rounding through FP32 twice would err; rounding to odd first does not.
+/// The T nearest to x, ties to even, denormal bf16 flushed. Rounding through FP32 twice would err; rounding to odd first
+/// does not.
 template <class T>
 T round_once(double x) {
   if constexpr (std::is_same_v<T, double> || std::is_same_v<T, float>) {

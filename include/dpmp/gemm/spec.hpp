@@ -31,14 +31,15 @@ struct GemmSpec {
   index_t m = 0, n = 0, k = 0, batch = 1;
   GemmOperand a, b;
   GemmOutput out;
-  float alpha = 1;            ///< applied in FP32 to the accumulator, never to an operand
-  bool accumulate = false;    ///< out += alpha * op(a) op(b); out is f32 (f64), and there is no epilogue
-  const void* bias = nullptr; ///< [n], dtype of the operands
+  float alpha = 1;             ///< applied in FP32 to the accumulator, never to an operand
+  bool accumulate = false;     ///< out += alpha * op(a) op(b); out is f32 (f64), and there is no epilogue
+  const void* bias = nullptr;  ///< [n], dtype of the operands
   GemmActivation activation = GemmActivation::none;
   /// Laid out like out, or null. Receives the pre-activation rounded to out's dtype; the activation is applied to exactly
   /// that rounded value, saved or not. Must not be out itself.
   void* activation_input = nullptr;
-  /// dtype of out, or null. Added last, before the only rounding. May be out itself (same strides), else must not overlap it.
+  /// dtype of out, or null. Added last, before the only rounding. May be out itself (same strides), else must not overlap
+  /// it.
   const void* residual = nullptr;
   index_t residual_row_stride = 0, residual_batch_stride = 0;
 
@@ -48,10 +49,11 @@ struct GemmSpec {
 namespace detail {
 inline void check_operand(const GemmOperand& x, const char* name, index_t rows, index_t columns) {
   if (x.transposed) std::swap(rows, columns);
-  DPMP_CHECK(x.row_stride >= columns, "expected a row stride >= ", columns, " (the length of a stored row) for gemm operand ", name,
-             ", got ", x.row_stride);
+  DPMP_CHECK(x.row_stride >= columns, "expected a row stride >= ", columns,
+             " (the length of a stored row) for gemm operand ", name, ", got ", x.row_stride);
   DPMP_CHECK(x.batch_stride >= 0, "expected a batch stride >= 0 for gemm operand ", name, ", got ", x.batch_stride);
-  DPMP_CHECK(x.data || rows * columns == 0, "expected data for gemm operand ", name, " of ", rows, " x ", columns, ", got null");
+  DPMP_CHECK(x.data || rows * columns == 0, "expected data for gemm operand ", name, " of ", rows, " x ", columns,
+             ", got null");
 }
 
 /// Whether the matrices of a batch lie one behind the other (or are one shared matrix).
@@ -64,30 +66,33 @@ inline void check_output(const GemmSpec& s) {
   const index_t stride = s.out.batch_stride;
   const bool behind = stride >= (s.m - 1) * s.out.row_stride + s.n;
   const bool beside = stride >= s.n && (s.batch - 1) * stride + s.n <= s.out.row_stride;  // packed heads in a row
-  DPMP_CHECK(s.batch == 1 || behind || beside, "expected gemm outputs that do not overlap, got ", s.batch, " of ", s.m, " x ", s.n,
-             " with row stride ", s.out.row_stride, " and batch stride ", stride);
+  DPMP_CHECK(s.batch == 1 || behind || beside, "expected gemm outputs that do not overlap, got ", s.batch, " of ", s.m,
+             " x ", s.n, " with row stride ", s.out.row_stride, " and batch stride ", stride);
   DPMP_CHECK(s.out.data, "expected data for the gemm output of ", s.m, " x ", s.n, ", got null");
 }
 }  // namespace detail
 
 /// Throws dpmp::Error on everything that is wrong with a spec.
 inline void check_gemm(const GemmSpec& s) {
-  DPMP_CHECK(s.m >= 0 && s.n >= 0 && s.k >= 0 && s.batch >= 0, "expected gemm extents >= 0, got m = ", s.m, ", n = ", s.n, ", k = ", s.k,
-             ", batch = ", s.batch);
+  DPMP_CHECK(s.m >= 0 && s.n >= 0 && s.k >= 0 && s.batch >= 0, "expected gemm extents >= 0, got m = ", s.m, ", n = ", s.n,
+             ", k = ", s.k, ", batch = ", s.batch);
   const DType in = s.a.dtype, out = s.out.dtype;
   DPMP_CHECK(is_real(in) && s.b.dtype == in, "expected gemm operands of one real dtype, got ", in, " and ", s.b.dtype);
-  DPMP_CHECK(out == in || out == accumulate_dtype(in), "expected a gemm output of dtype ", in, " or ", accumulate_dtype(in), ", got ", out);
+  DPMP_CHECK(out == in || out == accumulate_dtype(in), "expected a gemm output of dtype ", in, " or ", accumulate_dtype(in),
+             ", got ", out);
   DPMP_CHECK(!s.accumulate || out == accumulate_dtype(in), "expected an output of dtype ", accumulate_dtype(in),
              " to accumulate a gemm into, got ", out);
   DPMP_CHECK(!s.accumulate || !s.has_epilogue(), "expected no bias, activation or residual in a gemm that accumulates");
-  DPMP_CHECK(!s.activation_input || s.activation != GemmActivation::none, "expected an activation where its input is to be saved, got none");
-  DPMP_CHECK(!s.activation_input || s.activation_input != s.out.data, "expected storage of its own for the activation's input, got out's");
+  DPMP_CHECK(!s.activation_input || s.activation != GemmActivation::none,
+             "expected an activation where its input is to be saved, got none");
+  DPMP_CHECK(!s.activation_input || s.activation_input != s.out.data,
+             "expected storage of its own for the activation's input, got out's");
   if (s.m == 0 || s.n == 0 || s.batch == 0) return;
   detail::check_operand(s.a, "a", s.m, s.k);
   detail::check_operand(s.b, "b", s.k, s.n);
   detail::check_output(s);
-  DPMP_CHECK(!s.residual || s.residual_row_stride >= s.n, "expected a row stride >= n = ", s.n, " for the gemm residual, got ",
-             s.residual_row_stride);
+  DPMP_CHECK(!s.residual || s.residual_row_stride >= s.n, "expected a row stride >= n = ", s.n,
+             " for the gemm residual, got ", s.residual_row_stride);
   DPMP_CHECK(!s.residual || s.residual_batch_stride >= 0, "expected a batch stride >= 0 for the gemm residual, got ",
              s.residual_batch_stride);
 }

@@ -30,7 +30,8 @@ struct Dropout {
       for (int k = 0; k < lanes; k += group) {
         const std::uint64_t element = std::uint64_t(at.offset + k);  // a multiple of group
         const PhiloxBlock block = philox_block(seed, stream, sample | (element / 4));
-        for (int j = 0; j < group; ++j) keep.v[k + j] = block.word[(element + std::uint64_t(j)) % 4] >= threshold ? factor : Real(0);
+        for (int j = 0; j < group; ++j)
+          keep.v[k + j] = block.word[(element + std::uint64_t(j)) % 4] >= threshold ? factor : Real(0);
       }
       at.store(output + row * width, at.load(x) * keep);
     });

@@ -43,7 +43,8 @@ struct SoftmaxBackward {
     const T* y = output + row * width;
     const T* g = output_gradient + row * width;
     const Real inner = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(g) * at.load(y); });
-    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(input_gradient + row * width, at.load(y) * (at.load(g) - inner)); });
+    team.for_each(width,
+                  [&](auto at) DPMP_LAMBDA { at.store(input_gradient + row * width, at.load(y) * (at.load(g) - inner)); });
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -33,8 +33,8 @@ struct Dropout {
       using T = typename decltype(tag)::type;
       constexpr index_t elements_of_a_block_cost = 8;
       launch_rows(ctx, samples, width * elements_of_a_block_cost,
-                  kernels::Dropout<T>{input.data<T>(), sample_ids.data<std::int32_t>(), output.data<T>(), width, seed, stream,
-                                      std::uint32_t(rate * 0x1p32), compute_t<T>(1 / (1 - rate))});
+                  kernels::Dropout<T>{input.data<T>(), sample_ids.data<std::int32_t>(), output.data<T>(), width, seed,
+                                      stream, std::uint32_t(rate * 0x1p32), compute_t<T>(1 / (1 - rate))});
     });
     return output;
   }
@@ -48,7 +48,8 @@ inline Variable dropout(const Variable& x, double rate, const DropoutKey& key, c
   DPMP_CHECK(rate >= 0 && rate < 1, "dropout: expected a rate in [0, 1), got ", rate);
   check_dtype("dropout: sample ids", sample_ids, DType::i32);
   check_shape("dropout: sample ids", sample_ids, {tape.samples()});
-  DPMP_CHECK(x.shape().numel(1, x.shape().rank()) <= index_t(1) << 34, "dropout: expected at most 2^34 elements a sample, got ", x.shape());
+  DPMP_CHECK(x.shape().numel(1, x.shape().rank()) <= index_t(1) << 34,
+             "dropout: expected at most 2^34 elements a sample, got ", x.shape());
   if (tape.mode() == TapeMode::inference || rate == 0) return x;
   const rules::Dropout rule{x.slot(), sample_ids, rate, key};
   return tape.record(rule.masked(tape.ctx(), x.value()), tape.needs_gradient(x), rule);

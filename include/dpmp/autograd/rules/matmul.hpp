@@ -50,8 +50,8 @@ struct Matmul {
 };
 }  // namespace rules
 
-/// op(x) [B, .., m, k] times op(y) [B, .., k, n] -> [B, .., m, n], matrix by matrix; the leading axes are equal. transpose_x:
-/// x is stored as [B, .., k, m]; transpose_y: y as [B, .., n, k].
+/// op(x) [B, .., m, k] times op(y) [B, .., k, n] -> [B, .., m, n], matrix by matrix; the leading axes are equal.
+/// transpose_x: x is stored as [B, .., k, m]; transpose_y: y as [B, .., n, k].
 inline Variable matmul(const Variable& x, const Variable& y, bool transpose_x = false, bool transpose_y = false) {
   Tape& tape = Tape::common(x, y);
   const Shape& a = x.shape();
@@ -60,8 +60,8 @@ inline Variable matmul(const Variable& x, const Variable& y, bool transpose_x = 
              "matmul: expected x [B, .., m, k] and y [B, .., k, n] with equal leading axes, got ", a, " and ", b);
   DPMP_CHECK(x.dtype() == y.dtype(), "matmul: expected values of one dtype, got ", x.dtype(), " and ", y.dtype());
   const rules::MatrixStack left{x.value(), transpose_x}, right{y.value(), transpose_y};
-  DPMP_CHECK(left.columns() == right.rows(), "matmul: expected op(x) [.., m, k] and op(y) [.., k, n], got x ", a, transpose_x ? " transposed" : "",
-             " and y ", b, transpose_y ? " transposed" : "");
+  DPMP_CHECK(left.columns() == right.rows(), "matmul: expected op(x) [.., m, k] and op(y) [.., k, n], got x ", a,
+             transpose_x ? " transposed" : "", " and y ", b, transpose_y ? " transposed" : "");
   const Tensor z = rules::stacked_product(tape.ctx(), left, right, a.with(-2, left.rows()).with(-1, right.columns()));
   return tape.record(z, tape.needs_gradient(x) || tape.needs_gradient(y), rules::Matmul{x, y, transpose_x, transpose_y});
 }

@@ -19,8 +19,8 @@ struct MeanSquaredError {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
       launch_rows(pass.ctx, g.shape().front(), width,
-                  kernels::SquaredErrorBackward<T>{prediction.value().data<T>(), target.data<R>(), gradient.data<R>(), g.data<T>(),
-                                                   width, R(factor(width))});
+                  kernels::SquaredErrorBackward<T>{prediction.value().data<T>(), target.data<R>(), gradient.data<R>(),
+                                                   g.data<T>(), width, R(factor(width))});
     });
     pass.accumulate(prediction.slot(), g);
   }

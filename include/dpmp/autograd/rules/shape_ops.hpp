@@ -13,7 +13,8 @@ namespace rules {
 inline int inner_axis(std::string_view name, const Shape& shape, int axis) {
   const int at = axis < 0 ? axis + shape.rank() : axis;
   DPMP_CHECK(at >= 0 && at < shape.rank(), name, ": expected an axis of the shape ", shape, ", got ", axis);
-  DPMP_CHECK(at != 0, name, ": expected an axis behind the sample axis of ", shape, ", got ", axis, ": it would mix samples");
+  DPMP_CHECK(at != 0, name, ": expected an axis behind the sample axis of ", shape, ", got ", axis,
+             ": it would mix samples");
   return at;
 }
 
@@ -41,11 +42,14 @@ struct Transpose {
   static constexpr std::string_view name = "transpose";
   GradientSlot x;
   int i, j;
-  void backward(BackwardPass& pass, const Tensor& gradient) const { pass.accumulate(x, transposed(pass.ctx, gradient, i, j)); }
+  void backward(BackwardPass& pass, const Tensor& gradient) const {
+    pass.accumulate(x, transposed(pass.ctx, gradient, i, j));
+  }
 };
 
 /// Copies `count` slices of an axis, from number `from_start` of one tensor to number `to_start` of another.
-inline void copy_slices(Context& ctx, const Tensor& from, index_t from_start, const Tensor& to, index_t to_start, int axis, index_t count) {
+inline void copy_slices(Context& ctx, const Tensor& from, index_t from_start, const Tensor& to, index_t to_start, int axis,
+                        index_t count) {
   const Shape& s = from.shape();
   const index_t outer = s.numel(0, axis), inner = s.numel(axis + 1, s.rank());
   dispatch_real(from.dtype(), [&](auto tag) {
@@ -90,11 +94,12 @@ struct Concat {
 /// The same elements, row-major, under another shape with the same axis 0. Shares the data.
 inline Variable reshape(const Variable& x, const Shape& shape) {
   Tape& tape = x.tape();
-  DPMP_CHECK(shape.rank() > 0 && shape.front() == x.shape().front(), "reshape: expected a shape that keeps the sample axis (", x.shape().front(),
-             " samples) of ", x.shape(), " first, got ", shape);
+  DPMP_CHECK(shape.rank() > 0 && shape.front() == x.shape().front(),
+             "reshape: expected a shape that keeps the sample axis (", x.shape().front(), " samples) of ", x.shape(),
+             " first, got ", shape);
   // Counted a sample at a time: with no samples every shape would have as many elements.
-  DPMP_CHECK(shape.numel(1, shape.rank()) == x.shape().numel(1, x.shape().rank()), "reshape: expected a shape of as many elements a sample as ", x.shape(),
-             ", got ", shape);
+  DPMP_CHECK(shape.numel(1, shape.rank()) == x.shape().numel(1, x.shape().rank()),
+             "reshape: expected a shape of as many elements a sample as ", x.shape(), ", got ", shape);
   return tape.record(x.value().reshaped(shape), tape.needs_gradient(x), rules::Reshape{x.slot()});
 }
 
@@ -105,7 +110,8 @@ inline Variable transpose(const Variable& x, int i, int j) {
   j = rules::inner_axis("transpose", x.shape(), j);
   if (i == j) return x;
   if (i > j) std::swap(i, j);
-  return tape.record(rules::transposed(tape.ctx(), x.value(), i, j), tape.needs_gradient(x), rules::Transpose{x.slot(), i, j});
+  return tape.record(rules::transposed(tape.ctx(), x.value(), i, j), tape.needs_gradient(x),
+                     rules::Transpose{x.slot(), i, j});
 }
 
 /// Consecutive parts of these sizes along an axis behind axis 0. Throws unless the sizes add up to the axis' extent.
@@ -118,8 +124,9 @@ inline std::vector<Variable> split(const Variable& x, std::span<const index_t> s
     negative = negative || size < 0;
     overflow = overflow || __builtin_add_overflow(total, size, &total);
   }
-  DPMP_CHECK(!overflow && !negative && total == x.shape()[axis], "split: expected sizes >= 0 that add up to the extent of axis ", axis, " of ", x.shape(),
-             ", got ", sizes.size(), " sizes with the sum ", total);
+  DPMP_CHECK(!overflow && !negative && total == x.shape()[axis],
+             "split: expected sizes >= 0 that add up to the extent of axis ", axis, " of ", x.shape(), ", got ",
+             sizes.size(), " sizes with the sum ", total);
   std::vector<Variable> parts;
   index_t start = 0;
   for (index_t size : sizes) {
@@ -135,8 +142,8 @@ inline std::vector<Variable> split(const Variable& x, std::span<const index_t> s
 inline std::vector<Variable> split(const Variable& x, index_t parts, int axis) {
   axis = rules::inner_axis("split", x.shape(), axis);
   const index_t extent = x.shape()[axis];
-  DPMP_CHECK(parts > 0 && extent % parts == 0, "split: expected a number of parts that divides the extent of axis ", axis, " of ", x.shape(), ", got ",
-             parts);
+  DPMP_CHECK(parts > 0 && extent % parts == 0, "split: expected a number of parts that divides the extent of axis ", axis,
+             " of ", x.shape(), ", got ", parts);
   return split(x, std::vector<index_t>(std::size_t(parts), extent / parts), axis);
 }
 
@@ -153,8 +160,8 @@ inline Variable concat(const std::vector<Variable>& parts, int axis) {
     Tape::common(first, part);
     DPMP_CHECK(part.dtype() == first.dtype() && part.shape().rank() == first.shape().rank() &&
                    part.shape().with(axis, 0) == first.shape().with(axis, 0),
-               "concat: expected parts that differ along axis ", axis, " only, got ", first.shape(), " ", first.dtype(), " and ", part.shape(), " ",
-               part.dtype());
+               "concat: expected parts that differ along axis ", axis, " only, got ", first.shape(), " ", first.dtype(),
+               " and ", part.shape(), " ", part.dtype());
     extent += part.shape()[axis];
     needs_gradient = needs_gradient || tape.needs_gradient(part);
     rule.parts.push_back(part.slot());

@@ -27,7 +27,8 @@ struct Softmax {
 /// Throws for a rank-1 x: its only axis is the sample axis.
 inline Variable softmax(const Variable& x) {
   Tape& tape = x.tape();
-  DPMP_CHECK(x.shape().rank() >= 2, "softmax: expected x [B, .., width], got ", x.shape(), ": a softmax over the sample axis mixes samples");
+  DPMP_CHECK(x.shape().rank() >= 2, "softmax: expected x [B, .., width], got ", x.shape(),
+             ": a softmax over the sample axis mixes samples");
   const index_t width = x.shape().back();
   const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {

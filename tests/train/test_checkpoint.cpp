@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// P20: a run that is saved, left and resumed is the run that was never left.
+#include <doctest/doctest.h>
+
+#include "dpmp/train/checkpoint.hpp"
+#include "support/errors.hpp"
+#include "support/temporary_folder.hpp"
+#include "support/tiny_training.hpp"
+
+using namespace dpmp;
+using test::TinyTraining;
+using train::PrivateTrainer;
+using train::TrainerOptions;
+
+namespace {
+TrainerOptions adam() { return {.physical_batch = 4, .rule = optim::AdamW{.weight_decay = 0.01}, .learning_rate = optim::LearningRate::cosine(1e-2, 2, 5)}; }
+TrainerOptions sgd() { return {.physical_batch = 4, .rule = optim::Sgd{.momentum = 0.9}, .learning_rate = optim::LearningRate::constant(1e-2)}; }
+
+/// Weights and optimiser state, all bits of them.
+std::vector<double> state(const TinyTraining& run, const PrivateTrainer& trainer) {
+  std::vector<double> all = run.masters();
+  for (const Parameter* p : run.model.parameters().all())
+    for (double v : p->value().to_doubles()) all.push_back(v);
+  for (const auto& entry : trainer.optimiser().state())
+    for (double v : entry.tensor.to_doubles()) all.push_back(v);
+  all.push_back(double(trainer.optimiser().steps()));
+  all.push_back(double(trainer.steps()));
+  return all;
+}
+/// Moves every weight, so that what a file restores can be told from what was there.
+void disturb(TinyTraining& run) {
+  for (Parameter* p : run.model.parameters().all()) {
+    dispatch_real(p->master().dtype(), [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      if constexpr (!std::is_same_v<T, bf16> && !std::is_same_v<T, f16>)
+        for (index_t j = 0; j < p->numel(); ++j) p->master().data<T>()[j] += T(0.5);
+    });
+    p->refresh(run.ctx);
+  }
+}
+}  // namespace
+
+TEST_CASE("P20: five steps, and three, a checkpoint, a new model and trainer, and two: the same bits") {
+  test::Rng rng;
+  for (DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
+    for (const TrainerOptions& options : {adam(), sgd()}) {
+      CAPTURE(name_of(dtype));
+      const test::TemporaryFolder folder;
+      const dp::StreamKeys keys(test::random_keys(rng).root(), rng.bits());
+      std::vector<double> uninterrupted;
+      {
+        Context ctx(Device::cpu(), 2);
+        TinyTraining run(ctx, dtype);
+        PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), options);
+        for (int step = 0; step < 5; ++step) {
+          if (step == 3) train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
+          trainer.step(run.losses());
+        }
+        uninterrupted = state(run, trainer);
+      }
+      // Twice: resuming again gives the same run, not another one.
+      for (int time = 0; time < 2; ++time) {
+        Context ctx(Device::cpu(), 2);
+        TinyTraining run(ctx, dtype);
+        disturb(run);
+        const train::CheckpointHeader header = train::read_checkpoint_header(folder / "c");
+        CHECK(header.plan == test::tiny_plan(run, 9));
+        CHECK(header.keys.run_nonce() == keys.run_nonce());
+        PrivateTrainer trainer(ctx, run.model.parameters(), header.plan, header.keys, run.records(), options);
+        train::load_checkpoint(folder / "c", run.model.parameters(), trainer);
+        CHECK(trainer.steps() == 3);
+        for (int step = 0; step < 2; ++step) trainer.step(run.losses());
+        CHECK(state(run, trainer) == uninterrupted);
+        CHECK(test::refuses([&] { trainer.step(run.losses()); }, "expected at most 5 steps"));
+      }
+    }
+}
+
+TEST_CASE("P20: with another run nonce a resumed run draws other records and other noise") {
+  test::Rng rng;
+  Context ctx(Device::cpu(), 1);
+  const test::TemporaryFolder folder;
+  TinyTraining run(ctx, DType::f32), same(ctx, DType::f32), other(ctx, DType::f32);
+  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 15), test::random_keys(rng), run.records(), adam());
+  trainer.step(run.losses());
+  train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
+  const train::CheckpointHeader header = train::read_checkpoint_header(folder / "c");
+  PrivateTrainer again(ctx, same.model.parameters(), header.plan, header.keys, run.records(), adam());
+  PrivateTrainer fresh(ctx, other.model.parameters(), header.plan, dp::StreamKeys(header.keys.root(), header.keys.run_nonce() + 1), run.records(), adam());
+  train::load_checkpoint(folder / "c", same.model.parameters(), again);
+  train::load_checkpoint(folder / "c", other.model.parameters(), fresh);
+  for (TinyTraining* t : {&run, &same, &other}) t->calls.clear();
+  trainer.step(run.losses());
+  again.step(same.losses());
+  fresh.step(other.losses());
+  CHECK(same.masters() == run.masters());
+  CHECK(same.calls == run.calls);
+  CHECK(other.masters() != run.masters());
+  CHECK(test::noise_by_hand(run, header.plan, fresh.keys(), 1) != test::noise_by_hand(run, header.plan, again.keys(), 1));
+}
+
+TEST_CASE("a failed step is saved as accounted") {
+  test::Rng rng;
+  Context ctx(Device::cpu(), 1);
+  const test::TemporaryFolder folder;
+  TinyTraining run(ctx, DType::f32), other(ctx, DType::f32);
+  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(), adam());
+  trainer.step(run.losses());
+  CHECK_THROWS(trainer.step([](Tape&, std::span<const index_t>) -> Variable { throw Error("expected luck"); }));
+  train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
+  PrivateTrainer resumed(ctx, other.model.parameters(), trainer.plan(), trainer.keys(), run.records(), adam());
+  train::load_checkpoint(folder / "c", other.model.parameters(), resumed);
+  CHECK(resumed.steps() == 2);
+  CHECK(resumed.optimiser().steps() == 1);
+  trainer.step(run.losses());
+  resumed.step(other.losses());
+  CHECK(run.masters() == other.masters());
+}
+
+TEST_CASE("a checkpoint is refused by a trainer of another plan, naming the numbers; by another rule or model too; nothing changes") {
+  test::Rng rng;
+  Context ctx(Device::cpu(), 1);
+  const test::TemporaryFolder folder;
+  TinyTraining run(ctx, DType::f32);
+  const dp::StreamKeys keys = test::random_keys(rng);
+  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), adam());
+  trainer.step(run.losses());
+  train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
+  const auto refusal = [&](TinyTraining& target, const dp::Plan& plan, const TrainerOptions& options) {
+    disturb(target);
+    PrivateTrainer resumed(ctx, target.model.parameters(), plan, keys, target.records(), options);
+    const std::vector<double> before = state(target, resumed);
+    const std::string text = test::error_of([&] { train::load_checkpoint(folder / "c", target.model.parameters(), resumed); });
+    CHECK(state(target, resumed) == before);
+    return text;
+  };
+  const auto has = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  TinyTraining fresh(ctx, DType::f32);
+  const std::string text = refusal(fresh, test::tiny_plan(fresh, 9, 6, 0.25), adam());
+  CHECK(has(text, "steps: 5, 6"));
+  CHECK(has(text, "clip_threshold: 0.29999999999999999, 0.25"));
+  CHECK_FALSE(has(text, "delta"));
+  CHECK_FALSE(has(text, "noise_multiplier"));
+  TinyTraining one(ctx, DType::f32), two(ctx, DType::f64), three(ctx, DType::f32, {.width = 10}), four(ctx, DType::f32, {}, true);
+  // SGD's state lacks the second moments, so the other way round: an SGD checkpoint into AdamW.
+  CHECK(has(refusal(two, test::tiny_plan(two, 9), adam()), "f64"));
+  CHECK(has(refusal(three, test::tiny_plan(three, 9), adam()), "expected 'tokens.weight' as f32[17, 10], got f32[17, 8]"));
+  PrivateTrainer heavy_ball(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), sgd());
+  train::save_checkpoint(folder / "c", run.model.parameters(), heavy_ball);
+  CHECK(has(refusal(one, test::tiny_plan(one, 9), adam()), "optimiser/tokens.weight.second_moment"));
+  train::save_checkpoint(folder / "c", four.model.parameters(),
+                         PrivateTrainer(ctx, four.model.parameters(), test::tiny_plan(four, 9), keys, four.records(), adam()));
+  CHECK(has(refusal(one, test::tiny_plan(one, 9), adam()), "head.weight"));
+}
+
+TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a clear error and changes nothing") {
+  test::Rng rng;
+  Context ctx(Device::cpu(), 1);
+  const test::TemporaryFolder folder;
+  TinyTraining run(ctx, DType::bf16);
+  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(), adam());
+  trainer.step(run.losses());
+  train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
+  train::save_weights(folder / "w", run.model.parameters(), {{"steps", "1"}});
+  disturb(run);
+  const std::vector<double> before = state(run, trainer);
+  const std::string whole = test::read_text(folder / "c"), weights = test::read_text(folder / "w");
+  const auto refused = [&](const std::string& bytes) {
+    test::write_text(folder / "x", bytes);
+    const bool load = test::refuses([&] { train::load_checkpoint(folder / "x", run.model.parameters(), trainer); }, "expected");
+    CHECK(state(run, trainer) == before);
+    return load;
+  };
+  std::uint64_t header = 0;
+  std::memcpy(&header, whole.data(), 8);
+  std::vector<std::size_t> lengths{0, 1, 7, 8, 9, std::size_t(header), std::size_t(header) + 7, std::size_t(header) + 8, std::size_t(header) + 9, whole.size() - 1};
+  for (int k = 0; k < 60; ++k) lengths.push_back(std::size_t(rng.integer(0, std::int64_t(whole.size()) - 1)));
+  for (std::size_t length : lengths) {
+    CAPTURE(length);
+    CHECK(refused(whole.substr(0, length)));
+    if (length >= weights.size()) continue;
+    test::write_text(folder / "y", weights.substr(0, length));
+    CHECK(test::refuses([&] { train::load_weights(folder / "y", run.model.parameters()); }, "expected"));
+    CHECK(state(run, trainer) == before);
+  }
+  CHECK(refused(whole + " "));
+  CHECK(test::refuses([&] { train::load_checkpoint(folder / "none", run.model.parameters(), trainer); }, "none"));
+  CHECK(test::refuses([&] { train::read_checkpoint_header(folder / "w"); }, "expected a checkpoint of a private run"));
+  // One entry of the header changed, its length kept.
+  const auto replaced = [&](const std::string& from, const std::string& to) {
+    std::string bytes = whole;
+    const std::size_t at = bytes.find(from);
+    REQUIRE(at != std::string::npos);
+    return bytes.replace(at, to.size(), to);
+  };
+  CHECK(refused(replaced("\"optimiser steps\":\"1\"", "\"optimiser steps\":\"x\"")));
+  CHECK(refused(replaced("\"steps\":\"1\"", "\"stepz\":\"1\"")));
+  CHECK(refused(replaced("\"plan steps\":\"5\"", "\"plan steps\":\"6\"")));
+  CHECK(refused(replaced("\"key 0\":", "\"kez 0\":")));
+  CHECK(refused(replaced("dpmp private run 1", "dpmp private run 9")));
+  CHECK(refused(replaced("tokens.weight\":{", "tokenz.weight\":{")));
+  test::write_text(folder / "x", whole);
+  train::load_checkpoint(folder / "x", run.model.parameters(), trainer);
+  CHECK(state(run, trainer) != before);
+}
+
+TEST_CASE("weights: what is saved is what is loaded, and the file has FP32 masters under the parameters' names") {
+  Context ctx(Device::cpu(), 1);
+  const test::TemporaryFolder folder;
+  TinyTraining run(ctx, DType::bf16), other(ctx, DType::f32);
+  train::save_weights(folder / "w", run.model.parameters(), {{"note", "hello"}});
+  disturb(other);
+  train::load_weights(folder / "w", other.model.parameters());
+  CHECK(other.masters() == run.masters());
+  interop::SafetensorsFile file(folder / "w");
+  CHECK(file.metadata().at("note") == "hello");
+  CHECK(file.entries().size() == run.model.parameters().all().size());
+  CHECK(file.entry("block0.mlp.up.weight").dtype == DType::f32);
+  CHECK(folder.entries() == 1);
+  TinyTraining wider(ctx, DType::f32, {.width = 10});
+  const std::vector<double> before = wider.masters();
+  CHECK(test::refuses([&] { train::load_weights(folder / "w", wider.model.parameters()); }, "f32[17, 8]"));
+  CHECK(wider.masters() == before);
+}
