@@ -242,7 +242,7 @@ int run(const Options& o) {
     if (!evaluate && !terminal) continue;
     std::printf("%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  %.0f samples/s  peak %.0f MB  ETA %s   %s", terminal ? "\r" : "",
                 static_cast<long long>(done()), static_cast<long long>(steps), held_out_bits * std::numbers::ln2, held_out_bits,
-                plan ? dpmp::detail::concat(std::round(plan->epsilon_after(done()) * 1000) / 1000).c_str() : "none", rate * double(training.size()) / a_step,
+                plan ? dp::rounded_up(plan->epsilon_after(done()), 3).c_str() : "none", rate * double(training.size()) / a_step,
                 double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(last - done())).c_str(), evaluate ? "\n" : "");
     std::fflush(stdout);
   }

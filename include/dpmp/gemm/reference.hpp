@@ -17,8 +17,20 @@ T round_once(double x) {
       if (std::abs(double(y)) > std::abs(x)) y = std::nextafter(y, 0.0f);
       y = float_of(bits_of(y) | 1u);
     }
-    return store_rounded<T>(y);
+    T z = from_float<T>(y);
+    if constexpr (std::is_same_v<T, bf16>) z.bits = (z.bits & 0x7f80u) == 0u ? std::uint16_t(z.bits & 0x8000u) : z.bits;
+    return z;
   }
+}
+
+/// x Phi(x) exactly (erf), or with the tanh approximation of Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+inline double reference_activation(GemmActivation activation, double x) {
+  switch (activation) {
+    case GemmActivation::gelu_erf: return 0.5 * x * (1 + std::erf(x * 0.70710678118654752440));
+    case GemmActivation::gelu_tanh: return 0.5 * x * (1 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+    case GemmActivation::none: break;
+  }
+  return x;
 }
 
 template <class In, class Out>
@@ -41,7 +53,7 @@ void reference_product(const GemmSpec& s) {
         if (s.activation != GemmActivation::none) {
           const Out pre = round_once<Out>(x);
           if (Out* saved = at.saved(batch, i)) saved[j] = pre;
-          x = activate(s.activation, double(to_float(pre)));
+          x = reference_activation(s.activation, double(to_float(pre)));
         }
         if (const Out* add = at.residual(batch, i)) x += double(to_float(add[j]));
         y = round_once<Out>(x);

@@ -2,6 +2,7 @@
 // What a matrix product is, as one object with named fields, and everything that can be refused about it.
 #pragma once
 #include "dpmp/core/dtype.hpp"
+#include "dpmp/kernels/gemm_epilogue.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// A row-major matrix to read, one for each element of the batch. `transposed`: the stored matrix is op(x)'s transpose.
@@ -21,7 +22,7 @@ struct GemmOutput {
   index_t row_stride = 0;
   index_t batch_stride = 0;
 };
-enum class GemmActivation : std::uint8_t { none, gelu_erf, gelu_tanh };
+using GemmActivation = kernels::EpilogueActivation;
 /// Who computes. `automatic` depends on the spec, the build and the CPU, never on data.
 enum class GemmBackend : std::uint8_t { automatic, eigen, onednn };
 

@@ -114,6 +114,13 @@ struct HostPack {
     memcpy(&d, p, sizeof d);
     return {__builtin_convertvector(d, Vector)};
   }
+  /// What a store to T and a load would give.
+  template <class T>
+  DPMP_HOST HostPack rounded() const {
+    T stored[W];
+    store(stored);
+    return load(stored);
+  }
   /// p[k] += lane k, in double.
   DPMP_HOST void add_to(double* p) const {
     if constexpr (std::is_same_v<R, double>) {

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/train_gpt as its users run it: what it writes, how it goes on from a checkpoint, and what it refuses.
+#include <doctest/doctest.h>
+#include <chrono>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "dpmp/interop/safetensors.hpp"
+#include "support/process.hpp"
+#include "support/random.hpp"
+
+namespace {
+using Words = std::vector<std::string>;
+
+/// 60 short lines of the same few words, in a folder with room for the results.
+class Workplace {
+ public:
+  Workplace() {
+    test::Rng rng;
+    const Words words{"und", "das", "Licht", "sch\xc3\xb6n", "and", "the", "light"};
+    std::string text;
+    for (int line = 0; line < 60; ++line) {
+      for (std::int64_t k = rng.integer(1, 6); k > 0; --k) text += words[std::size_t(rng.integer(0, std::int64_t(words.size()) - 1))] + ' ';
+      text += "end\n";
+    }
+    test::write_text(data(), text);
+  }
+  std::filesystem::path operator/(const std::string& name) const { return folder_ / name; }
+  std::filesystem::path data() const { return folder_ / "text"; }
+  /// train_gpt on the text with a tiny model. Later options win over earlier ones by leaving those out.
+  Words command(const std::string& output, const Words& options) const {
+    std::map<std::string, std::string> defaults{{"--data", data().string()}, {"--output", (folder_ / output).string()}, {"--steps", "6"}, {"--batch", "8"},
+                                                {"--physical-batch", "4"}, {"--width", "16"}, {"--layers", "1"}, {"--heads", "2"}, {"--context", "16"},
+                                                {"--evaluate-every", "1"}, {"--threads", "1"}, {"--dtype", "f32"}, {"--lines", "1"}};
+    Words all{DPMP_TRAIN_GPT};
+    for (const std::string& option : options) defaults.erase(option.substr(0, option.find('=')));
+    for (const auto& [name, value] : defaults) all.push_back(name + "=" + value);
+    all.insert(all.end(), options.begin(), options.end());
+    return all;
+  }
+
+ private:
+  test::TemporaryFolder folder_;
+};
+
+struct Result {
+  int code;
+  std::string out, error;
+};
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+int count(const std::string& text, const std::string& part) {
+  int n = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+Result run(const Workplace& place, const std::string& output, const Words& options) {
+  const test::TemporaryFolder said;
+  test::Process program(place.command(output, options), said.path());
+  const int code = program.wait();
+  return {code, program.out(), program.error()};
+}
+std::string weights(const Workplace& place, const std::string& output) { return test::read_text(place / output / "weights.safetensors"); }
+Result resume(const Workplace& place, const std::string& checkpoint, const std::string& output, Words options) {
+  options.push_back("--resume=" + (place / checkpoint).string());
+  const Result r = run(place, output, options);
+  CHECK_MESSAGE(r.code == 0, r.error);
+  return r;
+}
+/// A run that was stopped after so many steps; its checkpoint as the file `name`.
+void checkpoint_after(const Workplace& place, const std::string& name, int steps, Words options) {
+  options.push_back("--stop-after=" + std::to_string(steps));
+  const Result r = run(place, "from", options);
+  REQUIRE_MESSAGE(r.code == 0, r.error);
+  std::filesystem::copy_file(place / "from" / "checkpoint.safetensors", place / name);
+}
+std::set<std::string> files(const std::filesystem::path& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) names.insert(entry.path().filename().string());
+  return names;
+}
+}  // namespace
+
+TEST_CASE("every dtype, private or not, tied or not: a line a step, the statement, weights and a checkpoint") {
+  const Workplace place;
+  for (const std::string dtype : {"f32", "bf16", "f16"})
+    for (const Words& options : {Words{}, Words{"--private=off"}, Words{"--tied", "--dropout=0.1"}}) {
+      const bool is_private = options.empty() || options[0] == "--tied", tied = !options.empty() && options[0] == "--tied";
+      const std::string output = dtype + (options.empty() ? "" : options[0]);
+      CAPTURE(output);
+      Words all = options;
+      all.push_back("--dtype=" + dtype);
+      const Result r = run(place, output, all);
+      CHECK(r.code == 0);
+      CHECK(r.error == "");
+      CHECK(has(r.out, "data: 57 records to learn, 3 held out"));
+      CHECK(has(r.out, "parameters in " + dtype));
+      for (int step = 1; step <= 6; ++step) CHECK(has(r.out, "step    " + std::to_string(step) + "/6  held-out loss "));
+      CHECK(count(r.out, "samples/s") == 6);
+      CHECK(count(r.out, "epsilon none") == (is_private ? 0 : 6));
+      CHECK(has(r.out, "After 6 of 6 planned steps, the sequence of all released parameters is (8.0000, 1e-05)-differentially private") == is_private);
+      CHECK(count(r.out, "\n> ") == 1);
+      CHECK(files(place / output) == (is_private ? std::set<std::string>{"checkpoint.safetensors", "weights.safetensors"} : std::set<std::string>{"weights.safetensors"}));
+      const dpmp::interop::SafetensorsFile file(place / output / "weights.safetensors");
+      CHECK(file.contains("head.weight") == !tied);
+      CHECK(file.entry("tokens.weight").dtype == dpmp::DType::f32);
+      CHECK(file.metadata().at("steps") == "6");
+    }
+}
+
+TEST_CASE("the epsilon beside the loss grows from line to line and ends at the target") {
+  const Workplace place;
+  const Result r = run(place, "out", {"--epsilon=3"});
+  std::vector<double> spent;
+  for (std::size_t at = r.out.find("bits/byte  epsilon "); at != std::string::npos; at = r.out.find("bits/byte  epsilon ", at + 1))
+    spent.push_back(std::stod(r.out.substr(at + std::string("bits/byte  epsilon ").size(), 12)));
+  REQUIRE(spent.size() == 6);
+  for (std::size_t k = 1; k < 6; ++k) CHECK(spent[k] > spent[k - 1]);
+  CHECK(spent[5] <= 3);
+  CHECK(spent[5] >= 2.99);
+}
+
+TEST_CASE("two private runs with the same seed differ: noise is keyed by the operating system") {
+  const Workplace place;
+  CHECK(run(place, "a", {"--seed=5"}).code == 0);
+  CHECK(run(place, "b", {"--seed=5"}).code == 0);
+  CHECK(weights(place, "a") != weights(place, "b"));
+}
+
+TEST_CASE("P20: a run that was left and resumed ends with the bits of the one that was never left") {
+  const Workplace place;
+  for (const std::string dtype : {"f32", "bf16"}) {
+    const Words options{"--dtype=" + dtype, "--dropout=0.2"};
+    checkpoint_after(place, dtype + "0", 0, options);
+    CHECK(has(resume(place, dtype + "0", "whole", options).out, "trained 6 steps"));
+    // The same start, left after the second and the fifth step.
+    Words part = options;
+    part.push_back("--stop-after=2");
+    resume(place, dtype + "0", "parts", part);
+    CHECK(weights(place, "parts") != weights(place, "whole"));
+    part.back() = "--stop-after=3";
+    CHECK(has(resume(place, "parts/checkpoint.safetensors", "parts", part).out, "After 5 of 6 planned steps"));
+    CHECK(has(resume(place, "parts/checkpoint.safetensors", "parts", options).out, "trained 1 steps"));
+    CHECK(weights(place, "parts") == weights(place, "whole"));
+    CHECK(test::read_text(place / "parts" / "checkpoint.safetensors") == test::read_text(place / "whole" / "checkpoint.safetensors"));
+  }
+}
+
+TEST_CASE("P20: a run that is killed leaves complete files, and resumes from them, the same way twice") {
+  const Workplace place;
+  const Words options{"--steps=1000000", "--noise-multiplier=1", "--lines=0"};
+  Words long_run = options;
+  long_run.push_back("--checkpoint-every=1");
+  {
+    const test::TemporaryFolder said;
+    test::Process program(place.command("killed", long_run), said.path());
+    // Some steps are done when the third progress line is there.
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (program.running() && count(program.out(), "samples/s") < 3 && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    REQUIRE_MESSAGE(program.running(), program.error());
+    program.kill();
+    CHECK(program.wait() == 128 + SIGKILL);
+  }
+  std::filesystem::copy_file(place / "killed" / "checkpoint.safetensors", place / "c");
+  Words three = options;
+  three.push_back("--stop-after=3");
+  resume(place, "c", "once", three);
+  resume(place, "c", "twice", three);
+  CHECK(weights(place, "once") == weights(place, "twice"));
+  CHECK(files(place / "once") == std::set<std::string>{"checkpoint.safetensors", "weights.safetensors"});
+}
+
+TEST_CASE("P20: resumed with other data or other settings, a run draws other noise and says so") {
+  const Workplace place;
+  checkpoint_after(place, "c", 2, {});
+  CHECK_FALSE(has(resume(place, "c", "same", {}).out, "draw other records and other noise"));
+  CHECK(has(resume(place, "c", "rate", {"--learning-rate=0.003"}).out, "draw other records and other noise"));
+  std::string text = test::read_text(place.data());
+  text[2] = text[2] == 'x' ? 'y' : 'x';
+  test::write_text(place / "other text", text);
+  CHECK(has(resume(place, "c", "data", {"--data=" + (place / "other text").string()}).out, "draw other records and other noise"));
+}
+
+TEST_CASE("bad input: options out of range are refused, and nothing is written") {
+  const Workplace place;
+  const auto refused = [&](const Words& options, const std::string& part) {
+    std::string all;
+    for (const std::string& option : options) all += option + ' ';
+    CAPTURE(all);
+    const Result r = run(place, "out", options);
+    CHECK(r.code != 0);
+    CHECK_MESSAGE(has(r.error, part), r.error);
+    CHECK_FALSE(has(r.out, "step "));
+    CHECK_FALSE(std::filesystem::exists(place / "out"));
+  };
+  for (const char* bad : {"0", "-1", "nan", "inf"}) refused({"--epsilon=" + std::string(bad)}, "expected a finite target epsilon > 0, got");
+  for (const char* bad : {"0", "1", "-1e-5", "nan"}) refused({"--delta=" + std::string(bad)}, "expected a delta in (0, 1), got");
+  for (const char* bad : {"0", "-1", "nan", "inf"}) refused({"--noise-multiplier=" + std::string(bad)}, "expected a finite noise multiplier > 0, got");
+  for (const char* bad : {"0", "-1", "nan", "inf"}) refused({"--clip=" + std::string(bad)}, "expected a finite clip threshold > 0, got");
+  for (const char* name : {"steps", "batch", "evaluate-every", "evaluate-records"})
+    for (const char* bad : {"0", "-3"}) refused({"--" + std::string(name) + "=" + bad}, "evaluate-records >= 1");
+  for (const char* name : {"checkpoint-every", "lines", "stop-after"}) refused({"--" + std::string(name) + "=-1"}, "stop-after >= 0");
+  for (const char* bad : {"0", "-4"}) refused({"--physical-batch=" + std::string(bad)}, "expected a physical batch of at least one slot, got " + std::string(bad));
+  refused({"--threads=-1"}, "expected a number of threads >= 0 (0: all cores), got -1");
+  refused({"--heads=3"}, "heads that divide the width");
+  refused({"--width=0"}, "width 0");
+  refused({"--context=0"}, "context 0");
+  refused({"--layers=-1"}, "layers -1");
+  refused({"--dropout=1"}, "dropout rate in [0, 1), got 1");
+  refused({"--learning-rate=-1"}, "expected finite learning rates >= 0, got -1");
+  refused({"--warm-up=-1"}, "warm_up");
+  refused({"--dtype=f8"}, "expected a dtype name (f32, bf16, f16, f64, i32), got 'f8'");
+  refused({"--dtype=i32"}, "expected a floating dtype");
+  refused({"--private=maybe"}, "--private");
+  refused({"--steps=many"}, "--steps");
+  refused({"--epsilon=3", "--noise-multiplier=1"}, "--noise-multiplier");
+  refused({"--colour=red"}, "--colour");
+  refused({"--private=off", "--resume=x"}, "expected --resume with private training, got --private=off");
+}
+
+TEST_CASE("bad input: data that is missing, empty, too little, or no UTF-8 text is refused, and nothing is written") {
+  const Workplace place;
+  const auto refused = [&](const std::string& name, const std::string& part) {
+    CAPTURE(name);
+    const Result r = run(place, "out", {"--data=" + (place / name).string()});
+    CHECK(r.code == 1);
+    CHECK_MESSAGE(has(r.error, part), r.error);
+    CHECK(has(r.error, name));
+    CHECK_FALSE(std::filesystem::exists(place / "out"));
+  };
+  refused("missing", "expected a readable text file");
+  std::filesystem::create_directory(place / "folder");
+  refused("folder", "expected a readable text file");
+  test::write_text(place / "empty", "");
+  refused("empty", "expected at least one record");
+  test::write_text(place / "blank", "\n\n\n");
+  refused("blank", "expected at least one record");
+  test::write_text(place / "latin1", "good\ncaf\xe9\n");
+  refused("latin1", "byte 4 of line 2");
+  test::write_text(place / "cut", "good\nsch\xc3");
+  refused("cut", "byte 4 of line 2");
+  test::write_text(place / "binary", std::string("a\nb\0c\n", 6));
+  refused("binary", "NUL byte in line 2");
+  test::write_text(place / "single", "one line\n");
+  const Result r = run(place, "out", {"--data=" + (place / "single").string()});
+  CHECK(r.code == 1);
+  CHECK(has(r.error, "expected at least 2 records"));
+  CHECK_FALSE(std::filesystem::exists(place / "out"));
+  CHECK(test::Process({DPMP_TRAIN_GPT}, place.data().parent_path()).wait() != 0);  // no --data at all
+}
+
+TEST_CASE("bad input: an output folder that cannot be written to is found out before training") {
+  const Workplace place;
+  test::write_text(place / "file", "here first");
+  // Below a regular file, and the file itself.
+  for (const std::string name : {"file/out", "file"}) {
+    const Result r = run(place, name, {});
+    CHECK(r.code == 1);
+    CHECK_MESSAGE(has(r.error, "expected a folder that can be made for --output, got '" + (place / name).string() + "'"), r.error);
+    CHECK_FALSE(has(r.out, "step "));
+  }
+  CHECK(test::read_text(place / "file") == "here first");
+  // A folder whose file cannot be put in its place leaves no temporary file behind.
+  std::filesystem::create_directories(place / "taken" / "weights.safetensors");
+  const Result r = run(place, "taken", {});
+  CHECK(r.code == 1);
+  CHECK(has(r.error, "weights.safetensors"));
+  CHECK_FALSE(has(r.out, "step "));
+  CHECK(files(place / "taken") == std::set<std::string>{"weights.safetensors"});
+}
+
+TEST_CASE("bad input: a checkpoint that is missing, cut off, or of another model is refused, and nothing is written") {
+  const Workplace place;
+  checkpoint_after(place, "c", 2, {});
+  const std::string whole = test::read_text(place / "c");
+  const auto refused = [&](Words options, const std::string& part) {
+    options.push_back("--resume=" + (place / "x").string());
+    const Result r = run(place, "out", options);
+    CHECK(r.code == 1);
+    CHECK_MESSAGE(has(r.error, part), r.error);
+    CHECK_FALSE(has(r.out, "step "));
+    CHECK_FALSE(std::filesystem::exists(place / "out"));
+  };
+  refused({}, "expected a readable file");
+  test::Rng rng;
+  for (std::size_t length : {std::size_t(0), std::size_t(7), std::size_t(100), whole.size() / 2, whole.size() - 1, std::size_t(rng.integer(0, std::int64_t(whole.size()) - 1))}) {
+    CAPTURE(length);
+    test::write_text(place / "x", whole.substr(0, length));
+    refused({}, "expected");
+  }
+  test::write_text(place / "x", test::read_text(place / "from" / "weights.safetensors"));
+  refused({}, "expected a checkpoint of a private run");
+  test::write_text(place / "x", whole);
+  refused({"--width=32"}, "expected 'tokens.weight' as f32[256, 32], got f32[256, 16]");
+  refused({"--layers=2"}, "block1");
+  test::write_text(place / "more text", test::read_text(place.data()) + "one\nmore\nline\n");
+  refused({"--data=" + (place / "more text").string()}, "expected 1 to 57 records");
+}
