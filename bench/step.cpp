@@ -24,7 +24,8 @@ double median(std::vector<double> values) {
 /// GFLOP/s of a square product of this dtype: what the machine gave in this run.
 double product_rate(Context& ctx, DType dtype) {
   const index_t n = 1024;
-  const Tensor a = Tensor::full(ctx, {n, n}, dtype, 0.5), b = Tensor::full(ctx, {n, n}, dtype, 0.25), c = Tensor::empty(ctx, {n, n}, dtype);
+  const Tensor a = Tensor::full(ctx, {n, n}, dtype, 0.5), b = Tensor::full(ctx, {n, n}, dtype, 0.25),
+               c = Tensor::empty(ctx, {n, n}, dtype);
   const GemmSpec spec{.m = n,
                       .n = n,
                       .k = n,
@@ -50,7 +51,8 @@ void measure(DType dtype, int threads, index_t batch, int repetitions) {
   const train::TrainerOptions options{.physical_batch = batch};
   const dp::StreamKeys keys(dp::random_key());
   train::PlainTrainer plain_trainer(plain.ctx, plain.model.parameters(), 1, keys, batch, options);
-  const auto plan = dp::Plan::with_noise_multiplier({.delta = 1e-5, .sampling_rate = 1, .steps = 1000, .clip_threshold = 1, .dataset_size = batch}, 1);
+  const auto plan = dp::Plan::with_noise_multiplier(
+      {.delta = 1e-5, .sampling_rate = 1, .steps = 1000, .clip_threshold = 1, .dataset_size = batch}, 1);
   train::PrivateTrainer private_trainer(secret.ctx, secret.model.parameters(), plan, keys, batch, options);
   const auto losses = [](Run& run) {
     return [&run](Tape& tape, std::span<const index_t> slots) {
@@ -65,15 +67,17 @@ void measure(DType dtype, int threads, index_t batch, int repetitions) {
   for (int k = 0; k <= repetitions; ++k) {
     plain.ctx.reset_peak_memory();
     secret.ctx.reset_peak_memory();
-    const double p = seconds_of([&] { plain_trainer.step(losses(plain)); }), s = seconds_of([&] { private_trainer.step(losses(secret)); });
+    const double p = seconds_of([&] { plain_trainer.step(losses(plain)); }),
+                 s = seconds_of([&] { private_trainer.step(losses(secret)); });
     if (k == 0) continue;  // primitives are made and memory is taken from the system
     plain.seconds.push_back(p);
     secret.seconds.push_back(s);
     ratios.push_back(s / p);
   }
-  std::printf("| %s | %d | %lld | %.1f | %.1f | %.2f | %.1f | %.1f | %.0f |\n", std::string(name_of(dtype)).c_str(), threads, static_cast<long long>(batch),
-              1e3 * median(plain.seconds), 1e3 * median(secret.seconds), median(ratios), double(plain.ctx.memory().peak_bytes) / 1e6,
-              double(secret.ctx.memory().peak_bytes) / 1e6, product_rate(plain.ctx, dtype));
+  std::printf("| %s | %d | %lld | %.1f | %.1f | %.2f | %.1f | %.1f | %.0f |\n", std::string(name_of(dtype)).c_str(), threads,
+              static_cast<long long>(batch), 1e3 * median(plain.seconds), 1e3 * median(secret.seconds), median(ratios),
+              double(plain.ctx.memory().peak_bytes) / 1e6, double(secret.ctx.memory().peak_bytes) / 1e6,
+              product_rate(plain.ctx, dtype));
   std::fflush(stdout);
 }
 }  // namespace
@@ -81,8 +85,11 @@ void measure(DType dtype, int threads, index_t batch, int repetitions) {
 int main(int argc, char** argv) {
   const int repetitions = argc > 1 ? std::max(1, std::atoi(argv[1])) : 7;
   Context ctx;
-  std::printf("%s; kernels: %s; median of %d\n\n", gemm_backend_info(ctx).c_str(), std::string(name_of(best_isa())).c_str(), repetitions);
-  std::printf("| dtype | threads | B | plain ms | private ms | private / plain | plain peak MB | private peak MB | product GFLOP/s |\n|---|---|---|---|---|---|---|---|---|\n");
+  std::printf("%s; kernels: %s; median of %d\n\n", gemm_backend_info(ctx).c_str(), std::string(name_of(best_isa())).c_str(),
+              repetitions);
+  std::printf(
+      "| dtype | threads | B | plain ms | private ms | private / plain | plain peak MB | private peak MB | product GFLOP/s "
+      "|\n|---|---|---|---|---|---|---|---|---|\n");
   for (DType dtype : {DType::f32, DType::bf16})
     for (int threads : {1, 2})
       for (index_t batch : {8, 32}) measure(dtype, threads, batch, repetitions);

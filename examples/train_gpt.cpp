@@ -33,13 +33,18 @@ Options parse(int argc, char** argv, CLI::App& app) {
   Options o;
   app.add_option("--data", o.data, "UTF-8 text, one record a line")->required();
   app.add_option("--output", o.output, "folder for weights.safetensors and checkpoint.safetensors")->capture_default_str();
-  app.add_option("--resume", o.resume, "continue from this checkpoint (its plan and keys are used; same data, same model options)");
+  app.add_option("--resume", o.resume,
+                 "continue from this checkpoint (its plan and keys are used; same data, same model options)");
   app.add_option("--dtype", o.dtype, "activations and compute weights: f32, bf16 or f16")->capture_default_str();
   std::string privacy = "on";
-  app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")->check(CLI::IsMember({"on", "off"}))->capture_default_str();
-  const auto epsilon = app.add_option("--epsilon", o.epsilon, "target epsilon; the noise is calibrated to it")->capture_default_str();
+  app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
+  const auto epsilon =
+      app.add_option("--epsilon", o.epsilon, "target epsilon; the noise is calibrated to it")->capture_default_str();
   app.add_option("--delta", o.delta)->capture_default_str();
-  app.add_option("--noise-multiplier", o.noise_multiplier, "use this instead of calibrating to --epsilon")->excludes(epsilon);
+  app.add_option("--noise-multiplier", o.noise_multiplier, "use this instead of calibrating to --epsilon")
+      ->excludes(epsilon);
   app.add_option("--clip", o.clip, "clip threshold C of per-sample gradients")->capture_default_str();
   app.add_option("--steps", o.steps)->capture_default_str();
   app.add_option("--batch", o.batch, "expected records a step (Poisson)")->capture_default_str();
@@ -49,23 +54,28 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_option("--width", o.width)->capture_default_str();
   app.add_option("--layers", o.layers)->capture_default_str();
   app.add_option("--heads", o.heads)->capture_default_str();
-  app.add_option("--context", o.context, "bytes of a record that are learnt, the public padded length")->capture_default_str();
+  app.add_option("--context", o.context, "bytes of a record that are learnt, the public padded length")
+      ->capture_default_str();
   app.add_option("--dropout", o.dropout)->capture_default_str();
   app.add_flag("--tied", o.tied, "output layer = embedding table");
   app.add_option("--threads", o.threads, "0: all cores")->capture_default_str();
-  app.add_option("--seed", o.seed, "of the initial weights and of dropout; noise is keyed by the operating system")->capture_default_str();
+  app.add_option("--seed", o.seed, "of the initial weights and of dropout; noise is keyed by the operating system")
+      ->capture_default_str();
   app.add_option("--evaluate-every", o.evaluate_every, "steps between progress lines")->capture_default_str();
   app.add_option("--evaluate-records", o.evaluate_records, "held-out records of a progress line")->capture_default_str();
-  app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints, 0: only at the end")->capture_default_str();
+  app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints, 0: only at the end")
+      ->capture_default_str();
   app.add_option("--stop-after", o.stop_after, "save and leave after this many steps; --resume goes on");
   app.add_option("--lines", o.lines, "lines to generate at the end")->capture_default_str();
   app.add_flag("--info", o.info, "print which matrix product and instruction set run");
   app.parse(argc, argv);
   o.is_private = privacy == "on";
-  DPMP_CHECK(o.steps >= 1 && o.batch >= 1 && o.evaluate_every >= 1 && o.evaluate_records >= 1 && o.checkpoint_every >= 0 && o.lines >= 0 &&
-                 o.stop_after.value_or(0) >= 0,
-             "expected steps, batch, evaluate-every and evaluate-records >= 1, checkpoint-every, lines and stop-after >= 0, got ", o.steps, ", ", o.batch, ", ",
-             o.evaluate_every, ", ", o.evaluate_records, ", ", o.checkpoint_every, ", ", o.lines, ", ", o.stop_after.value_or(0));
+  DPMP_CHECK(
+      o.steps >= 1 && o.batch >= 1 && o.evaluate_every >= 1 && o.evaluate_records >= 1 && o.checkpoint_every >= 0 &&
+          o.lines >= 0 && o.stop_after.value_or(0) >= 0,
+      "expected steps, batch, evaluate-every and evaluate-records >= 1, checkpoint-every, lines and stop-after >= 0, got ",
+      o.steps, ", ", o.batch, ", ", o.evaluate_every, ", ", o.evaluate_records, ", ", o.checkpoint_every, ", ", o.lines,
+      ", ", o.stop_after.value_or(0));
   return o;
 }
 
@@ -76,7 +86,8 @@ class ByteRecords {
   ByteRecords(const std::vector<std::string>& lines, index_t context, bool held_out) : context_(context) {
     for (std::size_t k = 0; k < lines.size(); ++k)
       if ((k % 20 == 0) == held_out) records_.push_back(&lines[k]);
-    DPMP_CHECK(!records_.empty(), "expected at least 2 records (every 20th is held out, the first among them), got ", lines.size());
+    DPMP_CHECK(!records_.empty(), "expected at least 2 records (every 20th is held out, the first among them), got ",
+               lines.size());
   }
   index_t size() const { return index_t(records_.size()); }
   /// Bytes of the text, line ends included, that are predicted for record k.
@@ -88,7 +99,8 @@ class ByteRecords {
     Tensor ids = Tensor::zeros(ctx, shape, DType::i32), targets = Tensor::zeros(ctx, shape, DType::i32);
     for (std::size_t i = 0; i < slots.size(); ++i) {
       const std::string_view text = slots[i] == dp::masked_slot ? std::string_view() : *records_[std::size_t(slots[i])];
-      std::int32_t *id = ids.data<std::int32_t>() + index_t(i) * context_, *target = targets.data<std::int32_t>() + index_t(i) * context_;
+      std::int32_t *id = ids.data<std::int32_t>() + index_t(i) * context_,
+                   *target = targets.data<std::int32_t>() + index_t(i) * context_;
       for (index_t t = 0; t < context_; ++t) {
         const index_t length = index_t(text.size());
         target[t] = t < length ? static_cast<unsigned char>(text[std::size_t(t)]) : t == length ? '\n' : -1;
@@ -104,7 +116,8 @@ class ByteRecords {
 };
 
 /// Nats and bytes of the first `count` held-out records.
-double bits_per_byte(Context& ctx, const nn::Transformer& model, const ByteRecords& records, index_t count, index_t physical_batch) {
+double bits_per_byte(Context& ctx, const nn::Transformer& model, const ByteRecords& records, index_t count,
+                     index_t physical_batch) {
   double nats = 0, bytes = 0;
   count = std::min(count, records.size());
   for (index_t first = 0; first < count; first += physical_batch) {
@@ -139,8 +152,8 @@ std::string generate(Context& ctx, const nn::Transformer& model, std::uint64_t s
   return text;
 }
 
-/// A number of all that decides what is summed, taken as the run nonce: who continues a checkpoint with anything changed gets
-/// other noise. With the same noise the difference of two such continuations would have none.
+/// A number of all that decides what is summed, taken as the run nonce: who continues a checkpoint with anything changed
+/// gets other noise. With the same noise the difference of two such continuations would have none.
 std::uint64_t run_nonce(const Options& o, const std::vector<std::string>& lines, int threads) {
   std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
   const auto add = [&](std::string_view text) {
@@ -149,7 +162,9 @@ std::uint64_t run_nonce(const Options& o, const std::vector<std::string>& lines,
   };
   std::ostringstream settings;
   settings.precision(17);
-  for (const index_t n : {o.physical_batch, o.width, o.layers, o.heads, o.context, o.warm_up, index_t(o.tied), index_t(threads)}) settings << n << ' ';
+  for (const index_t n :
+       {o.physical_batch, o.width, o.layers, o.heads, o.context, o.warm_up, index_t(o.tied), index_t(threads)})
+    settings << n << ' ';
   settings << o.dtype << ' ' << o.learning_rate << ' ' << o.dropout << ' ' << o.seed;
   add(settings.str());
   for (const std::string& line : lines) add(line);
@@ -166,13 +181,20 @@ int run(const Options& o) {
   Context ctx(Device::best(), o.threads);
   const std::vector<std::string> lines = interop::read_text_records(o.data);
   const ByteRecords training(lines, o.context, false), held_out(lines, o.context, true);
-  std::cout << "data: " << training.size() << " records to learn, " << held_out.size() << " held out, the first " << o.context << " bytes of each\n";
+  std::cout << "data: " << training.size() << " records to learn, " << held_out.size() << " held out, the first "
+            << o.context << " bytes of each\n";
   nn::Transformer model(ctx,
-                        {.vocabulary = 256, .width = o.width, .layers = o.layers, .heads = o.heads, .context = o.context, .tied = o.tied,
-                         .dropout = o.dropout, .seed = o.seed},
+                        {.vocabulary = 256,
+                         .width = o.width,
+                         .layers = o.layers,
+                         .heads = o.heads,
+                         .context = o.context,
+                         .tied = o.tied,
+                         .dropout = o.dropout,
+                         .seed = o.seed},
                         parse_dtype(o.dtype));
-  std::cout << "model: " << model.parameters().numel() << " parameters in " << o.dtype << ", " << o.layers << " layers of width " << o.width << ", "
-            << ctx.threads() << " threads\n";
+  std::cout << "model: " << model.parameters().numel() << " parameters in " << o.dtype << ", " << o.layers
+            << " layers of width " << o.width << ", " << ctx.threads() << " threads\n";
   if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';
 
   const double rate = std::min(1.0, double(o.batch) / double(training.size()));
@@ -182,7 +204,11 @@ int run(const Options& o) {
     resumed = train::read_checkpoint_header(o.resume);
   }
   const auto plan_of = [&] {
-    dp::PlanOptions p{.delta = o.delta, .sampling_rate = rate, .steps = o.steps, .clip_threshold = o.clip, .dataset_size = training.size()};
+    dp::PlanOptions p{.delta = o.delta,
+                      .sampling_rate = rate,
+                      .steps = o.steps,
+                      .clip_threshold = o.clip,
+                      .dataset_size = training.size()};
     if (o.noise_multiplier) return dp::Plan::with_noise_multiplier(p, *o.noise_multiplier);
     p.epsilon = o.epsilon;
     return dp::Plan::calibrate(p);
@@ -193,10 +219,12 @@ int run(const Options& o) {
   const train::TrainerOptions trainer_options{
       .physical_batch = o.physical_batch,
       .rule = optim::AdamW{.weight_decay = 0},
-      .learning_rate = optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate)};
+      .learning_rate =
+          optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate)};
   const dp::StreamKeys keys(resumed ? resumed->keys.root() : dp::random_key(), run_nonce(o, lines, ctx.threads()));
   if (resumed && resumed->keys.run_nonce() != keys.run_nonce())
-    std::cout << "resume: data or settings are not the checkpoint's, so the steps to come draw other records and other noise\n";
+    std::cout
+        << "resume: data or settings are not the checkpoint's, so the steps to come draw other records and other noise\n";
 
   std::optional<train::PrivateTrainer> private_trainer;
   std::optional<train::PlainTrainer> plain_trainer;
@@ -223,7 +251,8 @@ int run(const Options& o) {
 
   const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
     const auto [ids, targets] = training.batch(ctx, slots);
-    nn::DropoutRun dropped{std::uint32_t(done()), Tensor::from(ctx, {index_t(slots.size())}, std::vector<std::int32_t>(slots.begin(), slots.end()))};
+    nn::DropoutRun dropped{std::uint32_t(done()), Tensor::from(ctx, {index_t(slots.size())},
+                                                               std::vector<std::int32_t>(slots.begin(), slots.end()))};
     return cross_entropy(model(tape, ids, &dropped), targets, {.divisor = double(o.context)});
   };
   const bool terminal = isatty(STDOUT_FILENO);
@@ -238,20 +267,26 @@ int run(const Options& o) {
     const bool evaluate = done() % o.evaluate_every == 0 || done() == last;
     if (evaluate) held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
     if (o.checkpoint_every > 0 && done() % o.checkpoint_every == 0) save();
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count(), a_step = seconds / double(done() - first);
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count(),
+                 a_step = seconds / double(done() - first);
     if (!evaluate && !terminal) continue;
-    std::printf("%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  %.0f samples/s  peak %.0f MB  ETA %s   %s", terminal ? "\r" : "",
-                static_cast<long long>(done()), static_cast<long long>(steps), held_out_bits * std::numbers::ln2, held_out_bits,
-                plan ? dp::rounded_up(plan->epsilon_after(done()), 3).c_str() : "none", rate * double(training.size()) / a_step,
-                double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(last - done())).c_str(), evaluate ? "\n" : "");
+    std::printf(
+        "%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  %.0f samples/s  peak %.0f MB  ETA %s   %s",
+        terminal ? "\r" : "", static_cast<long long>(done()), static_cast<long long>(steps),
+        held_out_bits * std::numbers::ln2, held_out_bits,
+        plan ? dp::rounded_up(plan->epsilon_after(done()), 3).c_str() : "none", rate * double(training.size()) / a_step,
+        double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(last - done())).c_str(), evaluate ? "\n" : "");
     std::fflush(stdout);
   }
   save();
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  std::printf("trained %lld steps in %s; all %lld held-out records: %.4f bits/byte\n", static_cast<long long>(done() - first), clock_text(seconds).c_str(),
-              static_cast<long long>(held_out.size()), bits_per_byte(ctx, model, held_out, held_out.size(), o.physical_batch));
+  std::printf("trained %lld steps in %s; all %lld held-out records: %.4f bits/byte\n",
+              static_cast<long long>(done() - first), clock_text(seconds).c_str(), static_cast<long long>(held_out.size()),
+              bits_per_byte(ctx, model, held_out, held_out.size(), o.physical_batch));
   std::cout << "weights: " << (folder / "weights.safetensors").string() << '\n';
-  if (plan) std::cout << "checkpoint, as secret as the data: " << (folder / "checkpoint.safetensors").string() << "\n\n" << dp::privacy_statement(*plan, done()) << '\n';
+  if (plan)
+    std::cout << "checkpoint, as secret as the data: " << (folder / "checkpoint.safetensors").string() << "\n\n"
+              << dp::privacy_statement(*plan, done()) << '\n';
   for (index_t k = 0; k < o.lines; ++k) std::cout << "\n> " << generate(ctx, model, o.seed, std::uint64_t(k)) << '\n';
   return 0;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The main of every test program: doctest's, with the seed printed first.
 #define DOCTEST_CONFIG_IMPLEMENT
-#include <cstdio>
 #include <doctest/doctest.h>
+#include <cstdio>
 
 #include "support/random.hpp"
 

@@ -54,7 +54,7 @@ inline Outcome run_op(dpmp::Context& ctx, const Problem& problem, dpmp::DType dt
   };
   const dpmp::GradientCheckOptions options{.weight = output_weight};
   const Variable losses = dpmp::detail::gradient_check_losses(tape, inputs, forward, options);
-  dpmp::SumSink sink;
+  dpmp::DefinitionSink sink;
   tape.backward(losses, sink);
   if (run.inputs_need_gradients)
     for (const Variable& x : inputs) outcome.input_gradients.push_back(tape.gradient_of(x).to_doubles());

@@ -87,7 +87,7 @@ TEST_CASE("dropout: the backward pass draws the same mask again") {
   Tape tape(ctx, 3);
   const Variable x = tape.input(Tensor::full(ctx, {3, 100}, DType::f32, 1), true);
   const Variable y = dropout(x, 0.4, key, ids_of(ctx, {4, 5, 6}));
-  SumSink sink;
+  DefinitionSink sink;
   tape.backward(weighted_sum(y, std::vector<double>(300, 1)), sink);
   CHECK(tape.gradient_of(x).to_doubles() == y.value().to_doubles());
 }

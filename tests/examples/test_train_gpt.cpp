@@ -21,7 +21,8 @@ class Workplace {
     const Words words{"und", "das", "Licht", "sch\xc3\xb6n", "and", "the", "light"};
     std::string text;
     for (int line = 0; line < 60; ++line) {
-      for (std::int64_t k = rng.integer(1, 6); k > 0; --k) text += words[std::size_t(rng.integer(0, std::int64_t(words.size()) - 1))] + ' ';
+      for (std::int64_t k = rng.integer(1, 6); k > 0; --k)
+        text += words[std::size_t(rng.integer(0, std::int64_t(words.size()) - 1))] + ' ';
       text += "end\n";
     }
     test::write_text(data(), text);
@@ -30,9 +31,19 @@ class Workplace {
   std::filesystem::path data() const { return folder_ / "text"; }
   /// train_gpt on the text with a tiny model. Later options win over earlier ones by leaving those out.
   Words command(const std::string& output, const Words& options) const {
-    std::map<std::string, std::string> defaults{{"--data", data().string()}, {"--output", (folder_ / output).string()}, {"--steps", "6"}, {"--batch", "8"},
-                                                {"--physical-batch", "4"}, {"--width", "16"}, {"--layers", "1"}, {"--heads", "2"}, {"--context", "16"},
-                                                {"--evaluate-every", "1"}, {"--threads", "1"}, {"--dtype", "f32"}, {"--lines", "1"}};
+    std::map<std::string, std::string> defaults{{"--data", data().string()},
+                                                {"--output", (folder_ / output).string()},
+                                                {"--steps", "6"},
+                                                {"--batch", "8"},
+                                                {"--physical-batch", "4"},
+                                                {"--width", "16"},
+                                                {"--layers", "1"},
+                                                {"--heads", "2"},
+                                                {"--context", "16"},
+                                                {"--evaluate-every", "1"},
+                                                {"--threads", "1"},
+                                                {"--dtype", "f32"},
+                                                {"--lines", "1"}};
     Words all{DPMP_TRAIN_GPT};
     for (const std::string& option : options) defaults.erase(option.substr(0, option.find('=')));
     for (const auto& [name, value] : defaults) all.push_back(name + "=" + value);
@@ -60,7 +71,9 @@ Result run(const Workplace& place, const std::string& output, const Words& optio
   const int code = program.wait();
   return {code, program.out(), program.error()};
 }
-std::string weights(const Workplace& place, const std::string& output) { return test::read_text(place / output / "weights.safetensors"); }
+std::string weights(const Workplace& place, const std::string& output) {
+  return test::read_text(place / output / "weights.safetensors");
+}
 Result resume(const Workplace& place, const std::string& checkpoint, const std::string& output, Words options) {
   options.push_back("--resume=" + (place / checkpoint).string());
   const Result r = run(place, output, options);
@@ -98,9 +111,12 @@ TEST_CASE("every dtype, private or not, tied or not: a line a step, the statemen
       for (int step = 1; step <= 6; ++step) CHECK(has(r.out, "step    " + std::to_string(step) + "/6  held-out loss "));
       CHECK(count(r.out, "samples/s") == 6);
       CHECK(count(r.out, "epsilon none") == (is_private ? 0 : 6));
-      CHECK(has(r.out, "After 6 of 6 planned steps, the sequence of all released parameters is (8.0000, 1e-05)-differentially private") == is_private);
+      CHECK(has(r.out,
+                "After 6 of 6 planned steps, the sequence of all released parameters is (8.0000, 1e-05)-differentially "
+                "private") == is_private);
       CHECK(count(r.out, "\n> ") == 1);
-      CHECK(files(place / output) == (is_private ? std::set<std::string>{"checkpoint.safetensors", "weights.safetensors"} : std::set<std::string>{"weights.safetensors"}));
+      CHECK(files(place / output) == (is_private ? std::set<std::string>{"checkpoint.safetensors", "weights.safetensors"}
+                                                 : std::set<std::string>{"weights.safetensors"}));
       const dpmp::interop::SafetensorsFile file(place / output / "weights.safetensors");
       CHECK(file.contains("head.weight") == !tied);
       CHECK(file.entry("tokens.weight").dtype == dpmp::DType::f32);
@@ -112,7 +128,8 @@ TEST_CASE("the epsilon beside the loss grows from line to line and ends at the t
   const Workplace place;
   const Result r = run(place, "out", {"--epsilon=3"});
   std::vector<double> spent;
-  for (std::size_t at = r.out.find("bits/byte  epsilon "); at != std::string::npos; at = r.out.find("bits/byte  epsilon ", at + 1))
+  for (std::size_t at = r.out.find("bits/byte  epsilon "); at != std::string::npos;
+       at = r.out.find("bits/byte  epsilon ", at + 1))
     spent.push_back(std::stod(r.out.substr(at + std::string("bits/byte  epsilon ").size(), 12)));
   REQUIRE(spent.size() == 6);
   for (std::size_t k = 1; k < 6; ++k) CHECK(spent[k] > spent[k - 1]);
@@ -142,7 +159,8 @@ TEST_CASE("P20: a run that was left and resumed ends with the bits of the one th
     CHECK(has(resume(place, "parts/checkpoint.safetensors", "parts", part).out, "After 5 of 6 planned steps"));
     CHECK(has(resume(place, "parts/checkpoint.safetensors", "parts", options).out, "trained 1 steps"));
     CHECK(weights(place, "parts") == weights(place, "whole"));
-    CHECK(test::read_text(place / "parts" / "checkpoint.safetensors") == test::read_text(place / "whole" / "checkpoint.safetensors"));
+    CHECK(test::read_text(place / "parts" / "checkpoint.safetensors") ==
+          test::read_text(place / "whole" / "checkpoint.safetensors"));
   }
 }
 
@@ -179,7 +197,8 @@ TEST_CASE("P20: resumed with other data or other settings, a run draws other noi
   std::string text = test::read_text(place.data());
   text[2] = text[2] == 'x' ? 'y' : 'x';
   test::write_text(place / "other text", text);
-  CHECK(has(resume(place, "c", "data", {"--data=" + (place / "other text").string()}).out, "draw other records and other noise"));
+  CHECK(has(resume(place, "c", "data", {"--data=" + (place / "other text").string()}).out,
+            "draw other records and other noise"));
 }
 
 TEST_CASE("bad input: options out of range are refused, and nothing is written") {
@@ -194,14 +213,21 @@ TEST_CASE("bad input: options out of range are refused, and nothing is written")
     CHECK_FALSE(has(r.out, "step "));
     CHECK_FALSE(std::filesystem::exists(place / "out"));
   };
-  for (const char* bad : {"0", "-1", "nan", "inf"}) refused({"--epsilon=" + std::string(bad)}, "expected a finite target epsilon > 0, got");
-  for (const char* bad : {"0", "1", "-1e-5", "nan"}) refused({"--delta=" + std::string(bad)}, "expected a delta in (0, 1), got");
-  for (const char* bad : {"0", "-1", "nan", "inf"}) refused({"--noise-multiplier=" + std::string(bad)}, "expected a finite noise multiplier > 0, got");
-  for (const char* bad : {"0", "-1", "nan", "inf"}) refused({"--clip=" + std::string(bad)}, "expected a finite clip threshold > 0, got");
+  for (const char* bad : {"0", "-1", "nan", "inf"})
+    refused({"--epsilon=" + std::string(bad)}, "expected a finite target epsilon > 0, got");
+  for (const char* bad : {"0", "1", "-1e-5", "nan"})
+    refused({"--delta=" + std::string(bad)}, "expected a delta in (0, 1), got");
+  for (const char* bad : {"0", "-1", "nan", "inf"})
+    refused({"--noise-multiplier=" + std::string(bad)}, "expected a finite noise multiplier > 0, got");
+  for (const char* bad : {"0", "-1", "nan", "inf"})
+    refused({"--clip=" + std::string(bad)}, "expected a finite clip threshold > 0, got");
   for (const char* name : {"steps", "batch", "evaluate-every", "evaluate-records"})
     for (const char* bad : {"0", "-3"}) refused({"--" + std::string(name) + "=" + bad}, "evaluate-records >= 1");
-  for (const char* name : {"checkpoint-every", "lines", "stop-after"}) refused({"--" + std::string(name) + "=-1"}, "stop-after >= 0");
-  for (const char* bad : {"0", "-4"}) refused({"--physical-batch=" + std::string(bad)}, "expected a physical batch of at least one slot, got " + std::string(bad));
+  for (const char* name : {"checkpoint-every", "lines", "stop-after"})
+    refused({"--" + std::string(name) + "=-1"}, "stop-after >= 0");
+  for (const char* bad : {"0", "-4"})
+    refused({"--physical-batch=" + std::string(bad)},
+            "expected a physical batch of at least one slot, got " + std::string(bad));
   refused({"--threads=-1"}, "expected a number of threads >= 0 (0: all cores), got -1");
   refused({"--heads=3"}, "heads that divide the width");
   refused({"--width=0"}, "width 0");
@@ -257,7 +283,8 @@ TEST_CASE("bad input: an output folder that cannot be written to is found out be
   for (const std::string name : {"file/out", "file"}) {
     const Result r = run(place, name, {});
     CHECK(r.code == 1);
-    CHECK_MESSAGE(has(r.error, "expected a folder that can be made for --output, got '" + (place / name).string() + "'"), r.error);
+    CHECK_MESSAGE(has(r.error, "expected a folder that can be made for --output, got '" + (place / name).string() + "'"),
+                  r.error);
     CHECK_FALSE(has(r.out, "step "));
   }
   CHECK(test::read_text(place / "file") == "here first");
@@ -284,7 +311,8 @@ TEST_CASE("bad input: a checkpoint that is missing, cut off, or of another model
   };
   refused({}, "expected a readable file");
   test::Rng rng;
-  for (std::size_t length : {std::size_t(0), std::size_t(7), std::size_t(100), whole.size() / 2, whole.size() - 1, std::size_t(rng.integer(0, std::int64_t(whole.size()) - 1))}) {
+  for (std::size_t length : {std::size_t(0), std::size_t(7), std::size_t(100), whole.size() / 2, whole.size() - 1,
+                             std::size_t(rng.integer(0, std::int64_t(whole.size()) - 1))}) {
     CAPTURE(length);
     test::write_text(place / "x", whole.substr(0, length));
     refused({}, "expected");

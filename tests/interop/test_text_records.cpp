@@ -106,14 +106,17 @@ TEST_CASE("bad input: a text that is missing, empty, cut off, or no UTF-8 text i
   CHECK(test::refuses([&] { read_text_records(file.folder.path()); }, "expected a readable text file"));
   CHECK(file.refused("", "at least one record"));
   CHECK(file.refused("\n\r\n\n", "at least one record"));
-  CHECK(file.refused("good\nb\xc0\xaf" "d\n", "byte 2 of line 2"));          // an overlong slash
-  CHECK(file.refused("\xe0\x80\x80\n", "byte 1 of line 1"));                  // an overlong NUL
-  CHECK(file.refused("x\xed\xa0\x80\n", "byte 2 of line 1"));                 // a surrogate
-  CHECK(file.refused("\xf4\x90\x80\x80\n", "byte 1 of line 1"));              // beyond U+10FFFF
-  CHECK(file.refused("ok\nab\xe2\x82\nrest\n", "byte 3 of line 2"));          // cut off by the line end
-  CHECK(file.refused("ok\nab\xe2\x82", "byte 3 of line 2"));                  // cut off by the end of the file
-  CHECK(file.refused("ok\n\nab\xe2\x82\r\n", "byte 3 of line 3"));            // empty lines count
+  CHECK(
+      file.refused("good\nb\xc0\xaf"
+                   "d\n",
+                   "byte 2 of line 2"));                              // an overlong slash
+  CHECK(file.refused("\xe0\x80\x80\n", "byte 1 of line 1"));          // an overlong NUL
+  CHECK(file.refused("x\xed\xa0\x80\n", "byte 2 of line 1"));         // a surrogate
+  CHECK(file.refused("\xf4\x90\x80\x80\n", "byte 1 of line 1"));      // beyond U+10FFFF
+  CHECK(file.refused("ok\nab\xe2\x82\nrest\n", "byte 3 of line 2"));  // cut off by the line end
+  CHECK(file.refused("ok\nab\xe2\x82", "byte 3 of line 2"));          // cut off by the end of the file
+  CHECK(file.refused("ok\n\nab\xe2\x82\r\n", "byte 3 of line 3"));    // empty lines count
   CHECK(file.refused(std::string("ok\nn\0l\n", 7), "NUL byte in line 2"));
-  CHECK(file.refused("caf\xe9\n", "expected UTF-8 text"));                    // Latin-1
-  CHECK(file.refused("\xff\xfeh\n", "byte 1 of line 1"));                     // UTF-16 with a byte order mark
+  CHECK(file.refused("caf\xe9\n", "expected UTF-8 text"));  // Latin-1
+  CHECK(file.refused("\xff\xfeh\n", "byte 1 of line 1"));   // UTF-16 with a byte order mark
 }

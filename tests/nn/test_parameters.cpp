@@ -89,5 +89,6 @@ TEST_CASE("layers: a linear layer has its weight, and a bias unless it is turned
   for (int r = 0; r < 3; ++r) parameters.find("with.bias").master().data<double>()[r] = r;
   Tape tape(ctx, 1);
   const std::vector<double> y = with(tape.input(Tensor::from(ctx, {1, 2}, DType::f64, x))).value().to_doubles();
-  for (std::size_t r = 0; r < 3; ++r) CHECK(y[r] == doctest::Approx(w[2 * r] * x[0] + w[2 * r + 1] * x[1] + double(r)).epsilon(1e-14));
+  for (std::size_t r = 0; r < 3; ++r)
+    CHECK(y[r] == doctest::Approx(w[2 * r] * x[0] + w[2 * r + 1] * x[1] + double(r)).epsilon(1e-14));
 }

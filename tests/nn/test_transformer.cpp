@@ -11,9 +11,12 @@ using nn::Transformer;
 using nn::TransformerConfig;
 
 namespace {
-TransformerConfig config() { return {.vocabulary = 29, .width = 12, .layers = 2, .heads = 3, .context = 9, .seed = test::seed()}; }
+TransformerConfig config() {
+  return {.vocabulary = 29, .width = 12, .layers = 2, .heads = 3, .context = 9, .seed = test::seed()};
+}
 
-std::vector<double> logits(Context& ctx, const Transformer& model, const Tensor& ids, const DropoutRun* run = nullptr, TapeMode mode = TapeMode::training) {
+std::vector<double> logits(Context& ctx, const Transformer& model, const Tensor& ids, const DropoutRun* run = nullptr,
+                           TapeMode mode = TapeMode::training) {
   Tape tape(ctx, ids.shape().front(), mode);
   return model(tape, ids, run).value().to_doubles();
 }
@@ -24,9 +27,11 @@ TEST_CASE("the number of parameters is the formula's: V d (untied: twice) + C d 
   Context ctx(Device::cpu(), 1);
   test::Rng rng;
   for (int trial = 0; trial < 8; ++trial) {
-    const index_t V = rng.integer(1, 40), heads = rng.integer(1, 4), d = heads * rng.integer(1, 5), L = rng.integer(0, 3), C = rng.integer(1, 12);
+    const index_t V = rng.integer(1, 40), heads = rng.integer(1, 4), d = heads * rng.integer(1, 5), L = rng.integer(0, 3),
+                  C = rng.integer(1, 12);
     for (bool tied : {false, true}) {
-      const Transformer model(ctx, {.vocabulary = V, .width = d, .layers = L, .heads = heads, .context = C, .tied = tied}, DType::f32);
+      const Transformer model(ctx, {.vocabulary = V, .width = d, .layers = L, .heads = heads, .context = C, .tied = tied},
+                              DType::f32);
       CHECK(model.parameters().numel() == V * d * (tied ? 1 : 2) + C * d + 2 * d + L * (12 * d * d + 13 * d));
     }
   }
@@ -64,7 +69,8 @@ TEST_CASE("causality: a token changes its own and later logits, and no bit of an
       CHECK(std::equal(before.begin(), before.begin() + row(1, t), after.begin()));
       CHECK_FALSE(std::equal(before.begin() + row(1, t), before.begin() + row(1, t) + V, after.begin() + row(1, t)));
       if (t + 1 < tokens)
-        CHECK_FALSE(std::equal(before.begin() + row(1, t + 1), before.begin() + row(1, t + 1) + V, after.begin() + row(1, t + 1)));
+        CHECK_FALSE(
+            std::equal(before.begin() + row(1, t + 1), before.begin() + row(1, t + 1) + V, after.begin() + row(1, t + 1)));
     }
   }
 }
@@ -76,7 +82,8 @@ TEST_CASE("a shorter sequence has the first logits of a longer one") {
   const Tensor ids = test::id_tensor(ctx, rng, {1, 9}, 0, 28);
   const std::vector<double> all = logits(ctx, model, ids);
   for (index_t tokens : {1, 5}) {
-    const std::vector<double> few = logits(ctx, model, Tensor::from(ctx, {1, tokens}, {ids.data<std::int32_t>(), std::size_t(tokens)}));
+    const std::vector<double> few =
+        logits(ctx, model, Tensor::from(ctx, {1, tokens}, {ids.data<std::int32_t>(), std::size_t(tokens)}));
     for (std::size_t k = 0; k < few.size(); ++k) CHECK(few[k] == doctest::Approx(all[k]).epsilon(1e-12));
   }
 }
@@ -91,12 +98,14 @@ TEST_CASE("P14: a tied model has one table, used at two sites; an untied one a t
     per_sample::BookKeepingSink book;
     test::backward(ctx, model, test::random_tokens(ctx, rng, 2, 9, 29), book);
     CHECK(book.lists().size() == model.parameters().all().size());
-    for (const per_sample::SiteList& sites : book.lists()) CHECK(sites.size() == (tied && sites[0].parameter->name() == "tokens.weight" ? 2 : 1));
+    for (const per_sample::SiteList& sites : book.lists())
+      CHECK(sites.size() == (tied && sites[0].parameter->name() == "tokens.weight" ? 2 : 1));
     CHECK(test::refuses([&] { model.parameters().find("head.weight"); }, "head.weight") == tied);
   }
 }
 
-TEST_CASE("dropout is keyed by sample id, step and seed: the same records in another order give the same rows in that order") {
+TEST_CASE(
+    "dropout is keyed by sample id, step and seed: the same records in another order give the same rows in that order") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   TransformerConfig c = config();
@@ -108,10 +117,12 @@ TEST_CASE("dropout is keyed by sample id, step and seed: the same records in ano
   const std::int32_t order[] = {2, 0, 1};
   for (index_t i = 0; i < samples; ++i)
     std::copy_n(ids.data<std::int32_t>() + order[i] * tokens, tokens, permuted.data<std::int32_t>() + i * tokens);
-  const DropoutRun run{7, ids_of(ctx, {40, 41, 42})}, permuted_run{7, ids_of(ctx, {42, 40, 41})}, next_step{8, ids_of(ctx, {40, 41, 42})};
+  const DropoutRun run{7, ids_of(ctx, {40, 41, 42})}, permuted_run{7, ids_of(ctx, {42, 40, 41})},
+      next_step{8, ids_of(ctx, {40, 41, 42})};
   const std::vector<double> plain = logits(ctx, model, ids, &run), other = logits(ctx, model, permuted, &permuted_run);
   for (std::size_t i = 0; i < 3; ++i)
-    for (std::size_t k = 0; k < row; ++k) CHECK(other[i * row + k] == doctest::Approx(plain[std::size_t(order[i]) * row + k]).epsilon(1e-12));
+    for (std::size_t k = 0; k < row; ++k)
+      CHECK(other[i * row + k] == doctest::Approx(plain[std::size_t(order[i]) * row + k]).epsilon(1e-12));
   CHECK(logits(ctx, model, ids, &run) == plain);
   CHECK(logits(ctx, model, ids, &permuted_run) != plain);
   CHECK(logits(ctx, model, ids, &next_step) != plain);
@@ -125,7 +136,9 @@ TEST_CASE("dropout: equal records of different ids differ, an inference tape dro
   const Transformer model(ctx, c, DType::f64);
   const Tensor ids = Tensor::from(ctx, {2, 3}, std::vector<std::int32_t>{1, 2, 3, 1, 2, 3});
   const DropoutRun run{0, ids_of(ctx, {5, 6})}, same{0, ids_of(ctx, {5, 5})};
-  const auto difference_of_rows = [&](const std::vector<double>& y) { return test::distance(std::span(y).first(y.size() / 2), std::span(y).last(y.size() / 2)); };
+  const auto difference_of_rows = [&](const std::vector<double>& y) {
+    return test::distance(std::span(y).first(y.size() / 2), std::span(y).last(y.size() / 2));
+  };
   CHECK(difference_of_rows(logits(ctx, model, ids, &run)) > 1e-3);
   CHECK(difference_of_rows(logits(ctx, model, ids, &same)) < 1e-12);
   CHECK(logits(ctx, model, ids, nullptr, TapeMode::inference) == logits(ctx, without, ids));
@@ -174,5 +187,9 @@ TEST_CASE("bad input: configurations that no model can have, and ids that do not
   CHECK(test::refuses([&] { logits(ctx, model, test::id_tensor(ctx, rng, {6}, 0, 28)); }, "expected ids"));
   CHECK(test::refuses([&] { logits(ctx, model, Tensor::zeros(ctx, {2, 3}, DType::f32)); }, "f32"));
   for (std::int32_t bad : {-2, 29, 1 << 30})
-    CHECK(test::refuses([&] { logits(ctx, model, Tensor::from(ctx, {1, 2}, std::vector<std::int32_t>{1, bad})); }, std::to_string(bad)));
+    CHECK(test::refuses(
+        [&] {
+          logits(ctx, model, Tensor::from(ctx, {1, 2}, std::vector<std::int32_t>{1, bad}));
+        },
+        std::to_string(bad)));
 }

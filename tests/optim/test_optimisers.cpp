@@ -42,8 +42,8 @@ struct Model {
   nn::Parameters parameters;
 };
 
-/// What is wrong with the weights after `steps` steps of both: the largest error as a share of its bound. f32: a rounding of the
-/// weight a step, and 1e-6 of the way that the updates went.
+/// What is wrong with the weights after `steps` steps of both: the largest error as a share of its bound. f32: a rounding of
+/// the weight a step, and 1e-6 of the way that the updates went.
 template <class Update>
 double error_share(DType dtype, const optim::Rule& rule, Update&& reference_update) {
   Context ctx(Device::cpu(), 2);
@@ -64,19 +64,24 @@ double error_share(DType dtype, const optim::Rule& rule, Update&& reference_upda
         ++at;
       }
     const std::vector<double> got = model.masters();
-    const double u = unit_roundoff(model.parameters.all()[0]->master().dtype()), relative = dtype == DType::f64 ? 1e-14 : 1e-6;
+    const double u = unit_roundoff(model.parameters.all()[0]->master().dtype()),
+                 relative = dtype == DType::f64 ? 1e-14 : 1e-6;
     for (std::size_t j = 0; j < w.size(); ++j)
-      worst = std::max(worst, std::fabs(got[j] - w[j]) / (2 * double(step + 1) * u * (std::fabs(w[j]) + way[j]) + relative * way[j]));
+      worst = std::max(
+          worst, std::fabs(got[j] - w[j]) / (2 * double(step + 1) * u * (std::fabs(w[j]) + way[j]) + relative * way[j]));
   }
   return worst;
 }
 /// Bits of the master, for comparisons that may not forgive anything.
-std::vector<double> master(const nn::Parameters& parameters, const char* name) { return parameters.find(name).master().to_doubles(); }
+std::vector<double> master(const nn::Parameters& parameters, const char* name) {
+  return parameters.find(name).master().to_doubles();
+}
 }  // namespace
 
 TEST_CASE("SGD: momentum and weight decay as in Polyak's heavy ball with an L2 term") {
   for (DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const Sgd rule : {Sgd{}, Sgd{.momentum = 0.9}, Sgd{.weight_decay = 0.1}, Sgd{.momentum = 0.7, .weight_decay = 0.2}}) {
+    for (const Sgd rule :
+         {Sgd{}, Sgd{.momentum = 0.9}, Sgd{.weight_decay = 0.1}, Sgd{.momentum = 0.7, .weight_decay = 0.2}}) {
       CAPTURE(name_of(dtype));
       CAPTURE(rule.momentum);
       CAPTURE(rule.weight_decay);
@@ -89,7 +94,8 @@ TEST_CASE("SGD: momentum and weight decay as in Polyak's heavy ball with an L2 t
 
 TEST_CASE("AdamW: algorithm 2 of Loshchilov and Hutter with the schedule as the learning rate") {
   for (DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const AdamW rule : {AdamW{}, AdamW{.weight_decay = 0.1}, AdamW{.beta1 = 0, .beta2 = 0.5, .epsilon = 1e-3}, AdamW{.beta1 = 0.5, .beta2 = 0}}) {
+    for (const AdamW rule : {AdamW{}, AdamW{.weight_decay = 0.1}, AdamW{.beta1 = 0, .beta2 = 0.5, .epsilon = 1e-3},
+                             AdamW{.beta1 = 0.5, .beta2 = 0}}) {
       CAPTURE(name_of(dtype));
       CAPTURE(rule.beta1);
       CHECK(error_share(dtype, rule, [&](int t, double g, double& w, double& m, double& v) {
@@ -113,7 +119,8 @@ TEST_CASE("AdamW: the moments kept are those of the formulas, to FP32 rounding")
   CHECK(state[0].name == "matrix.first_moment");
   CHECK(state[1].name == "matrix.second_moment");
   CHECK(state[3].name == "vector.second_moment");
-  const std::vector<double> sum = sums.tensors()[0].to_doubles(), m = state[0].tensor.to_doubles(), v = state[1].tensor.to_doubles();
+  const std::vector<double> sum = sums.tensors()[0].to_doubles(), m = state[0].tensor.to_doubles(),
+                            v = state[1].tensor.to_doubles();
   for (std::size_t j = 0; j < sum.size(); ++j) {
     const double g = sum[j] / divisor;
     CHECK(std::fabs(m[j] - 0.1 * g) <= 4 * 0x1p-24 * std::fabs(0.1 * g));
@@ -133,7 +140,8 @@ TEST_CASE("after a step the compute weights are the masters rounded to their dty
       optimiser.step(ctx, sums, 1 / divisor, rate);
       for (const Parameter* p : model.parameters.all()) {
         CHECK(p->master().dtype() == DType::f32);
-        const std::vector<double> values = p->value().to_doubles(), rounded = Tensor::from(ctx, p->shape(), dtype, p->master().to_doubles()).to_doubles();
+        const std::vector<double> values = p->value().to_doubles(),
+                                  rounded = Tensor::from(ctx, p->shape(), dtype, p->master().to_doubles()).to_doubles();
         CHECK(values == rounded);
         CHECK(values != p->master().to_doubles());
       }
@@ -143,7 +151,8 @@ TEST_CASE("after a step the compute weights are the masters rounded to their dty
 
 TEST_CASE("P28: a step changes every trainable parameter and not one bit of a frozen one, whenever it was frozen") {
   Context ctx(Device::cpu(), 2);
-  for (const optim::Rule& rule : {optim::Rule(Sgd{.momentum = 0.9, .weight_decay = 0.1}), optim::Rule(AdamW{.weight_decay = 0.1})}) {
+  for (const optim::Rule& rule :
+       {optim::Rule(Sgd{.momentum = 0.9, .weight_decay = 0.1}), optim::Rule(AdamW{.weight_decay = 0.1})}) {
     for (bool frozen_before : {true, false}) {
       const Model model(ctx, DType::f32);
       Parameter& frozen = model.parameters.find("vector");
@@ -165,7 +174,9 @@ TEST_CASE("P28: a step changes every trainable parameter and not one bit of a fr
 TEST_CASE("optimisers refuse hyper-parameters out of range and parameters of another model") {
   Context ctx(Device::cpu(), 1);
   const Model model(ctx, DType::f32), other(ctx, DType::f32);
-  const auto refused = [&](const optim::Rule& rule, const char* part) { return test::refuses([&] { Optimiser(ctx, model.parameters.all(), rule); }, part); };
+  const auto refused = [&](const optim::Rule& rule, const char* part) {
+    return test::refuses([&] { Optimiser(ctx, model.parameters.all(), rule); }, part);
+  };
   for (double bad : {-0.1, 1.0, double(NAN)}) {
     CHECK(refused(Sgd{.momentum = bad}, "momentum"));
     CHECK(refused(AdamW{.beta1 = bad}, "beta1"));

@@ -56,8 +56,12 @@ struct Adversary {
   const char* name;
   Filler fill;
 };
-constexpr Adversary adversaries[] = {{"random", random_rows},       {"equal tokens", equal_tokens},       {"cancelling", cancelling},
-                                     {"one huge token", one_huge_token}, {"underflowing squares", underflowing_squares}, {"denormals", denormals},
+constexpr Adversary adversaries[] = {{"random", random_rows},
+                                     {"equal tokens", equal_tokens},
+                                     {"cancelling", cancelling},
+                                     {"one huge token", one_huge_token},
+                                     {"underflowing squares", underflowing_squares},
+                                     {"denormals", denormals},
                                      {"large", large}};
 
 SiteList sites_of(Context& ctx, test::Rng& rng, Parameter& w, DType dtype, index_t samples, index_t tokens, Filler fill) {
@@ -74,7 +78,8 @@ SiteList sites_of(Context& ctx, test::Rng& rng, Parameter& w, DType dtype, index
     const Tensor wide = Tensor::from(ctx, shape, DType::f32, values), narrow = Tensor::empty(ctx, shape, dtype);
     dispatch_real(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      if constexpr (!std::is_same_v<T, double>) launch_elements(ctx, shape.numel(), kernels::Cast<float, T>{wide.data<float>(), narrow.data<T>()});
+      if constexpr (!std::is_same_v<T, double>)
+        launch_elements(ctx, shape.numel(), kernels::Cast<float, T>{wide.data<float>(), narrow.data<T>()});
     });
     return narrow;
   };
@@ -93,9 +98,11 @@ void check_released(Context& ctx, const SiteList& sites, const NormBounds& bound
     const double released = test::norm(sum.to_doubles());
     CAPTURE(i);
     CHECK(released <= threshold);
-    // Clipping is not a way out: a finite sample above the threshold releases nearly all of it, as far as its certificate allows.
+    // Clipping is not a way out: a finite sample above the threshold releases nearly all of it, as far as its certificate
+    // allows.
     const double exact = test::norm(test::oracle_gradient(sites, i));
-    if (bounds.finite()[std::size_t(i)] && exact > threshold && bounds.upper(i) < 1.01 * exact) CHECK(released > 0.98 * threshold);
+    if (bounds.finite()[std::size_t(i)] && exact > threshold && bounds.upper(i) < 1.01 * exact)
+      CHECK(released > 0.98 * threshold);
   }
 }
 }  // namespace
@@ -124,11 +131,14 @@ TEST_CASE("P1, P24: nothing above C is released, whatever the operands") {
               CHECK(upper >= exact);
               // gamma S^2 + eta, from the formula and not from the implementation's constants.
               const per_sample::RowNorms rows(ctx, sites);
-              const double S = rows.product_sum(sites, i), n = double(w.shape()[0] + w.shape()[1] + tokens + 64), u = 0x1p-24;
+              const double S = rows.product_sum(sites, i), n = double(w.shape()[0] + w.shape()[1] + tokens + 64),
+                           u = 0x1p-24;
               if (method == NormMethod::gram) {
                 const double a = rows.input_sum(sites, i), b = rows.output_sum(sites, i);
-                const double eta = 0x1p-124 * (double(w.shape()[1]) * b * b + double(w.shape()[0]) * a * a + double(tokens) * double(tokens));
-                CHECK(std::fabs(bounds.norm(i) * bounds.norm(i) - exact * exact) <= 1.1 * n * u * S * S + eta + 1e-12 * exact * exact);
+                const double eta = 0x1p-124 * (double(w.shape()[1]) * b * b + double(w.shape()[0]) * a * a +
+                                               double(tokens) * double(tokens));
+                CHECK(std::fabs(bounds.norm(i) * bounds.norm(i) - exact * exact) <=
+                      1.1 * n * u * S * S + eta + 1e-12 * exact * exact);
               } else {
                 CHECK(std::fabs(bounds.norm(i) - exact) <= 1.1 * n * u * S + 1e-19 * std::sqrt(double(w.numel())));
               }
@@ -142,10 +152,12 @@ TEST_CASE("P24: a long accumulation chain") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   Parameter w(ctx, "w", Tensor::zeros(ctx, {2, 3}, DType::f32), DType::f32);
-  const SiteList sites = sites_of(ctx, rng, w, DType::f32, 2, 65536, [](test::Rng& r, index_t, index_t, index_t, std::vector<double>& a, std::vector<double>& b) {
-    for (double& v : a) v = 1 + 0.01 * r.uniform();
-    for (double& v : b) v = 1 + 0.01 * r.uniform();
-  });
+  const SiteList sites =
+      sites_of(ctx, rng, w, DType::f32, 2, 65536,
+               [](test::Rng& r, index_t, index_t, index_t, std::vector<double>& a, std::vector<double>& b) {
+                 for (double& v : a) v = 1 + 0.01 * r.uniform();
+                 for (double& v : b) v = 1 + 0.01 * r.uniform();
+               });
   NormBounds bounds(2);
   per_sample::squared_norm(ctx, sites, bounds);
   check_released(ctx, sites, bounds, 1.0);

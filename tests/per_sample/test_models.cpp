@@ -15,7 +15,9 @@ using per_sample::MaterialisedSink;
 using per_sample::NormBounds;
 using per_sample::SumSink;
 
-nn::TransformerConfig config(bool tied) { return {.vocabulary = 23, .width = 24, .layers = 2, .heads = 3, .context = 12, .tied = tied, .seed = test::seed()}; }
+nn::TransformerConfig config(bool tied) {
+  return {.vocabulary = 23, .width = 24, .layers = 2, .heads = 3, .context = 12, .tied = tied, .seed = test::seed()};
+}
 
 std::vector<float> random_factors(test::Rng& rng, index_t samples) {
   std::vector<float> factors(static_cast<std::size_t>(samples));
@@ -57,7 +59,8 @@ TEST_CASE("P13, P14: GPT norms and clipped sums in f32 equal a float64 batch-of-
     test::backward(ctx, model, data, materialised);
     const std::vector<float> factors = random_factors(rng, 5);
     const std::vector<double> expected = weighted_oracle(oracle, factors);
-    for (const per_sample::PerSampleSink* sink : {static_cast<per_sample::PerSampleSink*>(&book), static_cast<per_sample::PerSampleSink*>(&materialised)}) {
+    for (const per_sample::PerSampleSink* sink :
+         {static_cast<per_sample::PerSampleSink*>(&book), static_cast<per_sample::PerSampleSink*>(&materialised)}) {
       const NormBounds bounds = sink->norms(ctx, 5);
       for (index_t i = 0; i < 5; ++i) {
         const double norm = test::norm(oracle[std::size_t(i)]);
@@ -137,9 +140,11 @@ TEST_CASE("no noise, no threshold: the private sum is the plain gradient sum to 
     double scale = 0;
     for (const auto& sites : book.lists())
       for (index_t i = 0; i < samples; ++i)
-        scale += sites[0].form == SiteForm::vector ? test::norm(test::oracle_gradient(sites, i)) : per_sample::RowNorms(ctx, sites).product_sum(sites, i);
+        scale += sites[0].form == SiteForm::vector ? test::norm(test::oracle_gradient(sites, i))
+                                                   : per_sample::RowNorms(ctx, sites).product_sum(sites, i);
     const double u = unit_roundoff(accumulate_dtype(dtype));
-    CHECK(test::distance(test::weighted(ctx, model, book, factors), test::flat(plain)) <= 2 * double(samples * 24 + 4) * u * scale);
+    CHECK(test::distance(test::weighted(ctx, model, book, factors), test::flat(plain)) <=
+          2 * double(samples * 24 + 4) * u * scale);
   }
 }
 
@@ -163,8 +168,8 @@ TEST_CASE("P12: micro-batches of 1..B give the same sum") {
       }
       const std::vector<double> sum = test::flat(sums);
       if (micro == samples) whole = sum;
-      // Low precision: products may sum in another order at another batch size, and each stored activation then differs by up to an
-      // ulp; the network of 2 blocks has about 40 such roundings between input and gradient (docs/numerics.md).
+      // Low precision: products may sum in another order at another batch size, and each stored activation then differs by
+      // up to an ulp; the network of 2 blocks has about 40 such roundings between input and gradient (docs/numerics.md).
       const double bound = dtype == DType::f32 ? 1e-6 : 40 * unit_roundoff(dtype);
       CAPTURE(micro);
       CHECK(test::distance(sum, whole) <= bound * test::norm(whole));
@@ -176,7 +181,10 @@ namespace {
 /// A two-layer network on real inputs with layer norm; its per-sample sites.
 struct Network {
   Network(Context& ctx, DType dtype)
-      : parameters(ctx, dtype, test::seed()), first(parameters, "first", 7, 9), norm(parameters, "norm", 9), second(parameters, "second", 9, 3) {}
+      : parameters(ctx, dtype, test::seed()),
+        first(parameters, "first", 7, 9),
+        norm(parameters, "norm", 9),
+        second(parameters, "second", 9, 3) {}
   void backward(Context& ctx, const Tensor& x, const Tensor& y, GradientSink& sink, const Tensor& weights) const {
     Tape tape(ctx, x.shape().front());
     tape.backward(mean_squared_error(second(gelu(norm(first(tape.input(x))))), y), sink, weights);
@@ -193,7 +201,8 @@ TEST_CASE("P8: a masked row may hold anything, NaN too, without changing a bit o
   test::Rng rng;
   for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     const Network network(ctx, dtype);
-    const Tensor x = test::normal_tensor(ctx, rng, {4, 5, 7}, dtype), y = test::normal_tensor(ctx, rng, {4, 5, 3}, DType::f32);
+    const Tensor x = test::normal_tensor(ctx, rng, {4, 5, 7}, dtype),
+                 y = test::normal_tensor(ctx, rng, {4, 5, 3}, DType::f32);
     const Tensor weights = Tensor::from(ctx, {4}, DType::f32, std::vector<double>{1, 0, 1, 1});
     const auto released = [&](const Tensor& inputs) {
       BookKeepingSink book;

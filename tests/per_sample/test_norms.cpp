@@ -40,8 +40,8 @@ Case outer_case(Context& ctx, test::Rng& rng, DType dtype, int dense, int one_ho
   return c;
 }
 
-/// Computed and certified norms against the float64 norm of the stored operands. S: sum_t |a_t||b_t|; what rounding may do is
-/// proportional to it, and it is far above the norm where random rows happen to cancel.
+/// Computed and certified norms against the float64 norm of the stored operands. S: sum_t |a_t||b_t|; what rounding may do
+/// is proportional to it, and it is far above the norm where random rows happen to cancel.
 void check_bounds(Context& ctx, const Case& c, const NormBounds& bounds) {
   for (index_t i = 0; i < bounds.samples(); ++i) {
     CAPTURE(i);
@@ -118,7 +118,8 @@ TEST_CASE("P14: tied and reused weights: the norm is that of the sum, not the su
   Case c;
   c.name = "aligned";
   Parameter* w = make(ctx, c, {3, 2}, DType::f32);
-  const Tensor a = Tensor::from(ctx, {1, 2, 2}, DType::f32, std::vector<double>{1, 2, -1, 0.5}), b = Tensor::from(ctx, {1, 2, 3}, DType::f32, std::vector<double>{1, 0, 2, 0.5, 1, -1});
+  const Tensor a = Tensor::from(ctx, {1, 2, 2}, DType::f32, std::vector<double>{1, 2, -1, 0.5}),
+               b = Tensor::from(ctx, {1, 2, 3}, DType::f32, std::vector<double>{1, 0, 2, 0.5, 1, -1});
   c.sites = {ParameterSite::outer_product(*w, a, b)};
   const double single = test::norm(test::oracle_gradient(c.sites, 0));
   c.sites.push_back(c.sites[0]);
@@ -138,9 +139,11 @@ TEST_CASE("P13: vectors, several vectors of one parameter, and vectors mixed wit
     c.name = "vectors";
     const index_t p = rng.integer(1, 30), d = rng.integer(1, 30), samples = 3;
     Parameter* w = make(ctx, c, {p, d}, dtype);
-    const ParameterSite prefix = ParameterSite::vector(*w, test::normal_tensor(ctx, rng, {samples, rng.integer(1, p * d)}, dtype));
+    const ParameterSite prefix =
+        ParameterSite::vector(*w, test::normal_tensor(ctx, rng, {samples, rng.integer(1, p * d)}, dtype));
     const ParameterSite whole = ParameterSite::vector(*w, test::normal_tensor(ctx, rng, {samples, p * d}, dtype));
-    const ParameterSite outer = ParameterSite::outer_product(*w, test::normal_tensor(ctx, rng, {samples, 4, d}, dtype), test::normal_tensor(ctx, rng, {samples, 4, p}, dtype));
+    const ParameterSite outer = ParameterSite::outer_product(*w, test::normal_tensor(ctx, rng, {samples, 4, d}, dtype),
+                                                             test::normal_tensor(ctx, rng, {samples, 4, p}, dtype));
     for (const SiteList& sites : {SiteList{prefix}, SiteList{whole}, SiteList{prefix, whole}, SiteList{outer, prefix}}) {
       c.sites = sites;
       NormBounds bounds(samples);
@@ -161,7 +164,8 @@ TEST_CASE("the method is chosen by public shapes") {
   const auto method = [&](index_t p, index_t d, index_t tokens, bool one_hot) {
     Parameter w(ctx, "w", Tensor::zeros(ctx, {p, d}, DType::f32), DType::f32);
     const Tensor b = one_hot ? Tensor::zeros(ctx, {1, tokens}, DType::i32) : Tensor::zeros(ctx, {1, tokens, p}, DType::f32);
-    return per_sample::choose_norm_method({ParameterSite::outer_product(w, Tensor::zeros(ctx, {1, tokens, d}, DType::f32), b)});
+    return per_sample::choose_norm_method(
+        {ParameterSite::outer_product(w, Tensor::zeros(ctx, {1, tokens, d}, DType::f32), b)});
   };
   CHECK(method(256, 64, 1, false) == NormMethod::rank_one);
   CHECK(method(256, 64, 1, true) == NormMethod::segments);
@@ -171,15 +175,20 @@ TEST_CASE("the method is chosen by public shapes") {
 
 TEST_CASE("sites that do not fit together are refused") {
   Context ctx(Device::cpu(), 1);
-  Parameter w(ctx, "w", Tensor::zeros(ctx, {3, 2}, DType::f32), DType::f32), v(ctx, "v", Tensor::zeros(ctx, {3, 2}, DType::f32), DType::f32);
+  Parameter w(ctx, "w", Tensor::zeros(ctx, {3, 2}, DType::f32), DType::f32),
+      v(ctx, "v", Tensor::zeros(ctx, {3, 2}, DType::f32), DType::f32);
   const Tensor a = Tensor::zeros(ctx, {2, 4, 2}, DType::f32), b = Tensor::zeros(ctx, {2, 4, 3}, DType::f32);
   NormBounds bounds(2), other(3);
   CHECK_THROWS_AS(per_sample::squared_norm(ctx, {}, bounds), Error);
-  CHECK_THROWS_AS(per_sample::squared_norm(ctx, {ParameterSite::outer_product(w, a, b), ParameterSite::outer_product(v, a, b)}, bounds), Error);
+  CHECK_THROWS_AS(
+      per_sample::squared_norm(ctx, {ParameterSite::outer_product(w, a, b), ParameterSite::outer_product(v, a, b)}, bounds),
+      Error);
   CHECK_THROWS_AS(per_sample::squared_norm(ctx, {ParameterSite::outer_product(w, a, b)}, other), Error);
   CHECK_THROWS_AS(ParameterSite::outer_product(w, b, a), Error);
   CHECK_THROWS_AS(ParameterSite::vector(w, Tensor::zeros(ctx, {2, 7}, DType::f32)), Error);
   const Tensor f32_sum = Tensor::zeros(ctx, {3, 2}, DType::f32), sum = Tensor::zeros(ctx, {3, 2}, DType::f64);
-  CHECK_THROWS_AS(per_sample::weighted_sum(ctx, {ParameterSite::outer_product(w, a, b)}, std::vector<float>(2, 1.0f), f32_sum), Error);
-  CHECK_THROWS_AS(per_sample::weighted_sum(ctx, {ParameterSite::outer_product(w, a, b)}, std::vector<float>(3, 1.0f), sum), Error);
+  CHECK_THROWS_AS(
+      per_sample::weighted_sum(ctx, {ParameterSite::outer_product(w, a, b)}, std::vector<float>(2, 1.0f), f32_sum), Error);
+  CHECK_THROWS_AS(per_sample::weighted_sum(ctx, {ParameterSite::outer_product(w, a, b)}, std::vector<float>(3, 1.0f), sum),
+                  Error);
 }

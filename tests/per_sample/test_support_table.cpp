@@ -25,7 +25,8 @@ void compare(Context& ctx, const test::Problem& problem, DType dtype, Support& s
   const auto backward = [&](GradientSink& sink) {
     Tape tape(ctx, problem.samples);
     test::Variables inputs;
-    for (const test::Values& v : problem.inputs) inputs.push_back(tape.input(Tensor::from(ctx, v.shape, dtype, v.values), true));
+    for (const test::Values& v : problem.inputs)
+      inputs.push_back(tape.input(Tensor::from(ctx, v.shape, dtype, v.values), true));
     const auto forward = [&](Tape& t, const test::Variables& x) { return problem.forward(t, x, parameters.pointers()); };
     tape.backward(dpmp::detail::gradient_check_losses(tape, inputs, forward, {.weight = test::output_weight}), sink);
   };
@@ -33,11 +34,14 @@ void compare(Context& ctx, const test::Problem& problem, DType dtype, Support& s
   per_sample::MaterialisedSink materialised;
   per_sample::GradientSums sums(ctx, parameters.pointers());
   per_sample::SumSink plain(sums);
-  for (GradientSink* sink : {static_cast<GradientSink*>(&book), static_cast<GradientSink*>(&materialised), static_cast<GradientSink*>(&plain)}) backward(*sink);
+  for (GradientSink* sink :
+       {static_cast<GradientSink*>(&book), static_cast<GradientSink*>(&materialised), static_cast<GradientSink*>(&plain)})
+    backward(*sink);
   std::vector<float> factors(std::size_t(problem.samples));
   for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = 0.25f + 0.5f * float(i % 2);
   for (const auto& sites : book.lists()) {
-    for (const ParameterSite& s : sites) support.forms.insert(s.form == SiteForm::vector ? "vector" : s.one_hot() ? "one-hot rows" : "outer product");
+    for (const ParameterSite& s : sites)
+      support.forms.insert(s.form == SiteForm::vector ? "vector" : s.one_hot() ? "one-hot rows" : "outer product");
     const std::size_t n = std::size_t(sites[0].parameter->numel());
     std::vector<double> total(n, 0.0), weighted(n, 0.0);
     double scale = 1e-30;  // sum over samples of what rounding is proportional to
@@ -47,9 +51,12 @@ void compare(Context& ctx, const test::Problem& problem, DType dtype, Support& s
       if (sites[0].form == SiteForm::outer_product) scale += per_sample::RowNorms(ctx, sites).product_sum(sites, i);
       for (std::size_t j = 0; j < n; ++j) total[j] += g[j], weighted[j] += double(factors[std::size_t(i)]) * g[j];
     }
-    const auto close = [&](const Tensor& x, const std::vector<double>& y) { return test::distance(x.to_doubles(), y) <= 1e-5 * scale; };
+    const auto close = [&](const Tensor& x, const std::vector<double>& y) {
+      return test::distance(x.to_doubles(), y) <= 1e-5 * scale;
+    };
     support.agrees = support.agrees && close(sums.of(*sites[0].parameter), total);
-    for (const per_sample::PerSampleSink* sink : {static_cast<per_sample::PerSampleSink*>(&book), static_cast<per_sample::PerSampleSink*>(&materialised)}) {
+    for (const per_sample::PerSampleSink* sink :
+         {static_cast<per_sample::PerSampleSink*>(&book), static_cast<per_sample::PerSampleSink*>(&materialised)}) {
       per_sample::GradientSums w(ctx, parameters.pointers());
       sink->weighted_sum(ctx, factors, w);
       support.agrees = support.agrees && close(w.of(*sites[0].parameter), weighted);
@@ -62,7 +69,8 @@ void compare(Context& ctx, const test::Problem& problem, DType dtype, Support& s
 
 std::string table(Context& ctx) {
   std::ostringstream out;
-  out << "| operation | parameter form | cpu: f32 | bf16 | f16 | cuda | book-keeping | materialised | plain sum |\n|---|---|---|---|---|---|---|---|---|\n";
+  out << "| operation | parameter form | cpu: f32 | bf16 | f16 | cuda | book-keeping | materialised | plain sum "
+         "|\n|---|---|---|---|---|---|---|---|---|\n";
   std::uint64_t stream = 0;
   for (const test::Op& op : test::op_table()) {
     Support all;
@@ -81,8 +89,8 @@ std::string table(Context& ctx) {
     std::string forms;
     for (const std::string& f : all.forms) forms += (forms.empty() ? "" : ", ") + f;
     const std::string sinks = forms.empty() ? "-" : all.agrees ? "yes" : "no";
-    out << "| " << op.name << " | " << (forms.empty() ? "none" : forms) << " | " << cells[0] << " | " << cells[1] << " | " << cells[2] << " | no | " << sinks
-        << " | " << sinks << " | " << sinks << " |\n";
+    out << "| " << op.name << " | " << (forms.empty() ? "none" : forms) << " | " << cells[0] << " | " << cells[1] << " | "
+        << cells[2] << " | no | " << sinks << " | " << sinks << " | " << sinks << " |\n";
   }
   return out.str();
 }
@@ -90,7 +98,8 @@ std::string table(Context& ctx) {
 
 TEST_CASE("P13: every op, dtype and sink agrees with the oracle, and the README says so") {
   Context ctx(Device::cpu(), 2);
-  const std::string begin = "<!-- support table: begin -->\n", end = "<!-- support table: end -->", path = std::string(DPMP_TEST_DATA) + "/../README.md";
+  const std::string begin = "<!-- support table: begin -->\n", end = "<!-- support table: end -->",
+                    path = std::string(DPMP_TEST_DATA) + "/../README.md";
   const std::string generated = table(ctx);
   std::ostringstream text;
   text << std::ifstream(path).rdbuf();

@@ -17,14 +17,16 @@ struct Tokens {
   Tokens rows(dpmp::index_t begin, dpmp::index_t end) const { return {ids.rows(begin, end), targets.rows(begin, end)}; }
 };
 inline Tokens random_tokens(dpmp::Context& ctx, Rng& rng, dpmp::index_t samples, dpmp::index_t tokens, int vocabulary) {
-  return {id_tensor(ctx, rng, {samples, tokens}, 0, vocabulary - 1), id_tensor(ctx, rng, {samples, tokens}, -1, vocabulary - 1)};
+  return {id_tensor(ctx, rng, {samples, tokens}, 0, vocabulary - 1),
+          id_tensor(ctx, rng, {samples, tokens}, -1, vocabulary - 1)};
 }
 
 /// Records the model's loss of the tokens and walks it back into the sink.
 inline void backward(dpmp::Context& ctx, const dpmp::nn::Transformer& model, const Tokens& data, dpmp::GradientSink& sink,
                      const dpmp::Tensor& weights = dpmp::Tensor()) {
   dpmp::Tape tape(ctx, data.samples());
-  tape.backward(dpmp::cross_entropy(model(tape, data.ids), data.targets, {.divisor = double(data.ids.shape()[1])}), sink, weights);
+  tape.backward(dpmp::cross_entropy(model(tape, data.ids), data.targets, {.divisor = double(data.ids.shape()[1])}), sink,
+                weights);
 }
 
 /// The same model in f64, with the same weights.
@@ -48,7 +50,8 @@ inline std::vector<double> flat(const dpmp::per_sample::GradientSums& sums) {
 }
 
 /// One sample at a time through the plain sum: gradient [samples][all parameters].
-inline std::vector<std::vector<double>> batch_of_one(dpmp::Context& ctx, const dpmp::nn::Transformer& model, const Tokens& data) {
+inline std::vector<std::vector<double>> batch_of_one(dpmp::Context& ctx, const dpmp::nn::Transformer& model,
+                                                     const Tokens& data) {
   std::vector<std::vector<double>> gradients;
   for (dpmp::index_t i = 0; i < data.samples(); ++i) {
     dpmp::per_sample::GradientSums sums(ctx, model.parameters().all());
@@ -60,8 +63,8 @@ inline std::vector<std::vector<double>> batch_of_one(dpmp::Context& ctx, const d
 }
 
 /// sum_i factors_i G_i of a sink's pass.
-inline std::vector<double> weighted(dpmp::Context& ctx, const dpmp::nn::Transformer& model, const dpmp::per_sample::PerSampleSink& sink,
-                                    std::span<const float> factors) {
+inline std::vector<double> weighted(dpmp::Context& ctx, const dpmp::nn::Transformer& model,
+                                    const dpmp::per_sample::PerSampleSink& sink, std::span<const float> factors) {
   dpmp::per_sample::GradientSums sums(ctx, model.parameters().all());
   sink.weighted_sum(ctx, factors, sums);
   return flat(sums);

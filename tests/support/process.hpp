@@ -16,7 +16,8 @@ namespace test {
 class Process {
  public:
   /// Standard output and error go to files in `folder`.
-  Process(const std::vector<std::string>& command, const std::filesystem::path& folder) : out_(folder / "stdout"), error_(folder / "stderr") {
+  Process(const std::vector<std::string>& command, const std::filesystem::path& folder)
+      : out_(folder / "stdout"), error_(folder / "stderr") {
     std::vector<char*> arguments;
     for (const std::string& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
     arguments.push_back(nullptr);
@@ -25,7 +26,8 @@ class Process {
     if (id_ < 0) throw std::runtime_error("no process for " + command[0]);
     if (id_ == 0) {
       // Only calls that are safe between fork and exec.
-      const int out_file = ::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), error_file = ::open(error.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+      const int out_file = ::open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666),
+                error_file = ::open(error.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
       ::dup2(out_file, STDOUT_FILENO);
       ::dup2(error_file, STDERR_FILENO);
       ::execv(arguments[0], arguments.data());

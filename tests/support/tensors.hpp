@@ -8,7 +8,8 @@
 
 namespace test {
 /// Normal values of this standard deviation, rounded to dtype.
-inline dpmp::Tensor normal_tensor(dpmp::Context& ctx, Rng& rng, const dpmp::Shape& shape, dpmp::DType dtype, double standard_deviation = 1) {
+inline dpmp::Tensor normal_tensor(dpmp::Context& ctx, Rng& rng, const dpmp::Shape& shape, dpmp::DType dtype,
+                                  double standard_deviation = 1) {
   std::vector<double> values(static_cast<std::size_t>(shape.numel()));
   for (double& v : values) v = rng.normal(standard_deviation);
   return dpmp::Tensor::from(ctx, shape, dtype, values);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A tiny GPT with random records to learn, and a private run worked out by hand: per-sample gradients one at a time, the clip
-// factor from its definition, the noise from its key.
+// A tiny GPT with random records to learn, and a private run worked out by hand: per-sample gradients one at a time, the
+// clip factor from its definition, the noise from its key.
 #pragma once
 #include "dpmp/train/plain_trainer.hpp"
 #include "dpmp/train/private_trainer.hpp"
@@ -35,7 +35,13 @@ struct TinyTraining {
   TinyTraining(dpmp::Context& context, dpmp::DType dtype, const TinySizes& sizes = {}, bool tied = false)
       : ctx(context),
         model(context,
-              {.vocabulary = sizes.vocabulary, .width = sizes.width, .layers = 1, .heads = 2, .context = sizes.tokens, .tied = tied, .seed = seed()},
+              {.vocabulary = sizes.vocabulary,
+               .width = sizes.width,
+               .layers = 1,
+               .heads = 2,
+               .context = sizes.tokens,
+               .tied = tied,
+               .seed = seed()},
               dtype) {
     Rng rng(seed(), 77);
     data = random_tokens(context, rng, sizes.records, sizes.tokens, sizes.used_ids);
@@ -75,21 +81,27 @@ struct TinyTraining {
 };
 
 /// A plan of a few steps in which about `expected` records are drawn.
-inline dpmp::dp::Plan tiny_plan(const TinyTraining& run, double expected, dpmp::index_t steps = 5, double clip = 0.3, double noise_multiplier = 0.7) {
-  return dpmp::dp::Plan::with_noise_multiplier(
-      {.delta = 1e-5, .sampling_rate = expected / double(run.records()), .steps = steps, .clip_threshold = clip, .dataset_size = run.records()},
-      noise_multiplier);
+inline dpmp::dp::Plan tiny_plan(const TinyTraining& run, double expected, dpmp::index_t steps = 5, double clip = 0.3,
+                                double noise_multiplier = 0.7) {
+  return dpmp::dp::Plan::with_noise_multiplier({.delta = 1e-5,
+                                                .sampling_rate = expected / double(run.records()),
+                                                .steps = steps,
+                                                .clip_threshold = clip,
+                                                .dataset_size = run.records()},
+                                               noise_multiplier);
 }
 
 /// The records of a step of this plan and these keys.
-inline std::vector<dpmp::index_t> drawn(const dpmp::dp::Plan& plan, const dpmp::dp::StreamKeys& keys, dpmp::index_t records, dpmp::index_t step) {
+inline std::vector<dpmp::index_t> drawn(const dpmp::dp::Plan& plan, const dpmp::dp::StreamKeys& keys, dpmp::index_t records,
+                                        dpmp::index_t step) {
   std::vector<dpmp::index_t> draw;
   plan.sampler(keys, records).draw(step, draw);
   return draw;
 }
 
 /// sum_i min(1, C / |G_i|) G_i over these records, each gradient from a batch of one of the model as it is.
-inline std::vector<double> clipped_sum_by_hand(const TinyTraining& run, std::span<const dpmp::index_t> records, double threshold) {
+inline std::vector<double> clipped_sum_by_hand(const TinyTraining& run, std::span<const dpmp::index_t> records,
+                                               double threshold) {
   std::vector<double> sum(std::size_t(run.model.parameters().numel()), 0.0);
   for (const dpmp::index_t i : records) {
     const std::vector<double> gradient = batch_of_one(run.ctx, run.model, run.data.rows(i, i + 1))[0];
@@ -100,13 +112,14 @@ inline std::vector<double> clipped_sum_by_hand(const TinyTraining& run, std::spa
 }
 
 /// The noise of a step on all parameters, one behind the other.
-inline std::vector<double> noise_by_hand(const TinyTraining& run, const dpmp::dp::Plan& plan, const dpmp::dp::StreamKeys& keys, dpmp::index_t step) {
+inline std::vector<double> noise_by_hand(const TinyTraining& run, const dpmp::dp::Plan& plan,
+                                         const dpmp::dp::StreamKeys& keys, dpmp::index_t step) {
   std::vector<double> all;
   const auto parameters = run.model.parameters().all();
   for (std::size_t k = 0; k < parameters.size(); ++k) {
     std::vector<double> noise(std::size_t(parameters[k]->numel()), 0.0);
-    dpmp::dp::add_gaussian_noise(run.ctx.team(), noise, plan.noise_multiplier() * plan.sensitivity().bound, {keys.key(dpmp::dp::Stream::noise), step},
-                                 dpmp::index_t(k));
+    dpmp::dp::add_gaussian_noise(run.ctx.team(), noise, plan.noise_multiplier() * plan.sensitivity().bound,
+                                 {keys.key(dpmp::dp::Stream::noise), step}, dpmp::index_t(k));
     all.insert(all.end(), noise.begin(), noise.end());
   }
   return all;

@@ -13,8 +13,14 @@ using train::PrivateTrainer;
 using train::TrainerOptions;
 
 namespace {
-TrainerOptions adam() { return {.physical_batch = 4, .rule = optim::AdamW{.weight_decay = 0.01}, .learning_rate = optim::LearningRate::cosine(1e-2, 2, 5)}; }
-TrainerOptions sgd() { return {.physical_batch = 4, .rule = optim::Sgd{.momentum = 0.9}, .learning_rate = optim::LearningRate::constant(1e-2)}; }
+TrainerOptions adam() {
+  return {.physical_batch = 4,
+          .rule = optim::AdamW{.weight_decay = 0.01},
+          .learning_rate = optim::LearningRate::cosine(1e-2, 2, 5)};
+}
+TrainerOptions sgd() {
+  return {.physical_batch = 4, .rule = optim::Sgd{.momentum = 0.9}, .learning_rate = optim::LearningRate::constant(1e-2)};
+}
 
 /// Weights and optimiser state, all bits of them.
 std::vector<double> state(const TinyTraining& run, const PrivateTrainer& trainer) {
@@ -81,12 +87,14 @@ TEST_CASE("P20: with another run nonce a resumed run draws other records and oth
   Context ctx(Device::cpu(), 1);
   const test::TemporaryFolder folder;
   TinyTraining run(ctx, DType::f32), same(ctx, DType::f32), other(ctx, DType::f32);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 15), test::random_keys(rng), run.records(), adam());
+  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 15), test::random_keys(rng), run.records(),
+                         adam());
   trainer.step(run.losses());
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
   const train::CheckpointHeader header = train::read_checkpoint_header(folder / "c");
   PrivateTrainer again(ctx, same.model.parameters(), header.plan, header.keys, run.records(), adam());
-  PrivateTrainer fresh(ctx, other.model.parameters(), header.plan, dp::StreamKeys(header.keys.root(), header.keys.run_nonce() + 1), run.records(), adam());
+  PrivateTrainer fresh(ctx, other.model.parameters(), header.plan,
+                       dp::StreamKeys(header.keys.root(), header.keys.run_nonce() + 1), run.records(), adam());
   train::load_checkpoint(folder / "c", same.model.parameters(), again);
   train::load_checkpoint(folder / "c", other.model.parameters(), fresh);
   for (TinyTraining* t : {&run, &same, &other}) t->calls.clear();
@@ -104,7 +112,8 @@ TEST_CASE("a failed step is saved as accounted") {
   Context ctx(Device::cpu(), 1);
   const test::TemporaryFolder folder;
   TinyTraining run(ctx, DType::f32), other(ctx, DType::f32);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(), adam());
+  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(),
+                         adam());
   trainer.step(run.losses());
   CHECK_THROWS(trainer.step([](Tape&, std::span<const index_t>) -> Variable { throw Error("expected luck"); }));
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
@@ -117,7 +126,9 @@ TEST_CASE("a failed step is saved as accounted") {
   CHECK(run.masters() == other.masters());
 }
 
-TEST_CASE("a checkpoint is refused by a trainer of another plan, naming the numbers; by another rule or model too; nothing changes") {
+TEST_CASE(
+    "a checkpoint is refused by a trainer of another plan, naming the numbers; by another rule or model too; nothing "
+    "changes") {
   test::Rng rng;
   Context ctx(Device::cpu(), 1);
   const test::TemporaryFolder folder;
@@ -130,7 +141,8 @@ TEST_CASE("a checkpoint is refused by a trainer of another plan, naming the numb
     disturb(target);
     PrivateTrainer resumed(ctx, target.model.parameters(), plan, keys, target.records(), options);
     const std::vector<double> before = state(target, resumed);
-    const std::string text = test::error_of([&] { train::load_checkpoint(folder / "c", target.model.parameters(), resumed); });
+    const std::string text =
+        test::error_of([&] { train::load_checkpoint(folder / "c", target.model.parameters(), resumed); });
     CHECK(state(target, resumed) == before);
     return text;
   };
@@ -141,15 +153,17 @@ TEST_CASE("a checkpoint is refused by a trainer of another plan, naming the numb
   CHECK(has(text, "clip_threshold: 0.29999999999999999, 0.25"));
   CHECK_FALSE(has(text, "delta"));
   CHECK_FALSE(has(text, "noise_multiplier"));
-  TinyTraining one(ctx, DType::f32), two(ctx, DType::f64), three(ctx, DType::f32, {.width = 10}), four(ctx, DType::f32, {}, true);
+  TinyTraining one(ctx, DType::f32), two(ctx, DType::f64), three(ctx, DType::f32, {.width = 10}),
+      four(ctx, DType::f32, {}, true);
   // SGD's state lacks the second moments, so the other way round: an SGD checkpoint into AdamW.
   CHECK(has(refusal(two, test::tiny_plan(two, 9), adam()), "f64"));
   CHECK(has(refusal(three, test::tiny_plan(three, 9), adam()), "expected 'tokens.weight' as f32[17, 10], got f32[17, 8]"));
   PrivateTrainer heavy_ball(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), sgd());
   train::save_checkpoint(folder / "c", run.model.parameters(), heavy_ball);
   CHECK(has(refusal(one, test::tiny_plan(one, 9), adam()), "optimiser/tokens.weight.second_moment"));
-  train::save_checkpoint(folder / "c", four.model.parameters(),
-                         PrivateTrainer(ctx, four.model.parameters(), test::tiny_plan(four, 9), keys, four.records(), adam()));
+  train::save_checkpoint(
+      folder / "c", four.model.parameters(),
+      PrivateTrainer(ctx, four.model.parameters(), test::tiny_plan(four, 9), keys, four.records(), adam()));
   CHECK(has(refusal(one, test::tiny_plan(one, 9), adam()), "head.weight"));
 }
 
@@ -158,7 +172,8 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   Context ctx(Device::cpu(), 1);
   const test::TemporaryFolder folder;
   TinyTraining run(ctx, DType::bf16);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(), adam());
+  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(),
+                         adam());
   trainer.step(run.losses());
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
   train::save_weights(folder / "w", run.model.parameters(), {{"steps", "1"}});
@@ -167,13 +182,23 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   const std::string whole = test::read_text(folder / "c"), weights = test::read_text(folder / "w");
   const auto refused = [&](const std::string& bytes) {
     test::write_text(folder / "x", bytes);
-    const bool load = test::refuses([&] { train::load_checkpoint(folder / "x", run.model.parameters(), trainer); }, "expected");
+    const bool load =
+        test::refuses([&] { train::load_checkpoint(folder / "x", run.model.parameters(), trainer); }, "expected");
     CHECK(state(run, trainer) == before);
     return load;
   };
   std::uint64_t header = 0;
   std::memcpy(&header, whole.data(), 8);
-  std::vector<std::size_t> lengths{0, 1, 7, 8, 9, std::size_t(header), std::size_t(header) + 7, std::size_t(header) + 8, std::size_t(header) + 9, whole.size() - 1};
+  std::vector<std::size_t> lengths{0,
+                                   1,
+                                   7,
+                                   8,
+                                   9,
+                                   std::size_t(header),
+                                   std::size_t(header) + 7,
+                                   std::size_t(header) + 8,
+                                   std::size_t(header) + 9,
+                                   whole.size() - 1};
   for (int k = 0; k < 60; ++k) lengths.push_back(std::size_t(rng.integer(0, std::int64_t(whole.size()) - 1)));
   for (std::size_t length : lengths) {
     CAPTURE(length);

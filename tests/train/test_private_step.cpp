@@ -46,7 +46,8 @@ TEST_CASE("P3: a step releases the clipped sum of the drawn records plus the noi
     PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
     for (index_t step = 0; step < 3; ++step) {
       const std::vector<index_t> records = test::drawn(plan, keys, run.records(), step);
-      const std::vector<double> sum = test::clipped_sum_by_hand(run, records, 0.3), noise = test::noise_by_hand(run, plan, keys, step);
+      const std::vector<double> sum = test::clipped_sum_by_hand(run, records, 0.3),
+                                noise = test::noise_by_hand(run, plan, keys, step);
       const std::vector<double> before = run.masters();
       run.calls.clear();
       trainer.step(run.losses());
@@ -73,7 +74,8 @@ TEST_CASE("P3, P29: the noise has the plan's standard deviation on every paramet
   const dp::Plan plan = test::tiny_plan(run, 3, 1, 0.5, 1.3);
   const dp::StreamKeys keys = test::random_keys(rng);
   PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
-  const std::vector<double> sum = test::clipped_sum_by_hand(run, test::drawn(plan, keys, run.records(), 0), 0.5), before = run.masters();
+  const std::vector<double> sum = test::clipped_sum_by_hand(run, test::drawn(plan, keys, run.records(), 0), 0.5),
+                            before = run.masters();
   trainer.step(run.losses());
   const std::vector<double> noise = minus(released(before, run.masters(), plan.expected_batch()), sum);
   const double sigma = 1.3 * 0.5 * (1 + 16 * double(plan.batch_bound()) * 0x1p-24);
@@ -107,11 +109,14 @@ TEST_CASE("P28: a step changes every trainable tensor and not one bit of a froze
   test::Rng rng;
   for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     TinyTraining run(ctx, dtype);
-    for (const char* name : {"block0.attention.qkv.weight", "block0.mlp_norm.gain", "tokens.weight"}) run.model.parameters().find(name).set_trainable(false);
+    for (const char* name : {"block0.attention.qkv.weight", "block0.mlp_norm.gain", "tokens.weight"})
+      run.model.parameters().find(name).set_trainable(false);
     std::vector<std::vector<double>> masters, values;
-    for (const Parameter* p : run.model.parameters().all()) masters.push_back(p->master().to_doubles()), values.push_back(p->value().to_doubles());
-    PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(),
-                           {.physical_batch = 4, .learning_rate = optim::LearningRate::constant(0.1)});  // many units of a bf16 at 1
+    for (const Parameter* p : run.model.parameters().all())
+      masters.push_back(p->master().to_doubles()), values.push_back(p->value().to_doubles());
+    PrivateTrainer trainer(
+        ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(),
+        {.physical_batch = 4, .learning_rate = optim::LearningRate::constant(0.1)});  // many units of a bf16 at 1
     trainer.step(run.losses());
     for (std::size_t k = 0; k < masters.size(); ++k) {
       const Parameter& p = *run.model.parameters().all()[k];
@@ -122,7 +127,8 @@ TEST_CASE("P28: a step changes every trainable tensor and not one bit of a froze
   }
 }
 
-TEST_CASE("P4: the divisor is the plan's, whatever was drawn: one record more or fewer moves nothing when gradients are zero") {
+TEST_CASE(
+    "P4: the divisor is the plan's, whatever was drawn: one record more or fewer moves nothing when gradients are zero") {
   Context ctx(Device::cpu(), 1);
   test::Rng rng;
   std::vector<std::vector<double>> weights;
@@ -148,8 +154,9 @@ TEST_CASE("P7: an empty draw is a step: one physical batch of masked slots, pure
   const dp::Plan plan = test::tiny_plan(run, 1e-9, 5);
   const dp::StreamKeys keys = test::random_keys(rng);
   REQUIRE(test::drawn(plan, keys, run.records(), 0).empty());
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(),
-                         {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(plan.expected_batch())});
+  PrivateTrainer trainer(
+      ctx, run.model.parameters(), plan, keys, run.records(),
+      {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(plan.expected_batch())});
   const std::vector<double> before = run.masters();
   trainer.step(run.losses());
   const std::vector<double> noise = test::noise_by_hand(run, plan, keys, 0), got = released(before, run.masters(), 1);
@@ -174,8 +181,8 @@ TEST_CASE("P12: the physical batch changes the released sum by rounding only, an
       const index_t n = index_t(test::drawn(plan, keys, run.records(), 0).size());
       CHECK(index_t(run.calls.size()) == (n + physical - 1) / physical);
       if (first.empty()) first = run.masters();
-      // Of a sum of at most n C over the divisor: 1e-6 in f32; in f64 the norm's last bit may tip the FP32 rounding of a factor. Then
-      // the rounding of the weights themselves.
+      // Of a sum of at most n C over the divisor: 1e-6 in f32; in f64 the norm's last bit may tip the FP32 rounding of a
+      // factor. Then the rounding of the weights themselves.
       const double sum = 0.3 * double(n) / plan.expected_batch();
       CHECK(test::distance(run.masters(), first) <= 1e-6 * sum + unit_roundoff(dtype) * 2 * test::norm(first));
     }
@@ -220,14 +227,16 @@ TEST_CASE("P9: a record whose loss is NaN contributes nothing; the step counts a
   const index_t broken = records[1];
   PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
   std::erase(records, broken);
-  const std::vector<double> sum = test::clipped_sum_by_hand(run, records, 0.3), noise = test::noise_by_hand(run, plan, keys, 0), before = run.masters();
+  const std::vector<double> sum = test::clipped_sum_by_hand(run, records, 0.3),
+                            noise = test::noise_by_hand(run, plan, keys, 0), before = run.masters();
   trainer.step([&](Tape& tape, std::span<const index_t> slots) {
     const Variable loss = run.loss(tape, slots);
     std::vector<double> factors(slots.size());
     for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = slots[i] == broken ? double(NAN) : 1;
     return multiply(loss, tape.input(Tensor::from(ctx, loss.shape(), loss.dtype(), factors)));
   });
-  CHECK(test::distance(minus(released(before, run.masters(), plan.expected_batch()), noise), sum) <= 0.3 * double(records.size()) * 0x1p-19 + 1e-12);
+  CHECK(test::distance(minus(released(before, run.masters(), plan.expected_batch()), noise), sum) <=
+        0.3 * double(records.size()) * 0x1p-19 + 1e-12);
   CHECK(trainer.steps() == 1);
 }
 
@@ -237,10 +246,12 @@ TEST_CASE("P2: the weighted sum over samples adds no more of them in FP32 than t
   Context ctx(Device::cpu(), 2);
   const index_t samples = 4096;
   nn::Parameters parameters(ctx, DType::f32, 1);
-  Parameter &matrix = parameters.constant("matrix", {1, 1}, 0), &vector = parameters.constant("vector", {1}, 0), &table = parameters.constant("table", {1, 1}, 0);
+  Parameter &matrix = parameters.constant("matrix", {1, 1}, 0), &vector = parameters.constant("vector", {1}, 0),
+            &table = parameters.constant("table", {1, 1}, 0);
   std::vector<double> contributions(std::size_t(samples), 0x1p-25);
   contributions[0] = 1;
-  const Tensor x = Tensor::from(ctx, {samples, 1, 1}, DType::f32, contributions), one = Tensor::full(ctx, {samples, 1, 1}, DType::f32, 1);
+  const Tensor x = Tensor::from(ctx, {samples, 1, 1}, DType::f32, contributions),
+               one = Tensor::full(ctx, {samples, 1, 1}, DType::f32, 1);
   per_sample::BookKeepingSink book;
   book.accept(ctx, ParameterSite::outer_product(matrix, x, one));
   book.accept(ctx, ParameterSite::vector(vector, x.reshaped({samples, 1})));
@@ -266,7 +277,8 @@ TEST_CASE("P10: what is computed, and how often, does not depend on what the rec
     TinyTraining run(ctx, DType::bf16);
     // Other tokens; then all tokens equal, whose gradients are large and clipped differently.
     for (index_t k = 0; data > 0 && k < run.data.ids.numel(); ++k)
-      run.data.ids.data<std::int32_t>()[k] = run.data.targets.data<std::int32_t>()[k] = data == 1 ? std::int32_t(rng.integer(0, 16)) : 3;
+      run.data.ids.data<std::int32_t>()[k] = run.data.targets.data<std::int32_t>()[k] =
+          data == 1 ? std::int32_t(rng.integer(0, 16)) : 3;
     PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), descent());
     Trace trace;
     for (int step = 0; step < 5; ++step) {

@@ -34,7 +34,8 @@ TEST_CASE("P27: a step that fails stays accounted; the next one goes on with its
     int calls = 0;
     const auto failing = [&](Tape& tape, std::span<const index_t> slots) -> Variable {
       ++calls;
-      if (failure == Failure::before_forward || (failure == Failure::second_batch && calls == 2)) throw Error("expected luck, got none");
+      if (failure == Failure::before_forward || (failure == Failure::second_batch && calls == 2))
+        throw Error("expected luck, got none");
       if (failure == Failure::second_batch) return run.loss(tape, slots);
       // The head's site is handed over before the walk fails: none of it may reach the next step.
       const nn::Parameters& parameters = run.model.parameters();
@@ -67,21 +68,27 @@ TEST_CASE("a spent plan is refused, and nothing happens then") {
   for (int step = 0; step < 2; ++step) trainer.step(run.losses());
   const std::vector<double> spent = run.masters();
   const std::size_t calls = run.calls.size();
-  for (int attempt = 0; attempt < 2; ++attempt) CHECK(test::refuses([&] { trainer.step(run.losses()); }, "expected at most 2 steps"));
+  for (int attempt = 0; attempt < 2; ++attempt)
+    CHECK(test::refuses([&] { trainer.step(run.losses()); }, "expected at most 2 steps"));
   CHECK(run.masters() == spent);
   CHECK(run.calls.size() == calls);
   CHECK(trainer.steps() == 2);
 }
 
-TEST_CASE("bad input: trainers refuse physical batches without slots, more records than planned, and losses of the wrong shape") {
+TEST_CASE(
+    "bad input: trainers refuse physical batches without slots, more records than planned, and losses of the wrong shape") {
   Context ctx(Device::cpu(), 1);
   test::Rng rng;
   TinyTraining run(ctx, DType::f32);
   const dp::Plan plan = test::tiny_plan(run, 9);
   const dp::StreamKeys keys = test::random_keys(rng);
   for (index_t bad : {0, -3}) {
-    CHECK(test::refuses([&] { PrivateTrainer(ctx, run.model.parameters(), plan, keys, run.records(), {.physical_batch = bad}); }, "physical batch"));
-    CHECK(test::refuses([&] { PlainTrainer(ctx, run.model.parameters(), 0.5, keys, run.records(), {.physical_batch = bad}); }, "physical batch"));
+    CHECK(test::refuses(
+        [&] { PrivateTrainer(ctx, run.model.parameters(), plan, keys, run.records(), {.physical_batch = bad}); },
+        "physical batch"));
+    CHECK(
+        test::refuses([&] { PlainTrainer(ctx, run.model.parameters(), 0.5, keys, run.records(), {.physical_batch = bad}); },
+                      "physical batch"));
   }
   CHECK(test::refuses([&] { PrivateTrainer(ctx, run.model.parameters(), plan, keys, run.records() + 1); }, "30"));
   CHECK(test::refuses([&] { PrivateTrainer(ctx, run.model.parameters(), plan, keys, 0); }, "records"));
@@ -99,7 +106,8 @@ TEST_CASE("after the second step the arena asks the system for nothing, and noth
   for (DType dtype : {DType::f32, DType::bf16}) {
     Context ctx(Device::cpu(), 1);
     TinyTraining run(ctx, dtype);
-    PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 12), test::random_keys(rng), run.records(), {.physical_batch = 4});
+    PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 12), test::random_keys(rng), run.records(),
+                           {.physical_batch = 4});
     const index_t live = ctx.memory().live_bytes;
     trainer.step(run.losses());
     CHECK(ctx.memory().live_bytes == live);
@@ -119,7 +127,9 @@ TEST_CASE("training without privacy: the same draws, the plain sum, the same div
   TinyTraining run(ctx, DType::f64), by_hand(ctx, DType::f64);
   const dp::StreamKeys keys = test::random_keys(rng);
   const double q = 0.4, momentum = 0.8;
-  const TrainerOptions options{.physical_batch = 4, .rule = optim::Sgd{.momentum = momentum}, .learning_rate = optim::LearningRate::cosine(0.3, 2, 6)};
+  const TrainerOptions options{.physical_batch = 4,
+                               .rule = optim::Sgd{.momentum = momentum},
+                               .learning_rate = optim::LearningRate::cosine(0.3, 2, 6)};
   PlainTrainer trainer(ctx, run.model.parameters(), q, keys, run.records(), options);
   std::vector<double> velocity(std::size_t(run.model.parameters().numel()), 0.0);
   for (index_t step = 0; step < 5; ++step) {

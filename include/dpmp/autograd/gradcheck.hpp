@@ -11,7 +11,7 @@
 
 namespace dpmp::inline DPMP_ABI {
 /// Sums per-sample gradients over the batch, in double, straight from the definition of each site form.
-class SumSink : public GradientSink {
+class DefinitionSink : public GradientSink {
  public:
   void accept(Context&, const ParameterSite& site) override {
     auto& sum = sums_[site.parameter];
@@ -132,7 +132,7 @@ inline GradientCheckResult check_gradients(Context& ctx, index_t samples, const 
   Tape tape(ctx, samples);
   std::vector<Variable> variables;
   const Variable losses = record(tape, variables);
-  SumSink sink;
+  DefinitionSink sink;
   tape.backward(losses, sink);
 
   GradientCheckResult result;

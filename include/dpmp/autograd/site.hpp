@@ -4,8 +4,8 @@
 #include "dpmp/autograd/parameter.hpp"
 
 namespace dpmp::inline DPMP_ABI {
-/// outer_product: the per-sample gradient is G_i = sum_t b_{i,t} a_{i,t}^T (Goodfellow 2015, arXiv 1510.01799; sequences: Li et
-/// al. 2021, arXiv 2110.05679). vector: it is stored as it is.
+/// outer_product: the per-sample gradient is G_i = sum_t b_{i,t} a_{i,t}^T (Goodfellow 2015, arXiv 1510.01799; sequences: Li
+/// et al. 2021, arXiv 2110.05679). vector: it is stored as it is.
 enum class SiteForm : std::uint8_t { outer_product, vector };
 
 /// One use of a parameter, in factored form. B samples, T rows (tokens) a sample; the parameter is [p, d] (outer product).
@@ -27,12 +27,14 @@ struct ParameterSite {
     ParameterSite site{&w, SiteForm::outer_product, a.reshaped({samples, tokens, d}), b};
     site.b = b.dtype() == DType::i32 ? b.reshaped({samples, tokens}) : b.reshaped({samples, tokens, b.shape().back()});
     DPMP_CHECK(w.shape().rank() == 2 && w.shape().back() == d && (site.one_hot() || w.shape().front() == b.shape().back()),
-               "expected rows a [.., d] and b [.., p] of the parameter ", w.name(), " ", w.shape(), ", got a ", a.shape(), " and b ", b.shape());
+               "expected rows a [.., d] and b [.., p] of the parameter ", w.name(), " ", w.shape(), ", got a ", a.shape(),
+               " and b ", b.shape());
     return site;
   }
   static ParameterSite vector(Parameter& w, const Tensor& gradients) {
     const index_t samples = gradients.shape().front(), n = gradients.shape().numel(1, gradients.shape().rank());
-    DPMP_CHECK(n <= w.numel(), "expected at most ", w.numel(), " elements for the parameter ", w.name(), ", got ", gradients.shape());
+    DPMP_CHECK(n <= w.numel(), "expected at most ", w.numel(), " elements for the parameter ", w.name(), ", got ",
+               gradients.shape());
     return {&w, SiteForm::vector, Tensor(), gradients.reshaped({samples, n})};
   }
 };

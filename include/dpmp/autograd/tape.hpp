@@ -75,14 +75,17 @@ class Tape {
   TapeMode mode() const { return mode_; }
 
   /// A value without a history. needs_gradient: gradient_of() will answer after the backward pass.
-  Variable input(const Tensor& value, bool needs_gradient = false) { return add_slot(value, needs_gradient, needs_gradient); }
+  Variable input(const Tensor& value, bool needs_gradient = false) {
+    return add_slot(value, needs_gradient, needs_gradient);
+  }
 
   /// Records the result of an operation. Rule: `name` (std::string_view), backward(BackwardPass&, const Tensor& gradient).
   /// needs_gradient: some input or some trainable parameter of the rule wants a gradient.
   template <class Rule>
   Variable record(const Tensor& value, bool needs_gradient, Rule rule) {
-    DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, Rule::name, ": expected a result with the sample axis (", samples_,
-               " samples) first, got ", value.shape(), ": an operation that mixes samples has no per-sample gradients");
+    DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, Rule::name,
+               ": expected a result with the sample axis (", samples_, " samples) first, got ", value.shape(),
+               ": an operation that mixes samples has no per-sample gradients");
     const bool keep = needs_gradient && mode_ == TapeMode::training;
     const Variable v = add_slot(value, keep, false);
     if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule))});
@@ -96,8 +99,9 @@ class Tape {
   }
   bool needs_gradient(const Variable& v) const { return slots_[std::size_t(v.slot_)].needs_gradient; }
 
-  /// Walks back from per-sample losses [B] (f32, f64 for an f64 model). weights [B], the losses' dtype: factors of the losses
-  /// (a mask of 0 and 1; all 1 when not given). Each step's saved tensors are freed as soon as it is done, so a tape is walked once.
+  /// Walks back from per-sample losses [B] (f32, f64 for an f64 model). weights [B], the losses' dtype: factors of the
+  /// losses (a mask of 0 and 1; all 1 when not given). Each step's saved tensors are freed as soon as it is done, so a tape
+  /// is walked once.
   void backward(const Variable& losses, GradientSink& sink, const Tensor& weights = Tensor()) {
     DPMP_CHECK(mode_ == TapeMode::training, "expected a tape in training mode for a backward pass, got one for inference");
     DPMP_CHECK(!walked_, "expected a tape that was not walked yet: record the forward pass again");
@@ -148,8 +152,8 @@ class Tape {
   };
 
   Variable add_slot(const Tensor& value, bool needs_gradient, bool leaf) {
-    DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, "expected a value with the sample axis (", samples_,
-               " samples) first, got ", value.shape());
+    DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, "expected a value with the sample axis (",
+               samples_, " samples) first, got ", value.shape());
     Variable v;
     v.tape_ = this;
     v.slot_ = index_t(slots_.size());

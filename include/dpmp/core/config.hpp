@@ -9,7 +9,8 @@
 // The non-finite test of a sample (c_i = 0 for NaN and Inf) is part of the privacy guarantee; these flags let the
 // compiler assume it never fires and turn `isfinite(x) ? c : 0` into `c`.
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "dpmp must not be compiled with -ffast-math, -Ofast or -ffinite-math-only: they remove the non-finite test that the privacy guarantee rests on"
+#error \
+    "dpmp must not be compiled with -ffast-math, -Ofast or -ffinite-math-only: they remove the non-finite test that the privacy guarantee rests on"
 #endif
 
 // A program whose translation units disagree about these options must not link: every name of the library lives in an

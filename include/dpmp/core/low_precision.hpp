@@ -18,7 +18,8 @@ struct f16 {
   std::uint16_t bits;
 };
 
-/// The type a stored element is computed in: FP32 for everything but double, which stays double (references, gradient checks).
+/// The type a stored element is computed in: FP32 for everything but double, which stays double (references, gradient
+/// checks).
 template <class T>
 using compute_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
@@ -40,7 +41,8 @@ DPMP_HD double to_float(double x) { return x; }
 DPMP_HD float to_float(bf16 x) { return detail::float_of(std::uint32_t(x.bits) << 16); }
 DPMP_HD float to_float(f16 x) {
   const std::uint32_t sign = std::uint32_t(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
-  // Subnormals: magnitude * 2^-24 is exact in FP32. Others: shift the mantissa, re-bias the exponent by 112 (Inf/NaN by 224).
+  // Subnormals: magnitude * 2^-24 is exact in FP32. Others: shift the mantissa, re-bias the exponent by 112 (Inf/NaN by
+  // 224).
   const float subnormal = float(magnitude) * 0x1p-24f;
   const std::uint32_t normal = (magnitude << 13) + (magnitude >= 0x7c00u ? 224u << 23 : 112u << 23);
   return detail::float_of(sign | (magnitude < 0x400u ? detail::bits_of(subnormal) : normal));
@@ -71,8 +73,8 @@ DPMP_HD f16 from_float<f16>(float x) {
   // Subnormal results: adding 0.5 lines the mantissa up so that the FP32 adder itself rounds to a multiple of 2^-24.
   const std::uint32_t subnormal = detail::bits_of(detail::float_of(magnitude) + 0.5f) - 0x3f000000u;
   std::uint32_t r = magnitude < 0x38800000u ? subnormal : normal;
-  if (magnitude >= 0x47800000u) r = 0x7c00u;                                                // >= 65536: Inf
-  if (magnitude > 0x7f800000u) r = 0x7e00u | ((magnitude >> 13) & 0x3ffu);                  // NaN, quiet
+  if (magnitude >= 0x47800000u) r = 0x7c00u;                                // >= 65536: Inf
+  if (magnitude > 0x7f800000u) r = 0x7e00u | ((magnitude >> 13) & 0x3ffu);  // NaN, quiet
   return {std::uint16_t(sign | r)};
 }
 }  // namespace dpmp::inline DPMP_ABI

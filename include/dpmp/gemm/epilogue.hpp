@@ -26,12 +26,14 @@ struct Epilogue {
 
   /// One row of accumulators `sum` [n], alpha applied; `sum` may be the output row itself.
   void finish(const Real* sum, index_t batch, index_t row) const {
-    run_rows(0, 1, kernels::GemmEpilogue<In, Out>{sum, static_cast<const In*>(spec.bias), residual(batch, row), saved(batch, row),
-                                                  output(batch, row), spec.n, spec.activation});
+    run_rows(0, 1,
+             kernels::GemmEpilogue<In, Out>{sum, static_cast<const In*>(spec.bias), residual(batch, row), saved(batch, row),
+                                            output(batch, row), spec.n, spec.activation});
   }
   /// One row whose rounded pre-activation a backend has already written to `pre` [n], which may be the output row itself.
   void finish_activation(const Out* pre, index_t batch, index_t row) const {
-    run_rows(0, 1, kernels::ActivateAndAddResidual<Out>{pre, residual(batch, row), output(batch, row), spec.n, spec.activation});
+    run_rows(0, 1,
+             kernels::ActivateAndAddResidual<Out>{pre, residual(batch, row), output(batch, row), spec.n, spec.activation});
   }
 };
 

@@ -11,17 +11,23 @@
 #include "dpmp/core/error.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop {
-/// Number of leading bytes of `text` that are well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF).
+/// Number of leading bytes of `text` that are well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, at most
+/// U+10FFFF).
 inline std::size_t utf8_prefix(std::string_view text) {
   std::size_t at = 0;
   while (at < text.size()) {
     const auto byte = [&](std::size_t k) { return at + k < text.size() ? static_cast<unsigned char>(text[at + k]) : 0u; };
     const unsigned first = byte(0);
-    const std::size_t length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+    const std::size_t length = first < 0x80                    ? 1
+                               : first >= 0xc2 && first < 0xe0 ? 2
+                               : first >= 0xe0 && first < 0xf0 ? 3
+                               : first >= 0xf0 && first < 0xf5 ? 4
+                                                               : 0;
     if (length == 0) return at;
     for (std::size_t k = 1; k < length; ++k)
       if ((byte(k) & 0xc0u) != 0x80) return at;
-    if ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) >= 0xa0) || (first == 0xf0 && byte(1) < 0x90) || (first == 0xf4 && byte(1) >= 0x90))
+    if ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) >= 0xa0) || (first == 0xf0 && byte(1) < 0x90) ||
+        (first == 0xf4 && byte(1) >= 0x90))
       return at;
     at += length;
   }
@@ -32,7 +38,8 @@ inline std::size_t utf8_prefix(std::string_view text) {
 /// record, has a NUL byte, or is not UTF-8; the message names the line.
 inline std::vector<std::string> read_text_records(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
-  DPMP_CHECK(file && !std::filesystem::is_directory(path), "expected a readable text file, one record a line, got '", path.string(), "'");
+  DPMP_CHECK(file && !std::filesystem::is_directory(path), "expected a readable text file, one record a line, got '",
+             path.string(), "'");
   std::ostringstream content;
   content << file.rdbuf();
   const std::string text = std::move(content).str();
@@ -44,8 +51,10 @@ inline std::vector<std::string> read_text_records(const std::filesystem::path& p
     ++number;
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
     const std::size_t valid = utf8_prefix(line);
-    DPMP_CHECK(valid == line.size(), "expected UTF-8 text in '", path.string(), "', got an invalid or cut-off character at byte ", valid + 1, " of line ", number);
-    DPMP_CHECK(line.find('\0') == std::string_view::npos, "expected text in '", path.string(), "', got a NUL byte in line ", number);
+    DPMP_CHECK(valid == line.size(), "expected UTF-8 text in '", path.string(),
+               "', got an invalid or cut-off character at byte ", valid + 1, " of line ", number);
+    DPMP_CHECK(line.find('\0') == std::string_view::npos, "expected text in '", path.string(), "', got a NUL byte in line ",
+               number);
     if (!line.empty()) records.emplace_back(line);
     begin = end + 1;
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scalar non-linearities, each with its derivative beside it, and the two kernels that apply any of them.
-// GELU: Hendrycks, Gimpel 2016: x Phi(x), Phi the normal distribution function; "tanh" is the approximation of the same paper.
+// GELU: Hendrycks, Gimpel 2016: x Phi(x), Phi the normal distribution function; "tanh" is the approximation of the same
+// paper.
 #pragma once
 #include "dpmp/core/low_precision.hpp"
 #include "dpmp/runtime/math.hpp"

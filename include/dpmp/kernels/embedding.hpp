@@ -37,7 +37,8 @@ struct AddBroadcast {
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(output + row * width, at.load(x + row * width) + at.load(y)); });
+    team.for_each(width,
+                  [&](auto at) DPMP_LAMBDA { at.store(output + row * width, at.load(x + row * width) + at.load(y)); });
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -16,7 +16,8 @@ struct WidenRows {
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(output + row * output_stride, at.load(input + row * input_stride)); });
+    team.for_each(width,
+                  [&](auto at) DPMP_LAMBDA { at.store(output + row * output_stride, at.load(input + row * input_stride)); });
   }
 };
 
@@ -30,8 +31,8 @@ DPMP_HOST P activate(EpilogueActivation activation, P x) {
   return x;
 }
 
-/// x = round(sum + bias), or sum + bias unrounded where there is no activation; output = round(A(x) + residual); x is kept in
-/// `saved`. sum and residual may be the output itself. bias, residual and saved may be null.
+/// x = round(sum + bias), or sum + bias unrounded where there is no activation; output = round(A(x) + residual); x is kept
+/// in `saved`. sum and residual may be the output itself. bias, residual and saved may be null.
 template <class In, class Out>
 struct GemmEpilogue {
   using Real = compute_t<Out>;

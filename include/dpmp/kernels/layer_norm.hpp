@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Layer normalisation of rows (Ba, Kiros, Hinton 2016): y = (x - mean) rstd * gain + bias, rstd = 1 / sqrt(variance + epsilon).
-// Statistics in compute precision with the biased variance; the backward needs only mean and rstd, so those are all that is kept.
+// Layer normalisation of rows (Ba, Kiros, Hinton 2016): y = (x - mean) rstd * gain + bias, rstd = 1 / sqrt(variance +
+// epsilon). Statistics in compute precision with the biased variance; the backward needs only mean and rstd, so those are
+// all that is kept.
 #pragma once
 #include <cmath>
 
@@ -33,7 +34,8 @@ struct LayerNormForward {
       return d * d;
     }) / n;
     const Real scale = Real(1) / std::sqrt(variance + epsilon);
-    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(y, (at.load(x) - mu) * scale * at.load(gain) + at.load(bias)); });
+    team.for_each(width,
+                  [&](auto at) DPMP_LAMBDA { at.store(y, (at.load(x) - mu) * scale * at.load(gain) + at.load(bias)); });
     mean[row] = mu;
     rstd[row] = scale;
   }
@@ -59,7 +61,8 @@ struct LayerNormBackwardInput {
     T* dx = input_gradient + row * width;
     const Real mu = mean[row], scale = rstd[row], n = Real(width);
     const Real w_mean = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(g) * at.load(gain); }) / n;
-    const Real wh_mean = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(g) * at.load(gain) * ((at.load(x) - mu) * scale); }) / n;
+    const Real wh_mean =
+        team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(g) * at.load(gain) * ((at.load(x) - mu) * scale); }) / n;
     team.for_each(width, [&](auto at) DPMP_LAMBDA {
       const auto h = (at.load(x) - mu) * scale;
       at.store(dx, (at.load(g) * at.load(gain) - w_mean - h * wh_mean) * scale);
@@ -67,7 +70,8 @@ struct LayerNormBackwardInput {
   }
 };
 
-/// Per-sample gradients of gain and bias: gain_gradient[i] = sum_t g_t * h_t, bias_gradient[i] = sum_t g_t. One sample a row.
+/// Per-sample gradients of gain and bias: gain_gradient[i] = sum_t g_t * h_t, bias_gradient[i] = sum_t g_t. One sample a
+/// row.
 template <class T>
 struct LayerNormBackwardParameters {
   using Real = compute_t<T>;

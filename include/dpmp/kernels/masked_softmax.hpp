@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two row kernels of attention: softmax of scores under a causal and a key mask, and its backward.
+// The row kernels of attention: masking of padding tokens, softmax of scores under a causal and a padding mask, its
+// backward.
 #pragma once
 #include <limits>
 
@@ -8,14 +9,33 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// probabilities[t, :] = softmax of the visible scores[t, :]; 0 where not visible, all 0 when no key is visible. Row t = query t.
+/// Rows of padding tokens become 0, by select: whatever they held (NaN too), 0 * NaN cannot happen later.
+template <class T>
+struct KeepRows {
+  using Real = compute_t<T>;
+  T* x;              // [tokens, width], in place
+  const Real* keep;  // [tokens], 1 or 0 (padding)
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t token) const {
+    using Pack = typename Team::Pack;
+    const Pack wanted = Pack::splat(keep[token]);
+    T* row = x + token * width;
+    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(row, select_less(Pack{}, wanted, at.load(row), Pack{})); });
+  }
+};
+
+/// probabilities[t, :] = softmax of the visible scores[t, :]; 0 where not visible, all 0 when no key is visible or the query
+/// is padding. Row t = query t.
 template <class T>
 struct MaskedSoftmaxForward {
   using Real = compute_t<T>;
-  const Real* scores;     // [tokens, tokens]
-  const Real* keep;       // [tokens], 1: the key may be attended to, 0: padding; null: all may
-  Real* probabilities;    // [tokens, tokens], may be scores
-  T* rounded;             // [tokens, tokens], the same in storage precision; null: not wanted
+  const Real* scores;   // [tokens, tokens]
+  const Real* keep;     // [tokens], 1: the key may be attended to, 0: padding; null: all may
+  Real* probabilities;  // [tokens, tokens], may be scores
+  T* rounded;           // [tokens, tokens], the same in storage precision; null: not wanted
   index_t tokens;
   bool causal;
 
@@ -27,7 +47,8 @@ struct MaskedSoftmaxForward {
     Real* p = probabilities + query * tokens;
     const index_t visible = causal ? query + 1 : tokens;
     const Pack hidden = Pack::splat(std::numeric_limits<Real>::lowest());
-    auto score = [&](auto at) DPMP_LAMBDA { return keep ? select_less(Pack{}, at.load(keep), at.load(s), hidden) : at.load(s); };
+    auto score = [&](auto at)
+                     DPMP_LAMBDA { return keep ? select_less(Pack{}, at.load(keep), at.load(s), hidden) : at.load(s); };
     const Real top = team.max(visible, std::numeric_limits<Real>::lowest(), score);
     auto weight = [&](auto at) DPMP_LAMBDA {
       const Pack e = exp(score(at) - top);
@@ -35,7 +56,7 @@ struct MaskedSoftmaxForward {
     };
     team.for_each(visible, [&](auto at) DPMP_LAMBDA { at.store(p, weight(at)); });
     const Real total = team.sum(visible, [&](auto at) DPMP_LAMBDA { return at.load(p); });
-    const Real factor = total == Real(0) ? Real(0) : Real(1) / total;
+    const Real factor = total == Real(0) || (keep && keep[query] == Real(0)) ? Real(0) : Real(1) / total;
     team.for_each(visible, [&](auto at) DPMP_LAMBDA { at.store(p, at.load(p) * factor); });
     team.for_each(tokens - visible, [&](auto at) DPMP_LAMBDA { at.store(p + visible, Pack{}); });
     if (rounded) team.for_each(tokens, [&](auto at) DPMP_LAMBDA { at.store(rounded + query * tokens, at.load(p)); });
@@ -58,7 +79,9 @@ struct MaskedSoftmaxBackward {
     const Real* p = probabilities + query * tokens;
     const Real* g = probabilities_gradient + query * tokens;
     const Real mean = team.sum(tokens, [&](auto at) DPMP_LAMBDA { return at.load(p) * at.load(g); });
-    team.for_each(tokens, [&](auto at) DPMP_LAMBDA { at.store(scores_gradient + query * tokens, (at.load(g) - mean) * at.load(p) * factor); });
+    team.for_each(tokens, [&](auto at) DPMP_LAMBDA {
+      at.store(scores_gradient + query * tokens, (at.load(g) - mean) * at.load(p) * factor);
+    });
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

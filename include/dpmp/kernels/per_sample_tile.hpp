@@ -34,7 +34,8 @@ struct HadamardRows {
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    sums[row] = double(team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x + row * width) * at.load(y + row * width); }));
+    sums[row] =
+        double(team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x + row * width) * at.load(y + row * width); }));
   }
 };
 

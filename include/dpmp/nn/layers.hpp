@@ -16,9 +16,11 @@ class Linear {
   };
   Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs, Options options)
       : weight_(&parameters.normal(name + ".weight", {outputs, inputs},
-                                   options.standard_deviation > 0 ? options.standard_deviation : 1 / std::sqrt(double(std::max<index_t>(1, inputs))))),
+                                   options.standard_deviation > 0 ? options.standard_deviation
+                                                                  : 1 / std::sqrt(double(std::max<index_t>(1, inputs))))),
         bias_(options.bias ? &parameters.constant(name + ".bias", {outputs}, 0) : nullptr) {}
-  Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs) : Linear(parameters, name, inputs, outputs, Options{}) {}
+  Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs)
+      : Linear(parameters, name, inputs, outputs, Options{}) {}
   Variable operator()(const Variable& x) const { return linear(x, *weight_, bias_); }
 
  private:

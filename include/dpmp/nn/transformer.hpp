@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A decoder-only transformer language model (Radford et al. 2019, GPT-2): pre-norm blocks of causal attention and a GELU MLP.
+// A decoder-only transformer language model (Radford et al. 2019, GPT-2): pre-norm blocks of causal attention and a GELU
+// MLP.
 #pragma once
 #include <optional>
 
@@ -49,9 +50,11 @@ class Transformer {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  /// ids i32 [B, T], T <= context -> logits [B, T, vocabulary]. dropout: needed when the configuration drops and the tape trains.
+  /// ids i32 [B, T], T <= context -> logits [B, T, vocabulary]. dropout: needed when the configuration drops and the tape
+  /// trains.
   Variable operator()(Tape& tape, const Tensor& ids, const DropoutRun* dropout = nullptr) const {
-    DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context, "], got ", ids.shape());
+    DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context,
+               "], got ", ids.shape());
     Variable x = position_embedding(tokens_(tape, ids), *positions_);
     for (std::size_t k = 0; k < blocks_.size(); ++k) x = blocks_[k](x, k, dropout);
     x = last_norm_(x);
@@ -65,10 +68,12 @@ class Transformer {
         : config_(c),
           attention_norm_(parameters, name + ".attention_norm", c.width),
           qkv_(parameters, name + ".attention.qkv", c.width, 3 * c.width),
-          projection_(parameters, name + ".attention.projection", c.width, c.width, {.standard_deviation = residual_scale(c, c.width)}),
+          projection_(parameters, name + ".attention.projection", c.width, c.width,
+                      {.standard_deviation = residual_scale(c, c.width)}),
           mlp_norm_(parameters, name + ".mlp_norm", c.width),
           up_(parameters, name + ".mlp.up", c.width, 4 * c.width),
-          down_(parameters, name + ".mlp.down", 4 * c.width, c.width, {.standard_deviation = residual_scale(c, 4 * c.width)}) {}
+          down_(parameters, name + ".mlp.down", 4 * c.width, c.width,
+                {.standard_deviation = residual_scale(c, 4 * c.width)}) {}
     Variable operator()(const Variable& x, std::size_t layer, const DropoutRun* run) const {
       const Variable attended = projection_(attention(qkv_(attention_norm_(x)), {.heads = config_.heads, .causal = true}));
       const Variable y = add(x, dropped(attended, 2 * layer, run));
@@ -77,11 +82,14 @@ class Transformer {
 
    private:
     // Each of the 2 * layers residual branches adds its share to the variance of the stream.
-    static double residual_scale(const TransformerConfig& c, index_t inputs) { return 1 / std::sqrt(double(inputs) * 2 * double(c.layers)); }
+    static double residual_scale(const TransformerConfig& c, index_t inputs) {
+      return 1 / std::sqrt(double(inputs) * 2 * double(c.layers));
+    }
     Variable dropped(const Variable& x, std::size_t layer, const DropoutRun* run) const {
       if (config_.dropout == 0 || x.tape().mode() == TapeMode::inference) return x;
       DPMP_CHECK(run, "expected the step and the sample ids for dropout ", config_.dropout, ", got none");
-      return dropout(x, config_.dropout, {.seed = config_.seed, .step = run->step, .layer = std::uint32_t(layer)}, run->sample_ids);
+      return dropout(x, config_.dropout, {.seed = config_.seed, .step = run->step, .layer = std::uint32_t(layer)},
+                     run->sample_ids);
     }
     TransformerConfig config_;
     LayerNorm attention_norm_;
@@ -91,9 +99,10 @@ class Transformer {
   };
 
   static const TransformerConfig& checked(const TransformerConfig& c) {
-    DPMP_CHECK(c.vocabulary >= 1 && c.width >= 1 && c.layers >= 0 && c.heads >= 1 && c.context >= 1 && c.width % c.heads == 0,
-               "expected sizes >= 1 and heads that divide the width, got vocabulary ", c.vocabulary, ", width ", c.width, ", layers ", c.layers, ", heads ",
-               c.heads, ", context ", c.context);
+    DPMP_CHECK(
+        c.vocabulary >= 1 && c.width >= 1 && c.layers >= 0 && c.heads >= 1 && c.context >= 1 && c.width % c.heads == 0,
+        "expected sizes >= 1 and heads that divide the width, got vocabulary ", c.vocabulary, ", width ", c.width,
+        ", layers ", c.layers, ", heads ", c.heads, ", context ", c.context);
     DPMP_CHECK(c.dropout >= 0 && c.dropout < 1, "expected a dropout rate in [0, 1), got ", c.dropout);
     return c;
   }

@@ -96,15 +96,19 @@ class Optimiser {
   void update(Context& ctx, Moments& m, const Tensor& sum, double factor, double rate) const {
     R* weight = m.parameter->master().data<R>();
     if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
-      launch_elements(ctx, sum.numel(), kernels::SgdUpdate<R>{sum.data<double>(), weight, m.first.data<R>(), R(factor), R(rate), R(sgd->momentum),
-                                                             R(sgd->weight_decay)});
+      launch_elements(ctx, sum.numel(),
+                      kernels::SgdUpdate<R>{sum.data<double>(), weight, m.first.data<R>(), R(factor), R(rate),
+                                            R(sgd->momentum), R(sgd->weight_decay)});
       return;
     }
     const AdamW& a = std::get<AdamW>(rule_);
-    const double first_correction = 1 / (1 - std::pow(a.beta1, double(steps_))), second_correction = 1 / std::sqrt(1 - std::pow(a.beta2, double(steps_)));
-    launch_elements(ctx, sum.numel(),
-                    kernels::AdamWUpdate<R>{sum.data<double>(), weight, m.first.data<R>(), m.second.data<R>(), R(factor), R(a.beta1), R(1 - a.beta1),
-                                            R(a.beta2), R(1 - a.beta2), R(rate * first_correction), R(second_correction), R(a.epsilon), R(rate * a.weight_decay)});
+    const double first_correction = 1 / (1 - std::pow(a.beta1, double(steps_))),
+                 second_correction = 1 / std::sqrt(1 - std::pow(a.beta2, double(steps_)));
+    launch_elements(
+        ctx, sum.numel(),
+        kernels::AdamWUpdate<R>{sum.data<double>(), weight, m.first.data<R>(), m.second.data<R>(), R(factor), R(a.beta1),
+                                R(1 - a.beta1), R(a.beta2), R(1 - a.beta2), R(rate * first_correction), R(second_correction),
+                                R(a.epsilon), R(rate * a.weight_decay)});
   }
 
   Rule rule_;

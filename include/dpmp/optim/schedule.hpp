@@ -12,7 +12,9 @@ class LearningRate {
  public:
   static LearningRate constant(double rate) { return LearningRate(rate, rate, 0, 1); }
   /// Linear from peak / warm_up to peak over the first warm_up steps, then half a cosine down to final at step `total`.
-  static LearningRate cosine(double peak, index_t warm_up, index_t total, double final = 0) { return LearningRate(peak, final, warm_up, total); }
+  static LearningRate cosine(double peak, index_t warm_up, index_t total, double final = 0) {
+    return LearningRate(peak, final, warm_up, total);
+  }
 
   /// Rate of step 0, 1, ..; beyond `total` it stays at the final rate.
   double at(index_t step) const {
@@ -22,9 +24,12 @@ class LearningRate {
   }
 
  private:
-  LearningRate(double peak, double final, index_t warm_up, index_t total) : peak_(peak), final_(final), warm_up_(warm_up), total_(total) {
-    DPMP_CHECK(peak >= 0 && final >= 0 && std::isfinite(peak) && std::isfinite(final), "expected finite learning rates >= 0, got ", peak, " and ", final);
-    DPMP_CHECK(warm_up >= 0 && total >= std::max<index_t>(1, warm_up), "expected 0 <= warm_up <= total and total >= 1, got ", warm_up, " and ", total);
+  LearningRate(double peak, double final, index_t warm_up, index_t total)
+      : peak_(peak), final_(final), warm_up_(warm_up), total_(total) {
+    DPMP_CHECK(peak >= 0 && final >= 0 && std::isfinite(peak) && std::isfinite(final),
+               "expected finite learning rates >= 0, got ", peak, " and ", final);
+    DPMP_CHECK(warm_up >= 0 && total >= std::max<index_t>(1, warm_up), "expected 0 <= warm_up <= total and total >= 1, got ",
+               warm_up, " and ", total);
   }
   double peak_, final_;
   index_t warm_up_, total_;

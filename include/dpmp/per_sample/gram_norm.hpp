@@ -13,7 +13,10 @@ class GramPair {
  public:
   using R = compute_t<T>;
   GramPair(Context& ctx, index_t max_tokens)
-      : ctx_(ctx), grams_(ctx.allocate(2 * max_tokens * max_tokens * index_t(sizeof(R)))), sums_(ctx.allocate(max_tokens * 8)), max_tokens_(max_tokens) {}
+      : ctx_(ctx),
+        grams_(ctx.allocate(2 * max_tokens * max_tokens * index_t(sizeof(R)))),
+        sums_(ctx.allocate(max_tokens * 8)),
+        max_tokens_(max_tokens) {}
 
   /// sum over t, s of (a_t . a'_s)(b_t . b'_s) for sample i; the first site is dense.
   double inner_product(const ParameterSite& x, const ParameterSite& y, index_t sample) {
@@ -34,12 +37,13 @@ class GramPair {
   R* second() const { return first() + max_tokens_ * max_tokens_; }
   void gram(const Tensor& x, const Tensor& y, index_t sample, R* out) {
     const index_t width = x.shape()[2], m = x.shape()[1], n = y.shape()[1];
-    gemm(ctx_, {.m = m,
-                .n = n,
-                .k = width,
-                .a = {.data = x.data<T>() + sample * m * width, .dtype = dtype_of<T>, .row_stride = width},
-                .b = {.data = y.data<T>() + sample * n * width, .dtype = dtype_of<T>, .row_stride = width, .transposed = true},
-                .out = {.data = out, .dtype = dtype_of<R>, .row_stride = n}});
+    gemm(ctx_,
+         {.m = m,
+          .n = n,
+          .k = width,
+          .a = {.data = x.data<T>() + sample * m * width, .dtype = dtype_of<T>, .row_stride = width},
+          .b = {.data = y.data<T>() + sample * n * width, .dtype = dtype_of<T>, .row_stride = width, .transposed = true},
+          .out = {.data = out, .dtype = dtype_of<R>, .row_stride = n}});
   }
   static void gather(const Tensor& b, const Tensor& ids, index_t sample, R* out) {
     const index_t m = b.shape()[1], n = ids.shape()[1], p = b.shape()[2];
@@ -66,7 +70,8 @@ void norms_by_gram(Context& ctx, const SiteList& sites, const RowNorms& rows, No
   const double u = unit_roundoff(accumulate_dtype(dtype_of<T>)), w = 0x1p-126;
   // Every term of the double sum over tokens meets the chains of both Grams, its row of the Hadamard sum and, for one-hot
   // pairs, the chain of its segment: gamma_N.
-  const double gamma_norm = gamma(double(p + d + tokens + 32), u), gamma_release = gamma(double(tokens + index_t(sites.size())), u);
+  const double gamma_norm = gamma(double(p + d + tokens + 32), u),
+               gamma_release = gamma(double(tokens + index_t(sites.size())), u);
   ctx.team().parallel_for(bounds.samples(), [&](index_t begin, index_t end) {
     GramPair<T> pair(ctx, longest);
     Segments<T> segments(ctx, any_one_hot ? tokens : 0, d);
@@ -83,7 +88,8 @@ void norms_by_gram(Context& ctx, const SiteList& sites, const RowNorms& rows, No
         segments.gather(sites, i);
         squared += segments.squared_norm();
       }
-      const double S = rows.product_bound(sites, i), a = rows.input_sum(sites, i), b = rows.output_sum(sites, i), T_ = double(tokens);
+      const double S = rows.product_bound(sites, i), a = rows.input_sum(sites, i), b = rows.output_sum(sites, i),
+                   T_ = double(tokens);
       const double eta = 2 * w * (double(d) * b * b + double(p) * a * a + T_ * T_);
       bounds.add(i, squared, gamma_norm * S * S + eta, gamma_release * S + std::sqrt(double(p) * double(d)) * 2 * T_ * w);
     }

@@ -25,7 +25,10 @@ inline bool is_finite(double x) { return (std::bit_cast<std::uint64_t>(x) & 0x7f
 class NormBounds {
  public:
   explicit NormBounds(index_t samples)
-      : squared_(std::size_t(samples)), quadratic_(std::size_t(samples)), linear_(std::size_t(samples)), ok_(std::size_t(samples), 1) {}
+      : squared_(std::size_t(samples)),
+        quadratic_(std::size_t(samples)),
+        linear_(std::size_t(samples)),
+        ok_(std::size_t(samples), 1) {}
   index_t samples() const { return index_t(squared_.size()); }
 
   /// Adds one parameter. Whether the sample is finite is read from the raw numbers before max() could hide a NaN.

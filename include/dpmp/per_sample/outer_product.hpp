@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Outer-product sites: G_i = sum over sites and tokens of b_t a_t^T, for one parameter [p, d] and all its sites together, so
-// that tied and reused weights get their cross terms. Squared norms, per-sample gradients and weighted sums stand side by side.
+// that tied and reused weights get their cross terms. Squared norms, per-sample gradients and weighted sums stand side by
+// side.
 #pragma once
 #include <algorithm>
 
@@ -16,10 +17,11 @@ namespace dpmp::inline DPMP_ABI::per_sample {
 enum class NormMethod : std::uint8_t { rank_one, segments, instantiate, gram };
 
 /// The cheaper method by multiply-adds; a function of public shapes only. With T tokens over all sites, gram costs
-/// T^2 (p + d) and instantiating T p d (Bu et al. 2022, arXiv 2205.10683, mixed ghost clipping, here as a time rule because neither
-/// stores anything).
+/// T^2 (p + d) and instantiating T p d (Bu et al. 2022, arXiv 2205.10683, mixed ghost clipping, here as a time rule because
+/// neither stores anything).
 inline NormMethod choose_norm_method(const SiteList& sites) {
-  if (std::all_of(sites.begin(), sites.end(), [](const ParameterSite& s) { return s.one_hot(); })) return NormMethod::segments;
+  if (std::all_of(sites.begin(), sites.end(), [](const ParameterSite& s) { return s.one_hot(); }))
+    return NormMethod::segments;
   const index_t tokens = total_tokens(sites), p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   if (tokens == 1) return NormMethod::rank_one;
   return double(tokens) * double(p + d) < double(p) * double(d) ? NormMethod::gram : NormMethod::instantiate;
@@ -37,7 +39,10 @@ void instantiate(Context& ctx, const SiteList& sites, index_t sample, index_t fi
     gemm(ctx, {.m = rows,
                .n = d,
                .k = tokens,
-               .a = {.data = site.b.data<T>() + sample * tokens * p + first_row, .dtype = dtype_of<T>, .row_stride = p, .transposed = true},
+               .a = {.data = site.b.data<T>() + sample * tokens * p + first_row,
+                     .dtype = dtype_of<T>,
+                     .row_stride = p,
+                     .transposed = true},
                .b = {.data = site.a.data<T>() + sample * tokens * d, .dtype = dtype_of<T>, .row_stride = d},
                .out = {.data = tile, .dtype = dtype_of<compute_t<T>>, .row_stride = d},
                .accumulate = started});
@@ -56,7 +61,8 @@ void instantiate(Context& ctx, const SiteList& sites, index_t sample, index_t fi
 
 template <class T>
 void norms_by_instantiation(Context& ctx, const SiteList& sites, const RowNorms& rows, NormBounds& bounds) {
-  const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1], chain = total_tokens(sites) + index_t(sites.size());
+  const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1],
+                chain = total_tokens(sites) + index_t(sites.size());
   const double u = unit_roundoff(accumulate_dtype(dtype_of<T>));
   ctx.team().parallel_for(bounds.samples(), [&](index_t begin, index_t end) {
     using R = compute_t<T>;
@@ -66,8 +72,8 @@ void norms_by_instantiation(Context& ctx, const SiteList& sites, const RowNorms&
       run_rows(0, p, kernels::SquaredRows<R>{static_cast<R*>(tile.data()), static_cast<double*>(sums.data()), d});
       double squared = 0;
       for (index_t r = 0; r < p; ++r) squared += static_cast<double*>(sums.data())[r];
-      // Both this tile and the released one are within gamma_R S of the exact gradient, hence twice; each of their p d elements
-      // also loses up to w a rounding step to underflow, and each square up to w.
+      // Both this tile and the released one are within gamma_R S of the exact gradient, hence twice; each of their p d
+      // elements also loses up to w a rounding step to underflow, and each square up to w.
       const double S = rows.product_bound(sites, i), w = 0x1p-126;
       const double linear = 2 * (gamma(double(chain), u) * S + std::sqrt(double(p) * double(d)) * 2 * double(chain) * w);
       bounds.add(i, squared, gamma(double(d + p + 8), u) * squared + double(p) * double(d) * w, linear);
@@ -84,7 +90,8 @@ void norms_by_segments(Context& ctx, const SiteList& sites, const RowNorms& rows
     for (index_t i = begin; i < end; ++i) {
       segments.gather(sites, i);
       const double squared = segments.squared_norm(), S = rows.product_bound(sites, i);
-      const double linear = 2 * (gamma(double(tokens), u) * S + std::sqrt(double(tokens) * double(d)) * 2 * double(tokens) * w);
+      const double linear =
+          2 * (gamma(double(tokens), u) * S + std::sqrt(double(tokens) * double(d)) * 2 * double(tokens) * w);
       bounds.add(i, squared, gamma(double(d + 8), u) * squared + double(tokens) * double(d) * w, linear);
     }
   });
@@ -96,7 +103,8 @@ void norms_of_rank_one(const SiteList& sites, const RowNorms& rows, NormBounds& 
   const double u = unit_roundoff(accumulate_dtype(dtype_of<T>));
   for (index_t i = 0; i < bounds.samples(); ++i) {
     const double S = rows.product_sum(sites, i);  // here the norm itself
-    bounds.add(i, S * S, gamma(double(p + d + 32), u) * S * S, gamma(3, u) * S + std::sqrt(double(p) * double(d)) * 0x1p-125);
+    bounds.add(i, S * S, gamma(double(p + d + 32), u) * S * S,
+               gamma(3, u) * S + std::sqrt(double(p) * double(d)) * 0x1p-125);
   }
 }
 }  // namespace detail
@@ -121,7 +129,8 @@ inline void per_sample_gradients_outer(Context& ctx, const SiteList& sites, cons
   dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     ctx.team().parallel_for(sites[0].samples(), [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) detail::instantiate<T>(ctx, sites, i, 0, p, output.data<compute_t<T>>() + i * p * d);
+      for (index_t i = begin; i < end; ++i)
+        detail::instantiate<T>(ctx, sites, i, 0, p, output.data<compute_t<T>>() + i * p * d);
     });
   });
 }
@@ -150,7 +159,8 @@ inline void weighted_sum_outer(Context& ctx, const SiteList& sites, std::span<co
       R* data = static_cast<R*>(tile.data());
       for (index_t i = 0; i < sites[0].samples(); ++i) {
         detail::instantiate<T>(ctx, sites, i, begin, end - begin, data);
-        run_rows(0, end - begin, kernels::WeightedAdd<R>{data, sum.data<double>() + begin * d, d, d, d, R(factors[std::size_t(i)])});
+        run_rows(0, end - begin,
+                 kernels::WeightedAdd<R>{data, sum.data<double>() + begin * d, d, d, d, R(factors[std::size_t(i)])});
       }
     });
   });

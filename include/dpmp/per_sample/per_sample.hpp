@@ -11,8 +11,9 @@ inline SiteMix mix_of(const SiteList& sites) {
   DPMP_CHECK(!sites.empty(), "expected at least one site of a parameter, got none");
   bool outer = false, vector = false;
   for (const ParameterSite& s : sites) {
-    DPMP_CHECK(s.parameter == sites[0].parameter && s.samples() == sites[0].samples(), "expected sites of one parameter and one batch, got ",
-               sites[0].parameter->name(), " (", sites[0].samples(), " samples) and ", s.parameter->name(), " (", s.samples(), ")");
+    DPMP_CHECK(s.parameter == sites[0].parameter && s.samples() == sites[0].samples(),
+               "expected sites of one parameter and one batch, got ", sites[0].parameter->name(), " (", sites[0].samples(),
+               " samples) and ", s.parameter->name(), " (", s.samples(), ")");
     (s.form == SiteForm::outer_product ? outer : vector) = true;
   }
   return outer && vector ? SiteMix::both : outer ? SiteMix::outer_products : SiteMix::vectors;
@@ -21,7 +22,8 @@ inline SiteMix mix_of(const SiteList& sites) {
 /// G_i of every sample: [B, numel] in the accumulate dtype.
 inline Tensor per_sample_gradient(Context& ctx, const SiteList& sites) {
   const SiteMix mix = mix_of(sites);
-  const Tensor gradients = Tensor::zeros(ctx, {sites[0].samples(), sites[0].parameter->numel()}, accumulate_dtype(sites[0].parameter->dtype()));
+  const Tensor gradients =
+      Tensor::zeros(ctx, {sites[0].samples(), sites[0].parameter->numel()}, accumulate_dtype(sites[0].parameter->dtype()));
   SiteList outer, vectors;
   for (const ParameterSite& s : sites) (s.form == SiteForm::outer_product ? outer : vectors).push_back(s);
   if (mix != SiteMix::vectors) per_sample_gradients_outer(ctx, outer, gradients);
@@ -41,14 +43,16 @@ inline SiteList reduced(Context& ctx, const SiteList& sites) {
 }
 }  // namespace detail
 
-/// Samples that weighted_sum adds up in compute precision before the sum goes on in double: each sample's tile is added to the
-/// f64 sum by itself (kernels/per_sample_tile.hpp, WeightedAdd). What a guarantee says about the sum's rounding rests on it.
+/// Samples that weighted_sum adds up in compute precision before the sum goes on in double: each sample's tile is added to
+/// the f64 sum by itself (kernels/per_sample_tile.hpp, WeightedAdd). What a guarantee says about the sum's rounding rests on
+/// it.
 inline constexpr index_t samples_per_accumulator = 1;
 
 /// Adds |G_i|^2 of one parameter over all its sites, and its certificate, to bounds. Operands are the stored ones.
 inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds) {
   const SiteList list = detail::reduced(ctx, sites);
-  DPMP_CHECK(list[0].samples() == bounds.samples(), "expected sites of ", bounds.samples(), " samples, got ", list[0].samples());
+  DPMP_CHECK(list[0].samples() == bounds.samples(), "expected sites of ", bounds.samples(), " samples, got ",
+             list[0].samples());
   if (list[0].form == SiteForm::vector) return squared_norms_vector(ctx, list[0], bounds);
   squared_norms_outer(ctx, list, bounds, choose_norm_method(list));
 }

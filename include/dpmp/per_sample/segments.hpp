@@ -19,8 +19,8 @@ class Segments {
     order_.reserve(std::size_t(max_rows));
     ids_.reserve(std::size_t(max_rows));
   }
-  /// Sums the one-hot sites' input rows, columns [first_column, first_column + width), of equal id. Padding rows (id < 0) form a
-  /// segment of their own at the front that is left out by select.
+  /// Sums the one-hot sites' input rows, columns [first_column, first_column + width), of equal id. Padding rows (id < 0)
+  /// form a segment of their own at the front that is left out by select.
   void gather(const SiteList& sites, index_t sample, index_t first_column = 0) {
     order_.clear();
     ids_.clear();
@@ -32,7 +32,8 @@ class Segments {
                           site.a.data<T>() + (sample * tokens + t) * stride + first_column});
     }
     // The order among equal ids is the order of the tokens, whatever the other tokens are.
-    std::sort(order_.begin(), order_.end(), [](const Row& x, const Row& y) { return x.id != y.id ? x.id < y.id : x.place < y.place; });
+    std::sort(order_.begin(), order_.end(),
+              [](const Row& x, const Row& y) { return x.id != y.id ? x.id < y.id : x.place < y.place; });
     R* sum = data();
     for (const Row& row : order_) {
       if (ids_.empty() || ids_.back() != row.id) {
@@ -54,7 +55,9 @@ class Segments {
   void add_to(double* table, index_t stride, float factor) const {
     for (std::size_t r = 0; r < ids_.size(); ++r)
       if (ids_[r] >= 0)
-        run_rows(0, 1, kernels::WeightedAdd<R>{data() + index_t(r) * width_, table + ids_[r] * stride, width_, width_, stride, R(factor)});
+        run_rows(0, 1,
+                 kernels::WeightedAdd<R>{data() + index_t(r) * width_, table + ids_[r] * stride, width_, width_, stride,
+                                         R(factor)});
   }
 
  private:

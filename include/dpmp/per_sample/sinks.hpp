@@ -72,7 +72,8 @@ class KeepingSink : public PerSampleSink {
   std::vector<SiteList> lists_;
 };
 
-/// Book-keeping (Bu et al. 2022, arXiv 2210.00038): one backward, a and b of every site kept, then norms and one weighted sum.
+/// Book-keeping (Bu et al. 2022, arXiv 2210.00038): one backward, a and b of every site kept, then norms and one weighted
+/// sum.
 class BookKeepingSink final : public KeepingSink {
  public:
   void accept(Context&, const ParameterSite& site) override { keep(site); }

@@ -32,7 +32,8 @@ class RowNorms {
     for (std::size_t k = 0; k < sites.size(); ++k) {
       const index_t tokens = sites[k].b.shape()[1];
       const double *a = a_[k].data<double>() + sample * tokens, *b = b_[k].data<double>() + sample * tokens;
-      for (index_t t = 0; t < tokens; ++t) total += b[t] == 0 ? 0 : a[t] * b[t];  // a padding row counts as 0 whatever it holds
+      for (index_t t = 0; t < tokens; ++t)
+        total += b[t] == 0 ? 0 : a[t] * b[t];  // a padding row counts as 0 whatever it holds
     }
     return total;
   }

@@ -16,7 +16,8 @@ inline void per_sample_gradients_vector(Context& ctx, const SiteList& sites, con
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
       ctx.team().parallel_for(site.samples(), [&](index_t begin, index_t end) {
-        for (index_t i = begin; i < end; ++i) run_rows(0, 1, kernels::AddRow<T>{site.b.data<T>() + i * n, output.data<R>() + i * width, n});
+        for (index_t i = begin; i < end; ++i)
+          run_rows(0, 1, kernels::AddRow<T>{site.b.data<T>() + i * n, output.data<R>() + i * width, n});
       });
     });
   }
@@ -25,7 +26,8 @@ inline void per_sample_gradients_vector(Context& ctx, const SiteList& sites, con
 /// One site is normed as it is stored. Several (a bias used twice) are added first, so that the norm is that of their sum.
 inline SiteList combined_vectors(Context& ctx, const SiteList& sites) {
   if (sites.size() == 1) return sites;
-  const Tensor total = Tensor::zeros(ctx, {sites[0].samples(), sites[0].parameter->numel()}, accumulate_dtype(sites[0].parameter->dtype()));
+  const Tensor total =
+      Tensor::zeros(ctx, {sites[0].samples(), sites[0].parameter->numel()}, accumulate_dtype(sites[0].parameter->dtype()));
   per_sample_gradients_vector(ctx, sites, total);
   return {ParameterSite::vector(*sites[0].parameter, total)};
 }
@@ -54,8 +56,9 @@ inline void weighted_sum_vector(Context& ctx, const ParameterSite& site, std::sp
         n,
         [&](index_t begin, index_t end) {
           for (index_t i = 0; i < site.samples(); ++i)
-            run_rows(0, 1, kernels::WeightedAdd<T>{site.b.data<T>() + i * n + begin, sum.data<double>() + begin, end - begin, 0, 0,
-                                                   compute_t<T>(factors[std::size_t(i)])});
+            run_rows(0, 1,
+                     kernels::WeightedAdd<T>{site.b.data<T>() + i * n + begin, sum.data<double>() + begin, end - begin, 0, 0,
+                                             compute_t<T>(factors[std::size_t(i)])});
         },
         n * site.samples() < 16384);
   });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who runs a kernel functor on the CPU: the only place that knows instruction sets and how rows are spread over threads.
-// `flatten` pulls the whole functor into each copy, so every copy is compiled for its own set and a consumer needs no -march.
+// `flatten` pulls the whole functor into each copy, so every copy is compiled for its own set and a consumer needs no
+// -march.
 #pragma once
 #include <string_view>
 
@@ -10,7 +11,8 @@
 
 // Copies for other instruction sets than the one of the translation unit:
 // - none without optimisation: `flatten` does nothing then, and a call across instruction sets would change the vector ABI;
-// - none when the unit itself is compiled for AVX-512 (-march=native on such a machine): three times the compile time for nothing.
+// - none when the unit itself is compiled for AVX-512 (-march=native on such a machine): three times the compile time for
+// nothing.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define DPMP_HOST_UNIT_ISA 2
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -60,8 +62,9 @@ __attribute__((flatten, noinline, target("avx2,fma"))) void rows_avx2(const F& f
   for (index_t r = begin; r < end; ++r) f(HostTeam<float, 8>{}, r);
 }
 template <class F>
-__attribute__((flatten, noinline, target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))) void rows_avx512(const F& f, index_t begin,
-                                                                                                          index_t end) {
+__attribute__((flatten, noinline, target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))) void rows_avx512(const F& f,
+                                                                                                           index_t begin,
+                                                                                                           index_t end) {
   for (index_t r = begin; r < end; ++r) f(HostTeam<float, 16>{}, r);
 }
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The arena of a context: reference-counted blocks that go back to a free list, and counters of live, peak and reserved bytes.
-// Training with static shapes asks for the same sizes every step, so after the first step nothing is requested from the system.
+// The arena of a context: reference-counted blocks that go back to a free list, and counters of live, peak and reserved
+// bytes. Training with static shapes asks for the same sizes every step, so after the first step nothing is requested from
+// the system.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -95,7 +96,8 @@ class Arena {
   }
   detail::Block* take_from_system(index_t want) {
     void* data = ::operator new(std::size_t(want), std::align_val_t(granule), std::nothrow);
-    DPMP_CHECK(data, "expected ", want, " more bytes of memory, got none; this context holds ", statistics_.reserved_bytes, " bytes");
+    DPMP_CHECK(data, "expected ", want, " more bytes of memory, got none; this context holds ", statistics_.reserved_bytes,
+               " bytes");
     auto* block = new detail::Block;
     block->arena = this;
     block->data = data;

@@ -68,27 +68,21 @@ struct HostPack {
   }
   DPMP_HOST void store(R* p) const { memcpy(p, &v, sizeof v); }
 
-  static DPMP_HOST HostPack load(const bf16* p)
-    requires std::is_same_v<R, float>
-  {
+  static DPMP_HOST HostPack load(const bf16* p) requires std::is_same_v<R, float> {
     typename detail::Vectors<float, W>::Half h;
     memcpy(&h, p, sizeof h);
     return of_bits(__builtin_convertvector(h, Word) << 16);
   }
   /// Rounds to nearest even and flushes denormal results to zero: the bf16 units of CPUs (AVX512-BF16, AMX) ignore denormal
   /// operands, so a stored one would count in a norm and not in the sum, or the reverse, depending on who reads it.
-  DPMP_HOST void store(bf16* p) const
-    requires std::is_same_v<R, float>
-  {
+  DPMP_HOST void store(bf16* p) const requires std::is_same_v<R, float> {
     const Word u = bits(), nearest = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, quiet = (u >> 16) | 0x40u;
     const Word rounded = (u & 0x7fffffffu) > 0x7f800000u ? quiet : nearest;
     const Word flushed = (rounded & 0x7f80u) == 0u ? rounded & 0x8000u : rounded;
     const auto h = __builtin_convertvector(flushed, typename detail::Vectors<float, W>::Half);
     memcpy(p, &h, sizeof h);
   }
-  static DPMP_HOST HostPack load(const f16* p)
-    requires std::is_same_v<R, float>
-  {
+  static DPMP_HOST HostPack load(const f16* p) requires std::is_same_v<R, float> {
     typename detail::Vectors<float, W>::Half h;
     memcpy(&h, p, sizeof h);
     // The scalar formula of core/low_precision.hpp. Multiplying by 2^112 re-biases normals and subnormals alike.
@@ -96,20 +90,17 @@ struct HostPack {
     const Word finite = (of_bits(magnitude) * 0x1p112f).bits();
     return of_bits(sign | ((u & 0x7c00u) == 0x7c00u ? magnitude | 0x7f800000u : finite));
   }
-  DPMP_HOST void store(f16* p) const
-    requires std::is_same_v<R, float>
-  {
+  DPMP_HOST void store(f16* p) const requires std::is_same_v<R, float> {
     const Word u = bits(), sign = (u >> 16) & 0x8000u, magnitude = u & 0x7fffffffu;
     const Word normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     const Word subnormal = (of_bits(magnitude) + 0.5f).bits() - 0x3f000000u;
     const Word finite = magnitude < 0x38800000u ? subnormal : normal;
     const Word large = magnitude > 0x7f800000u ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : Word{} + 0x7c00u;
-    const auto h = __builtin_convertvector(sign | (magnitude >= 0x47800000u ? large : finite), typename detail::Vectors<float, W>::Half);
+    const auto h = __builtin_convertvector(sign | (magnitude >= 0x47800000u ? large : finite),
+                                           typename detail::Vectors<float, W>::Half);
     memcpy(p, &h, sizeof h);
   }
-  static DPMP_HOST HostPack load(const double* p)
-    requires std::is_same_v<R, float>
-  {
+  static DPMP_HOST HostPack load(const double* p) requires std::is_same_v<R, float> {
     typename detail::Vectors<float, W>::Wide d;
     memcpy(&d, p, sizeof d);
     return {__builtin_convertvector(d, Vector)};

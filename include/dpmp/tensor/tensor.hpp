@@ -18,7 +18,8 @@ class Tensor {
   static Tensor empty(Context& ctx, const Shape& shape, DType dtype) {
     Tensor t;
     index_t bytes = 0;
-    DPMP_CHECK(!__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes), "expected a size below 2^63 bytes, got ", shape, " ", dtype);
+    DPMP_CHECK(!__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes), "expected a size below 2^63 bytes, got ",
+               shape, " ", dtype);
     t.buffer_ = ctx.allocate(bytes);
     t.shape_ = shape;
     t.dtype_ = dtype;
@@ -36,7 +37,8 @@ class Tensor {
   }
   /// Elements from doubles, each rounded to dtype. Throws when the number of values is not the shape's.
   static Tensor from(Context& ctx, const Shape& shape, DType dtype, std::span<const double> values) {
-    DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape, ", got ", values.size());
+    DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape,
+               ", got ", values.size());
     Tensor t = empty(ctx, shape, dtype);
     if (dtype == DType::i32) {
       for (std::size_t k = 0; k < values.size(); ++k) t.data<std::int32_t>()[k] = std::int32_t(values[k]);
@@ -50,7 +52,8 @@ class Tensor {
   }
   /// Token ids.
   static Tensor from(Context& ctx, const Shape& shape, std::span<const std::int32_t> values) {
-    DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape, ", got ", values.size());
+    DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape,
+               ", got ", values.size());
     Tensor t = empty(ctx, shape, DType::i32);
     std::copy(values.begin(), values.end(), t.data<std::int32_t>());
     return t;
@@ -65,7 +68,11 @@ class Tensor {
   /// Whether another tensor shares the data.
   bool shared() const { return buffer_.shared(); }
 
-  void* raw() const { return static_cast<char*>(buffer_.data()) + offset_bytes_; }
+  /// First byte. Throws on a Tensor() that holds nothing.
+  void* raw() const {
+    DPMP_CHECK(defined(), "expected a tensor with data, got an empty Tensor()");
+    return static_cast<char*>(buffer_.data()) + offset_bytes_;
+  }
   /// Typed elements. Throws when T is not the dtype's type.
   template <class T>
   T* data() const {
@@ -84,7 +91,8 @@ class Tensor {
   }
   /// Rows [begin, end) of axis 0, sharing the data.
   Tensor rows(index_t begin, index_t end) const {
-    DPMP_CHECK(0 <= begin && begin <= end && end <= shape_.front(), "expected rows within [0, ", shape_.front(), "), got [", begin, ", ", end, ")");
+    DPMP_CHECK(0 <= begin && begin <= end && end <= shape_.front(), "expected rows within [0, ", shape_.front(), "), got [",
+               begin, ", ", end, ")");
     Tensor t = *this;
     t.shape_ = shape_.with(0, end - begin);
     t.offset_bytes_ += begin * shape_.numel(1, shape_.rank()) * size_of(dtype_);

@@ -29,7 +29,8 @@ inline std::uint64_t from_hex(const Metadata& metadata, const std::string& name)
   std::uint64_t value = 0;
   const char* end = at->second.data() + at->second.size();
   const auto parsed = std::from_chars(at->second.data(), end, value, 16);
-  DPMP_CHECK(parsed.ec == std::errc() && parsed.ptr == end, "expected a hexadecimal number in '", name, "', got '", at->second, "'");
+  DPMP_CHECK(parsed.ec == std::errc() && parsed.ptr == end, "expected a hexadecimal number in '", name, "', got '",
+             at->second, "'");
   return value;
 }
 inline index_t count_of(const Metadata& metadata, const std::string& name) {
@@ -39,14 +40,16 @@ inline index_t count_of(const Metadata& metadata, const std::string& name) {
 }
 inline std::vector<interop::TensorView> weights_of(const nn::Parameters& parameters) {
   std::vector<interop::TensorView> views;
-  for (const Parameter* p : parameters.all()) views.push_back({p->name(), p->master().dtype(), p->shape(), p->master().raw()});
+  for (const Parameter* p : parameters.all())
+    views.push_back({p->name(), p->master().dtype(), p->shape(), p->master().raw()});
   return views;
 }
 /// Throws unless the file has each of these tensors in its dtype and shape.
 inline void check_tensors(const interop::SafetensorsFile& file, std::span<const interop::TensorView> views) {
   for (const interop::TensorView& v : views) {
     const interop::TensorEntry& entry = file.entry(v.name);
-    DPMP_CHECK(entry.shape == v.shape && entry.dtype == v.dtype, "expected '", v.name, "' as ", v.dtype, v.shape, ", got ", entry.dtype, entry.shape);
+    DPMP_CHECK(entry.shape == v.shape && entry.dtype == v.dtype, "expected '", v.name, "' as ", v.dtype, v.shape, ", got ",
+               entry.dtype, entry.shape);
   }
 }
 inline void read_weights(interop::SafetensorsFile& file, const nn::Parameters& parameters) {
@@ -54,15 +57,19 @@ inline void read_weights(interop::SafetensorsFile& file, const nn::Parameters& p
   for (Parameter* p : parameters.all()) p->refresh(parameters.ctx());
 }
 inline void append_state(std::vector<interop::TensorView>& views, const optim::Optimiser& optimiser) {
-  for (const auto& entry : optimiser.state()) views.push_back({"optimiser/" + entry.name, entry.tensor.dtype(), entry.tensor.shape(), entry.tensor.raw()});
+  for (const auto& entry : optimiser.state())
+    views.push_back({"optimiser/" + entry.name, entry.tensor.dtype(), entry.tensor.shape(), entry.tensor.raw()});
 }
 inline void read_state(interop::SafetensorsFile& file, optim::Optimiser& optimiser) {
-  for (const auto& entry : optimiser.state()) file.read("optimiser/" + entry.name, entry.tensor.dtype(), entry.tensor.shape(), entry.tensor.raw());
+  for (const auto& entry : optimiser.state())
+    file.read("optimiser/" + entry.name, entry.tensor.dtype(), entry.tensor.shape(), entry.tensor.raw());
 }
 // Doubles as their bits: a plan read back is equal, not nearly equal.
 inline void put_plan(Metadata& metadata, const dp::Plan& plan) {
   const dp::PlanNumbers numbers = plan.numbers();
-  dp::for_each_number(numbers, [&](const char* name, auto value) { metadata[std::string("plan ") + name] = hex(std::bit_cast<std::uint64_t>(value)); });
+  dp::for_each_number(numbers, [&](const char* name, auto value) {
+    metadata[std::string("plan ") + name] = hex(std::bit_cast<std::uint64_t>(value));
+  });
 }
 inline dp::PlanNumbers plan_numbers(const Metadata& metadata) {
   dp::PlanNumbers numbers;
@@ -74,7 +81,8 @@ inline dp::PlanNumbers plan_numbers(const Metadata& metadata) {
 }  // namespace detail
 
 /// The FP32 master weights by parameter name, atomically. Throws where the file cannot be written; nothing is half-written.
-inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters, const detail::Metadata& metadata = {}) {
+inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
+                         const detail::Metadata& metadata = {}) {
   interop::write_safetensors(path, detail::weights_of(parameters), metadata);
 }
 /// Throws unless the file has every parameter with its shape; the model is then unchanged or complete.
@@ -85,7 +93,8 @@ inline void load_weights(const std::filesystem::path& path, const nn::Parameters
 }
 
 /// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file.
-inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const PrivateTrainer& trainer) {
+inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
+                            const PrivateTrainer& trainer) {
   detail::Metadata metadata{{"format", "dpmp private run 1"},
                             {"steps", detail::hex(std::uint64_t(trainer.steps()))},
                             {"optimiser steps", detail::hex(std::uint64_t(trainer.optimiser().steps()))},
@@ -107,21 +116,25 @@ struct CheckpointHeader {
 inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path) {
   const interop::SafetensorsFile file(path);
   const auto format = file.metadata().find("format");
-  DPMP_CHECK(format != file.metadata().end() && format->second == "dpmp private run 1", "expected a checkpoint of a private run in '", path.string(),
-             "', got ", format == file.metadata().end() ? "a file without a format" : format->second);
+  DPMP_CHECK(format != file.metadata().end() && format->second == "dpmp private run 1",
+             "expected a checkpoint of a private run in '", path.string(), "', got ",
+             format == file.metadata().end() ? "a file without a format" : format->second);
   Key256 root;
-  for (std::size_t k = 0; k < root.words.size(); ++k) root.words[k] = std::uint32_t(detail::from_hex(file.metadata(), "key " + std::to_string(k)));
-  return {dp::Plan::from_numbers(detail::plan_numbers(file.metadata())), dp::StreamKeys(root, detail::from_hex(file.metadata(), "run nonce"))};
+  for (std::size_t k = 0; k < root.words.size(); ++k)
+    root.words[k] = std::uint32_t(detail::from_hex(file.metadata(), "key " + std::to_string(k)));
+  return {dp::Plan::from_numbers(detail::plan_numbers(file.metadata())),
+          dp::StreamKeys(root, detail::from_hex(file.metadata(), "run nonce"))};
 }
-/// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Throws when the plan of
-/// the trainer is another one, naming the numbers that differ, and when the file does not fit the model or the rule; model and
-/// trainer are then unchanged.
+/// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Throws when the plan
+/// of the trainer is another one, naming the numbers that differ, and when the file does not fit the model or the rule;
+/// model and trainer are then unchanged.
 inline void load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, PrivateTrainer& trainer) {
   const CheckpointHeader header = read_checkpoint_header(path);
   DPMP_CHECK(header.plan == trainer.plan(), "expected the plan of the checkpoint, got another one:\n",
              dp::difference(header.plan.numbers(), trainer.plan().numbers()));
   interop::SafetensorsFile file(path);
-  const index_t steps = detail::count_of(file.metadata(), "steps"), updates = detail::count_of(file.metadata(), "optimiser steps");
+  const index_t steps = detail::count_of(file.metadata(), "steps"),
+                updates = detail::count_of(file.metadata(), "optimiser steps");
   std::vector<interop::TensorView> views = detail::weights_of(parameters);
   detail::append_state(views, trainer.optimiser());
   detail::check_tensors(file, views);

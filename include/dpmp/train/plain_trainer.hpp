@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training without privacy, the yardstick of the private kind: the same batches, the plain gradient sum, no clipping, no noise.
+// Training without privacy, the yardstick of the private kind: the same batches, the plain gradient sum, no clipping, no
+// noise.
 #pragma once
 #include "dpmp/train/private_trainer.hpp"
 
@@ -16,8 +17,8 @@ void accumulate_plain(Context& ctx, Losses&& losses, std::span<const index_t> sl
 class PlainTrainer {
  public:
   /// sampling_rate: expected batch / records, drawn as in private training. The sum is divided by sampling_rate * records.
-  PlainTrainer(Context& ctx, const nn::Parameters& parameters, double sampling_rate, const dp::StreamKeys& keys, index_t records,
-               const TrainerOptions& options = {})
+  PlainTrainer(Context& ctx, const nn::Parameters& parameters, double sampling_rate, const dp::StreamKeys& keys,
+               index_t records, const TrainerOptions& options = {})
       : ctx_(ctx),
         sampler_(keys.key(dp::Stream::sampler), records, sampling_rate),
         divisor_(sampling_rate * double(records)),

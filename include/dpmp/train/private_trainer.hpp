@@ -25,8 +25,8 @@ struct TrainerOptions {
   optim::LearningRate learning_rate = optim::LearningRate::constant(1e-3);
 };
 
-/// One physical batch: adds the clipped contributions of its records to sums. losses(tape, slots) records the forward pass and
-/// returns per-sample losses [slots]; a slot of dp::masked_slot may compute anything, it contributes nothing.
+/// One physical batch: adds the clipped contributions of its records to sums. losses(tape, slots) records the forward pass
+/// and returns per-sample losses [slots]; a slot of dp::masked_slot may compute anything, it contributes nothing.
 template <class Losses>
 void accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> slots, const dp::FlatClipping& clipping,
                         per_sample::PerSampleSink& sink, per_sample::GradientSums& sums) {
@@ -49,8 +49,8 @@ void accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> 
 class PrivateTrainer {
  public:
   /// records: size of the training set, at most the plan's public dataset_size. keys: from dp::random_key() for a real run.
-  PrivateTrainer(Context& ctx, const nn::Parameters& parameters, const dp::Plan& plan, const dp::StreamKeys& keys, index_t records,
-                 const TrainerOptions& options = {})
+  PrivateTrainer(Context& ctx, const nn::Parameters& parameters, const dp::Plan& plan, const dp::StreamKeys& keys,
+                 index_t records, const TrainerOptions& options = {})
       : ctx_(ctx),
         plan_(plan),
         keys_(keys),
@@ -75,8 +75,8 @@ class PrivateTrainer {
     }
     for (std::size_t k = 0; k < sums_.tensors().size(); ++k) {
       const Tensor& sum = sums_.tensors()[k];
-      dp::add_gaussian_noise(ctx_.team(), {sum.data<double>(), std::size_t(sum.numel())}, plan_.noise_standard_deviation(), ticket.noise(keys_),
-                             index_t(k));
+      dp::add_gaussian_noise(ctx_.team(), {sum.data<double>(), std::size_t(sum.numel())}, plan_.noise_standard_deviation(),
+                             ticket.noise(keys_), index_t(k));
     }
     optimiser_.step(ctx_, sums_, 1 / plan_.expected_batch(), rate_.at(ticket.step()));
   }

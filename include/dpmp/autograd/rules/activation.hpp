@@ -14,7 +14,8 @@ struct Activation {
     const Tensor g = Tensor::empty(pass.ctx, x.shape(), x.dtype());
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
-      launch_elements(pass.ctx, g.numel(), kernels::ActivationBackward<A, T>{x.value().data<T>(), gradient.data<T>(), g.data<T>()});
+      launch_elements(pass.ctx, g.numel(),
+                      kernels::ActivationBackward<A, T>{x.value().data<T>(), gradient.data<T>(), g.data<T>()});
     });
     pass.accumulate(x.slot(), g);
   }

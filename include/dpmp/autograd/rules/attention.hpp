@@ -13,7 +13,8 @@ struct AttentionOptions {
   index_t heads = 1;
   /// Token t sees tokens 0..t only.
   bool causal = true;
-  /// i32 [B, T], 0: the key is padding and nobody sees it. Not defined: all keys are seen.
+  /// i32 [B, T], 0: the token is padding: nobody sees it, its output is 0, and what its projections hold does not matter.
+  /// Not defined: no padding.
   Tensor keep = {};
 };
 
@@ -33,21 +34,25 @@ class AttentionHead {
 
   /// qkv: this sample's [tokens, 3, heads, width]; output: its [tokens, heads, width]; keep: its i32 [tokens] or null.
   void forward(const T* qkv, const std::int32_t* keep, index_t head, T* output) {
-    load(qkv, head);
+    load(qkv, keep, head);
     probabilities(keep);
-    multiply(tokens_, width_, tokens_, {rounded(), false, tokens_}, {part(2), false, width_}, output + head * width_, options_.heads * width_);
+    multiply(tokens_, width_, tokens_, {rounded(), false, tokens_}, {part(2), false, width_}, output + head * width_,
+             options_.heads * width_);
   }
   void backward(const T* qkv, const std::int32_t* keep, index_t head, const T* output_gradient, T* qkv_gradient) {
-    load(qkv, head);
+    load(qkv, keep, head);
     probabilities(keep);
     const index_t packed = 3 * options_.heads * width_;
-    copy_rows(output_gradient + head * width_, options_.heads * width_, part(3));
+    copy_rows(output_gradient + head * width_, options_.heads * width_, keep, part(3));
     // dV = P^T dO, dP = dO V^T, dS = softmax'(dP), dQ = dS K, dK = dS^T Q.
-    multiply(tokens_, width_, tokens_, {rounded(), true, tokens_}, {part(3), false, width_}, slice(qkv_gradient, 2, head), packed);
+    multiply(tokens_, width_, tokens_, {rounded(), true, tokens_}, {part(3), false, width_}, slice(qkv_gradient, 2, head),
+             packed);
     multiply(tokens_, tokens_, width_, {part(3), false, width_}, {part(2), true, width_}, second_square(), tokens_);
     run_rows(0, tokens_, kernels::MaskedSoftmaxBackward<T>{first_square(), second_square(), rounded(), tokens_, R(scale())});
-    multiply(tokens_, width_, tokens_, {rounded(), false, tokens_}, {part(1), false, width_}, slice(qkv_gradient, 0, head), packed);
-    multiply(tokens_, width_, tokens_, {rounded(), true, tokens_}, {part(0), false, width_}, slice(qkv_gradient, 1, head), packed);
+    multiply(tokens_, width_, tokens_, {rounded(), false, tokens_}, {part(1), false, width_}, slice(qkv_gradient, 0, head),
+             packed);
+    multiply(tokens_, width_, tokens_, {rounded(), true, tokens_}, {part(0), false, width_}, slice(qkv_gradient, 1, head),
+             packed);
   }
 
  private:
@@ -59,26 +64,29 @@ class AttentionHead {
   // FP32 in every dtype, so that forward and backward use the same number.
   float scale() const { return float(1 / std::sqrt(double(width_))); }
   T* part(int k) { return static_cast<T*>(rows_.data()) + k * tokens_ * width_; }  // Q, K, V, dO, contiguous
-  R* first_square() { return static_cast<R*>(squares_.data()); }
-  R* second_square() { return first_square() + tokens_ * tokens_; }
-  R* keep_row() { return second_square() + tokens_ * tokens_; }
+  R* first_square() const { return static_cast<R*>(squares_.data()); }
+  R* second_square() const { return first_square() + tokens_ * tokens_; }
+  R* keep_row() const { return second_square() + tokens_ * tokens_; }
   T* rounded() { return static_cast<T*>(rounded_.data()); }
   template <class P>
   P* slice(P* qkv, int which, index_t head) const {
     return qkv + (which * options_.heads + head) * width_;
   }
-  void copy_rows(const T* from, index_t stride, T* to) const {
+  void copy_rows(const T* from, index_t stride, const std::int32_t* keep, T* to) const {
     for (index_t t = 0; t < tokens_; ++t) std::memcpy(to + t * width_, from + t * stride, std::size_t(width_) * sizeof(T));
+    if (keep) run_rows(0, tokens_, kernels::KeepRows<T>{to, keep_row(), width_});
   }
   // The projections are packed, and a strided product loses the matrix units of some CPUs: copy the head's part first.
-  void load(const T* qkv, index_t head) {
-    for (int k = 0; k < 3; ++k) copy_rows(slice(qkv, k, head), 3 * options_.heads * width_, part(k));
+  void load(const T* qkv, const std::int32_t* keep, index_t head) {
+    if (keep)
+      for (index_t t = 0; t < tokens_; ++t) keep_row()[t] = keep[t] ? R(1) : R(0);
+    for (int k = 0; k < 3; ++k) copy_rows(slice(qkv, k, head), 3 * options_.heads * width_, keep, part(k));
   }
   void probabilities(const std::int32_t* keep) {
     multiply(tokens_, tokens_, width_, {part(0), false, width_}, {part(1), true, width_}, first_square(), tokens_, scale());
-    if (keep)
-      for (index_t t = 0; t < tokens_; ++t) keep_row()[t] = keep[t] ? R(1) : R(0);
-    run_rows(0, tokens_, kernels::MaskedSoftmaxForward<T>{first_square(), keep ? keep_row() : nullptr, first_square(), rounded(), tokens_, options_.causal});
+    run_rows(0, tokens_,
+             kernels::MaskedSoftmaxForward<T>{first_square(), keep ? keep_row() : nullptr, first_square(), rounded(),
+                                              tokens_, options_.causal});
   }
   template <class Out>
   void multiply(index_t m, index_t n, index_t k, Operand a, Operand b, Out* out, index_t out_stride, float alpha = 1) {
@@ -118,7 +126,8 @@ struct Attention {
       using T = typename decltype(tag)::type;
       for_each_head<T>(pass.ctx, qkv.shape(), options, [&](AttentionHead<T>& work, index_t sample, index_t head) {
         const index_t at = sample * tokens * packed;
-        work.backward(qkv.value().data<T>() + at, options.keep.defined() ? options.keep.data<std::int32_t>() + sample * tokens : nullptr, head,
+        work.backward(qkv.value().data<T>() + at,
+                      options.keep.defined() ? options.keep.data<std::int32_t>() + sample * tokens : nullptr, head,
                       gradient.data<T>() + at / 3, g.data<T>() + at);
       });
     });
@@ -130,8 +139,10 @@ struct Attention {
 /// qkv [B, T, 3 C] (queries, keys, values; each [heads, C / heads]) -> [B, T, C]. Scores are divided by sqrt(C / heads).
 inline Variable attention(const Variable& qkv, const AttentionOptions& options) {
   Tape& tape = qkv.tape();
-  DPMP_CHECK(qkv.shape().rank() == 3 && options.heads >= 1 && qkv.shape()[2] % (3 * options.heads) == 0 && qkv.shape()[2] > 0,
-             "attention: expected queries, keys and values packed as [B, T, 3 C] with C divisible by ", options.heads, " heads, got ", qkv.shape());
+  DPMP_CHECK(
+      qkv.shape().rank() == 3 && options.heads >= 1 && qkv.shape()[2] % (3 * options.heads) == 0 && qkv.shape()[2] > 0,
+      "attention: expected queries, keys and values packed as [B, T, 3 C] with C divisible by ", options.heads,
+      " heads, got ", qkv.shape());
   if (options.keep.defined()) {
     check_shape("attention's padding mask", options.keep, {qkv.shape()[0], qkv.shape()[1]});
     check_dtype("attention's padding mask", options.keep, DType::i32);
@@ -140,11 +151,13 @@ inline Variable attention(const Variable& qkv, const AttentionOptions& options) 
   const index_t tokens = qkv.shape()[1], packed = qkv.shape()[2];
   dispatch_real(qkv.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    rules::for_each_head<T>(tape.ctx(), qkv.shape(), options, [&](rules::AttentionHead<T>& work, index_t sample, index_t head) {
-      const index_t at = sample * tokens * packed;
-      work.forward(qkv.value().data<T>() + at, options.keep.defined() ? options.keep.data<std::int32_t>() + sample * tokens : nullptr, head,
-                   y.data<T>() + at / 3);
-    });
+    rules::for_each_head<T>(
+        tape.ctx(), qkv.shape(), options, [&](rules::AttentionHead<T>& work, index_t sample, index_t head) {
+          const index_t at = sample * tokens * packed;
+          work.forward(qkv.value().data<T>() + at,
+                       options.keep.defined() ? options.keep.data<std::int32_t>() + sample * tokens : nullptr, head,
+                       y.data<T>() + at / 3);
+        });
   });
   return tape.record(y, tape.needs_gradient(qkv), rules::Attention{qkv, options});
 }

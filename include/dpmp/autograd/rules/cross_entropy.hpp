@@ -27,8 +27,9 @@ struct CrossEntropy {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
       launch_rows(pass.ctx, rows, classes,
-                  kernels::CrossEntropyBackward<T>{logits.value().data<T>(), targets.data<std::int32_t>(), log_sum_exp.data<R>(), gradient.data<R>(),
-                                                   g.data<T>(), tokens, classes, options.ignore_index, R(1 / options.divisor)});
+                  kernels::CrossEntropyBackward<T>{logits.value().data<T>(), targets.data<std::int32_t>(),
+                                                   log_sum_exp.data<R>(), gradient.data<R>(), g.data<T>(), tokens, classes,
+                                                   options.ignore_index, R(1 / options.divisor)});
     });
     pass.accumulate(logits.slot(), g);
   }
@@ -42,13 +43,14 @@ inline Variable cross_entropy(const Variable& logits, const Tensor& targets, Cro
   const Shape& shape = logits.shape();
   DPMP_CHECK(shape.rank() >= 2 && targets.dtype() == DType::i32 && targets.shape().rank() == shape.rank() - 1 &&
                  targets.numel() == shape.numel(0, shape.rank() - 1) && targets.shape().front() == shape.front(),
-             "cross_entropy: expected logits [B, .., classes] and targets i32 [B, ..], got ", shape, " and ", targets.dtype(), " ", targets.shape());
+             "cross_entropy: expected logits [B, .., classes] and targets i32 [B, ..], got ", shape, " and ",
+             targets.dtype(), " ", targets.shape());
   DPMP_CHECK(options.divisor > 0, "cross_entropy: expected a divisor > 0, got ", options.divisor);
   const index_t classes = shape.back(), rows = targets.numel(), tokens = targets.shape().numel(1, targets.shape().rank());
   for (index_t r = 0; r < rows; ++r) {
     const std::int32_t t = targets.data<std::int32_t>()[r];
-    DPMP_CHECK(t == options.ignore_index || (t >= 0 && t < classes), "cross_entropy: expected targets in [0, ", classes, ") or ", options.ignore_index,
-               " (ignored), got ", t, " at sample ", r / tokens);
+    DPMP_CHECK(t == options.ignore_index || (t >= 0 && t < classes), "cross_entropy: expected targets in [0, ", classes,
+               ") or ", options.ignore_index, " (ignored), got ", t, " at sample ", r / tokens);
   }
   const DType real = accumulate_dtype(logits.dtype());
   const Tensor loss = Tensor::empty(tape.ctx(), {rows}, real), lse = Tensor::empty(tape.ctx(), {rows}, real);
@@ -57,9 +59,10 @@ inline Variable cross_entropy(const Variable& logits, const Tensor& targets, Cro
     using T = typename decltype(tag)::type;
     using R = compute_t<T>;
     launch_rows(tape.ctx(), rows, classes,
-                kernels::CrossEntropyForward<T>{logits.value().data<T>(), targets.data<std::int32_t>(), loss.data<R>(), lse.data<R>(), classes,
-                                                options.ignore_index});
-    launch_rows(tape.ctx(), shape.front(), tokens, kernels::SampleSum<R>{loss.data<R>(), losses.data<R>(), tokens, R(1 / options.divisor)});
+                kernels::CrossEntropyForward<T>{logits.value().data<T>(), targets.data<std::int32_t>(), loss.data<R>(),
+                                                lse.data<R>(), classes, options.ignore_index});
+    launch_rows(tape.ctx(), shape.front(), tokens,
+                kernels::SampleSum<R>{loss.data<R>(), losses.data<R>(), tokens, R(1 / options.divisor)});
   });
   return tape.record(losses, tape.needs_gradient(logits), rules::CrossEntropy{logits, targets, lse, options});
 }

@@ -6,8 +6,8 @@
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
 inline void check_same(std::string_view name, const Variable& x, const Variable& y) {
-  DPMP_CHECK(x.shape() == y.shape() && x.dtype() == y.dtype(), name, ": expected two values of one shape and dtype, got ", x.shape(), " ", x.dtype(),
-             " and ", y.shape(), " ", y.dtype());
+  DPMP_CHECK(x.shape() == y.shape() && x.dtype() == y.dtype(), name, ": expected two values of one shape and dtype, got ",
+             x.shape(), " ", x.dtype(), " and ", y.shape(), " ", y.dtype());
 }
 
 struct Add {
@@ -72,7 +72,8 @@ inline Variable add(const Variable& x, const Variable& y) {
 inline Variable multiply(const Variable& x, const Variable& y) {
   rules::check_same("multiply", x, y);
   Tape& tape = Tape::common(x, y);
-  return tape.record(rules::product(tape.ctx(), x.value(), y.value()), tape.needs_gradient(x) || tape.needs_gradient(y), rules::Multiply{x, y});
+  return tape.record(rules::product(tape.ctx(), x.value(), y.value()), tape.needs_gradient(x) || tape.needs_gradient(y),
+                     rules::Multiply{x, y});
 }
 
 /// factor * x, factor a public constant.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // embedding: rows of a table by token id; the table's use is an outer-product site with one-hot rows, never built.
-// position_embedding: adds row t of a table to token t of every sample; its per-sample gradient is the output gradient itself.
+// position_embedding: adds row t of a table to token t of every sample; its per-sample gradient is the output gradient
+// itself.
 #pragma once
 #include <optional>
 
@@ -13,7 +14,9 @@ struct Embedding {
   static constexpr std::string_view name = "embedding";
   Tensor ids;  // [B, T]; padding is -1
   Parameter* table;
-  void backward(BackwardPass& pass, const Tensor& gradient) const { pass.emit(ParameterSite::outer_product(*table, gradient, ids)); }
+  void backward(BackwardPass& pass, const Tensor& gradient) const {
+    pass.emit(ParameterSite::outer_product(*table, gradient, ids));
+  }
 };
 
 struct PositionEmbedding {
@@ -30,22 +33,26 @@ struct PositionEmbedding {
 
 /// ids i32 [B, T] -> [B, T, width] from a table [vocabulary, width]. Ids outside the vocabulary are refused; an id equal to
 /// padding gives a zero row and no gradient.
-inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table, std::optional<std::int32_t> padding = std::nullopt) {
-  DPMP_CHECK(ids.dtype() == DType::i32 && ids.shape().rank() == 2, "embedding: expected ids i32 [B, T], got ", ids.dtype(), " ", ids.shape());
-  DPMP_CHECK(table.shape().rank() == 2, "embedding: expected a table [vocabulary, width], got ", table.name(), " ", table.shape());
+inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table,
+                          std::optional<std::int32_t> padding = std::nullopt) {
+  DPMP_CHECK(ids.dtype() == DType::i32 && ids.shape().rank() == 2, "embedding: expected ids i32 [B, T], got ", ids.dtype(),
+             " ", ids.shape());
+  DPMP_CHECK(table.shape().rank() == 2, "embedding: expected a table [vocabulary, width], got ", table.name(), " ",
+             table.shape());
   const index_t vocabulary = table.shape()[0], width = table.shape()[1], rows = ids.numel();
   const Tensor kept = Tensor::empty(tape.ctx(), ids.shape(), DType::i32);
   for (index_t r = 0; r < rows; ++r) {
     const std::int32_t id = ids.data<std::int32_t>()[r];
     const bool pad = padding && id == *padding;
-    DPMP_CHECK(pad || (id >= 0 && id < vocabulary), "embedding: expected token ids in [0, ", vocabulary, ") for ", table.name(), ", got ", id,
-               " at sample ", r / ids.shape()[1], ", position ", r % ids.shape()[1]);
+    DPMP_CHECK(pad || (id >= 0 && id < vocabulary), "embedding: expected token ids in [0, ", vocabulary, ") for ",
+               table.name(), ", got ", id, " at sample ", r / ids.shape()[1], ", position ", r % ids.shape()[1]);
     kept.data<std::int32_t>()[r] = pad ? -1 : id;
   }
   const Tensor y = Tensor::empty(tape.ctx(), {ids.shape()[0], ids.shape()[1], width}, table.dtype());
   dispatch_real(table.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(tape.ctx(), rows, width, kernels::EmbeddingForward<T>{kept.data<std::int32_t>(), table.value().data<T>(), y.data<T>(), width});
+    launch_rows(tape.ctx(), rows, width,
+                kernels::EmbeddingForward<T>{kept.data<std::int32_t>(), table.value().data<T>(), y.data<T>(), width});
   });
   return tape.record(y, table.trainable(), rules::Embedding{kept, &table});
 }
@@ -53,14 +60,18 @@ inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table, std::
 /// x [B, T, width] + table [at least T, width], broadcast over the samples.
 inline Variable position_embedding(const Variable& x, Parameter& table) {
   Tape& tape = x.tape();
-  DPMP_CHECK(x.shape().rank() == 3 && table.shape().rank() == 2 && table.shape()[1] == x.shape()[2] && table.shape()[0] >= x.shape()[1],
-             "position_embedding: expected x [B, T, width] and a table [at least T, width], got ", x.shape(), " and ", table.name(), " ", table.shape());
-  DPMP_CHECK(table.dtype() == x.dtype(), "position_embedding: expected ", table.name(), " in ", x.dtype(), ", got ", table.dtype());
+  DPMP_CHECK(x.shape().rank() == 3 && table.shape().rank() == 2 && table.shape()[1] == x.shape()[2] &&
+                 table.shape()[0] >= x.shape()[1],
+             "position_embedding: expected x [B, T, width] and a table [at least T, width], got ", x.shape(), " and ",
+             table.name(), " ", table.shape());
+  DPMP_CHECK(table.dtype() == x.dtype(), "position_embedding: expected ", table.name(), " in ", x.dtype(), ", got ",
+             table.dtype());
   const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
   const index_t per_sample = x.shape()[1] * x.shape()[2];
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(tape.ctx(), x.shape()[0], per_sample, kernels::AddBroadcast<T>{x.value().data<T>(), table.value().data<T>(), y.data<T>(), per_sample});
+    launch_rows(tape.ctx(), x.shape()[0], per_sample,
+                kernels::AddBroadcast<T>{x.value().data<T>(), table.value().data<T>(), y.data<T>(), per_sample});
   });
   return tape.record(y, tape.needs_gradient(x) || table.trainable(), rules::PositionEmbedding{x.slot(), &table});
 }

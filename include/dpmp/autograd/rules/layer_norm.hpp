@@ -16,18 +16,20 @@ struct LayerNorm {
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const index_t samples = x.shape().front(), width = x.shape().back(), rows = mean.numel();
     const index_t tokens = x.shape().numel(1, x.shape().rank() - 1);
-    const Tensor gain_gradient = Tensor::empty(pass.ctx, {samples, width}, mean.dtype()), bias_gradient = Tensor::empty(pass.ctx, {samples, width}, mean.dtype());
+    const Tensor gain_gradient = Tensor::empty(pass.ctx, {samples, width}, mean.dtype()),
+                 bias_gradient = Tensor::empty(pass.ctx, {samples, width}, mean.dtype());
     const Tensor g = pass.needs(x.slot()) ? Tensor::empty(pass.ctx, x.shape(), x.dtype()) : Tensor();
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(pass.ctx, samples, tokens * width,
-                  kernels::LayerNormBackwardParameters<T>{x.value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
-                                                          gain_gradient.data<R>(), bias_gradient.data<R>(), tokens, width});
+      launch_rows(
+          pass.ctx, samples, tokens * width,
+          kernels::LayerNormBackwardParameters<T>{x.value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
+                                                  gain_gradient.data<R>(), bias_gradient.data<R>(), tokens, width});
       if (g.defined())
         launch_rows(pass.ctx, rows, width,
-                    kernels::LayerNormBackwardInput<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
-                                                       g.data<T>(), width});
+                    kernels::LayerNormBackwardInput<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
+                                                       mean.data<R>(), rstd.data<R>(), g.data<T>(), width});
     });
     pass.emit(ParameterSite::vector(*gain, gain_gradient));
     pass.emit(ParameterSite::vector(*bias, bias_gradient));
@@ -36,24 +38,27 @@ struct LayerNorm {
 };
 }  // namespace rules
 
-/// Normalises the last axis of x [B, .., width]; gain and bias [width] in x's dtype. epsilon > 0 keeps a constant row finite.
+/// Normalises the last axis of x [B, .., width]; gain and bias [width] in x's dtype. epsilon > 0 keeps a constant row
+/// finite.
 inline Variable layer_norm(const Variable& x, Parameter& gain, Parameter& bias, double epsilon = 1e-5) {
   Tape& tape = x.tape();
   DPMP_CHECK(x.shape().rank() >= 2, "layer_norm: expected x [B, .., width], got ", x.shape());
   const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
   for (const Parameter* p : {&gain, &bias})
-    DPMP_CHECK(p->shape() == Shape{width} && p->dtype() == x.dtype(), "layer_norm: expected ", p->name(), " [", width, "] in ", x.dtype(), ", got ",
-               p->shape(), " ", p->dtype());
+    DPMP_CHECK(p->shape() == Shape{width} && p->dtype() == x.dtype(), "layer_norm: expected ", p->name(), " [", width,
+               "] in ", x.dtype(), ", got ", p->shape(), " ", p->dtype());
   DPMP_CHECK(epsilon > 0, "layer_norm: expected epsilon > 0, got ", epsilon);
   const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
-  const Tensor mean = Tensor::empty(tape.ctx(), {rows}, accumulate_dtype(x.dtype())), rstd = Tensor::empty(tape.ctx(), {rows}, mean.dtype());
+  const Tensor mean = Tensor::empty(tape.ctx(), {rows}, accumulate_dtype(x.dtype())),
+               rstd = Tensor::empty(tape.ctx(), {rows}, mean.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     using R = compute_t<T>;
     launch_rows(tape.ctx(), rows, width,
-                kernels::LayerNormForward<T>{x.value().data<T>(), gain.value().data<T>(), bias.value().data<T>(), y.data<T>(), mean.data<R>(),
-                                             rstd.data<R>(), width, R(epsilon)});
+                kernels::LayerNormForward<T>{x.value().data<T>(), gain.value().data<T>(), bias.value().data<T>(),
+                                             y.data<T>(), mean.data<R>(), rstd.data<R>(), width, R(epsilon)});
   });
-  return tape.record(y, tape.needs_gradient(x) || gain.trainable() || bias.trainable(), rules::LayerNorm{x, &gain, &bias, mean, rstd});
+  return tape.record(y, tape.needs_gradient(x) || gain.trainable() || bias.trainable(),
+                     rules::LayerNorm{x, &gain, &bias, mean, rstd});
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -46,10 +46,12 @@ struct Linear {
 inline Variable linear(const Variable& x, Parameter& weight, Parameter* bias = nullptr) {
   Tape& tape = x.tape();
   DPMP_CHECK(x.shape().rank() >= 2 && weight.shape().rank() == 2 && x.shape().back() == weight.shape()[1],
-             "linear: expected x [B, .., d] and a weight [p, d], got ", x.shape(), " and ", weight.name(), " ", weight.shape());
-  DPMP_CHECK(weight.dtype() == x.dtype(), "linear: expected the weight ", weight.name(), " in ", x.dtype(), " like x, got ", weight.dtype());
-  DPMP_CHECK(!bias || (bias->shape() == Shape{weight.shape()[0]} && bias->dtype() == x.dtype()), "linear: expected a bias [", weight.shape()[0], "] in ",
-             x.dtype(), ", got ", bias->shape(), " ", bias->dtype());
+             "linear: expected x [B, .., d] and a weight [p, d], got ", x.shape(), " and ", weight.name(), " ",
+             weight.shape());
+  DPMP_CHECK(weight.dtype() == x.dtype(), "linear: expected the weight ", weight.name(), " in ", x.dtype(), " like x, got ",
+             weight.dtype());
+  DPMP_CHECK(!bias || (bias->shape() == Shape{weight.shape()[0]} && bias->dtype() == x.dtype()), "linear: expected a bias [",
+             weight.shape()[0], "] in ", x.dtype(), ", got ", bias->shape(), " ", bias->dtype());
   const index_t p = weight.shape()[0], d = weight.shape()[1];
   const Tensor y = Tensor::empty(tape.ctx(), x.shape().with(-1, p), x.dtype());
   gemm(tape.ctx(), {.m = x.shape().numel(0, x.shape().rank() - 1),
@@ -60,6 +62,7 @@ inline Variable linear(const Variable& x, Parameter& weight, Parameter* bias = n
                     .out = {.data = y.raw(), .dtype = x.dtype(), .row_stride = p},
                     .bias = bias ? bias->value().raw() : nullptr});
   const bool trains = weight.trainable() || (bias && bias->trainable());
-  return tape.record(y, tape.needs_gradient(x) || trains, rules::Linear{x.slot(), weight.trainable() ? x.value() : Tensor(), &weight, bias});
+  return tape.record(y, tape.needs_gradient(x) || trains,
+                     rules::Linear{x.slot(), weight.trainable() ? x.value() : Tensor(), &weight, bias});
 }
 }  // namespace dpmp::inline DPMP_ABI
