@@ -14,10 +14,12 @@ int main() {
     const Shape shape{index_t(slots.size()), 12};
     return cross_entropy(model(tape, Tensor::from(ctx, shape, ids)), Tensor::from(ctx, shape, targets), {.divisor = 12});
   };
-  const auto plan = dp::Plan::calibrate({.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.05, .steps = 100, .dataset_size = records});
+  const auto plan =
+      dp::Plan::calibrate({.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.05, .steps = 100, .dataset_size = records});
   train::PrivateTrainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), records);
   while (trainer.steps() < plan.steps()) trainer.step(losses);
   Tape tape(ctx, 1, TapeMode::inference);
-  std::cout << "loss " << losses(tape, std::vector<index_t>{7}).value().item() << " nats a token, " << std::log(16.0) << " before training\n"
+  std::cout << "loss " << losses(tape, std::vector<index_t>{7}).value().item() << " nats a token, " << std::log(16.0)
+            << " before training\n"
             << dp::privacy_statement(plan, trainer.steps()) << '\n';
 }
