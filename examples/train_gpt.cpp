@@ -197,7 +197,9 @@ int run(const Options& o) {
             << " layers of width " << o.width << ", " << ctx.threads() << " threads\n";
   if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';
 
-  const double rate = std::min(1.0, double(o.batch) / double(training.size()));
+  DPMP_CHECK(o.batch <= training.size(), "expected a batch of at most the ", training.size(), " records to learn, got ",
+             o.batch);
+  const double rate = double(o.batch) / double(training.size());
   std::optional<train::CheckpointHeader> resumed;
   if (!o.resume.empty()) {
     DPMP_CHECK(o.is_private, "expected --resume with private training, got --private=off");
@@ -238,7 +240,7 @@ int run(const Options& o) {
   }
   const auto done = [&] { return private_trainer ? private_trainer->steps() : plain_trainer->steps(); };
 
-  // Written before training too, so that a folder that cannot be written to is found out now.
+  // A folder that cannot be written to is found out now; files of an earlier run stay until there is something better.
   const std::filesystem::path folder = o.output;
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);
@@ -247,7 +249,7 @@ int run(const Options& o) {
     train::save_weights(folder / "weights.safetensors", model.parameters(), {{"steps", std::to_string(done())}});
     if (private_trainer) train::save_checkpoint(folder / "checkpoint.safetensors", model.parameters(), *private_trainer);
   };
-  save();
+  AtomicFile(folder / "weights.safetensors");
 
   const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
     const auto [ids, targets] = training.batch(ctx, slots);
