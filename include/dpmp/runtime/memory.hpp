@@ -5,6 +5,8 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <bit>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <new>
@@ -51,7 +53,8 @@ class Buffer {
   detail::Block* block_ = nullptr;
 };
 
-/// Best-fit reuse of freed blocks, all aligned to 64 bytes. Thread-safe. Lives until its owner and its last buffer are gone.
+/// Reuse of freed blocks by size class, all aligned to 64 bytes. Thread-safe. Lives until its owner and its last buffer are
+/// gone.
 class Arena {
  public:
   struct Release {
@@ -61,7 +64,7 @@ class Arena {
   /// Throws when the system has no memory left; the message says how much was asked for and how much is held.
   Buffer allocate(index_t bytes) {
     DPMP_CHECK(bytes >= 0, "expected a size in bytes >= 0, got ", bytes);
-    const index_t want = std::max<index_t>(granule, (bytes + granule - 1) / granule * granule);
+    const index_t want = size_class(bytes);
     const std::lock_guard lock(guard_);
     detail::Block* block = take_free(want);
     if (!block) block = take_from_system(want);
@@ -85,14 +88,19 @@ class Arena {
   friend class Buffer;
   static constexpr index_t granule = 64;
 
+  /// Sizes are rounded up to at most an eighth more, always to a multiple of 64. A block serves its own class only: then a
+  /// step that asks for what the step before asked for finds exactly what that one gave back.
+  static index_t size_class(index_t bytes) {
+    const index_t power = index_t(std::bit_floor(std::uint64_t(std::max<index_t>(bytes, 1))));
+    const index_t quantum = std::max<index_t>(granule, power / 8);
+    DPMP_CHECK(bytes <= std::numeric_limits<index_t>::max() - quantum, "expected a size that memory can have, got ", bytes,
+               " bytes");
+    return std::max<index_t>(1, (bytes + quantum - 1) / quantum) * quantum;
+  }
   detail::Block* take_free(index_t want) {
-    // A block up to an eighth larger than needed is good enough; a larger one is left for its own size.
-    for (auto it = free_.lower_bound(want); it != free_.end() && it->first <= want + want / 8; ++it)
-      if (detail::Block* block = it->second) {
-        it->second = block->next_free;
-        return block;
-      }
-    return nullptr;
+    const auto it = free_.find(want);
+    if (it == free_.end() || !it->second) return nullptr;
+    return std::exchange(it->second, it->second->next_free);
   }
   detail::Block* take_from_system(index_t want) {
     void* data = ::operator new(std::size_t(want), std::align_val_t(granule), std::nothrow);
