@@ -249,7 +249,7 @@ int run(const Options& o) {
     train::save_weights(folder / "weights.safetensors", model.parameters(), {{"steps", std::to_string(done())}});
     if (private_trainer) train::save_checkpoint(folder / "checkpoint.safetensors", model.parameters(), *private_trainer);
   };
-  AtomicFile(folder / "weights.safetensors");
+  for (const char* name : {"weights.safetensors", "checkpoint.safetensors"}) AtomicFile(folder / name);
 
   const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
     const auto [ids, targets] = training.batch(ctx, slots);

@@ -18,8 +18,10 @@ namespace dpmp::inline DPMP_ABI {
 /// Until commit() returns, whatever was there before stays untouched; without commit() nothing remains.
 class AtomicFile {
  public:
-  /// Throws when no file can be made in the folder of `path`.
+  /// Throws when no file can be made in the folder of `path`, or `path` is a folder.
   explicit AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+    DPMP_CHECK(!std::filesystem::is_directory(path_), "writing '", path_.string(),
+               "': expected a place for a file, got a folder");
     static std::atomic<unsigned> counter{0};
     temporary_ = path_;
     temporary_ += ".part-" + std::to_string(::getpid()) + "-" + std::to_string(counter.fetch_add(1));
