@@ -125,6 +125,115 @@ TEST_CASE("bad input: clipping") {
              "NeighbouringRelation, got the value 9"));
 }
 
+TEST_CASE("bad input: clip rules and groups") {
+  using dp::ClipRule;
+  for (double v : {0.0, -1.0, infinity, nan_value}) {
+    CHECK(says(refusal([&] { ClipRule::automatic(v); }), "finite gamma > 0"));
+    CHECK(says(refusal([&] { ClipRule::global(v); }), "finite largest norm Z > 0"));
+  }
+  const auto one = [](double) { return 1.0; };
+  for (const std::string& name : {std::string(), std::string(65, 'a'), std::string("new\nline"), std::string("\x7f")})
+    CHECK(says(refusal([&] { ClipRule::custom(name, one); }), "1 to 64 printable ASCII"));
+  CHECK_NOTHROW(ClipRule::custom(std::string(64, '~'), one));
+  CHECK(says(refusal([&] { ClipRule::custom("none", nullptr); }), "function for the clip rule 'none'"));
+  for (const ClipRule& rule :
+       {ClipRule::automatic(), ClipRule::normalise(), ClipRule::global(1), ClipRule::custom("x", one)})
+    for (double v : {infinity, 0x1p121})
+      CHECK(says(refusal([&] { dp::FlatClipping c(v, rule); }), "at most 2^120 for a rule that may amplify"));
+  CHECK(says(refusal([] { dp::GroupClipping c(std::vector<double>{}); }), "1 to 2^24 groups, got 0"));
+  for (double v : {0.0, -1.0, nan_value}) CHECK(says(refusal([&] { dp::GroupClipping c({1, v}); }), "clip threshold > 0"));
+  CHECK(says(refusal([] {
+               dp::GroupClipping({1, infinity}).sensitivity(dp::NeighbouringRelation::zero_out, 1);
+             }),
+             "finite clip thresholds, got inf"));
+  for (index_t v : {index_t(-1), index_t(2)})
+    CHECK(says(refusal([&] { dp::GroupClipping({1, 2}).group(v); }), "group in [0, 2)"));
+  for (index_t v : {index_t(0), dp::max_parameters + 1})
+    CHECK(says(refusal([&] { dp::GroupClipping::uniform(1, v); }), "1 to 2^24 groups"));
+}
+
+TEST_CASE("bad input: schedules") {
+  using dp::Schedule;
+  CHECK(says(refusal([] { Schedule::piecewise({}); }), "1 to 65536 pieces of a schedule, got 0"));
+  CHECK(says(refusal([] { Schedule::piecewise(std::vector<Schedule::Piece>(65537)); }), "got 65537"));
+  CHECK(says(refusal([] { Schedule::piecewise({{1, 1.0}}); }), "from step 0 on, got one from step 1"));
+  for (index_t v : {3, 2, -1})
+    CHECK(says(refusal([&] { Schedule::piecewise({{0, 1.0}, {3, 2.0}, {v, 1.0}}); }), "ascending steps"));
+  CHECK(says(refusal([] { Schedule::piecewise({{0, 1.0}, {dp::max_steps, 2.0}}); }), "steps below 2^40"));
+  for (double v : {0.0, -1.0, infinity, nan_value}) {
+    CHECK(says(refusal([&] { Schedule::piecewise({{0, 1.0}, {3, v}}); }), "finite values > 0 in a schedule"));
+    CHECK(says(refusal([&] { Schedule::linear(v, 1, 10, 2); }), "finite values > 0"));
+    CHECK(says(refusal([&] { Schedule::cosine(1, v, 10, 2); }), "finite values > 0"));
+  }
+  for (index_t v : {index_t(1), index_t(11), index_t(-1)})
+    CHECK(says(refusal([&] { Schedule::linear(1, 2, 10, v); }), "expected 2 to 10 pieces for 10 steps"));
+  for (index_t v : {index_t(1), index_t(-5), dp::max_steps})
+    CHECK(says(refusal([&] { Schedule::cosine(1, 2, v, 2); }), "2 to 2^40 - 1 steps"));
+  CHECK(says(refusal([] { (void)Schedule::constant().at(-1); }), "step >= 0, got -1"));
+}
+
+TEST_CASE("bad input: adaptive thresholds, and combinations that a plan has no meaning for") {
+  const auto wrong = [](auto change) {
+    dp::AdaptiveOptions a{.count_noise = 5};
+    change(a);
+    const std::string text = refusal([&] { dp::AdaptiveThreshold t(a, 10); });
+    CHECK(plan_refusal([&](PlanOptions& o) { o.adaptive = a; }) == text);
+    return text;
+  };
+  for (double v : {0.0, 1.0, -1.0, nan_value})
+    CHECK(says(wrong([&](dp::AdaptiveOptions& a) { a.quantile = v; }), "quantile in (0, 1)"));
+  for (double v : {0.0, -1.0, infinity, nan_value}) {
+    CHECK(says(wrong([&](dp::AdaptiveOptions& a) { a.learning_rate = v; }), "learning rate > 0 of the clip threshold"));
+    CHECK(says(wrong([&](dp::AdaptiveOptions& a) { a.count_noise = v; }), "deviation > 0 of the count's noise"));
+    CHECK(says(wrong([&](dp::AdaptiveOptions& a) { a.initial_threshold = v; }), "lowest <= initial threshold <= highest"));
+    CHECK(says(refusal([&] { dp::AdaptiveThreshold t({.count_noise = 5}, v); }), "expected batch > 0"));
+  }
+  CHECK(says(wrong([](dp::AdaptiveOptions& a) { a.lowest = 0; }), "0 < lowest"));
+  CHECK(says(wrong([](dp::AdaptiveOptions& a) { a.lowest = 2; }), "lowest <= initial"));
+  CHECK(says(wrong([](dp::AdaptiveOptions& a) { a.highest = infinity; }), "all finite"));
+  CHECK(says(refusal([] { dp::quantile_count(std::vector<double>(2), std::vector<std::uint8_t>(3), 1); }), "2 ok flags"));
+  CHECK(says(refusal([] { dp::gradient_noise_multiplier(-1, 5, dp::NeighbouringRelation::zero_out); }),
+             "finite noise multiplier > 0, got -1"));
+
+  const dp::AdaptiveOptions good_one{.count_noise = 5};
+  CHECK(says(plan_refusal([&](PlanOptions& o) {
+               o.adaptive = good_one, o.group_thresholds = {1, 2};
+             }),
+             "flat clipping with an adaptive threshold, got 2 groups"));
+  CHECK(says(plan_refusal([&](PlanOptions& o) { o.adaptive = good_one, o.clip_threshold = 2; }),
+             "no clip threshold beside an adaptive one, got 2"));
+  CHECK(says(plan_refusal([&](PlanOptions& o) {
+               o.group_thresholds = {1, 2}, o.clip_threshold = 2;
+             }),
+             "no clip threshold beside those of groups, got 2"));
+  CHECK(says(plan_refusal([&](PlanOptions& o) {
+               o.adaptive = good_one;
+               o.clip_schedule = dp::Schedule::piecewise({{0, 2.0}});
+             }),
+             "no clip schedule beside an adaptive threshold, got 2 from step 0"));
+  // Thresholds that a schedule or an amplifying rule takes out of range, at any step.
+  CHECK(says(plan_refusal([&](PlanOptions& o) {
+               o.clip_threshold = 1e300;
+               o.clip_schedule = dp::Schedule::piecewise({{0, 1.0}, {3, 1e300}});
+             }),
+             "finite clip threshold"));
+  CHECK(says(plan_refusal([&](PlanOptions& o) {
+               o.clip_rule = dp::ClipRule::normalise();
+               o.clip_schedule = dp::Schedule::piecewise({{0, 1.0}, {3, 0x1p121}});
+             }),
+             "2^120"));
+  CHECK(says(plan_refusal([&](PlanOptions& o) {
+               o.clip_rule = dp::ClipRule::normalise();
+               o.adaptive = good_one;
+               o.adaptive->highest = 0x1p121;
+             }),
+             "2^120"));
+  PlanOptions o = good();
+  o.epsilon = 0;
+  const Plan plan = Plan::with_noise_multiplier(o, 1);
+  for (index_t v : {index_t(-1), dp::max_steps}) CHECK(says(refusal([&] { (void)plan.at(v); }), "step in [0, 2^40)"));
+}
+
 TEST_CASE("bad input: sampler and physical batches") {
   for (index_t v : {index_t(0), index_t(-1)})
     CHECK(says(refusal([&] { dp::PoissonSampler({}, v, 0.5); }), "at least one record"));

@@ -2,13 +2,16 @@
 // The inverse of the accountant: the smallest noise multiplier that keeps a promised epsilon.
 #pragma once
 #include "dpmp/dp/rdp_accountant.hpp"
+#include "dpmp/dp/schedule.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// The smallest sigma (to about 1e-12 relative) with epsilon(sigma) <= target_epsilon for `steps` steps of probability q at
-/// `delta`. Never returns a sigma whose epsilon is above the target: the value returned has itself been accounted.
-/// Throws when the target cannot be reached by any noise (delta too small for it at the given orders).
+/// `delta`; step t has the noise multiplier sigma * schedule.at(t). Never returns a sigma whose epsilon is above the target:
+/// the value returned has itself been accounted. Throws when the target cannot be reached by any noise (delta too small for
+/// it at the given orders).
 inline double calibrate_noise_multiplier(double target_epsilon, double delta, double q, index_t steps,
-                                         const std::vector<double>& orders = default_orders()) {
+                                         const std::vector<double>& orders = default_orders(),
+                                         const Schedule& schedule = Schedule::constant()) {
   DPMP_CHECK(target_epsilon > 0 && std::isfinite(target_epsilon), "expected a finite target epsilon > 0, got ",
              target_epsilon);
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
@@ -16,7 +19,7 @@ inline double calibrate_noise_multiplier(double target_epsilon, double delta, do
   DPMP_CHECK(steps >= 1, "expected at least one step, got ", steps);
   const auto epsilon = [&](double sigma) {
     RdpAccountant accountant(orders);
-    accountant.add_steps(q, sigma, steps);
+    schedule.for_each_part(steps, [&](double value, index_t count) { accountant.add_steps(q, sigma * value, count); });
     return accountant.epsilon(delta);
   };
   // low misses the target (or is as small as a noise multiplier gets), high meets it.

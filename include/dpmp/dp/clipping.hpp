@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Flat clipping (Abadi et al. 2016): c_i = min(1, C / n_i), one threshold for the whole gradient. The rule that makes the
-// factors also states the sensitivity of the sum they make; noise is calibrated from that statement, never from C again.
+// Flat clipping: one threshold for the whole gradient, whatever the rule for the factors. What makes the factors also states
+// the sensitivity of the sum they make; noise is calibrated from that statement, never from C again.
 #pragma once
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <span>
 
+#include "dpmp/dp/clip_rule.hpp"
 #include "dpmp/dp/privacy_unit.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
@@ -38,33 +40,54 @@ inline double rounding_share(index_t batch_bound) {
   return 16.0 * double(batch_bound) * 0x1p-24;
 }
 
-/// The rule of flat clipping.
+/// Largest threshold of a rule that amplifies: contributions of that norm, and FP32 sums of samples_per_float_block of them,
+/// are finite. (A factor of at most 1 leaves a finite gradient finite whatever C is.)
+inline constexpr double max_amplified_threshold = 0x1p120;
+
+/// A threshold and a rule.
 class FlatClipping {
  public:
-  /// clip_threshold: C > 0. Infinity is legal where no noise is added (factors are then 1); it has no sensitivity.
-  explicit FlatClipping(double clip_threshold) : clip_threshold_(clip_threshold) {
+  /// clip_threshold: C > 0. For the rule abadi infinity is legal where no noise is added (factors are then 1); it has no
+  /// sensitivity. Every other rule may amplify and takes thresholds of at most 2^120.
+  explicit FlatClipping(double clip_threshold, ClipRule rule = ClipRule::abadi())
+      : clip_threshold_(clip_threshold), rule_(std::move(rule)) {
     DPMP_CHECK(clip_threshold > 0, "expected a clip threshold > 0, got ", clip_threshold);
+    DPMP_CHECK(rule_.shrinks_only() || clip_threshold <= max_amplified_threshold,
+               "expected a clip threshold of at most 2^120 for a rule that may amplify, got ", clip_threshold, " for ",
+               rule_);
   }
   double clip_threshold() const { return clip_threshold_; }
+  const ClipRule& rule() const { return rule_; }
 
-  /// factors[i] = min(1, C (1 - 2^-20) / norm_upper[i]) rounded down to FP32, and 0 where ok[i] is 0 or the norm is not a
-  /// finite number >= 0. By select: no branch depends on a sample. The 2^-20 pays for the roundings of the norm's last
-  /// operations and of c_i times the tile (so for norms and factors that are normal numbers; a denormal factor is rounded
-  /// down as well). norm_upper [B]: upper bounds of the per-sample norms over all parameters. ok [B]: 0 for masked and
-  /// non-finite samples.
+  /// factors[i] = min(rule(n), C (1 - 2^-20) / n) for n = norm_upper[i], rounded down to FP32, and 0 where ok[i] is 0, where
+  /// the norm is not a finite number >= 0, and where the rule gives NaN, a negative number or an exception.
+  /// By select: no branch here depends on a sample. The 2^-20 pays for the roundings of the norm's last operations and of
+  /// c_i times the tile (so for norms and factors that are normal numbers; a denormal factor is rounded down as well).
+  ///
+  /// At n = 0 and near it some rules ask for infinity, and so does the bound beside it: factors end at the largest finite
+  /// FP32 number. That is as safe as any factor at most C / n, and where n = 0 the released gradient is exactly 0 (n bounds
+  /// its norm), so it stays 0; an infinite factor would make it NaN.
+  /// norm_upper [B]: upper bounds of the per-sample norms over all parameters. ok [B]: 0 for masked and non-finite samples.
   void factors(std::span<const double> norm_upper, std::span<const std::uint8_t> ok, std::span<float> factors) const {
     DPMP_CHECK(ok.size() == norm_upper.size() && factors.size() == norm_upper.size(), "expected ", norm_upper.size(),
                " ok flags and factors, one a norm, got ", ok.size(), " and ", factors.size());
     const double bound = clip_threshold_ * (1 - 0x1p-20);
-    for (std::size_t i = 0; i < norm_upper.size(); ++i) {
-      const double ratio = bound / norm_upper[i];
-      const double c = ratio < 1 ? ratio : 1;
-      const float nearest = float(c);
-      const std::uint32_t down = std::bit_cast<std::uint32_t>(nearest) - std::uint32_t(double(nearest) > c);
-      // Exponent below all ones and sign clear: finite and not negative.
-      const std::uint32_t finite = std::bit_cast<std::uint64_t>(norm_upper[i]) < 0x7ff0000000000000u, counted = ok[i] != 0;
-      factors[i] = std::bit_cast<float>(down & (0u - (finite & counted)));
-    }
+    constexpr double largest = std::numeric_limits<float>::max();
+    rule_.with_function(clip_threshold_, [&](auto&& rule) {
+      for (std::size_t i = 0; i < norm_upper.size(); ++i) {
+        // Exponent below all ones and sign clear: finite and not negative. Other norms are shown to the rule as 0.
+        const std::uint64_t bits = std::bit_cast<std::uint64_t>(norm_upper[i]), finite = bits < 0x7ff0000000000000u;
+        const double n = std::bit_cast<double>(bits & (0 - finite));
+        const double wanted = rule(n), cap = bound / n;
+        double c = wanted > 0 ? wanted : 0;  // NaN, too, is not > 0
+        c = cap < c ? cap : c;
+        c = c < largest ? c : largest;
+        const float nearest = float(c);
+        const std::uint32_t down = std::bit_cast<std::uint32_t>(nearest) - std::uint32_t(double(nearest) > c);
+        const std::uint32_t counted = std::uint32_t(finite) & std::uint32_t(ok[i] != 0);
+        factors[i] = std::bit_cast<float>(down & (0u - counted));
+      }
+    });
   }
 
   /// The sensitivity of sum_i c_i g_i, summed in FP32 blocks of at most samples_per_float_block samples and double beyond.
@@ -78,5 +101,6 @@ class FlatClipping {
 
  private:
   double clip_threshold_;
+  ClipRule rule_;
 };
 }  // namespace dpmp::inline DPMP_ABI::dp

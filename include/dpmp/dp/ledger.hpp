@@ -5,7 +5,8 @@
 #include "dpmp/dp/noise.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// One accounted step: the right to draw one batch and to release one noised sum per parameter.
+/// One accounted step: the right to draw one batch and to release one noised sum per parameter, and
+/// one noised count where the plan has one.
 class StepTicket {
  public:
   StepTicket(StepTicket&&) = default;
@@ -13,6 +14,8 @@ class StepTicket {
   index_t step() const { return step_; }
   /// The noise of this step.
   NoiseStream noise(const StreamKeys& keys) const { return {keys.key(Stream::noise), step_}; }
+  /// The noise of this step's counts and other scalars: another key, so its counters meet no parameter's.
+  NoiseStream auxiliary_noise(const StreamKeys& keys) const { return {keys.key(Stream::auxiliary_noise), step_}; }
 
  private:
   friend class StepLedger;

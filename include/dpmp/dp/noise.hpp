@@ -144,4 +144,11 @@ inline void add_gaussian_noise(ThreadTeam& team, std::span<double> sum, double s
   team.parallel_for(
       rows, [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
 }
+
+/// One standard normal: what add_gaussian_noise adds to element 0 for a standard deviation of 1.
+inline double standard_normal(const NoiseStream& stream, index_t parameter) {
+  double z = 0;
+  run_rows(0, 1, detail::GaussianChunks{stream.key, noise_nonce(stream.step, parameter), &z, 1, 1.0});
+  return z;
+}
 }  // namespace dpmp::inline DPMP_ABI::dp

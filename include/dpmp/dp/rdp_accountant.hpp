@@ -75,7 +75,8 @@ class RdpAccountant {
   std::vector<double> rdp() const {
     std::vector<double> total(orders_.size());
     for (const Segment& s : segments_)
-      for (std::size_t k = 0; k < total.size(); ++k) total[k] += double(s.steps) * s.curve[k];
+      if (s.steps > 0)  // a divergence of an unused segment may be infinite
+        for (std::size_t k = 0; k < total.size(); ++k) total[k] += double(s.steps) * s.curve[k];
     return total;
   }
   /// What has been spent at `delta` in (0, 1).

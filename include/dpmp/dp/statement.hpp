@@ -12,25 +12,69 @@ inline std::string rounded_up(double x, int digits) {
   return out.str();
 }
 
+namespace detail {
+/// What is clipped to what: "its gradient over all parameters is clipped to the norm 1 (rule abadi: ...)".
+inline std::string clipping_in_words(const Plan& plan) {
+  const PlanNumbers& n = plan.numbers();
+  std::ostringstream out;
+  out.precision(6);
+  if (plan.groups() > 1) {
+    out << "the parts of its gradient in " << plan.groups()
+        << " groups of parameters are clipped each to a norm of its own (";
+    for (std::size_t g = 0; g < n.group_thresholds.size(); ++g) out << (g ? ", " : "") << n.group_thresholds[g];
+    out << "; together to the norm " << n.clip_threshold << ")";
+  } else if (n.adaptive) {
+    out << "its gradient over all parameters is clipped to a norm between " << n.adaptive->lowest << " and "
+        << n.adaptive->highest << " that starts at " << n.adaptive->initial_threshold << " and follows the "
+        << n.adaptive->quantile << " quantile of the gradient norms by noisy counts";
+  } else {
+    out << "its gradient over all parameters is clipped to the norm " << n.clip_threshold;
+  }
+  if (!(plan.clip_schedule() == Schedule::constant()))
+    out << ", times a public schedule over the steps (" << plan.clip_schedule() << ")";
+  if (plan.clip_rule().kind() != ClipRule::Kind::abadi)
+    out << ", by the rule " << plan.clip_rule() << " for a gradient of norm n and the threshold C, never beyond C";
+  return out.str();
+}
+/// How much noise: "of standard deviation 1.2 (noise multiplier 0.8 times the sensitivity 1.5, ...)".
+inline std::string noise_in_words(const Plan& plan) {
+  const PlanNumbers& n = plan.numbers();
+  const StepNumbers first = plan.first_step();
+  std::ostringstream out;
+  out.precision(6);
+  out << "Gaussian noise of standard deviation " << first.noise_standard_deviation
+      << (plan.is_constant() ? "" : " in the first step") << " (noise multiplier " << first.noise_multiplier
+      << " times the sensitivity " << first.noise_standard_deviation / first.noise_multiplier
+      << ", which includes the rounding of the sum";
+  if (!plan.is_constant()) out << ", and in every step proportional to the sensitivity of that step";
+  out << ")";
+  if (!(plan.noise_schedule() == Schedule::constant()))
+    out << ", whose multiplier is accounted as " << n.noise_multiplier << " times a public schedule over the steps ("
+        << plan.noise_schedule() << "),";
+  out << " is added once to every coordinate of the sum";
+  if (n.adaptive)
+    out << ", and Gaussian noise of standard deviation " << n.adaptive->count_noise
+        << " to the count of gradients below the threshold (together they are accounted as the noise multiplier "
+        << n.noise_multiplier << (plan.noise_schedule().is_constant() ? ")" : " of that schedule)");
+  return out.str();
+}
+}  // namespace detail
+
 /// One paragraph: unit, relation, epsilon and delta, mechanism, sampling, accountant, assumptions, and what is not
 /// accounted.
 inline std::string privacy_statement(const Plan& plan, index_t steps_taken) {
   const PlanNumbers& n = plan.numbers();
   std::ostringstream out;
   out.precision(6);
-  out << "After " << steps_taken << " of " << n.steps << " planned steps, the sequence of all released parameters is ("
-      << rounded_up(plan.epsilon_after(steps_taken), 4) << ", " << n.delta << ")-differentially private. "
+  out << "After " << steps_taken << " of " << n.steps << " planned steps, the sequence of all released parameters "
+      << (n.adaptive ? "and clip thresholds is (" : "is (") << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "
+      << n.delta << ")-differentially private. "
       << "The unit of privacy is one training record; two datasets are neighbours if "
       << (n.relation == NeighbouringRelation::zero_out ? "one record of them is replaced by an empty one (zero_out). "
                                                        : "one has one record more than the other (add_or_remove_one). ")
       << "Mechanism: in every step each record is drawn independently with probability " << n.sampling_rate
-      << " (Poisson sampling), its gradient over all parameters is clipped to the norm " << n.clip_threshold
-      << ", and Gaussian noise of standard deviation " << plan.noise_standard_deviation() << " (noise multiplier "
-      << n.noise_multiplier << " times the sensitivity " << n.sensitivity
-      << ", which includes the rounding of the sum) is added once to every coordinate of the sum; the result is divided by "
-         "the "
-         "public constant "
-      << n.expected_batch
+      << " (Poisson sampling), " << detail::clipping_in_words(plan) << ", and " << detail::noise_in_words(plan)
+      << "; the result is divided by the public constant " << n.expected_batch
       << ". Accountant: Renyi differential privacy of the sampled Gaussian mechanism, composed over the steps; "
       << Plan::batch_share * 100 << " % of delta is set aside for batches of more than " << n.batch_bound << " records. "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; the noise is a "
@@ -38,7 +82,9 @@ inline std::string privacy_statement(const Plan& plan, index_t steps_taken) {
          "drawn, the "
          "size of the draws, the clipped sums before noise and the running time of a step are not released; the dataset "
          "size "
-      << n.dataset_size << " and all settings of the run are public. "
+      << n.dataset_size << " and all settings of the run are public"
+      << (n.clip_rule == ClipRule::Kind::custom ? "; the clip rule is a function of one gradient's norm and nothing else. "
+                                                : ". ")
       << "Not accounted: the choice of settings and hyper-parameters by looking at results on the private records, any "
          "earlier or "
          "other use of the same records, and held-out records, which are treated as public.";

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a private run is asked to be, and which wishes are refused.
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "dpmp/dp/adaptive_clip.hpp"
+#include "dpmp/dp/group_clipping.hpp"
+#include "dpmp/dp/schedule.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+/// Fields without a useful default must be set; every one is checked when the plan is made.
+struct PlanOptions {
+  double epsilon = 0;         // target for Plan::calibrate, > 0; unset (0) for Plan::with_noise_multiplier
+  double delta = 0;           // in (0, 1)
+  double sampling_rate = 0;   // q in (0, 1]: probability of each record in each step
+  index_t steps = 0;          // >= 1
+  double clip_threshold = 1;  // C, finite, > 0; left alone where groups or an adaptive threshold say it
+  index_t dataset_size = 0;   // >= 1: a public constant, the number of records or a bound on it
+  NeighbouringRelation relation = NeighbouringRelation::add_or_remove_one;
+  ClipRule clip_rule = ClipRule::abadi();
+  std::vector<double> group_thresholds = {};       // C_g of group-wise clipping; empty: flat
+  std::optional<AdaptiveOptions> adaptive = {};    // a threshold that follows a quantile of the norms; flat only
+  Schedule clip_schedule = Schedule::constant();   // of every threshold, as a multiple of it
+  Schedule noise_schedule = Schedule::constant();  // of the noise multiplier, as a multiple of it
+};
+
+/// Throws on every value out of range and on combinations that have no meaning. The noise multiplier is checked with it by
+/// the plan.
+inline void check_plan_options(const PlanOptions& o) {
+  DPMP_CHECK(o.delta > 0 && o.delta < 1, "expected a delta in (0, 1), got ", o.delta);
+  DPMP_CHECK(o.sampling_rate > 0 && o.sampling_rate <= 1, "expected a sampling rate in (0, 1], got ", o.sampling_rate);
+  DPMP_CHECK(o.steps >= 1 && o.steps < max_steps, "expected a number of steps in [1, 2^40), got ", o.steps);
+  DPMP_CHECK(o.dataset_size >= 1 && o.dataset_size < (index_t(1) << 53), "expected a public dataset size in [1, 2^53), got ",
+             o.dataset_size);
+  DPMP_CHECK(o.clip_threshold > 0 && std::isfinite(o.clip_threshold), "expected a finite clip threshold > 0, got ",
+             o.clip_threshold);
+  DPMP_CHECK(o.relation == NeighbouringRelation::add_or_remove_one || o.relation == NeighbouringRelation::zero_out,
+             "expected add_or_remove_one or zero_out, got ", o.relation,
+             ": the RDP analysis of the Poisson-sampled Gaussian does not hold when a record is replaced by another");
+  const bool thresholds_elsewhere = !o.group_thresholds.empty() || o.adaptive;
+  DPMP_CHECK(!thresholds_elsewhere || o.clip_threshold == PlanOptions{}.clip_threshold, "expected no clip threshold beside ",
+             o.adaptive ? "an adaptive one" : "those of groups", ", got ", o.clip_threshold);
+  if (!o.adaptive) return;
+  check_adaptive(*o.adaptive);
+  DPMP_CHECK(o.group_thresholds.empty(), "expected flat clipping with an adaptive threshold, got ",
+             o.group_thresholds.size(), " groups: one count of norms steers one threshold");
+  DPMP_CHECK(o.clip_schedule == Schedule::constant(), "expected no clip schedule beside an adaptive threshold, got ",
+             o.clip_schedule);
+}
+}  // namespace dpmp::inline DPMP_ABI::dp
