@@ -12,16 +12,20 @@
 #include <optional>
 #include <sstream>
 
+#include "byte_text.hpp"
+
 namespace {
 using namespace dpmp;
+using examples::bits_per_byte;
+using examples::ByteRecords;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string data, output = "train_gpt_output", resume, dtype = "bf16";
+  std::string data, output = "train_gpt_output", resume, weights, dtype = "bf16";
   bool is_private = true;
-  double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0;
+  double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0, lora_alpha = 16;
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
-  index_t evaluate_every = 10, evaluate_records = 256, checkpoint_every = 0, lines = 3;
+  index_t evaluate_every = 10, evaluate_records = 256, checkpoint_every = 0, lines = 3, lora_rank = 0;
   bool tied = false, info = false;
   std::optional<double> noise_multiplier;
   std::optional<index_t> stop_after;
@@ -33,8 +37,13 @@ Options parse(int argc, char** argv, CLI::App& app) {
   Options o;
   app.add_option("--data", o.data, "UTF-8 text, one record a line")->required();
   app.add_option("--output", o.output, "folder for weights.safetensors and checkpoint.safetensors")->capture_default_str();
-  app.add_option("--resume", o.resume,
-                 "continue from this checkpoint (its plan and keys are used; same data, same model options)");
+  const auto resume = app.add_option(
+      "--resume", o.resume, "continue from this checkpoint (its plan and keys are used; same data, same model options)");
+  app.add_option("--weights", o.weights, "start from these weights of the same model, which are taken as public")
+      ->excludes(resume);
+  app.add_option("--lora-rank", o.lora_rank, "train adapters of this rank only, all other weights stay; 0: train all")
+      ->capture_default_str();
+  app.add_option("--lora-alpha", o.lora_alpha, "adapters are scaled by this over their rank")->capture_default_str();
   app.add_option("--dtype", o.dtype, "activations and compute weights: f32, bf16 or f16")->capture_default_str();
   std::string privacy = "on";
   app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")
@@ -76,80 +85,45 @@ Options parse(int argc, char** argv, CLI::App& app) {
       "expected steps, batch, evaluate-every and evaluate-records >= 1, checkpoint-every, lines and stop-after >= 0, got ",
       o.steps, ", ", o.batch, ", ", o.evaluate_every, ", ", o.evaluate_records, ", ", o.checkpoint_every, ", ", o.lines,
       ", ", o.stop_after.value_or(0));
+  DPMP_CHECK(o.lora_rank == 0 || !o.weights.empty() || !o.resume.empty(),
+             "expected --weights that the adapters of --lora-rank adapt, got none");
   return o;
 }
 
-/// Byte sequences of one public length: input = begin, b0, b1, ..; target = b0, b1, .., line end; -1 behind the end.
-class ByteRecords {
- public:
-  static constexpr std::int32_t begin_of_record = 0;  // a byte that no record has
-  ByteRecords(const std::vector<std::string>& lines, index_t context, bool held_out) : context_(context) {
-    for (std::size_t k = 0; k < lines.size(); ++k)
-      if ((k % 20 == 0) == held_out) records_.push_back(&lines[k]);
-    DPMP_CHECK(!records_.empty(), "expected at least 2 records (every 20th is held out, the first among them), got ",
-               lines.size());
-  }
-  index_t size() const { return index_t(records_.size()); }
-  /// Bytes of the text, line ends included, that are predicted for record k.
-  index_t bytes(index_t k) const { return std::min<index_t>(index_t(records_[std::size_t(k)]->size()) + 1, context_); }
-
-  /// ids and targets [slots, context]; a masked slot holds an empty record.
-  std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots) const {
-    const Shape shape{index_t(slots.size()), context_};
-    Tensor ids = Tensor::zeros(ctx, shape, DType::i32), targets = Tensor::zeros(ctx, shape, DType::i32);
-    for (std::size_t i = 0; i < slots.size(); ++i) {
-      const std::string_view text = slots[i] == dp::masked_slot ? std::string_view() : *records_[std::size_t(slots[i])];
-      std::int32_t *id = ids.data<std::int32_t>() + index_t(i) * context_,
-                   *target = targets.data<std::int32_t>() + index_t(i) * context_;
-      for (index_t t = 0; t < context_; ++t) {
-        const index_t length = index_t(text.size());
-        target[t] = t < length ? static_cast<unsigned char>(text[std::size_t(t)]) : t == length ? '\n' : -1;
-        id[t] = t == 0 ? begin_of_record : std::max<std::int32_t>(target[t - 1], 0);
-      }
-    }
-    return {ids, targets};
-  }
-
- private:
-  index_t context_;
-  std::vector<const std::string*> records_;
-};
-
-/// Nats and bytes of the first `count` held-out records.
-double bits_per_byte(Context& ctx, const nn::Transformer& model, const ByteRecords& records, index_t count,
-                     index_t physical_batch) {
-  double nats = 0, bytes = 0;
-  count = std::min(count, records.size());
-  for (index_t first = 0; first < count; first += physical_batch) {
-    std::vector<index_t> slots;
-    for (index_t k = first; k < std::min(first + physical_batch, count); ++k) slots.push_back(k);
-    Tape tape(ctx, index_t(slots.size()), TapeMode::inference);
-    const auto [ids, targets] = records.batch(ctx, slots);
-    for (const double loss : cross_entropy(model(tape, ids), targets).value().to_doubles()) nats += loss;
-    for (const index_t k : slots) bytes += double(records.bytes(k));
-  }
-  return nats / bytes / std::numbers::ln2;
+/// What two runs must agree in for one to use the weights of the other.
+std::string model_text(const nn::TransformerConfig& c) {
+  std::ostringstream text;
+  text << "width " << c.width << ", " << c.layers << " layers, " << c.heads << " heads, context " << c.context << ", "
+       << (c.tied ? "tied" : "not tied");
+  return text.str();
+}
+std::string adapters_text(const nn::TransformerConfig& c) {
+  std::ostringstream text;
+  if (c.lora.rank > 0) text << "of rank " << c.lora.rank << " with alpha " << c.lora.alpha;
+  return c.lora.rank > 0 ? text.str() : "none";
+}
+/// Starts the model from a weights file of this program. Adapters start anew unless the file has the same ones.
+void start_from(const std::string& path, const nn::Transformer& model) {
+  const interop::SafetensorsFile file(path);
+  const auto said = [&](const char* name) {
+    const auto at = file.metadata().find(name);
+    return at == file.metadata().end() ? "nothing about it" : at->second;
+  };
+  const std::string wanted = model_text(model.config()), mine = adapters_text(model.config()), theirs = said("adapters");
+  DPMP_CHECK(said("model") == wanted, "expected '", path, "' to have the weights of a model of ", wanted, ", got ",
+             said("model"));
+  DPMP_CHECK(theirs == "none" || theirs == mine, "expected '", path, "' to have no adapters, or those of this run (", mine,
+             "), got ", theirs);
+  if (theirs == "none")
+    train::load_base_weights(path, model.parameters());
+  else
+    train::load_weights(path, model.parameters());
 }
 
-/// One line drawn byte by byte from the model.
-std::string generate(Context& ctx, const nn::Transformer& model, std::uint64_t seed, std::uint64_t line) {
-  std::string text;
-  std::vector<std::int32_t> ids{ByteRecords::begin_of_record};
-  while (index_t(ids.size()) <= model.config().context) {
-    Tape tape(ctx, 1, TapeMode::inference);
-    const std::vector<double> logits = model(tape, Tensor::from(ctx, {1, index_t(ids.size())}, ids)).value().to_doubles();
-    const double* last = logits.data() + logits.size() - 256;
-    const double temperature = 0.7, top = *std::max_element(last, last + 256);
-    double total = 0;
-    for (int v = 0; v < 256; ++v) total += std::exp((last[v] - top) / temperature);
-    double left = total * double(uniform_open(philox_block(seed, line, ids.size()).word[0]));
-    int byte = 0;
-    while (byte < 255 && (left -= std::exp((last[byte] - top) / temperature)) > 0) ++byte;
-    if (byte == '\n') break;
-    ids.push_back(byte);
-    text += byte >= 32 && byte < 127 ? char(byte) : '?';
-  }
-  return text;
+index_t trained_values(const nn::Transformer& model) {
+  index_t n = 0;
+  for (const Parameter* p : model.parameters().all()) n += p->trainable() ? p->numel() : 0;
+  return n;
 }
 
 /// A number of all that decides what is summed, taken as the run nonce: who continues a checkpoint with anything changed
@@ -163,9 +137,9 @@ std::uint64_t run_nonce(const Options& o, const std::vector<std::string>& lines,
   std::ostringstream settings;
   settings.precision(17);
   for (const index_t n :
-       {o.physical_batch, o.width, o.layers, o.heads, o.context, o.warm_up, index_t(o.tied), index_t(threads)})
+       {o.physical_batch, o.width, o.layers, o.heads, o.context, o.warm_up, index_t(o.tied), index_t(threads), o.lora_rank})
     settings << n << ' ';
-  settings << o.dtype << ' ' << o.learning_rate << ' ' << o.dropout << ' ' << o.seed;
+  settings << o.dtype << ' ' << o.learning_rate << ' ' << o.dropout << ' ' << o.seed << ' ' << o.lora_alpha;
   add(settings.str());
   for (const std::string& line : lines) add(line);
   return hash;
@@ -191,10 +165,12 @@ int run(const Options& o) {
                          .context = o.context,
                          .tied = o.tied,
                          .dropout = o.dropout,
-                         .seed = o.seed},
+                         .seed = o.seed,
+                         .lora = {.rank = o.lora_rank, .alpha = o.lora_alpha}},
                         parse_dtype(o.dtype));
   std::cout << "model: " << model.parameters().numel() << " parameters in " << o.dtype << ", " << o.layers
             << " layers of width " << o.width << ", " << ctx.threads() << " threads\n";
+  if (o.lora_rank > 0) std::cout << "adapters: " << trained_values(model) << " parameters, the only ones that are trained\n";
   if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';
 
   DPMP_CHECK(o.batch <= training.size(), "expected a batch of at most the ", training.size(), " records to learn, got ",
@@ -240,13 +216,23 @@ int run(const Options& o) {
   }
   const auto done = [&] { return private_trainer ? private_trainer->steps() : plain_trainer->steps(); };
 
+  if (!o.weights.empty()) {
+    start_from(o.weights, model);
+    std::printf("start: %s, taken as public; all %lld held-out records: %.4f bits/byte\n", o.weights.c_str(),
+                static_cast<long long>(held_out.size()),
+                bits_per_byte(ctx, model, held_out, held_out.size(), o.physical_batch));
+  }
+
   // A folder that cannot be written to is found out now; files of an earlier run stay until there is something better.
   const std::filesystem::path folder = o.output;
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);
   DPMP_CHECK(!failed, "expected a folder that can be made for --output, got '", o.output, "': ", failed.message());
   const auto save = [&] {
-    train::save_weights(folder / "weights.safetensors", model.parameters(), {{"steps", std::to_string(done())}});
+    train::save_weights(folder / "weights.safetensors", model.parameters(),
+                        {{"steps", std::to_string(done())},
+                         {"model", model_text(model.config())},
+                         {"adapters", adapters_text(model.config())}});
     if (private_trainer) train::save_checkpoint(folder / "checkpoint.safetensors", model.parameters(), *private_trainer);
   };
   for (const char* name : {"weights.safetensors", "checkpoint.safetensors"}) AtomicFile(folder / name);
@@ -289,7 +275,8 @@ int run(const Options& o) {
   if (plan)
     std::cout << "checkpoint, as secret as the data: " << (folder / "checkpoint.safetensors").string() << "\n\n"
               << dp::privacy_statement(*plan, done()) << '\n';
-  for (index_t k = 0; k < o.lines; ++k) std::cout << "\n> " << generate(ctx, model, o.seed, std::uint64_t(k)) << '\n';
+  for (index_t k = 0; k < o.lines; ++k)
+    std::cout << "\n> " << examples::generate(ctx, model, o.seed, std::uint64_t(k)) << '\n';
   return 0;
 }
 }  // namespace

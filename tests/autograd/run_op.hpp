@@ -3,7 +3,7 @@
 #pragma once
 #include <memory>
 
-#include "autograd/ops.hpp"
+#include "autograd/op.hpp"
 #include "dpmp/autograd/gradcheck.hpp"
 
 namespace test {

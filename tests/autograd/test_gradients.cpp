@@ -2,6 +2,7 @@
 // Every op of the table: its f64 rule against differences, for inputs and parameters, over random shapes with sizes 0 and 1.
 #include <doctest/doctest.h>
 
+#include "autograd/ops.hpp"
 #include "autograd/run_op.hpp"
 
 using namespace dpmp;
@@ -34,6 +35,7 @@ struct WrongSite {
   static constexpr std::string_view name = "wrong site";
   Parameter* p;
   double factor;
+  std::vector<Parameter*> parameters() const { return {p}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     pass.emit(ParameterSite::vector(*p, rules::scaled(pass.ctx, gradient, factor)));
   }

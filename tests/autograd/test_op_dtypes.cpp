@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "autograd/ops.hpp"
 #include "autograd/run_op.hpp"
 
 using namespace dpmp;

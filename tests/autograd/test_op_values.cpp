@@ -202,7 +202,7 @@ TEST_CASE("element-wise ops, layers and look-ups refuse wrong shapes, dtypes and
   CHECK(refuses([&] { position_embedding(counted(tape, {2, 6, 4}), *w); }, "a table [at least T, width]"));
   CHECK(refuses([&] { position_embedding(x, *w16); }, "expected w16 in f32, got bf16"));
 
-  CHECK(refuses([&] { attention(x, {.heads = 1, .causal = true, .keep = {}}); }, "packed as [B, T, 3 C]"));
+  CHECK(refuses([&] { attention(x, {.heads = 1, .causal = true, .keep = {}}); }, "packed as [B, T, C]"));
   CHECK(refuses(
       [&] {
         attention(counted(tape, {2, 3, 12}), {.heads = 3, .causal = true, .keep = {}});

@@ -201,6 +201,73 @@ TEST_CASE("P20: resumed with other data or other settings, a run draws other noi
             "draw other records and other noise"));
 }
 
+TEST_CASE(
+    "adapters learn privately on top of public weights: the base keeps its bits, and the run resumes with the same ones") {
+  const Workplace place;
+  const auto bytes_of = [](const std::filesystem::path& file, const std::string& name) {
+    dpmp::interop::SafetensorsFile weights(file);
+    const dpmp::interop::TensorEntry entry = weights.entry(name);
+    std::string bytes(std::size_t(entry.end - entry.begin), '\0');
+    weights.read(name, entry.dtype, entry.shape, bytes.data());
+    return bytes;
+  };
+  const auto end_of = [](const std::string& text, const std::string& line) {
+    const std::size_t at = text.find("bits/byte", text.find(line));
+    return text.substr(at - 7, 7);
+  };
+  const Result base = run(place, "public", {"--private=off", "--learning-rate=0.01"});
+  REQUIRE_MESSAGE(base.code == 0, base.error);
+  const std::filesystem::path start = place / "public" / "weights.safetensors";
+  const std::string from = "--weights=" + start.string();
+  const Words options{"--lora-rank=2", "--lora-alpha=4"};
+  Words fresh = options;
+  fresh.push_back(from);
+  const Result adapted = run(place, "adapted", fresh);
+  REQUIRE_MESSAGE(adapted.code == 0, adapted.error);
+  // 2 (16 + 48) + 2 (16 + 16) + 2 * 2 (16 + 64): the factors of the four linear layers of one block of width 16.
+  CHECK(has(adapted.out, "adapters: 512 parameters, the only ones that are trained"));
+  CHECK(end_of(adapted.out, "start: " + start.string() + ", taken as public") == end_of(base.out, "trained 6 steps"));
+  CHECK(has(adapted.out, "is (8.0000, 1e-05)-differentially private"));
+  const std::filesystem::path result = place / "adapted" / "weights.safetensors";
+  for (const char* name : {"tokens.weight", "positions.weight", "block0.mlp.up.weight", "norm.gain", "head.weight"})
+    CHECK(bytes_of(result, name) == bytes_of(start, name));
+  for (const char* name : {"block0.attention.qkv.lora_b", "block0.mlp.down.lora_b"})
+    CHECK(bytes_of(result, name).find_first_not_of('\0') != std::string::npos);
+  CHECK(dpmp::interop::SafetensorsFile(result).metadata().at("adapters") == "of rank 2 with alpha 4");
+  REQUIRE(run(place, "whole", {from}).code == 0);
+  CHECK(bytes_of(place / "whole" / "weights.safetensors", "tokens.weight") != bytes_of(start, "tokens.weight"));
+  // Adapters as a start of their own.
+  Words on = options;
+  on.push_back("--weights=" + result.string());
+  CHECK(end_of(run(place, "further", on).out, "start: ") == end_of(adapted.out, "trained 6 steps"));
+
+  checkpoint_after(place, "c", 2, fresh);
+  resume(place, "c", "once", options);
+  CHECK_FALSE(has(resume(place, "c", "twice", options).out, "draw other records and other noise"));
+  CHECK(weights(place, "once") == weights(place, "twice"));
+  CHECK(has(resume(place, "c", "alpha", {"--lora-rank=2", "--lora-alpha=5"}).out, "draw other records and other noise"));
+
+  const auto refused = [&](const Words& words, const std::string& part) {
+    const Result r = run(place, "out", words);
+    CHECK(r.code != 0);
+    CHECK_MESSAGE(has(r.error, part), r.error);
+    CHECK_FALSE(std::filesystem::exists(place / "out"));
+  };
+  const std::string checkpoint = (place / "c").string();
+  refused({from, "--width=32"}, "the weights of a model of width 32, 1 layers, 2 heads, context 16, not tied, got width 16");
+  refused({from, "--heads=4"}, "got width 16, 1 layers, 2 heads");
+  refused({from, "--tied"}, "got width 16");
+  refused({"--weights=" + result.string()}, "or those of this run (none), got of rank 2 with alpha 4");
+  refused({"--weights=" + result.string(), "--lora-rank=3"}, "got of rank 2 with alpha 4");
+  refused({"--weights=" + checkpoint}, "got nothing about it");
+  refused({"--weights=" + (place / "missing").string()}, "expected a readable file");
+  refused({from, "--resume=" + checkpoint}, "--weights");
+  refused({"--resume=" + checkpoint}, "of this model and rule and no others");
+  refused({"--lora-rank=2"}, "expected --weights");
+  refused({from, "--lora-rank=-1"}, "a LoRA rank >= 0 (0: none), got -1");
+  refused({from, "--lora-rank=2", "--lora-alpha=0"}, "alpha > 0");
+}
+
 TEST_CASE("bad input: options out of range are refused, and nothing is written") {
   const Workplace place;
   const auto refused = [&](const Words& options, const std::string& part) {

@@ -44,5 +44,8 @@ class GradientSink {
  public:
   virtual ~GradientSink() = default;
   virtual void accept(Context& ctx, const ParameterSite& site) = 0;
+  /// No further site of this trainable parameter will come in this pass. Called once for each one that the tape has a use
+  /// of, whether or not the losses depend on it.
+  virtual void finish(Context&, Parameter&) {}
 };
 }  // namespace dpmp::inline DPMP_ABI

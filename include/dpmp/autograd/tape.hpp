@@ -2,6 +2,7 @@
 // The tape: records rules in the order of the forward pass and walks them backwards, handing parameter sites to a sink.
 // Axis 0 of every recorded value is the sample axis; a value that does not keep it cannot be recorded.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -46,8 +47,10 @@ class BackwardPass {
   bool needs(const GradientSlot& input) const;
   /// Adds to the gradient of an input. Shape and dtype must be the input's.
   void accumulate(const GradientSlot& input, const Tensor& gradient);
-  /// Hands over one use of a parameter. Frozen parameters are dropped here.
+  /// Hands over one use of a parameter that the rule's parameters() names. Frozen parameters are dropped here.
   void emit(const ParameterSite& site) {
+    DPMP_CHECK(std::find(declared_->begin(), declared_->end(), site.parameter) != declared_->end(), rule_,
+               ": expected a site of a parameter that the rule's parameters() names, got one of ", site.parameter->name());
     if (site.parameter->trainable()) sink_.accept(ctx, site);
   }
 
@@ -56,10 +59,15 @@ class BackwardPass {
   BackwardPass(Context& context, Tape& tape, GradientSink& sink) : ctx(context), tape_(tape), sink_(sink) {}
   Tape& tape_;
   GradientSink& sink_;
+  const std::vector<Parameter*>* declared_ = nullptr;  // by the rule that is running
+  std::string_view rule_;
 };
 
 /// Whether a tape keeps what a backward pass needs.
 enum class TapeMode : std::uint8_t { training, inference };
+/// What a backward pass leaves of a tape. release: each step's saved tensors are freed as soon as it is done. keep: all of
+/// them stay, so that the very same pass can be walked again, bit for bit.
+enum class AfterWalk : std::uint8_t { release, keep };
 
 class Tape {
  public:
@@ -79,7 +87,8 @@ class Tape {
     return add_slot(value, needs_gradient, needs_gradient);
   }
 
-  /// Records the result of an operation. Rule: `name` (std::string_view), backward(BackwardPass&, const Tensor& gradient).
+  /// Records the result of an operation. Rule: `name` (std::string_view), backward(BackwardPass&, const Tensor& gradient)
+  /// const, and, if it uses parameters, parameters() -> std::vector<Parameter*>: all that backward may emit a site of.
   /// needs_gradient: some input or some trainable parameter of the rule wants a gradient.
   template <class Rule>
   Variable record(const Tensor& value, bool needs_gradient, Rule rule) {
@@ -88,7 +97,7 @@ class Tape {
                ": an operation that mixes samples has no per-sample gradients");
     const bool keep = needs_gradient && mode_ == TapeMode::training;
     const Variable v = add_slot(value, keep, false);
-    if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule))});
+    if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule)), {}});
     return v;
   }
   /// Throws unless the variables were recorded here.
@@ -100,26 +109,34 @@ class Tape {
   bool needs_gradient(const Variable& v) const { return slots_[std::size_t(v.slot_)].needs_gradient; }
 
   /// Walks back from per-sample losses [B] (f32, f64 for an f64 model). weights [B], the losses' dtype: factors of the
-  /// losses (a mask of 0 and 1; all 1 when not given). Each step's saved tensors are freed as soon as it is done, so a tape
-  /// is walked once.
-  void backward(const Variable& losses, GradientSink& sink, const Tensor& weights = Tensor()) {
+  /// losses (a mask of 0 and 1; all 1 when not given). A tape is walked once, or again after a walk that kept it.
+  void backward(const Variable& losses, GradientSink& sink, const Tensor& weights = Tensor(),
+                AfterWalk after = AfterWalk::release) {
     DPMP_CHECK(mode_ == TapeMode::training, "expected a tape in training mode for a backward pass, got one for inference");
-    DPMP_CHECK(!walked_, "expected a tape that was not walked yet: record the forward pass again");
+    DPMP_CHECK(!released_, "expected a tape that was not walked yet: record the forward pass again");
     DPMP_CHECK(&losses.tape() == this, "expected losses that were recorded on this tape, got another tape's");
     check_shape("per-sample losses", losses.value(), {samples_});
     Tensor seed = weights.defined() ? weights : Tensor::full(ctx_, {samples_}, losses.dtype(), 1);
     check_shape("loss weights", seed, {samples_});
     check_dtype("loss weights", seed, losses.dtype());
     walked_ = true;
+    released_ = after == AfterWalk::release;
+    for (Slot& slot : slots_) slot.gradient = Tensor();
     slots_[std::size_t(losses.slot_)].gradient = std::move(seed);
+    find_last_uses();
     BackwardPass pass(ctx_, *this, sink);
-    while (!steps_.empty()) {
-      Step step = std::move(steps_.back());
-      steps_.pop_back();
+    for (index_t k = index_t(steps_.size()) - 1; k >= 0; --k) {
+      Step& step = steps_[std::size_t(k)];
       // Taken out of its slot, so that a rule may pass the same buffer on.
       const Tensor gradient = std::move(slots_[std::size_t(step.slot)].gradient);
       slots_[std::size_t(step.slot)].gradient = Tensor();
+      const std::vector<Parameter*> declared = step.rule->parameters();
+      pass.declared_ = &declared;
+      pass.rule_ = step.rule->name();
       if (gradient.defined()) step.rule->backward(pass, gradient);
+      const std::vector<Parameter*> finished = std::move(step.finishes);
+      if (released_) steps_.pop_back();
+      for (Parameter* p : finished) sink.finish(ctx_, *p);
     }
   }
   /// Gradient of an input that asked for it; zeros when the losses do not depend on it.
@@ -134,12 +151,21 @@ class Tape {
   friend class BackwardPass;
   struct RuleBase {
     virtual ~RuleBase() = default;
-    virtual void backward(BackwardPass& pass, const Tensor& gradient) = 0;
+    virtual void backward(BackwardPass& pass, const Tensor& gradient) const = 0;
+    virtual std::vector<Parameter*> parameters() const = 0;
+    virtual std::string_view name() const = 0;
   };
   template <class Rule>
   struct Holder final : RuleBase {
     explicit Holder(Rule&& r) : rule(std::move(r)) {}
-    void backward(BackwardPass& pass, const Tensor& gradient) override { rule.backward(pass, gradient); }
+    void backward(BackwardPass& pass, const Tensor& gradient) const override { rule.backward(pass, gradient); }
+    std::vector<Parameter*> parameters() const override {
+      if constexpr (requires { rule.parameters(); })
+        return rule.parameters();
+      else
+        return {};
+    }
+    std::string_view name() const override { return Rule::name; }
     Rule rule;
   };
   struct Slot {
@@ -149,7 +175,21 @@ class Tape {
   struct Step {
     index_t slot;
     std::unique_ptr<RuleBase> rule;
+    std::vector<Parameter*> finishes;  // parameters of which this step has the last use, in the order of the walk
   };
+
+  /// The walk goes from the last step to the first, so a parameter's last use is its first one in the forward pass.
+  void find_last_uses() {
+    std::vector<Parameter*> seen;
+    for (Step& step : steps_) {
+      step.finishes.clear();
+      for (Parameter* p : step.rule->parameters())
+        if (p && p->trainable() && std::find(seen.begin(), seen.end(), p) == seen.end()) {
+          seen.push_back(p);
+          step.finishes.push_back(p);
+        }
+    }
+  }
 
   Variable add_slot(const Tensor& value, bool needs_gradient, bool leaf) {
     DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, "expected a value with the sample axis (",
@@ -165,7 +205,7 @@ class Tape {
   Context& ctx_;
   index_t samples_;
   TapeMode mode_;
-  bool walked_ = false;
+  bool walked_ = false, released_ = false;
   std::vector<Slot> slots_;
   std::vector<Step> steps_;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scalar non-linearities, each with its derivative beside it, and the two kernels that apply any of them.
 // GELU: Hendrycks, Gimpel 2016: x Phi(x), Phi the normal distribution function; "tanh" is the approximation of the same
-// paper.
+// paper. SiLU: Elfwing, Uchibe, Doya 2018 (arXiv 1702.03118).
 #pragma once
 #include "dpmp/core/low_precision.hpp"
 #include "dpmp/runtime/math.hpp"
@@ -39,6 +39,18 @@ struct Sigmoid {
   static DPMP_HOST P derivative(P x) {
     const P y = value(x);
     return y * (1 - y);
+  }
+};
+/// x sigmoid(x), also called swish.
+struct Silu {
+  template <class P>
+  static DPMP_HOST P value(P x) {
+    return x / (exp(-x) + 1);
+  }
+  template <class P>
+  static DPMP_HOST P derivative(P x) {
+    const P y = Sigmoid::value(x);
+    return y * (x * (1 - y) + 1);
   }
 };
 struct GeluErf {

@@ -75,5 +75,37 @@ struct WeightedAdd {
     });
   }
 };
+/// sum[row, :] += sum_i factors_i sum_t b[i, t, row] a[i, t, :] for few tokens a sample: nothing but the sum is written.
+/// Blocks of `block` samples are added up in compute precision, the blocks in double. By select, as above.
+template <class T>
+struct OuterRowsSum {
+  using Real = compute_t<T>;
+  static constexpr index_t block = 4;
+  const T* a;            // [samples, tokens, width]
+  const T* b;            // [samples, tokens, rows]
+  const float* factors;  // [samples]
+  double* sum;           // [rows, width]
+  index_t samples, tokens, rows, width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    for (index_t first = 0; first < samples; first += block) {
+      const index_t last = first + block < samples ? first + block : samples;
+      team.for_each(width, [&](auto at) DPMP_LAMBDA {
+        using Pack = typename Team::Pack;
+        Pack total{};
+        for (index_t i = first; i < last; ++i) {
+          Pack tile{};
+          for (index_t t = i * tokens; t < (i + 1) * tokens; ++t)
+            tile = tile + at.load(a + t * width) * Real(to_float(b[t * rows + row]));
+          const Real c = Real(factors[i]);
+          total = total + select_less(Pack{}, Pack::splat(c), tile * c, Pack{});
+        }
+        at.add_to(sum + row * width, total);
+      });
+    }
+  }
+};
 }  // namespace dpmp::inline DPMP_ABI::kernels
 DPMP_KERNELS_END

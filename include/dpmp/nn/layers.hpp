@@ -22,6 +22,10 @@ class Linear {
   Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs)
       : Linear(parameters, name, inputs, outputs, Options{}) {}
   Variable operator()(const Variable& x) const { return linear(x, *weight_, bias_); }
+  /// [outputs, inputs].
+  Parameter& weight() const { return *weight_; }
+  /// [outputs], or null.
+  Parameter* bias() const { return bias_; }
 
  private:
   Parameter* weight_;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "dpmp/autograd/parameter.hpp"
@@ -44,6 +45,12 @@ class Parameters {
       if (p->name() == name) return *p;
     throw Error("expected the name of a parameter of this model, got '" + std::string(name) + "'");
   }
+  /// Trains those parameters that wanted(const Parameter&) is true for and freezes all others: before training, or between
+  /// two steps.
+  template <class Wanted>
+  void set_trainable(Wanted&& wanted) {
+    for (Parameter* p : all_) p->set_trainable(wanted(std::as_const(*p)));
+  }
   /// Number of values in all parameters.
   index_t numel() const {
     index_t n = 0;
@@ -64,4 +71,12 @@ class Parameters {
   std::vector<std::unique_ptr<Parameter>> owned_;
   std::vector<Parameter*> all_;
 };
+
+/// Whether this is an additive term, by its name `..bias`. parameters.set_trainable(nn::is_bias) is bias-only training
+/// (BitFit: Ben Zaken, Ravfogel, Goldberg 2022, arXiv 2106.10199): per-sample gradients are vectors then, and no activations
+/// are kept for the weights.
+inline bool is_bias(const Parameter& parameter) {
+  const std::string_view name = parameter.name();
+  return name == "bias" || name.ends_with(".bias");
+}
 }  // namespace dpmp::inline DPMP_ABI::nn

@@ -1,47 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-// A decoder-only transformer language model (Radford et al. 2019, GPT-2): pre-norm blocks of causal attention and a GELU
-// MLP.
+// A decoder-only transformer language model: pre-norm blocks of causal attention and a feed-forward block. The defaults are
+// GPT-2's (Radford et al. 2019); rms_norm, swiglu, rotary and fewer key heads together are LLaMA's (Touvron et al. 2023).
 #pragma once
 #include <optional>
+#include <variant>
 
-#include "dpmp/autograd/rules/activation.hpp"
 #include "dpmp/autograd/rules/attention.hpp"
-#include "dpmp/autograd/rules/dropout.hpp"
-#include "dpmp/autograd/rules/elementwise.hpp"
-#include "dpmp/nn/layers.hpp"
+#include "dpmp/autograd/rules/rope.hpp"
+#include "dpmp/nn/feed_forward.hpp"
+#include "dpmp/nn/rms_norm.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
+enum class Norm : std::uint8_t { layer_norm, rms_norm };
+enum class FeedForward : std::uint8_t { gelu, swiglu };
+enum class Positions : std::uint8_t { learned, rotary };
+
 struct TransformerConfig {
   index_t vocabulary = 256;
   index_t width = 256;
   index_t layers = 4;
   index_t heads = 4;
-  /// Longest sequence: rows of the position table.
+  /// Longest sequence: rows of the table of learned positions.
   index_t context = 128;
   /// The output layer is the embedding table: one parameter with two sites.
   bool tied = false;
   /// Share of activations dropped behind attention and MLP while training.
   double dropout = 0;
   std::uint64_t seed = 0;
-};
-
-/// What dropout's masks are keyed by besides the layer: the step, and which record each sample is (i32 [B]).
-struct DropoutRun {
-  std::uint32_t step = 0;
-  Tensor sample_ids;
+  Norm norm = Norm::layer_norm;
+  /// gelu: 4 * width hidden values. swiglu: 8 / 3 * width, rounded up to a multiple of 8, for as many parameters.
+  FeedForward feed_forward = FeedForward::gelu;
+  /// rotary: queries and keys are turned (an even width / heads is needed), there is no table.
+  Positions positions = Positions::learned;
+  /// Heads of keys and values, shared by groups of query heads (Ainslie et al. 2023); 0: as many as heads.
+  index_t key_value_heads = 0;
+  /// rank > 0: every base parameter is frozen, and adapters on the linear layers of all blocks are trained. Base parameters
+  /// keep names and initial values: see train::load_base_weights.
+  LoraOptions lora = {};
 };
 
 class Transformer {
  public:
-  /// Throws on a configuration that no tensor can have (heads must divide width, all sizes >= 1, dropout in [0, 1)).
+  /// Throws on a configuration that no tensor can have (heads must divide width, key and value heads the heads, all
+  /// sizes >= 1, dropout in [0, 1)).
   Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
       : config_(checked(config)),
         parameters_(ctx, dtype, config.seed),
         tokens_(parameters_, "tokens", config.vocabulary, config.width, 1 / std::sqrt(double(config.width))),
-        positions_(&parameters_.normal("positions.weight", {config.context, config.width}, 0.02)),
-        last_norm_(parameters_, "norm", config.width) {
+        positions_(config.positions == Positions::learned
+                       ? &parameters_.normal("positions.weight", {config.context, config.width}, 0.02)
+                       : nullptr),
+        last_norm_(make_norm(parameters_, "norm", config)) {
     for (index_t k = 0; k < config.layers; ++k) blocks_.emplace_back(parameters_, "block" + std::to_string(k), config);
     if (!config.tied) head_.emplace(parameters_, "head", config.width, config.vocabulary, Linear::Options{.bias = false});
+    if (config.lora.rank == 0) return;
+    parameters_.set_trainable([](const Parameter&) { return false; });
+    for (std::size_t k = 0; k < blocks_.size(); ++k) blocks_[k].adapt(parameters_, k);
   }
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
@@ -55,47 +69,72 @@ class Transformer {
   Variable operator()(Tape& tape, const Tensor& ids, const DropoutRun* dropout = nullptr) const {
     DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context,
                "], got ", ids.shape());
-    Variable x = position_embedding(tokens_(tape, ids), *positions_);
+    Variable x = tokens_(tape, ids);
+    if (positions_) x = position_embedding(x, *positions_);
     for (std::size_t k = 0; k < blocks_.size(); ++k) x = blocks_[k](x, k, dropout);
-    x = last_norm_(x);
+    x = normalised(last_norm_, x);
     return head_ ? (*head_)(x) : linear(x, tokens_.table());
   }
 
  private:
+  using AnyNorm = std::variant<LayerNorm, RmsNorm>;
+  using AnyFeedForward = std::variant<GeluFeedForward, SwiGlu>;
+  static AnyNorm make_norm(Parameters& parameters, const std::string& name, const TransformerConfig& c) {
+    if (c.norm == Norm::rms_norm) return RmsNorm(parameters, name, c.width);
+    return LayerNorm(parameters, name, c.width);
+  }
+  static Variable normalised(const AnyNorm& norm, const Variable& x) {
+    return std::visit([&](const auto& n) { return n(x); }, norm);
+  }
+
   class Block {
    public:
     Block(Parameters& parameters, const std::string& name, const TransformerConfig& c)
         : config_(c),
-          attention_norm_(parameters, name + ".attention_norm", c.width),
-          qkv_(parameters, name + ".attention.qkv", c.width, 3 * c.width),
+          attention_{.heads = c.heads, .key_value_heads = c.key_value_heads, .causal = true},
+          attention_norm_(make_norm(parameters, name + ".attention_norm", c)),
+          qkv_(parameters, name + ".attention.qkv", c.width, attention_.packed_heads() * head_width()),
           projection_(parameters, name + ".attention.projection", c.width, c.width,
                       {.standard_deviation = residual_scale(c, c.width)}),
-          mlp_norm_(parameters, name + ".mlp_norm", c.width),
-          up_(parameters, name + ".mlp.up", c.width, 4 * c.width),
-          down_(parameters, name + ".mlp.down", 4 * c.width, c.width,
-                {.standard_deviation = residual_scale(c, 4 * c.width)}) {}
+          mlp_norm_(make_norm(parameters, name + ".mlp_norm", c)),
+          mlp_(make_feed_forward(parameters, name + ".mlp", c)) {}
     Variable operator()(const Variable& x, std::size_t layer, const DropoutRun* run) const {
-      const Variable attended = projection_(attention(qkv_(attention_norm_(x)), {.heads = config_.heads, .causal = true}));
-      const Variable y = add(x, dropped(attended, 2 * layer, run));
-      return add(y, dropped(down_(gelu(up_(mlp_norm_(y)))), 2 * layer + 1, run));
+      Variable qkv = qkv_(normalised(attention_norm_, x), run);
+      if (config_.positions == Positions::rotary) qkv = rope(qkv, attention_.heads + attention_.key_heads(), head_width());
+      const Variable attended = projection_(attention(qkv, attention_), run);
+      const Variable y = add(x, dropout(2 * layer)(attended, run));
+      const Variable normal = normalised(mlp_norm_, y);
+      const Variable fed = std::visit([&](const auto& mlp) { return mlp(normal, run); }, mlp_);
+      return add(y, dropout(2 * layer + 1)(fed, run));
+    }
+    void adapt(Parameters& parameters, std::size_t layer) {
+      std::vector<LoraLinear*> linears{&qkv_, &projection_};
+      for (LoraLinear* linear : std::visit([](auto& mlp) { return mlp.linears(); }, mlp_)) linears.push_back(linear);
+      // Dropout's numbers behind those of the blocks.
+      for (std::size_t k = 0; k < linears.size(); ++k)
+        linears[k]->adapt(parameters, config_.lora, config_.seed,
+                          std::uint32_t(2 * std::size_t(config_.layers) + linears.size() * layer + k));
     }
 
    private:
+    static AnyFeedForward make_feed_forward(Parameters& parameters, const std::string& name, const TransformerConfig& c) {
+      const index_t hidden = c.feed_forward == FeedForward::gelu ? 4 * c.width : (8 * c.width + 23) / 24 * 8;
+      if (c.feed_forward == FeedForward::gelu)
+        return GeluFeedForward(parameters, name, c.width, hidden, residual_scale(c, hidden));
+      return SwiGlu(parameters, name, c.width, hidden, residual_scale(c, hidden));
+    }
     // Each of the 2 * layers residual branches adds its share to the variance of the stream.
     static double residual_scale(const TransformerConfig& c, index_t inputs) {
       return 1 / std::sqrt(double(inputs) * 2 * double(c.layers));
     }
-    Variable dropped(const Variable& x, std::size_t layer, const DropoutRun* run) const {
-      if (config_.dropout == 0 || x.tape().mode() == TapeMode::inference) return x;
-      DPMP_CHECK(run, "expected the step and the sample ids for dropout ", config_.dropout, ", got none");
-      return dropout(x, config_.dropout, {.seed = config_.seed, .step = run->step, .layer = std::uint32_t(layer)},
-                     run->sample_ids);
-    }
+    index_t head_width() const { return config_.width / config_.heads; }
+    Dropout dropout(std::size_t number) const { return {config_.dropout, config_.seed, std::uint32_t(number)}; }
     TransformerConfig config_;
-    LayerNorm attention_norm_;
-    Linear qkv_, projection_;
-    LayerNorm mlp_norm_;
-    Linear up_, down_;
+    AttentionOptions attention_;
+    AnyNorm attention_norm_;
+    LoraLinear qkv_, projection_;
+    AnyNorm mlp_norm_;
+    AnyFeedForward mlp_;
   };
 
   static const TransformerConfig& checked(const TransformerConfig& c) {
@@ -103,14 +142,19 @@ class Transformer {
         c.vocabulary >= 1 && c.width >= 1 && c.layers >= 0 && c.heads >= 1 && c.context >= 1 && c.width % c.heads == 0,
         "expected sizes >= 1 and heads that divide the width, got vocabulary ", c.vocabulary, ", width ", c.width,
         ", layers ", c.layers, ", heads ", c.heads, ", context ", c.context);
+    DPMP_CHECK(c.key_value_heads >= 0 && (c.key_value_heads == 0 || c.heads % c.key_value_heads == 0),
+               "expected key and value heads that divide the ", c.heads, " heads (0: as many), got ", c.key_value_heads);
+    DPMP_CHECK(c.positions == Positions::learned || c.width / c.heads % 2 == 0,
+               "expected an even width of a head for rotary positions, got ", c.width / c.heads);
+    DPMP_CHECK(c.lora.rank >= 0, "expected a LoRA rank >= 0 (0: none), got ", c.lora.rank);
     DPMP_CHECK(c.dropout >= 0 && c.dropout < 1, "expected a dropout rate in [0, 1), got ", c.dropout);
     return c;
   }
   TransformerConfig config_;
   Parameters parameters_;
   Embedding tokens_;
-  Parameter* positions_;
-  LayerNorm last_norm_;
+  Parameter* positions_;  // null: rotary
+  AnyNorm last_norm_;
   std::vector<Block> blocks_;
   std::optional<Linear> head_;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One f64 sum per trainable parameter: where micro-batches meet before noise and the optimiser.
 #pragma once
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -11,15 +12,31 @@ namespace dpmp::inline DPMP_ABI::per_sample {
 /// sensitivity (docs/numerics.md).
 class GradientSums {
  public:
-  GradientSums(Context& ctx, std::span<Parameter* const> parameters) {
-    for (Parameter* p : parameters)
-      if (p->trainable()) {
-        parameters_.push_back(p);
-        sums_.push_back(Tensor::zeros(ctx, p->shape(), DType::f64));
-      }
+  GradientSums(Context& ctx, std::span<Parameter* const> parameters) : all_(parameters.begin(), parameters.end()) {
+    follow_trainable(ctx);
   }
+  /// Takes up parameters that became trainable and lets go of frozen ones; the others keep their sums.
+  void follow_trainable(Context& ctx) {
+    std::vector<Tensor> sums;
+    std::vector<Parameter*> parameters;
+    std::vector<index_t> places;
+    for (std::size_t k = 0; k < all_.size(); ++k) {
+      if (!all_[k]->trainable()) continue;
+      const auto at = std::find(parameters_.begin(), parameters_.end(), all_[k]);
+      sums.push_back(at == parameters_.end() ? Tensor::zeros(ctx, all_[k]->shape(), DType::f64)
+                                             : sums_[std::size_t(at - parameters_.begin())]);
+      parameters.push_back(all_[k]);
+      places.push_back(index_t(k));
+    }
+    sums_.swap(sums);
+    parameters_.swap(parameters);
+    places_.swap(places);
+  }
+  /// The trainable ones.
   const std::vector<Parameter*>& parameters() const { return parameters_; }
   const std::vector<Tensor>& tensors() const { return sums_; }
+  /// Numbers of parameters() among all that the constructor was given: they do not change when others are frozen.
+  const std::vector<index_t>& places() const { return places_; }
   /// The sum of one parameter. Throws when it is not among the trainable ones given to the constructor.
   const Tensor& of(const Parameter& p) const {
     for (std::size_t k = 0; k < parameters_.size(); ++k)
@@ -31,7 +48,8 @@ class GradientSums {
   }
 
  private:
-  std::vector<Parameter*> parameters_;
+  std::vector<Parameter*> all_, parameters_;
   std::vector<Tensor> sums_;
+  std::vector<index_t> places_;
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample

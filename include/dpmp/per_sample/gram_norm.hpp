@@ -2,12 +2,14 @@
 // The ghost norm: |G_i|^2 = <A A^T, B B^T> without forming G_i, with the cross terms of every pair of sites. For a one-hot
 // site against a dense one the Gram of the b side is a gather: b_t[x_s]; between one-hot sites it is done by segment sums.
 #pragma once
+#include <span>
+
 #include "dpmp/gemm/gemm.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
 #include "dpmp/per_sample/segments.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample::detail {
-/// Grams of one pair of sites after another, in the memory of one thread.
+/// Grams of one sample after another, in the memory of one thread.
 template <class T>
 class GramPair {
  public:
@@ -18,10 +20,11 @@ class GramPair {
         sums_(ctx.allocate(max_tokens * 8)),
         max_tokens_(max_tokens) {}
 
-  /// sum over t, s of (a_t . a'_s)(b_t . b'_s) for sample i; the first site is dense.
+  /// Takes the inputs' Gram a_t . a'_s of sample i; the first site is dense.
+  void set_inputs(const ParameterSite& x, const ParameterSite& y, index_t sample) { gram(x.a, y.a, sample, first()); }
+  /// sum over t, s of (a_t . a'_s)(b_t . b'_s) for the inputs that were set.
   double inner_product(const ParameterSite& x, const ParameterSite& y, index_t sample) {
     const index_t rows = x.b.shape()[1], columns = y.b.shape()[1];
-    gram(x.a, y.a, sample, first());
     if (y.one_hot())
       gather(x.b, y.b, sample, second());
     else
@@ -58,40 +61,39 @@ class GramPair {
   index_t max_tokens_;
 };
 
+/// lists: merged sites of parameters with the same dense inputs; the Gram of those is formed once.
 template <class T>
-void norms_by_gram(Context& ctx, const SiteList& sites, const RowNorms& rows, NormBounds& bounds) {
-  const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1], tokens = total_tokens(sites);
-  index_t longest = 0;
-  bool any_one_hot = false;
-  for (const ParameterSite& site : sites) {
-    longest = std::max(longest, site.b.shape()[1]);
-    any_one_hot = any_one_hot || site.one_hot();
-  }
-  const double u = unit_roundoff(accumulate_dtype(dtype_of<T>)), w = 0x1p-126;
-  // Every term of the double sum over tokens meets the chains of both Grams, its row of the Hadamard sum and, for one-hot
-  // pairs, the chain of its segment: gamma_N.
-  const double gamma_norm = gamma(double(p + d + tokens + 32), u),
-               gamma_release = gamma(double(tokens + index_t(sites.size())), u);
+void norms_by_gram(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
+  const index_t d = lists[0][0].parameter->shape()[1], tokens = total_tokens(lists[0]);
+  const double u = unit_roundoff(accumulate_dtype(dtype_of<T>)), w = 0x1p-126, T_ = double(tokens);
+  std::vector<RowNorms> rows;
+  for (const SiteList& sites : lists) rows.emplace_back(ctx, sites);
+  const bool any_one_hot = lists[0].back().one_hot();
   ctx.team().parallel_for(bounds.samples(), [&](index_t begin, index_t end) {
-    GramPair<T> pair(ctx, longest);
+    GramPair<T> pair(ctx, tokens);
     Segments<T> segments(ctx, any_one_hot ? tokens : 0, d);
     for (index_t i = begin; i < end; ++i) {
-      double squared = 0;
-      for (std::size_t x = 0; x < sites.size(); ++x) {
-        if (sites[x].one_hot()) continue;
-        for (std::size_t y = 0; y < sites.size(); ++y) {
-          if (!sites[y].one_hot() && y < x) continue;  // counted with x and y exchanged
-          squared += (x == y ? 1 : 2) * pair.inner_product(sites[x], sites[y], i);
+      const bool dense = !lists[0][0].one_hot();
+      if (dense) pair.set_inputs(lists[0][0], lists[0][0], i);
+      for (std::size_t k = 0; k < lists.size(); ++k) {
+        const SiteList& sites = lists[k];
+        double squared = dense ? pair.inner_product(sites[0], sites[0], i) : 0;
+        if (any_one_hot) {
+          if (dense) {
+            pair.set_inputs(sites[0], sites[1], i);
+            squared += 2 * pair.inner_product(sites[0], sites[1], i);
+          }
+          segments.gather(sites, i);
+          squared += segments.squared_norm();
         }
+        const double p = double(sites[0].parameter->shape()[0]), d_ = double(d);
+        const double S = rows[k].product_bound(sites, i), a = rows[k].input_sum(sites, i), b = rows[k].output_sum(sites, i);
+        const double eta = 2 * w * (d_ * b * b + p * a * a + T_ * T_);
+        // Every term of the double sum over tokens meets the chains of both Grams, its row of the Hadamard sum and, for
+        // one-hot pairs, the chain of its segment: gamma_N. The released tile: one chain over the tokens of each site.
+        bounds.add(i, squared, gamma(p + d_ + T_ + 32, u) * S * S + eta,
+                   gamma(T_ + double(sites.size()), u) * S + std::sqrt(p * d_) * 2 * T_ * w);
       }
-      if (any_one_hot) {
-        segments.gather(sites, i);
-        squared += segments.squared_norm();
-      }
-      const double S = rows.product_bound(sites, i), a = rows.input_sum(sites, i), b = rows.output_sum(sites, i),
-                   T_ = double(tokens);
-      const double eta = 2 * w * (double(d) * b * b + double(p) * a * a + T_ * T_);
-      bounds.add(i, squared, gamma_norm * S * S + eta, gamma_release * S + std::sqrt(double(p) * double(d)) * 2 * T_ * w);
     }
   });
 }

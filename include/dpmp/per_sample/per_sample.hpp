@@ -31,26 +31,24 @@ inline Tensor per_sample_gradient(Context& ctx, const SiteList& sites) {
   return gradients;
 }
 
-namespace detail {
-/// Sites that the form's own functions take as they are: one vector site, or outer products.
+/// The same gradients in at most two sites that the form's own functions take as they are: one vector, or dense rows and
+/// one-hot rows.
 inline SiteList reduced(Context& ctx, const SiteList& sites) {
   switch (mix_of(sites)) {
-    case SiteMix::outer_products: return sites;
+    case SiteMix::outer_products: return merged(ctx, sites);
     case SiteMix::vectors: return combined_vectors(ctx, sites);
     case SiteMix::both: break;
   }
   return {ParameterSite::vector(*sites[0].parameter, per_sample_gradient(ctx, sites))};
 }
-}  // namespace detail
 
-/// Samples that weighted_sum adds up in compute precision before the sum goes on in double: each sample's tile is added to
-/// the f64 sum by itself (kernels/per_sample_tile.hpp, WeightedAdd). What a guarantee says about the sum's rounding rests on
-/// it.
-inline constexpr index_t samples_per_accumulator = 1;
+/// Most samples that weighted_sum adds up in compute precision before the sum goes on in double (kernels/
+/// per_sample_tile.hpp). What a guarantee says about the sum's rounding rests on it.
+inline constexpr index_t samples_per_accumulator = kernels::OuterRowsSum<float>::block;
 
 /// Adds |G_i|^2 of one parameter over all its sites, and its certificate, to bounds. Operands are the stored ones.
 inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds) {
-  const SiteList list = detail::reduced(ctx, sites);
+  const SiteList list = reduced(ctx, sites);
   DPMP_CHECK(list[0].samples() == bounds.samples(), "expected sites of ", bounds.samples(), " samples, got ",
              list[0].samples());
   if (list[0].form == SiteForm::vector) return squared_norms_vector(ctx, list[0], bounds);
@@ -59,7 +57,7 @@ inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds
 
 /// sum += sum_i factors_i G_i; sum has the parameter's shape, in f64. A factor of 0 removes the sample by select.
 inline void weighted_sum(Context& ctx, const SiteList& sites, std::span<const float> factors, const Tensor& sum) {
-  const SiteList list = detail::reduced(ctx, sites);
+  const SiteList list = reduced(ctx, sites);
   DPMP_CHECK(index_t(factors.size()) == list[0].samples(), "expected ", list[0].samples(), " factors, got ", factors.size());
   check_shape("the sum of " + list[0].parameter->name(), sum, list[0].parameter->shape());
   check_dtype("the sum of " + list[0].parameter->name(), sum, DType::f64);

@@ -52,13 +52,15 @@ inline void weighted_sum_vector(Context& ctx, const ParameterSite& site, std::sp
   const index_t n = site.b.shape()[1];
   dispatch_real(site.b.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
+    constexpr index_t block = 16384;  // of the sum, to stay in a core's cache while the samples go by
     ctx.team().parallel_for(
         n,
         [&](index_t begin, index_t end) {
-          for (index_t i = 0; i < site.samples(); ++i)
-            run_rows(0, 1,
-                     kernels::WeightedAdd<T>{site.b.data<T>() + i * n + begin, sum.data<double>() + begin, end - begin, 0, 0,
-                                             compute_t<T>(factors[std::size_t(i)])});
+          for (index_t first = begin; first < end; first += block)
+            for (index_t i = 0; i < site.samples(); ++i)
+              run_rows(0, 1,
+                       kernels::WeightedAdd<T>{site.b.data<T>() + i * n + first, sum.data<double>() + first,
+                                               std::min(block, end - first), 0, 0, compute_t<T>(factors[std::size_t(i)])});
         },
         n * site.samples() < 16384);
   });

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "dpmp/interop/safetensors.hpp"
+#include "dpmp/nn/lora.hpp"
 #include "dpmp/train/plain_trainer.hpp"
 #include "dpmp/train/private_trainer.hpp"
 
@@ -38,10 +39,9 @@ inline index_t count_of(const Metadata& metadata, const std::string& name) {
   DPMP_CHECK(value < std::uint64_t(dp::max_steps), "expected '", name, "' in [0, 2^40), got ", value);
   return index_t(value);
 }
-inline std::vector<interop::TensorView> weights_of(const nn::Parameters& parameters) {
+inline std::vector<interop::TensorView> weights_of(std::span<Parameter* const> parameters) {
   std::vector<interop::TensorView> views;
-  for (const Parameter* p : parameters.all())
-    views.push_back({p->name(), p->master().dtype(), p->shape(), p->master().raw()});
+  for (const Parameter* p : parameters) views.push_back({p->name(), p->master().dtype(), p->shape(), p->master().raw()});
   return views;
 }
 /// Throws unless the file has each of these tensors in its dtype and shape.
@@ -52,9 +52,9 @@ inline void check_tensors(const interop::SafetensorsFile& file, std::span<const 
                entry.dtype, entry.shape);
   }
 }
-inline void read_weights(interop::SafetensorsFile& file, const nn::Parameters& parameters) {
-  for (Parameter* p : parameters.all()) file.read(p->name(), p->master().dtype(), p->shape(), p->master().raw());
-  for (Parameter* p : parameters.all()) p->refresh(parameters.ctx());
+inline void read_weights(interop::SafetensorsFile& file, std::span<Parameter* const> parameters, Context& ctx) {
+  for (Parameter* p : parameters) file.read(p->name(), p->master().dtype(), p->shape(), p->master().raw());
+  for (Parameter* p : parameters) p->refresh(ctx);
 }
 inline void append_state(std::vector<interop::TensorView>& views, const optim::Optimiser& optimiser) {
   for (const auto& entry : optimiser.state())
@@ -83,13 +83,23 @@ inline dp::PlanNumbers plan_numbers(const Metadata& metadata) {
 /// The FP32 master weights by parameter name, atomically. Throws where the file cannot be written; nothing is half-written.
 inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
                          const detail::Metadata& metadata = {}) {
-  interop::write_safetensors(path, detail::weights_of(parameters), metadata);
+  interop::write_safetensors(path, detail::weights_of(parameters.all()), metadata);
 }
 /// Throws unless the file has every parameter with its shape; the model is then unchanged or complete.
 inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
   interop::SafetensorsFile file(path);
-  detail::check_tensors(file, detail::weights_of(parameters));
-  detail::read_weights(file, parameters);
+  detail::check_tensors(file, detail::weights_of(parameters.all()));
+  detail::read_weights(file, parameters.all(), parameters.ctx());
+}
+/// The base of a model with adapters: every parameter that is no LoRA factor, from a file of save_weights() of a model with
+/// or without adapters. Throws unless the file has each of them with its shape; adapters keep their values.
+inline void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
+  interop::SafetensorsFile file(path);
+  std::vector<Parameter*> base;
+  for (Parameter* p : parameters.all())
+    if (!nn::is_lora(*p)) base.push_back(p);
+  detail::check_tensors(file, detail::weights_of(base));
+  detail::read_weights(file, base, parameters.ctx());
 }
 
 /// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file.
@@ -101,46 +111,73 @@ inline void save_checkpoint(const std::filesystem::path& path, const nn::Paramet
                             {"run nonce", detail::hex(trainer.keys().run_nonce())}};
   const Key256& root = trainer.keys().root();
   for (std::size_t k = 0; k < root.words.size(); ++k) metadata["key " + std::to_string(k)] = detail::hex(root.words[k]);
+  if (trainer.plan().adaptive())
+    metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
   detail::put_plan(metadata, trainer.plan());
-  std::vector<interop::TensorView> views = detail::weights_of(parameters);
+  std::vector<interop::TensorView> views = detail::weights_of(parameters.all());
   detail::append_state(views, trainer.optimiser());
   interop::write_safetensors(path, views, metadata);
 }
+
+namespace detail {
+/// Throws when the file is no checkpoint of a private run.
+inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& path) {
+  interop::SafetensorsFile file(path);
+  const auto format = file.metadata().find("format");
+  DPMP_CHECK(format != file.metadata().end() && format->second == "dpmp private run 1",
+             "expected a checkpoint of a private run in '", path.string(), "', got ",
+             format == file.metadata().end() ? "a file without a format" : format->second);
+  return file;
+}
+inline dp::StreamKeys stored_keys(const Metadata& metadata) {
+  Key256 root;
+  for (std::size_t k = 0; k < root.words.size(); ++k)
+    root.words[k] = std::uint32_t(from_hex(metadata, "key " + std::to_string(k)));
+  return dp::StreamKeys(root, from_hex(metadata, "run nonce"));
+}
+/// The clip threshold of the next step; 0 unless the plan is adaptive.
+inline double stored_threshold(const Metadata& metadata, const dp::Plan& plan) {
+  if (!plan.adaptive()) return 0;
+  dp::AdaptiveThreshold checked = plan.adaptive_threshold();
+  checked.restore(std::bit_cast<double>(from_hex(metadata, "clip threshold")));
+  return checked.threshold();
+}
+}  // namespace detail
 
 /// What must be known of a checkpoint before its trainer can be made.
 struct CheckpointHeader {
   dp::Plan plan;
   dp::StreamKeys keys;
 };
-/// Throws when the file is no checkpoint of a private run.
-inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path) {
-  const interop::SafetensorsFile file(path);
-  const auto format = file.metadata().find("format");
-  DPMP_CHECK(format != file.metadata().end() && format->second == "dpmp private run 1",
-             "expected a checkpoint of a private run in '", path.string(), "', got ",
-             format == file.metadata().end() ? "a file without a format" : format->second);
-  Key256 root;
-  for (std::size_t k = 0; k < root.words.size(); ++k)
-    root.words[k] = std::uint32_t(detail::from_hex(file.metadata(), "key " + std::to_string(k)));
-  return {dp::Plan::from_numbers(detail::plan_numbers(file.metadata())),
-          dp::StreamKeys(root, detail::from_hex(file.metadata(), "run nonce"))};
+/// custom: the clip rule of a plan with one of the user's own, which the file knows by its name only. Throws when the file
+/// is no checkpoint of a private run.
+inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path,
+                                               const std::optional<dp::ClipRule>& custom = {}) {
+  const interop::SafetensorsFile file = detail::open_checkpoint(path);
+  const dp::PlanNumbers numbers = detail::plan_numbers(file.metadata());
+  return {custom ? dp::Plan::from_numbers(numbers, *custom) : dp::Plan::from_numbers(numbers),
+          detail::stored_keys(file.metadata())};
 }
 /// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Throws when the plan
 /// of the trainer is another one, naming the numbers that differ, and when the file does not fit the model or the rule;
 /// model and trainer are then unchanged.
 inline void load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, PrivateTrainer& trainer) {
-  const CheckpointHeader header = read_checkpoint_header(path);
-  DPMP_CHECK(header.plan == trainer.plan(), "expected the plan of the checkpoint, got another one:\n",
-             dp::difference(header.plan.numbers(), trainer.plan().numbers()));
-  interop::SafetensorsFile file(path);
+  interop::SafetensorsFile file = detail::open_checkpoint(path);
+  const dp::PlanNumbers stored = detail::plan_numbers(file.metadata());
+  DPMP_CHECK(stored == trainer.plan().numbers(), "expected the plan of the checkpoint, got another one:\n",
+             dp::difference(stored, trainer.plan().numbers()));
   const index_t steps = detail::count_of(file.metadata(), "steps"),
                 updates = detail::count_of(file.metadata(), "optimiser steps");
-  std::vector<interop::TensorView> views = detail::weights_of(parameters);
+  std::vector<interop::TensorView> views = detail::weights_of(parameters.all());
   detail::append_state(views, trainer.optimiser());
   detail::check_tensors(file, views);
-  detail::read_weights(file, parameters);
+  DPMP_CHECK(file.entries().size() == views.size(), "expected '", path.string(), "' to have the ", views.size(),
+             " tensors of this model and rule and no others, got ", file.entries().size());
+  detail::stored_keys(file.metadata());  // a damaged file is refused before anything changes
+  const double threshold = detail::stored_threshold(file.metadata(), trainer.plan());
+  detail::read_weights(file, parameters.all(), parameters.ctx());
   detail::read_state(file, trainer.optimiser());
   trainer.optimiser().set_steps(updates);
-  trainer.resume_at(steps);
+  trainer.resume_at(steps, threshold);
 }
 }  // namespace dpmp::inline DPMP_ABI::train

@@ -2,6 +2,7 @@
 // Training without privacy, the yardstick of the private kind: the same batches, the plain gradient sum, no clipping, no
 // noise.
 #pragma once
+#include "dpmp/per_sample/sum_sink.hpp"
 #include "dpmp/train/private_trainer.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {

@@ -2,8 +2,6 @@
 // Differentially private training (DP-SGD, Abadi et al. 2016, arXiv 1607.00133): clipped sums of Poisson batches plus noise,
 // everything that the guarantee rests on taken from one dp::Plan.
 #pragma once
-#include <memory>
-
 #include "dpmp/autograd/tape.hpp"
 #include "dpmp/dp/entropy.hpp"
 #include "dpmp/dp/noise.hpp"
@@ -11,8 +9,9 @@
 #include "dpmp/nn/parameters.hpp"
 #include "dpmp/optim/optimiser.hpp"
 #include "dpmp/optim/schedule.hpp"
-#include "dpmp/per_sample/sinks.hpp"
+#include "dpmp/per_sample/clipped_sum_sink.hpp"
 #include "dpmp/train/batch.hpp"
+#include "dpmp/train/validation_report.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
 static_assert(per_sample::samples_per_accumulator <= dp::samples_per_float_block,
@@ -23,27 +22,37 @@ struct TrainerOptions {
   index_t physical_batch = 64;
   optim::Rule rule = optim::AdamW{};
   optim::LearningRate learning_rate = optim::LearningRate::constant(1e-3);
+  /// How norms and clipped sums are computed: speed and memory only.
+  per_sample::StrategyOptions strategy = {};
+  /// Clipping groups, as many as the plan has; not set: one for all parameters.
+  std::optional<per_sample::Groups> groups = {};
 };
 
 /// One physical batch: adds the clipped contributions of its records to sums. losses(tape, slots) records the forward pass
 /// and returns per-sample losses [slots]; a slot of dp::masked_slot may compute anything, it contributes nothing.
+/// clipping: one rule for each of the sink's groups. Returns, for the first group, how many records have a norm of at most
+/// its threshold, each counted as 1/2, and the others as -1/2 (private: what adaptive clipping adds noise to).
 template <class Losses>
-void accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> slots, const dp::FlatClipping& clipping,
-                        per_sample::PerSampleSink& sink, per_sample::GradientSums& sums) {
-  const index_t samples = index_t(slots.size());
-  sink.clear();  // a pass that failed half-way may have left sites of other records
-  {
-    Tape tape(ctx, samples);
-    const Variable loss = losses(tape, slots);
-    tape.backward(loss, sink, slot_weights(ctx, slots, loss.dtype()));
-  }
-  const per_sample::NormBounds norms = sink.norms(ctx, samples);
-  std::vector<std::uint8_t> ok = norms.finite();
-  for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(ok[i] & std::uint8_t(slots[i] != dp::masked_slot));
-  std::vector<float> factors(ok.size());
-  clipping.factors(norms.upper(), ok, factors);
-  sink.weighted_sum(ctx, factors, sums);
-  sink.clear();
+double accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> slots,
+                          std::span<const dp::FlatClipping> clipping, per_sample::ClippedSumSink& sink,
+                          per_sample::GradientSums& sums) {
+  DPMP_CHECK(index_t(clipping.size()) == sink.groups(), "expected one clip rule for each of ", sink.groups(),
+             " groups, got ", clipping.size());
+  double count = 0;
+  Tape tape(ctx, index_t(slots.size()));
+  const Variable loss = losses(tape, slots);
+  const auto factors = [&](index_t group, const per_sample::NormBounds& norms) {
+    std::vector<std::uint8_t> ok = norms.finite();
+    for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(ok[i] & std::uint8_t(slots[i] != dp::masked_slot));
+    const dp::FlatClipping& rule = clipping[std::size_t(group)];
+    const std::vector<double> upper = norms.upper();
+    std::vector<float> c(ok.size());
+    rule.factors(upper, ok, c);
+    if (group == 0) count = dp::quantile_count(upper, ok, rule.clip_threshold());
+    return c;
+  };
+  per_sample::clipped_backward(tape, loss, slot_weights(ctx, slots, loss.dtype()), sink, factors, sums);
+  return count;
 }
 
 class PrivateTrainer {
@@ -58,35 +67,70 @@ class PrivateTrainer {
         ledger_(plan.ledger()),
         rate_(options.learning_rate),
         optimiser_(ctx, parameters.all(), options.rule),
-        sums_(ctx, parameters.all()),
-        sink_(std::make_unique<per_sample::BookKeepingSink>()),
-        slots_(checked_slots(options.physical_batch)) {}
+        parameters_(parameters.all().begin(), parameters.all().end()),
+        sums_(ctx, parameters_),
+        groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
+        strategy_(options.strategy),
+        sink_(groups_, strategy_),
+        slots_(checked_slots(options.physical_batch)) {
+    DPMP_CHECK(groups_.count() == plan.groups(), "expected as many clipping groups as the plan has thresholds, ",
+               plan.groups(), ", got ", groups_.count());
+    for (const Parameter* p : parameters_) groups_.of(*p);
+    if (plan.adaptive()) threshold_ = plan.adaptive_threshold();
+  }
 
   /// One logical step: as many physical batches as the draw needs (at least one), noise once, one update. Accounted before
   /// anything is drawn; throws when the plan is spent. Nothing private is returned: see plan().epsilon_after(steps()).
+  /// Parameters may be frozen and trained again between steps: a frozen one gets no noise and does not move.
   template <class Losses>
   void step(Losses&& losses) {
     const dp::StepTicket ticket = ledger_.begin_step();
+    const dp::StepNumbers numbers = plan_.at(ticket.step(), clip_threshold());
     sampler_.draw(ticket.step(), draw_);
+    sums_.follow_trainable(ctx_);
     sums_.set_zero();
+    double count = 0;
     for (index_t k = 0; k < dp::physical_batches(index_t(draw_.size()), index_t(slots_.size())); ++k) {
       dp::fill_physical_batch(draw_, k, slots_);
-      accumulate_clipped(ctx_, losses, slots_, plan_.clipping(), *sink_, sums_);
+      count += accumulate_clipped(ctx_, losses, slots_, numbers.groups, sink_, sums_);
     }
     for (std::size_t k = 0; k < sums_.tensors().size(); ++k) {
       const Tensor& sum = sums_.tensors()[k];
-      dp::add_gaussian_noise(ctx_.team(), {sum.data<double>(), std::size_t(sum.numel())}, plan_.noise_standard_deviation(),
-                             ticket.noise(keys_), index_t(k));
+      dp::add_gaussian_noise(ctx_.team(), {sum.data<double>(), std::size_t(sum.numel())}, numbers.noise_standard_deviation,
+                             ticket.noise(keys_), sums_.places()[k]);
     }
+    if (threshold_) threshold_->update(count, ticket.auxiliary_noise(keys_));
     optimiser_.step(ctx_, sums_, 1 / plan_.expected_batch(), rate_.at(ticket.step()));
+  }
+
+  /// What the next step will do with each parameter, from one pass over a batch of empty slots: nothing private is read,
+  /// drawn or accounted. Throws when no parameter can be trained.
+  template <class Losses>
+  ValidationReport validate(Losses&& losses) {
+    ValidationReport report(parameters_, groups_, plan_.at(ledger_.steps(), clip_threshold()), index_t(slots_.size()));
+    per_sample::ClippedSumSink sink(groups_, strategy_,
+                                    [&](const Parameter& p, const per_sample::SiteShape& shape, const per_sample::Way& way) {
+                                      report.set(p, shape, way);
+                                    });
+    const std::vector<index_t> empty(slots_.size(), dp::masked_slot);
+    sums_.follow_trainable(ctx_);
+    accumulate_clipped(ctx_, losses, empty, plan_.at(ledger_.steps(), clip_threshold()).groups, sink, sums_);
+    return report;
   }
 
   const dp::Plan& plan() const { return plan_; }
   const dp::StreamKeys& keys() const { return keys_; }
   /// Steps accounted so far.
   index_t steps() const { return ledger_.steps(); }
-  /// Continues a run at this step: see train/checkpoint.hpp.
-  void resume_at(index_t steps) { ledger_ = plan_.ledger(steps); }
+  /// The public clip threshold of the next step of an adaptive plan; 0 for other plans, whose thresholds plan().at() knows.
+  double clip_threshold() const { return threshold_ ? threshold_->threshold() : 0; }
+  /// Continues a run at this step, at this threshold (0 unless the plan is adaptive): see train/checkpoint.hpp.
+  void resume_at(index_t steps, double clip_threshold = 0) {
+    DPMP_CHECK(threshold_ || clip_threshold == 0, "expected no clip threshold for a plan that is not adaptive, got ",
+               clip_threshold);
+    if (threshold_) threshold_->restore(clip_threshold);
+    ledger_ = plan_.ledger(steps);
+  }
   optim::Optimiser& optimiser() { return optimiser_; }
   const optim::Optimiser& optimiser() const { return optimiser_; }
 
@@ -98,8 +142,12 @@ class PrivateTrainer {
   dp::StepLedger ledger_;
   optim::LearningRate rate_;
   optim::Optimiser optimiser_;
+  std::vector<Parameter*> parameters_;
   per_sample::GradientSums sums_;
-  std::unique_ptr<per_sample::PerSampleSink> sink_;
+  per_sample::Groups groups_;
+  per_sample::StrategyOptions strategy_;
+  per_sample::ClippedSumSink sink_;
+  std::optional<dp::AdaptiveThreshold> threshold_;
   std::vector<index_t> slots_, draw_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train

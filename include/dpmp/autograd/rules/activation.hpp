@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// gelu, gelu_tanh, relu, tanh, sigmoid: one rule for all of kernels/activations.hpp. The input is saved.
+// gelu, gelu_tanh, silu, relu, tanh, sigmoid: one rule for all of kernels/activations.hpp. The input is saved.
 #pragma once
 #include "dpmp/autograd/tape.hpp"
 #include "dpmp/kernels/activations.hpp"
@@ -37,6 +37,8 @@ Variable activation(const Variable& x) {
 inline Variable gelu(const Variable& x) { return rules::activation<kernels::GeluErf>(x); }
 /// GELU's tanh approximation.
 inline Variable gelu_tanh(const Variable& x) { return rules::activation<kernels::GeluTanh>(x); }
+/// x sigmoid(x).
+inline Variable silu(const Variable& x) { return rules::activation<kernels::Silu>(x); }
 /// max(x, 0).
 inline Variable relu(const Variable& x) { return rules::activation<kernels::Relu>(x); }
 inline Variable tanh(const Variable& x) { return rules::activation<kernels::Tanh>(x); }

@@ -14,6 +14,7 @@ struct Embedding {
   static constexpr std::string_view name = "embedding";
   Tensor ids;  // [B, T]; padding is -1
   Parameter* table;
+  std::vector<Parameter*> parameters() const { return {table}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     pass.emit(ParameterSite::outer_product(*table, gradient, ids));
   }
@@ -23,6 +24,7 @@ struct PositionEmbedding {
   static constexpr std::string_view name = "position_embedding";
   GradientSlot x;
   Parameter* table;
+  std::vector<Parameter*> parameters() const { return {table}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     // Row t is used once by each sample: the stored output gradient is the per-sample gradient of the table's first T rows.
     pass.emit(ParameterSite::vector(*table, gradient));

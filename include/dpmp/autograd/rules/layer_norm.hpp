@@ -13,6 +13,7 @@ struct LayerNorm {
   Parameter* bias;
   Tensor mean, rstd;  // [rows]
 
+  std::vector<Parameter*> parameters() const { return {gain, bias}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const index_t samples = x.shape().front(), width = x.shape().back(), rows = mean.numel();
     const index_t tokens = x.shape().numel(1, x.shape().rank() - 1);

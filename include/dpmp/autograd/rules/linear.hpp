@@ -14,6 +14,7 @@ struct Linear {
   Parameter* weight;
   Parameter* bias;  // null: none
 
+  std::vector<Parameter*> parameters() const { return {weight, bias}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const index_t p = weight->shape()[0], d = weight->shape()[1], rows = x.shape.numel(0, x.shape.rank() - 1);
     if (weight->trainable()) pass.emit(ParameterSite::outer_product(*weight, input, gradient));

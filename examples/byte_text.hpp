@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lines of text as byte sequences of one public length: what a byte-level model reads, how well it predicts them, and what
+// it writes.
+#pragma once
+#include <dpmp/dpmp.hpp>
+#include <numbers>
+#include <string>
+#include <vector>
+
+namespace examples {
+using namespace dpmp;
+
+/// Byte sequences of one public length: input = begin, b0, b1, ..; target = b0, b1, .., line end; -1 behind the end.
+class ByteRecords {
+ public:
+  static constexpr std::int32_t begin_of_record = 0;  // a byte that no record has
+  ByteRecords(const std::vector<std::string>& lines, index_t context, bool held_out) : context_(context) {
+    for (std::size_t k = 0; k < lines.size(); ++k)
+      if ((k % 20 == 0) == held_out) records_.push_back(&lines[k]);
+    DPMP_CHECK(!records_.empty(), "expected at least 2 records (every 20th is held out, the first among them), got ",
+               lines.size());
+  }
+  index_t size() const { return index_t(records_.size()); }
+  /// Bytes of the text, line ends included, that are predicted for record k.
+  index_t bytes(index_t k) const { return std::min<index_t>(index_t(records_[std::size_t(k)]->size()) + 1, context_); }
+
+  /// ids and targets [slots, context]; a masked slot holds an empty record.
+  std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots) const {
+    const Shape shape{index_t(slots.size()), context_};
+    Tensor ids = Tensor::zeros(ctx, shape, DType::i32), targets = Tensor::zeros(ctx, shape, DType::i32);
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      const std::string_view text = slots[i] == dp::masked_slot ? std::string_view() : *records_[std::size_t(slots[i])];
+      std::int32_t *id = ids.data<std::int32_t>() + index_t(i) * context_,
+                   *target = targets.data<std::int32_t>() + index_t(i) * context_;
+      for (index_t t = 0; t < context_; ++t) {
+        const index_t length = index_t(text.size());
+        target[t] = t < length ? static_cast<unsigned char>(text[std::size_t(t)]) : t == length ? '\n' : -1;
+        id[t] = t == 0 ? begin_of_record : std::max<std::int32_t>(target[t - 1], 0);
+      }
+    }
+    return {ids, targets};
+  }
+
+ private:
+  index_t context_;
+  std::vector<const std::string*> records_;
+};
+
+/// Nats and bytes of the first `count` held-out records.
+inline double bits_per_byte(Context& ctx, const nn::Transformer& model, const ByteRecords& records, index_t count,
+                            index_t physical_batch) {
+  double nats = 0, bytes = 0;
+  count = std::min(count, records.size());
+  for (index_t first = 0; first < count; first += physical_batch) {
+    std::vector<index_t> slots;
+    for (index_t k = first; k < std::min(first + physical_batch, count); ++k) slots.push_back(k);
+    Tape tape(ctx, index_t(slots.size()), TapeMode::inference);
+    const auto [ids, targets] = records.batch(ctx, slots);
+    for (const double loss : cross_entropy(model(tape, ids), targets).value().to_doubles()) nats += loss;
+    for (const index_t k : slots) bytes += double(records.bytes(k));
+  }
+  return nats / bytes / std::numbers::ln2;
+}
+
+/// One line drawn byte by byte from the model.
+inline std::string generate(Context& ctx, const nn::Transformer& model, std::uint64_t seed, std::uint64_t line) {
+  std::string text;
+  std::vector<std::int32_t> ids{ByteRecords::begin_of_record};
+  while (index_t(ids.size()) <= model.config().context) {
+    Tape tape(ctx, 1, TapeMode::inference);
+    const std::vector<double> logits = model(tape, Tensor::from(ctx, {1, index_t(ids.size())}, ids)).value().to_doubles();
+    const double* last = logits.data() + logits.size() - 256;
+    const double temperature = 0.7, top = *std::max_element(last, last + 256);
+    double total = 0;
+    for (int v = 0; v < 256; ++v) total += std::exp((last[v] - top) / temperature);
+    double left = total * double(uniform_open(philox_block(seed, line, ids.size()).word[0]));
+    int byte = 0;
+    while (byte < 255 && (left -= std::exp((last[byte] - top) / temperature)) > 0) ++byte;
+    if (byte == '\n') break;
+    ids.push_back(byte);
+    text += byte >= 32 && byte < 127 ? char(byte) : '?';
+  }
+  return text;
+}
+}  // namespace examples

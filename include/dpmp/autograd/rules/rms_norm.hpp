@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// rms_norm over the last axis; the gain is a per-sample vector.
+#pragma once
+#include "dpmp/autograd/tape.hpp"
+#include "dpmp/kernels/rms_norm.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+namespace rules {
+struct RmsNorm {
+  static constexpr std::string_view name = "rms_norm";
+  Variable x;
+  Parameter* gain;
+  Tensor rstd;  // [rows]
+
+  std::vector<Parameter*> parameters() const { return {gain}; }
+  void backward(BackwardPass& pass, const Tensor& gradient) const {
+    const index_t samples = x.shape().front(), width = x.shape().back(), rows = rstd.numel();
+    const index_t tokens = x.shape().numel(1, x.shape().rank() - 1);
+    dispatch_real(x.dtype(), [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      using R = compute_t<T>;
+      if (gain->trainable()) {
+        const Tensor gain_gradient = Tensor::empty(pass.ctx, {samples, width}, rstd.dtype());
+        launch_rows(pass.ctx, samples, tokens * width,
+                    kernels::RmsNormBackwardGain<T>{x.value().data<T>(), gradient.data<T>(), rstd.data<R>(),
+                                                    gain_gradient.data<R>(), tokens, width});
+        pass.emit(ParameterSite::vector(*gain, gain_gradient));
+      }
+      if (!pass.needs(x.slot())) return;
+      const Tensor g = Tensor::empty(pass.ctx, x.shape(), x.dtype());
+      launch_rows(pass.ctx, rows, width,
+                  kernels::RmsNormBackwardInput<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
+                                                   rstd.data<R>(), g.data<T>(), width});
+      pass.accumulate(x.slot(), g);
+    });
+  }
+};
+}  // namespace rules
+
+/// Divides the last axis of x [B, .., width] by its root mean square and multiplies by gain [width], in x's dtype (Zhang,
+/// Sennrich 2019). epsilon > 0 keeps a row of zeros finite.
+inline Variable rms_norm(const Variable& x, Parameter& gain, double epsilon = 1e-5) {
+  Tape& tape = x.tape();
+  DPMP_CHECK(x.shape().rank() >= 2, "rms_norm: expected x [B, .., width], got ", x.shape());
+  const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
+  DPMP_CHECK(gain.shape() == Shape{width} && gain.dtype() == x.dtype(), "rms_norm: expected ", gain.name(), " [", width,
+             "] in ", x.dtype(), ", got ", gain.shape(), " ", gain.dtype());
+  DPMP_CHECK(epsilon > 0, "rms_norm: expected epsilon > 0, got ", epsilon);
+  const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
+  const Tensor rstd = Tensor::empty(tape.ctx(), {rows}, accumulate_dtype(x.dtype()));
+  dispatch_real(x.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using R = compute_t<T>;
+    launch_rows(tape.ctx(), rows, width,
+                kernels::RmsNormForward<T>{x.value().data<T>(), gain.value().data<T>(), y.data<T>(), rstd.data<R>(), width,
+                                           R(epsilon)});
+  });
+  return tape.record(y, tape.needs_gradient(x) || gain.trainable(), rules::RmsNorm{x, &gain, rstd});
+}
+}  // namespace dpmp::inline DPMP_ABI

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Average and maximum over windows of an image, and their adjoints in gather form.
+#pragma once
+#include <limits>
+
+#include "dpmp/core/low_precision.hpp"
+#include "dpmp/kernels/windows.hpp"
+
+DPMP_KERNELS_BEGIN
+namespace dpmp::inline DPMP_ABI::kernels {
+/// output[b, oy, ox, :] = factor * sum over the window's positions inside the image. One (b, oy) a row.
+template <class T>
+struct AveragePoolForward {
+  using Real = compute_t<T>;
+  const T* input;  // [B, H, W, C]
+  T* output;       // [B, OH, OW, C]
+  Windows windows;
+  Real factor;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    const index_t oy = row % windows.y.output, sample = row / windows.y.output, c = windows.channels;
+    for (index_t ox = 0; ox < windows.x.output; ++ox)
+      team.for_each(c, [&](auto at) DPMP_LAMBDA {
+        typename Team::Pack sum{};
+        for (index_t ky = 0; ky < windows.y.kernel; ++ky) {
+          const index_t iy = windows.y.position(oy, ky);
+          if (!windows.y.inside(iy)) continue;
+          for (index_t kx = 0; kx < windows.x.kernel; ++kx) {
+            const index_t ix = windows.x.position(ox, kx);
+            if (windows.x.inside(ix))
+              sum = sum + at.load(input + ((sample * windows.y.input + iy) * windows.x.input + ix) * c);
+          }
+        }
+        at.store(output + (row * windows.x.output + ox) * c, sum * factor);
+      });
+  }
+};
+
+/// The first maximum of each window in row-major order; NaN where the window holds one. One (b, oy) a row.
+template <class T>
+struct MaxPoolForward {
+  using Real = compute_t<T>;
+  const T* input;  // [B, H, W, C]
+  T* output;       // [B, OH, OW, C], the maximum; null: not wanted
+  Real* winner;    // [B, OH, OW, C], its tap ky * KW + kx; null: not wanted
+  Windows windows;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    using Pack = typename Team::Pack;
+    constexpr Real infinity = std::numeric_limits<Real>::infinity();
+    const index_t oy = row % windows.y.output, sample = row / windows.y.output, c = windows.channels;
+    for (index_t ox = 0; ox < windows.x.output; ++ox)
+      team.for_each(c, [&](auto at) DPMP_LAMBDA {
+        Pack best{}, best_tap{}, nan{};
+        bool started = false;
+        for (index_t ky = 0; ky < windows.y.kernel; ++ky) {
+          const index_t iy = windows.y.position(oy, ky);
+          if (!windows.y.inside(iy)) continue;
+          for (index_t kx = 0; kx < windows.x.kernel; ++kx) {
+            const index_t ix = windows.x.position(ox, kx);
+            if (!windows.x.inside(ix)) continue;
+            const Pack value = at.load(input + ((sample * windows.y.input + iy) * windows.x.input + ix) * c),
+                       tap = Pack::splat(Real(ky * windows.x.kernel + kx));
+            best_tap = started ? select_less(best, value, tap, best_tap) : tap;
+            best = started ? select_less(best, value, value, best) : value;
+            started = true;
+            // Neither below infinity nor above -1: a NaN. A broken sample must be seen, not passed over.
+            nan = nan + select_less(value, Pack::splat(infinity), Pack{}, select_less(Pack{} - 1, value, Pack{}, value));
+          }
+        }
+        if (output) at.store(output + (row * windows.x.output + ox) * c, best + nan);
+        if (winner) at.store(winner + (row * windows.x.output + ox) * c, best_tap);
+      });
+  }
+};
+
+/// input_gradient[b, iy, ix, :] = sum over the windows that read (iy, ix) of factor * output_gradient, for a maximum only
+/// where that tap won. One (b, iy) a row.
+template <class T>
+struct PoolBackward {
+  using Real = compute_t<T>;
+  const T* output_gradient;  // [B, OH, OW, C]
+  const Real* winner;        // [B, OH, OW, C]; null: every tap counts (average)
+  T* input_gradient;         // [B, H, W, C]
+  Windows windows;
+  Real factor;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    using Pack = typename Team::Pack;
+    const index_t iy = row % windows.y.input, sample = row / windows.y.input, c = windows.channels;
+    const index_t y_first = windows.y.first_window(iy), y_end = windows.y.end_window(iy);
+    for (index_t ix = 0; ix < windows.x.input; ++ix) {
+      const index_t x_first = windows.x.first_window(ix), x_end = windows.x.end_window(ix);
+      team.for_each(c, [&](auto at) DPMP_LAMBDA {
+        Pack sum{};
+        for (index_t oy = y_first; oy < y_end; ++oy)
+          for (index_t ox = x_first; ox < x_end; ++ox) {
+            const index_t window = ((sample * windows.y.output + oy) * windows.x.output + ox) * c;
+            const Pack g = at.load(output_gradient + window) * factor;
+            if (winner) {
+              const Pack tap = Pack::splat(Real(windows.y.tap(iy, oy) * windows.x.kernel + windows.x.tap(ix, ox))),
+                         won = at.load(winner + window);
+              sum = sum + select_less(tap, won, Pack{}, select_less(won, tap, Pack{}, g));
+            } else {
+              sum = sum + g;
+            }
+          }
+        at.store(input_gradient + (row * windows.x.input + ix) * c, sum);
+      });
+    }
+  }
+};
+}  // namespace dpmp::inline DPMP_ABI::kernels
+DPMP_KERNELS_END

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sliding windows over one image axis: which input position a tap reads, and which windows read an input position.
+#pragma once
+#include "dpmp/core/config.hpp"
+
+namespace dpmp::inline DPMP_ABI::kernels {
+/// `output` windows over `input` positions. Tap k of window o lies at o * stride - padding + k * dilation.
+struct WindowAxis {
+  index_t input, output, kernel, stride, padding, dilation;
+
+  /// May lie outside [0, input): there the padding is.
+  DPMP_HD index_t position(index_t window, index_t tap) const { return window * stride - padding + tap * dilation; }
+  DPMP_HD bool inside(index_t at) const { return at >= 0 && at < input; }
+  /// Windows [first_window, end_window) are all that may read input position `at`.
+  DPMP_HD index_t first_window(index_t at) const {
+    const index_t behind = at + padding - dilation * (kernel - 1);
+    return behind <= 0 ? 0 : (behind + stride - 1) / stride;
+  }
+  DPMP_HD index_t end_window(index_t at) const {
+    const index_t end = (at + padding) / stride + 1;
+    return end < output ? end : output;
+  }
+  /// The tap with which one of those windows reads position `at`; -1 where the dilation steps over it.
+  DPMP_HD index_t tap(index_t at, index_t window) const {
+    const index_t distance = at + padding - window * stride;
+    if (dilation == 1) return distance;
+    return distance % dilation == 0 ? distance / dilation : -1;
+  }
+};
+
+/// Windows over images [B, y.input, x.input, channels], channels last.
+struct Windows {
+  WindowAxis y, x;
+  index_t channels;
+
+  DPMP_HD index_t taps() const { return y.kernel * x.kernel; }
+  DPMP_HD index_t positions() const { return y.output * x.output; }
+};
+}  // namespace dpmp::inline DPMP_ABI::kernels

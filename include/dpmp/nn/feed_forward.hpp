@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Feed-forward blocks of a transformer: two linear layers around GELU, or around a SwiGLU gate. Both may carry adapters.
+#pragma once
+#include <array>
+
+#include "dpmp/autograd/rules/activation.hpp"
+#include "dpmp/autograd/rules/swiglu.hpp"
+#include "dpmp/nn/lora.hpp"
+
+namespace dpmp::inline DPMP_ABI::nn {
+/// down(gelu(up(x))), x [B, .., width], `name.up` and `name.down`.
+class GeluFeedForward {
+ public:
+  /// down_deviation: standard deviation of down's initial weights, 0: 1 / sqrt(hidden).
+  GeluFeedForward(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0)
+      : up_(parameters, name + ".up", width, hidden),
+        down_(parameters, name + ".down", hidden, width, {.standard_deviation = down_deviation}) {}
+  Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const { return down_(gelu(up_(x, run)), run); }
+  /// The layers that may carry adapters.
+  std::array<LoraLinear*, 2> linears() { return {&up_, &down_}; }
+
+ private:
+  LoraLinear up_, down_;
+};
+
+/// down(silu(gate(x)) * up(x)), no biases (Shazeer 2020, arXiv 2002.05202); `name.gate_up` and `name.down`. gate and up have
+/// the same input, so they are one packed linear [2 hidden, width], gate first: one product instead of two, and one
+/// parameter site, so that per-sample norms form a single Gram matrix of the inputs for both. As one parameter they have one
+/// norm; a clip factor for all parameters together is not changed by that.
+class SwiGlu {
+ public:
+  SwiGlu(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0)
+      : gate_up_(parameters, name + ".gate_up", width, 2 * hidden, {.bias = false}),
+        down_(parameters, name + ".down", hidden, width, {.bias = false, .standard_deviation = down_deviation}) {}
+  Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
+    return down_(swiglu(gate_up_(x, run)), run);
+  }
+  std::array<LoraLinear*, 2> linears() { return {&gate_up_, &down_}; }
+
+ private:
+  LoraLinear gate_up_, down_;
+};
+}  // namespace dpmp::inline DPMP_ABI::nn

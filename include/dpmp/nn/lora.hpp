@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): a frozen linear layer learns a correction of low rank. The two
+// factors are ordinary linear weights with ordinary outer-product sites, so privacy needs nothing of its own here: clipping
+// and noise see r (d + p) values instead of d p.
+#pragma once
+#include <optional>
+
+#include "dpmp/autograd/rules/elementwise.hpp"
+#include "dpmp/nn/dropout.hpp"
+#include "dpmp/nn/layers.hpp"
+
+namespace dpmp::inline DPMP_ABI::nn {
+struct LoraOptions {
+  /// Rank r of the correction; 0: no adapter.
+  index_t rank = 0;
+  /// The correction is scaled by alpha / rank.
+  double alpha = 16;
+  /// Share of the adapter's inputs dropped while training.
+  double dropout = 0;
+};
+
+/// y = W0 x + b0 + (alpha / r) B (A dropout(x)). A [r, inputs] (`name.lora_a`) starts normal with standard deviation
+/// 1 / sqrt(inputs), B [outputs, r] (`name.lora_b`) with zeros, so that the layer starts as its base.
+class LoraLinear {
+ public:
+  /// The base alone, trainable: a plain Linear (`name.weight`, `name.bias`).
+  LoraLinear(Parameters& parameters, std::string name, index_t inputs, index_t outputs, Linear::Options base = {})
+      : name_(std::move(name)), base_(parameters, name_, inputs, outputs, base) {}
+
+  /// Freezes the base and adds the adapter; nothing when the rank is 0. Apart from the constructor, so that a model can make
+  /// its adapters behind all base parameters: those keep their numbers, which initial values and noise are keyed by. layer:
+  /// number of the adapter's dropout. Throws on a rank < 0, an alpha that is not finite and > 0, a rate outside [0, 1), and
+  /// when there is an adapter already.
+  void adapt(Parameters& parameters, const LoraOptions& options, std::uint64_t seed = 0, std::uint32_t layer = 0) {
+    DPMP_CHECK(options.rank >= 0 && options.alpha > 0 && std::isfinite(options.alpha),
+               "expected a LoRA rank >= 0 and a finite alpha > 0 for ", name_, ", got ", options.rank, " and ",
+               options.alpha);
+    DPMP_CHECK(!adapter_, "expected a layer without a LoRA adapter, got one at ", name_, " already");
+    const Dropout dropped(options.dropout, seed, layer);
+    if (options.rank == 0) return;
+    base_.weight().set_trainable(false);
+    if (base_.bias()) base_.bias()->set_trainable(false);
+    const index_t outputs = base_.weight().shape()[0], inputs = base_.weight().shape()[1];
+    adapter_.emplace(Adapter{
+        &parameters.normal(name_ + ".lora_a", {options.rank, inputs}, 1 / std::sqrt(double(std::max<index_t>(1, inputs)))),
+        &parameters.constant(name_ + ".lora_b", {outputs, options.rank}, 0), options.alpha / double(options.rank), dropped});
+  }
+
+  /// run: needed when the adapter drops and the tape trains.
+  Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
+    const Variable y = base_(x);
+    if (!adapter_) return y;
+    // Scaled between the factors, where a token has r values.
+    return add(y, linear(scale(linear(adapter_->dropout(x, run), *adapter_->a), adapter_->scale), *adapter_->b));
+  }
+  const Linear& base() const { return base_; }
+
+ private:
+  struct Adapter {
+    Parameter* a;
+    Parameter* b;
+    double scale;
+    Dropout dropout;
+  };
+  std::string name_;
+  Linear base_;
+  std::optional<Adapter> adapter_;
+};
+
+/// Whether this is a factor of an adapter, by its name.
+inline bool is_lora(const Parameter& parameter) {
+  const std::string_view name = parameter.name();
+  return name.ends_with(".lora_a") || name.ends_with(".lora_b");
+}
+}  // namespace dpmp::inline DPMP_ABI::nn

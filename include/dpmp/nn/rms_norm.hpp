@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "dpmp/autograd/rules/rms_norm.hpp"
+#include "dpmp/nn/parameters.hpp"
+
+namespace dpmp::inline DPMP_ABI::nn {
+/// Root-mean-square normalisation of the last axis (Zhang, Sennrich 2019); gain starts at 1, there is no bias.
+class RmsNorm {
+ public:
+  RmsNorm(Parameters& parameters, const std::string& name, index_t width)
+      : gain_(&parameters.constant(name + ".gain", {width}, 1)) {}
+  Variable operator()(const Variable& x) const { return rms_norm(x, *gain_); }
+
+ private:
+  Parameter* gain_;
+};
+}  // namespace dpmp::inline DPMP_ABI::nn

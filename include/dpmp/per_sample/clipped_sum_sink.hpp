@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Clipped sums of one backward pass, group by group. A group is summed and forgotten as soon as its last parameter is
+// finished: with a group for each layer or parameter the pass keeps next to nothing. One group: flat clipping.
+#pragma once
+#include <memory>
+
+#include "dpmp/autograd/tape.hpp"
+#include "dpmp/per_sample/groups.hpp"
+#include "dpmp/per_sample/strategy_sink.hpp"
+
+namespace dpmp::inline DPMP_ABI::per_sample {
+class ClippedSumSink final : public GradientSink {
+ public:
+  /// Clip factors [B] of one group from its norms. Called once for each group and pass; what it throws ends the pass.
+  using Factors = std::function<std::vector<float>(index_t group, const NormBounds&)>;
+
+  ClippedSumSink(const Groups& groups, const StrategyOptions& options, StrategySink::OnChoice on_choice = {})
+      : groups_(groups) {
+    DPMP_CHECK(groups.count() >= 1, "expected at least one clipping group, got ", groups.count());
+    for (index_t g = 0; g < groups.count(); ++g) parts_.emplace_back(StrategySink(options, on_choice));
+  }
+  index_t groups() const { return groups_.count(); }
+
+  /// Starts a pass of `samples` samples, whatever became of an earlier one.
+  void begin(index_t samples, Factors factors, GradientSums& sums) {
+    samples_ = samples;
+    factors_of_ = std::move(factors);
+    sums_ = &sums;
+    for (Part& part : parts_) {
+      part.sink.clear();
+      part.left = 0;
+      part.done = false;
+    }
+    for (const Parameter* p : sums.parameters()) ++parts_[std::size_t(groups_.of(*p))].left;
+  }
+  void accept(Context& ctx, const ParameterSite& site) override {
+    parts_[std::size_t(groups_.of(*site.parameter))].sink.accept(ctx, site);
+  }
+  void finish(Context& ctx, Parameter& parameter) override {
+    const index_t g = groups_.of(parameter);
+    Part& part = parts_[std::size_t(g)];
+    part.sink.finish(ctx, parameter);
+    if (--part.left == 0) complete(ctx, g);
+  }
+  /// After the walk: groups with a parameter that this pass does not use.
+  void end(Context& ctx) {
+    for (index_t g = 0; g < groups_.count(); ++g) complete(ctx, g);
+  }
+
+  bool may_walk_again() const { return parts_[0].sink.may_walk_again(); }
+  bool walks_again() const {
+    return std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.sink.walks_again(); });
+  }
+  /// The sink of the second walk; lives as long as this pass.
+  GradientSink& second_walk() {
+    second_.reset(new SecondWalk(*this));
+    return *second_;
+  }
+
+ private:
+  struct Part {
+    explicit Part(StrategySink&& s) : sink(std::move(s)) {}
+    StrategySink sink;
+    std::vector<float> factors;
+    index_t left = 0;  // trainable parameters not finished yet
+    bool done = false;
+  };
+  class SecondWalk final : public GradientSink {
+   public:
+    explicit SecondWalk(ClippedSumSink& first) : first_(first) {
+      for (Part& part : first.parts_) replays_.emplace_back(part.sink, part.factors, *first.sums_);
+    }
+    void accept(Context& ctx, const ParameterSite& site) override {
+      replays_[std::size_t(first_.groups_.of(*site.parameter))].accept(ctx, site);
+    }
+    void finish(Context& ctx, Parameter& parameter) override {
+      replays_[std::size_t(first_.groups_.of(parameter))].finish(ctx, parameter);
+    }
+
+   private:
+    ClippedSumSink& first_;
+    std::vector<ReplaySink> replays_;
+  };
+
+  void complete(Context& ctx, index_t g) {
+    Part& part = parts_[std::size_t(g)];
+    if (part.done) return;
+    part.done = true;
+    part.factors = factors_of_(g, part.sink.norms(ctx, samples_));
+    part.sink.weighted_sum(ctx, part.factors, *sums_);
+    part.sink.release();
+  }
+
+  Groups groups_;
+  std::vector<Part> parts_;
+  std::unique_ptr<SecondWalk> second_;
+  Factors factors_of_;
+  GradientSums* sums_ = nullptr;
+  index_t samples_ = 0;
+};
+
+/// One clipped backward pass: norms, factors and sums, with a second walk of the tape where the strategy needs one.
+inline void clipped_backward(Tape& tape, const Variable& losses, const Tensor& weights, ClippedSumSink& sink,
+                             ClippedSumSink::Factors factors, GradientSums& sums) {
+  sink.begin(tape.samples(), std::move(factors), sums);
+  tape.backward(losses, sink, weights, sink.may_walk_again() ? AfterWalk::keep : AfterWalk::release);
+  sink.end(tape.ctx());
+  if (sink.walks_again()) tape.backward(losses, sink.second_walk(), weights);
+}
+}  // namespace dpmp::inline DPMP_ABI::per_sample

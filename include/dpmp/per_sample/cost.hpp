@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each way to a norm and to a clipped sum costs, as a pure function of public shapes, and the choice that follows from
+// it. Nothing is remembered between passes: another number of tokens gets another choice.
+#pragma once
+#include <algorithm>
+#include <optional>
+#include <string_view>
+
+#include "dpmp/per_sample/site_list.hpp"
+
+namespace dpmp::inline DPMP_ABI::per_sample {
+/// gram: <A A^T, B B^T> (ghost norm). instantiate: form the gradient tile, square it, throw it away. segments: one-hot rows
+/// only: sum the input rows of equal ids, square. rank_one: one token: |a|^2 |b|^2. stored: a per-sample vector is there.
+enum class NormMethod : std::uint8_t { rank_one, segments, instantiate, gram, stored };
+/// What is kept of a parameter from its norm to its clipped sum. sites: a and b. gradients: the per-sample gradients.
+/// nothing: the same backward pass is walked again.
+enum class Keep : std::uint8_t { sites, gradients, nothing };
+
+/// How a pass gets from norms to clipped sums. book_keeping keeps sites, materialised keeps per-sample gradients, two_pass
+/// keeps nothing; automatic keeps what costs least, parameter by parameter.
+enum class Strategy : std::uint8_t { automatic, book_keeping, two_pass, materialised };
+/// Norms of outer products: the cheaper one ("mixed ghost clipping", Bu et al. 2022, arXiv 2205.10683), or always one kind.
+enum class NormChoice : std::uint8_t { automatic, gram, instantiate };
+struct StrategyOptions {
+  Strategy strategy = Strategy::automatic;
+  NormChoice norms = NormChoice::automatic;
+  /// Most bytes that a pass may keep between norms and sums (automatic only). What does not fit is done by a second walk of
+  /// the same pass. Not set: no second walk, and per-sample gradients may take up to four times the bytes of their sites.
+  std::optional<index_t> byte_budget = {};
+};
+
+inline std::string_view name_of(NormMethod m) {
+  constexpr std::string_view names[] = {"rank one", "segments", "instantiate", "gram", "stored"};
+  return names[std::size_t(m)];
+}
+inline std::string_view name_of(Keep k) {
+  constexpr std::string_view names[] = {"sites", "gradients", "nothing (second walk)"};
+  return names[std::size_t(k)];
+}
+inline std::string_view name_of(Strategy s) {
+  constexpr std::string_view names[] = {"automatic", "book-keeping", "two-pass", "materialised"};
+  return names[std::size_t(s)];
+}
+
+/// The public facts that a choice rests on: B samples, T rows a sample over all sites, a parameter [p, d].
+struct SiteShape {
+  index_t samples = 0, tokens = 0, p = 0, d = 0;
+  DType dtype = DType::f32;
+  index_t site_bytes = 0;
+  bool vector = false, one_hot_only = false, any_one_hot = false;
+};
+inline SiteShape shape_of(const SiteList& sites) {
+  SiteShape s{.samples = sites[0].samples(), .dtype = sites[0].parameter->dtype()};
+  s.vector = sites[0].form == SiteForm::vector;
+  for (const ParameterSite& site : sites) {
+    s.site_bytes += site.b.numel() * size_of(site.b.dtype());
+    if (s.vector) continue;
+    s.site_bytes += site.a.numel() * size_of(site.a.dtype());
+    s.any_one_hot = s.any_one_hot || site.one_hot();
+  }
+  if (s.vector) return s;
+  s.p = sites[0].parameter->shape()[0];
+  s.d = sites[0].parameter->shape()[1];
+  s.tokens = total_tokens(sites);
+  s.one_hot_only = std::all_of(sites.begin(), sites.end(), [](const ParameterSite& x) { return x.one_hot(); });
+  return s;
+}
+
+/// A way, with its price in multiply-adds of one sample, norm and clipped sum together, and the bytes it keeps.
+struct Way {
+  NormMethod norm = NormMethod::stored;
+  Keep keep = Keep::sites;
+  double cost = 0;
+  index_t kept_bytes = 0;
+};
+
+namespace detail {
+/// What one pass over p d elements costs in multiply-adds of a product: memory is slow beside arithmetic, and bf16
+/// arithmetic is twice as fast (measured, docs/benchmarks.md).
+inline double element_cost(DType dtype) { return dtype == DType::bf16 ? 24 : 14; }
+
+inline double norm_cost(const SiteShape& s, NormMethod method) {
+  const double t = double(s.tokens), p = double(s.p), d = double(s.d), e = element_cost(s.dtype);
+  switch (method) {
+    case NormMethod::gram: return t * t * (p + d) + 0.25 * e * t * t + 0.1 * e * t * (p + d);
+    case NormMethod::instantiate: return t * p * d + e * p * d;
+    case NormMethod::segments: return e * t * d;
+    case NormMethod::rank_one: return 0.1 * e * (p + d);
+    case NormMethod::stored: return 0;
+  }
+  return 0;
+}
+}  // namespace detail
+
+/// The cheaper method for outer products that are not kept as gradients.
+inline NormMethod choose_norm_method(const SiteShape& s, NormChoice choice = NormChoice::automatic) {
+  if (s.vector) return NormMethod::stored;
+  if (s.one_hot_only) return NormMethod::segments;
+  if (choice != NormChoice::automatic) return choice == NormChoice::gram ? NormMethod::gram : NormMethod::instantiate;
+  if (s.tokens == 1) return NormMethod::rank_one;
+  return detail::norm_cost(s, NormMethod::gram) < detail::norm_cost(s, NormMethod::instantiate) ? NormMethod::gram
+                                                                                                : NormMethod::instantiate;
+}
+inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm_method(shape_of(sites)); }
+
+/// How one parameter's sites are dealt with. kept_bytes: what this pass keeps already.
+inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes) {
+  const double release = double(s.tokens) * double(s.p) * double(s.d), element = double(s.p) * double(s.d);
+  const double e = detail::element_cost(s.dtype);
+  Way sites{choose_norm_method(s, options.norms), Keep::sites, 0, s.site_bytes};
+  sites.cost = detail::norm_cost(s, sites.norm) + release + e * element;
+  if (s.one_hot_only) sites.cost = 2 * detail::norm_cost(s, sites.norm);
+  // Formed, squared and stored in one go, then read once: the product is not done again.
+  const Way gradients{NormMethod::instantiate, Keep::gradients, release + 3 * e * element,
+                      s.samples * s.p * s.d * size_of(accumulate_dtype(s.dtype))};
+  const bool can_store = !s.vector && !s.one_hot_only;
+  Way again = sites;
+  again.keep = Keep::nothing;
+  again.kept_bytes = 0;
+  switch (options.strategy) {
+    case Strategy::book_keeping: return sites;
+    case Strategy::two_pass: return again;
+    case Strategy::materialised: return s.vector ? sites : gradients;
+    case Strategy::automatic: break;
+  }
+  const index_t left = options.byte_budget ? *options.byte_budget - kept_bytes : 4 * sites.kept_bytes;
+  if (can_store && gradients.cost < sites.cost && gradients.kept_bytes <= left) return gradients;
+  if (options.byte_budget && sites.kept_bytes > left) {
+    if (can_store && gradients.kept_bytes <= left) return gradients;
+    return again;
+  }
+  return sites;
+}
+}  // namespace dpmp::inline DPMP_ABI::per_sample

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the sites of one backward pass to norms and clipped sums of the same stored operands, by any strategy. A parameter is
+// dealt with as soon as its last site is there (GradientSink::finish): its norm is taken, and what cost.hpp says is kept.
+#pragma once
+#include <functional>
+#include <set>
+
+#include "dpmp/per_sample/gradient_sums.hpp"
+#include "dpmp/per_sample/per_sample.hpp"
+
+namespace dpmp::inline DPMP_ABI::per_sample {
+/// Sites by parameter, until the parameter's last one.
+class PendingSites {
+ public:
+  void add(const ParameterSite& site) {
+    for (SiteList& list : lists_)
+      if (list[0].parameter == site.parameter) return list.push_back(site);
+    lists_.push_back({site});
+  }
+  /// The sites of a parameter, which are forgotten here; empty when there were none.
+  SiteList take(const Parameter& parameter) {
+    for (auto list = lists_.begin(); list != lists_.end(); ++list)
+      if ((*list)[0].parameter == &parameter) {
+        SiteList sites = std::move(*list);
+        lists_.erase(list);
+        return sites;
+      }
+    return {};
+  }
+  bool empty() const { return lists_.empty(); }
+  /// The parameter whose first site came first.
+  const Parameter& first() const { return *lists_[0][0].parameter; }
+  void clear() { lists_.clear(); }
+
+ private:
+  std::vector<SiteList> lists_;
+};
+
+class StrategySink : public GradientSink {
+ public:
+  /// on_choice is told, for each parameter and pass, what was chosen: public facts only.
+  using OnChoice = std::function<void(const Parameter&, const SiteShape&, const Way&)>;
+  explicit StrategySink(const StrategyOptions& options = {}, OnChoice on_choice = {})
+      : options_(options), on_choice_(std::move(on_choice)) {
+    DPMP_CHECK(!options.byte_budget || *options.byte_budget >= 0, "expected a byte budget >= 0, got ", *options.byte_budget);
+    DPMP_CHECK(!options.byte_budget || options.strategy == Strategy::automatic,
+               "expected the automatic strategy beside a byte budget, got ", name_of(options.strategy));
+  }
+  const StrategyOptions& options() const { return options_; }
+
+  void accept(Context&, const ParameterSite& site) override { pending_.add(site); }
+  void finish(Context& ctx, Parameter& parameter) override {
+    SiteList sites = pending_.take(parameter);
+    if (!sites.empty()) digest(ctx, reduced(ctx, sites));
+  }
+
+  /// Norms over all parameters seen, with their certificate. samples: B of the pass.
+  NormBounds norms(Context& ctx, index_t samples) {
+    digest_pending(ctx);
+    flush_grams(ctx);
+    if (!bounds_) return NormBounds(samples);
+    DPMP_CHECK(bounds_->samples() == samples, "expected the norms of a pass of ", bounds_->samples(), " samples, got ",
+               samples);
+    return *bounds_;
+  }
+  /// sums += sum_i factors_i G_i for every parameter that something was kept of. The others are summed by replay().
+  void weighted_sum(Context& ctx, std::span<const float> factors, GradientSums& sums) {
+    digest_pending(ctx);
+    for (const SiteList& sites : kept_) per_sample::weighted_sum(ctx, sites, factors, sums.of(*sites[0].parameter));
+  }
+  /// What was kept: reduced sites, or per-sample gradients as vectors, in the order in which the parameters finished.
+  const std::vector<SiteList>& lists() const { return kept_; }
+  index_t kept_bytes() const { return kept_bytes_; }
+
+  /// Whether a pass by this strategy may need its tape again: walk it with AfterWalk::keep then.
+  bool may_walk_again() const { return options_.strategy == Strategy::two_pass || options_.byte_budget; }
+  /// Whether this pass does.
+  bool walks_again() const { return !dropped_.empty(); }
+  bool dropped(const Parameter& parameter) const { return dropped_.count(&parameter) > 0; }
+
+  /// Frees what was kept; what a second walk has to do is still known.
+  void release() {
+    pending_.clear();
+    kept_.clear();
+    grams_.clear();
+    bounds_.reset();
+    kept_bytes_ = 0;
+  }
+  /// Forgets the pass.
+  void clear() {
+    release();
+    dropped_.clear();
+  }
+
+ private:
+  /// Sites that came without a tape to say that they are all.
+  void digest_pending(Context& ctx) {
+    while (!pending_.empty()) digest(ctx, reduced(ctx, pending_.take(pending_.first())));
+  }
+  void digest(Context& ctx, SiteList sites) {
+    const SiteShape shape = shape_of(sites);
+    const Way way = choose_way(shape, options_, kept_bytes_);
+    if (on_choice_) on_choice_(*sites[0].parameter, shape, way);
+    if (!bounds_) bounds_.emplace(shape.samples);
+    DPMP_CHECK(bounds_->samples() == shape.samples, "expected sites of ", bounds_->samples(), " samples, got ",
+               shape.samples, " of ", sites[0].parameter->name());
+    if (shape.vector) {
+      squared_norms_vector(ctx, sites[0], *bounds_);
+    } else if (way.keep == Keep::gradients) {
+      const Tensor gradients = stored_gradients_outer(ctx, sites, *bounds_);
+      sites = {ParameterSite::vector(*sites[0].parameter, gradients)};
+    } else if (way.norm == NormMethod::gram && !shape.any_one_hot) {
+      // Parameters that share their input finish one after the other: they wait here for each other, to share its Gram.
+      if (!grams_.empty() && (grams_[0][0].a.raw() != sites[0].a.raw() || grams_[0][0].a.shape() != sites[0].a.shape() ||
+                              grams_[0][0].a.dtype() != sites[0].a.dtype()))
+        flush_grams(ctx);
+      grams_.push_back(sites);
+    } else {
+      squared_norms_outer(ctx, sites, *bounds_, way.norm);
+    }
+    if (way.keep == Keep::nothing) {
+      dropped_.insert(sites[0].parameter);
+      return;
+    }
+    kept_bytes_ += way.kept_bytes;
+    kept_.push_back(std::move(sites));
+  }
+  void flush_grams(Context& ctx) {
+    if (!grams_.empty()) squared_norms_shared_input(ctx, grams_, *bounds_);
+    grams_.clear();
+  }
+
+  StrategyOptions options_;
+  OnChoice on_choice_;
+  PendingSites pending_;
+  std::vector<SiteList> kept_, grams_;
+  std::set<const Parameter*> dropped_;
+  std::optional<NormBounds> bounds_;
+  index_t kept_bytes_ = 0;
+};
+
+/// Book-keeping (Bu et al. 2022, arXiv 2210.00038): one backward, a and b of every site kept, then norms and one weighted
+/// sum.
+class BookKeepingSink final : public StrategySink {
+ public:
+  BookKeepingSink() : StrategySink({.strategy = Strategy::book_keeping}) {}
+};
+
+/// Every per-sample gradient in memory, [B, numel] a parameter: for small models and for tests.
+class MaterialisedSink final : public StrategySink {
+ public:
+  MaterialisedSink() : StrategySink({.strategy = Strategy::materialised}) {}
+  /// G_i of one parameter, [B, numel]. Throws when the pass had no site of it.
+  Tensor gradients(Context& ctx, const Parameter& parameter) const {
+    for (const SiteList& sites : lists())
+      if (sites[0].parameter == &parameter) return per_sample_gradient(ctx, sites);
+    throw Error("expected a parameter used in the backward pass, got " + parameter.name());
+  }
+};
+
+/// The second walk of the same pass: forms the clipped sums of what the first one did not keep. The walk repeats every
+/// operand bit for bit (same tape, shapes, kernels and threads), so what is released is what was normed.
+class ReplaySink final : public GradientSink {
+ public:
+  ReplaySink(const StrategySink& first, std::span<const float> factors, GradientSums& sums)
+      : first_(first), factors_(factors), sums_(sums) {}
+  void accept(Context&, const ParameterSite& site) override {
+    if (first_.dropped(*site.parameter)) pending_.add(site);
+  }
+  void finish(Context& ctx, Parameter& parameter) override {
+    const SiteList sites = pending_.take(parameter);
+    if (!sites.empty()) weighted_sum(ctx, sites, factors_, sums_.of(parameter));
+  }
+
+ private:
+  const StrategySink& first_;
+  std::span<const float> factors_;
+  GradientSums& sums_;
+  PendingSites pending_;
+};
+}  // namespace dpmp::inline DPMP_ABI::per_sample

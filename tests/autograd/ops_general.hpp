@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// The general operations of the op table, and weights that are used several times.
+#pragma once
+#include "autograd/op.hpp"
+#include "dpmp/autograd/rules/activation.hpp"
+#include "dpmp/autograd/rules/attention.hpp"
+#include "dpmp/autograd/rules/cross_entropy.hpp"
+#include "dpmp/autograd/rules/dropout.hpp"
+#include "dpmp/autograd/rules/elementwise.hpp"
+#include "dpmp/autograd/rules/embedding.hpp"
+#include "dpmp/autograd/rules/layer_norm.hpp"
+#include "dpmp/autograd/rules/linear.hpp"
+#include "dpmp/autograd/rules/matmul.hpp"
+#include "dpmp/autograd/rules/mean_squared_error.hpp"
+#include "dpmp/autograd/rules/shape_ops.hpp"
+#include "dpmp/autograd/rules/softmax.hpp"
+
+namespace test {
+namespace detail {
+inline Problem layer_norm(Draw& draw) {
+  const Shape shape = draw.shape(), width{shape.back()};
+  // A large epsilon: with the usual one, a nearly constant row makes derivatives that differences cannot follow.
+  return {
+      shape.front(),
+      {draw.values(shape)},
+      {draw.values(width), draw.values(width)},
+      [](dpmp::Tape&, const Variables& x, const Parameters& p) { return Variables{layer_norm(x[0], *p[0], *p[1], 0.25)}; },
+      2};
+}
+
+inline Problem embedding(Draw& draw) {
+  const index_t samples = draw.samples(), tokens = draw.tokens(), vocabulary = draw.integer(1, 9);
+  const auto ids = draw.ids(samples * tokens, 0, vocabulary - 1);
+  const bool padding = draw.coin();  // then id 0 is padding
+  return {
+      samples, {}, {draw.values({vocabulary, draw.width()})}, [=](dpmp::Tape& tape, const Variables&, const Parameters& p) {
+        const auto pad = padding ? std::optional<std::int32_t>(0) : std::nullopt;
+        return Variables{embedding(tape, dpmp::Tensor::from(tape.ctx(), {samples, tokens}, ids), *p[0], pad)};
+      }};
+}
+
+inline Problem position_embedding(Draw& draw) {
+  const index_t samples = draw.samples(), tokens = draw.tokens(), width = draw.width();
+  return {samples,
+          {draw.values({samples, tokens, width})},
+          {draw.values({tokens + draw.integer(0, 2), width})},
+          [](dpmp::Tape&, const Variables& x, const Parameters& p) { return Variables{position_embedding(x[0], *p[0])}; }};
+}
+
+inline Problem attention(Draw& draw, bool causal, bool padding) {
+  const index_t samples = draw.samples(), tokens = draw.tokens(), heads = draw.integer(1, 3), width = draw.integer(1, 5);
+  const auto keep = draw.ids(samples * tokens, 0, 1);
+  return {samples,
+          {draw.values({samples, tokens, 3 * heads * width})},
+          {},
+          [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+            dpmp::AttentionOptions options{.heads = heads, .causal = causal, .keep = {}};
+            if (padding) options.keep = dpmp::Tensor::from(tape.ctx(), {samples, tokens}, keep);
+            return Variables{attention(x[0], options)};
+          },
+          2};
+}
+
+inline Problem linear(Draw& draw, bool with_bias) {
+  const Shape x = draw.shape();
+  const index_t outputs = draw.width();
+  Problem p{x.front(),
+            {draw.values(x)},
+            {draw.values({outputs, x.back()})},
+            [=](dpmp::Tape&, const Variables& v, const Parameters& w) {
+              return Variables{linear(v[0], *w[0], with_bias ? w[1] : nullptr)};
+            }};
+  if (with_bias) p.parameters.push_back(draw.values({outputs}));
+  return p;
+}
+
+inline Problem matmul(Draw& draw) {
+  const index_t m = draw.tokens(), n = draw.tokens(), k = draw.width();
+  const bool transpose_x = draw.coin(), transpose_y = draw.coin();
+  Shape x{draw.samples()};
+  if (draw.coin()) x.push_back(draw.integer(0, 3));
+  Shape y = x;
+  for (index_t extent : {transpose_x ? k : m, transpose_x ? m : k}) x.push_back(extent);
+  for (index_t extent : {transpose_y ? n : k, transpose_y ? k : n}) y.push_back(extent);
+  return {x.front(), {draw.values(x), draw.values(y)}, {}, [=](dpmp::Tape&, const Variables& v, const Parameters&) {
+            return Variables{matmul(v[0], v[1], transpose_x, transpose_y)};
+          }};
+}
+
+inline Problem reshape(Draw& draw) {
+  const index_t samples = draw.samples(), a = draw.tokens(), b = draw.tokens(), c = draw.integer(1, 3);
+  return {samples, {draw.values({samples, a, b * c})}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) {
+            return Variables{reshape(x[0], {samples, c, b, a})};
+          }};
+}
+
+inline Problem transpose(Draw& draw) {
+  Shape shape{draw.samples()};
+  for (index_t k = draw.integer(1, 4); k > 0; --k) shape.push_back(k == 1 ? draw.width() : draw.tokens());
+  const int last = shape.rank() - 1, i = int(draw.integer(1, last)),
+            j = int(draw.integer(1, last)) - (draw.coin() ? shape.rank() : 0);
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) {
+            return Variables{transpose(x[0], i, j)};
+          }};
+}
+
+/// used: how many of the parts reach the losses at most.
+inline Problem split(Draw& draw, std::size_t used) {
+  Shape shape = draw.shape();
+  const int axis = int(draw.integer(1, shape.rank() - 1));
+  std::vector<index_t> sizes;
+  index_t total = 0;
+  for (index_t k = draw.integer(1, 3); k > 0; --k) total += sizes.emplace_back(draw.tokens());
+  shape = shape.with(axis, total);
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) {
+            Variables parts = split(x[0], sizes, axis);
+            parts.erase(parts.begin(), parts.end() - std::min(parts.end() - parts.begin(), std::ptrdiff_t(used)));
+            return parts;
+          }};
+}
+
+inline Problem concat(Draw& draw) {
+  const Shape shape = draw.shape();
+  const int axis = int(draw.integer(1, shape.rank() - 1)) - (draw.coin() ? shape.rank() : 0);
+  Problem p{
+      shape.front(), {}, {}, [=](dpmp::Tape&, const Variables& x, const Parameters&) { return Variables{concat(x, axis)}; }};
+  for (index_t k = draw.integer(1, 3); k > 0; --k) p.inputs.push_back(draw.values(shape.with(axis, draw.tokens())));
+  return p;
+}
+
+inline Problem dropout(Draw& draw) {
+  const Shape shape = draw.shape();
+  const auto ids = draw.ids(shape.front(), 0, 1 << 30);
+  const double rate = double(draw.integer(0, 3)) / 4;
+  const dpmp::DropoutKey key{.seed = std::uint64_t(draw.integer(0, 1 << 30)), .step = 3, .layer = 2};
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+            return Variables{dropout(x[0], rate, key, dpmp::Tensor::from(tape.ctx(), {tape.samples()}, ids))};
+          }};
+}
+
+inline Problem cross_entropy(Draw& draw) {
+  const Shape shape = draw.shape();
+  Shape target_shape{shape.front()};
+  for (int k = 1; k < shape.rank() - 1; ++k) target_shape.push_back(shape[k]);
+  const auto targets = draw.ids(target_shape.numel(), -1, shape.back() - 1);  // -1: ignored
+  const double divisor = double(draw.integer(1, 4));
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+            const auto ids = dpmp::Tensor::from(tape.ctx(), target_shape, targets);
+            return Variables{cross_entropy(x[0], ids, {.ignore_index = -1, .divisor = divisor})};
+          }};
+}
+
+inline Problem mean_squared_error(Draw& draw) {
+  const Shape shape = draw.shape();
+  const Values target = draw.values(shape);
+  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+            const auto t = dpmp::Tensor::from(tape.ctx(), shape, accumulate_dtype(x[0].dtype()), target.values);
+            return Variables{mean_squared_error(x[0], t)};
+          }};
+}
+/// One table as an embedding and as the weight of an output layer, and as the latter once more: tied weights.
+inline Problem tied(Draw& draw) {
+  const index_t samples = draw.samples(), tokens = draw.tokens(), vocabulary = draw.integer(1, 9), width = draw.width();
+  const auto ids = draw.ids(samples * tokens, 0, vocabulary - 1);
+  return {samples,
+          {draw.values({samples, tokens, width}), draw.values({samples, tokens, width})},
+          {draw.values({vocabulary, width})},
+          [=](dpmp::Tape& tape, const Variables& x, const Parameters& p) {
+            return Variables{embedding(tape, dpmp::Tensor::from(tape.ctx(), {samples, tokens}, ids), *p[0], 0),
+                             dpmp::linear(x[0], *p[0]), dpmp::linear(x[1], *p[0])};
+          }};
+}
+
+/// A weight and its bias used once for each of three inputs of different length.
+inline Problem reused(Draw& draw) {
+  const index_t samples = draw.samples(), width = draw.width(), outputs = draw.width();
+  Problem p{samples, {}, {draw.values({outputs, width}), draw.values({outputs})}, {}};
+  for (int k = 0; k < 3; ++k) p.inputs.push_back(draw.values({samples, draw.tokens(), width}));
+  p.forward = [](dpmp::Tape&, const Variables& x, const Parameters& w) {
+    Variables outputs_;
+    for (const Variable& v : x) outputs_.push_back(dpmp::linear(v, *w[0], w[1]));
+    return outputs_;
+  };
+  return p;
+}
+}  // namespace detail
+
+inline std::vector<Op> general_ops() {
+  return {
+      detail::elementwise("add", 2, [](const Variables& x) { return add(x[0], x[1]); }),
+      detail::elementwise("multiply", 2, [](const Variables& x) { return multiply(x[0], x[1]); }),
+      detail::elementwise("scale", 1, [](const Variables& x) { return scale(x[0], -1.75); }),
+      detail::elementwise("gelu", 1, [](const Variables& x) { return gelu(x[0]); }),
+      detail::elementwise("gelu_tanh", 1, [](const Variables& x) { return gelu_tanh(x[0]); }),
+      detail::elementwise(
+          "relu", 1, [](const Variables& x) { return relu(x[0]); }, 0.015),
+      detail::elementwise("tanh", 1, [](const Variables& x) { return tanh(x[0]); }),
+      detail::elementwise("sigmoid", 1, [](const Variables& x) { return sigmoid(x[0]); }),
+      detail::elementwise("softmax", 1, [](const Variables& x) { return softmax(x[0]); }),
+      {"layer_norm", detail::layer_norm},
+      {"embedding", detail::embedding},
+      {"position_embedding", detail::position_embedding},
+      {"attention (causal)", [](Draw& draw) { return detail::attention(draw, true, false); }},
+      {"attention (bidirectional)", [](Draw& draw) { return detail::attention(draw, false, false); }},
+      {"attention (causal, padding)", [](Draw& draw) { return detail::attention(draw, true, true); }},
+      {"attention (bidirectional, padding)", [](Draw& draw) { return detail::attention(draw, false, true); }},
+      {"linear", [](Draw& draw) { return detail::linear(draw, false); }},
+      {"linear (bias)", [](Draw& draw) { return detail::linear(draw, true); }},
+      {"embedding and linear, tied", detail::tied},
+      {"linear, used three times", detail::reused},
+      {"matmul", detail::matmul},
+      {"reshape", detail::reshape},
+      {"transpose", detail::transpose},
+      {"split", [](Draw& draw) { return detail::split(draw, 3); }},
+      {"split (some parts used)", [](Draw& draw) { return detail::split(draw, 1); }},
+      {"concat", detail::concat},
+      {"dropout", detail::dropout},
+      {"cross_entropy", detail::cross_entropy},
+      {"mean_squared_error", detail::mean_squared_error},
+  };
+}
+}  // namespace test
