@@ -243,6 +243,7 @@ int run(const Options& o) {
                                                                std::vector<std::int32_t>(slots.begin(), slots.end()))};
     return cross_entropy(model(tape, ids, &dropped), targets, {.divisor = double(o.context)});
   };
+  if (o.info && private_trainer) std::cout << private_trainer->validate(losses).text();
   const bool terminal = isatty(STDOUT_FILENO);
   const auto start = Clock::now();
   const index_t first = done(), last = o.stop_after ? std::min(steps, first + *o.stop_after) : steps;

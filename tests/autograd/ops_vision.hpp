@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Entries of the op table for images and sequences, channels last: windows, convolutions, pooling, per-sample normalisation.
-// Included by ops.hpp, whose Op, Problem and Draw it uses.
 #pragma once
 #include <algorithm>
 #include <array>
 #include <numeric>
-#include "autograd/op.hpp"
 
+#include "autograd/op.hpp"
 #include "dpmp/autograd/rules/convolution.hpp"
 #include "dpmp/autograd/rules/group_norm.hpp"
 #include "dpmp/autograd/rules/pooling.hpp"

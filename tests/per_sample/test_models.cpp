@@ -185,9 +185,12 @@ struct Network {
         first(parameters, "first", 7, 9),
         norm(parameters, "norm", 9),
         second(parameters, "second", 9, 3) {}
-  void backward(Context& ctx, const Tensor& x, const Tensor& y, GradientSink& sink, const Tensor& weights) const {
+  Variable losses(Tape& tape, const Tensor& x, const Tensor& y) const {
+    return mean_squared_error(second(gelu(norm(first(tape.input(x))))), y);
+  }
+  void backward(Context& ctx, const Tensor& x, const Tensor& y, GradientSink& sink, const Tensor& weights = {}) const {
     Tape tape(ctx, x.shape().front());
-    tape.backward(mean_squared_error(second(gelu(norm(first(tape.input(x))))), y), sink, weights);
+    tape.backward(losses(tape, x, y), sink, weights);
   }
   nn::Parameters parameters;
   nn::Linear first;
@@ -269,4 +272,46 @@ TEST_CASE("frozen parameters hand over nothing, and the others keep their gradie
   test::backward(ctx, model, data, some);
   CHECK(some.lists().size() == 1);
   CHECK(some.gradients(ctx, kept).to_doubles() == before);
+}
+
+TEST_CASE("P32: several views of a record, averaged inside its loss, are one gradient that is clipped once") {
+  Context ctx(Device::cpu(), 2);
+  test::Rng rng;
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    const Network network(ctx, dtype);
+    const index_t samples = 4;
+    const int views = 3;
+    const Tensor y = test::normal_tensor(ctx, rng, {samples, 5, 3}, DType::f32);
+    std::vector<Tensor> x;
+    for (int k = 0; k < views; ++k) x.push_back(test::normal_tensor(ctx, rng, {samples, 5, 7}, dtype));
+    // The mean of the views' gradients, view by view.
+    std::vector<std::vector<double>> mean(std::size_t(samples),
+                                          std::vector<double>(std::size_t(network.parameters.numel())));
+    for (const Tensor& view : x) {
+      MaterialisedSink sink;
+      network.backward(ctx, view, y, sink);
+      for (index_t i = 0; i < samples; ++i) {
+        std::size_t at = 0;
+        for (const Parameter* p : network.parameters.all())
+          for (const double g : sink.gradients(ctx, *p).rows(i, i + 1).to_doubles()) mean[std::size_t(i)][at++] += g / views;
+      }
+    }
+    Tape tape(ctx, samples);
+    Variable losses = scale(network.losses(tape, x[0], y), 1.0 / views);
+    for (int k = 1; k < views; ++k) losses = add(losses, scale(network.losses(tape, x[std::size_t(k)], y), 1.0 / views));
+    BookKeepingSink book;
+    tape.backward(losses, book);
+    const NormBounds bounds = book.norms(ctx, samples);
+    const double threshold = 0.5 * test::norm(mean[0]);
+    for (index_t i = 0; i < samples; ++i) {
+      const double norm = test::norm(mean[std::size_t(i)]), tolerance = dtype == DType::f32 ? 1e-5 : 0.05;
+      CHECK(bounds.norm(i) == doctest::Approx(norm).epsilon(tolerance));
+      std::vector<float> alone(std::size_t(samples), 0.0f), factors(alone);
+      dp::FlatClipping(threshold).factors(bounds.upper(), bounds.finite(), factors);
+      alone[std::size_t(i)] = factors[std::size_t(i)];
+      GradientSums sums(ctx, network.parameters.all());
+      book.weighted_sum(ctx, alone, sums);
+      CHECK(test::norm(test::flat(sums)) <= threshold);
+    }
+  }
 }

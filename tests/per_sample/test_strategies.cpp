@@ -112,16 +112,19 @@ TEST_CASE("P13: all strategies agree on norms, clipped sums and the certificate,
       const test::Tokens data = test::random_tokens(ctx, rng, samples, 12, 23);
       std::vector<float> factors;
       for (index_t i = 0; i < samples; ++i) factors.push_back(i == 2 ? 0.0f : float(rng.uniform(0.1, 1)));
-      // The oracle takes the stored operands of one more walk.
+      // The oracle takes the stored operands of one more walk, as the rules emit them.
+      struct Sites final : GradientSink {
+        std::map<const Parameter*, per_sample::SiteList> of;
+        void accept(Context&, const ParameterSite& site) override { of[site.parameter].push_back(site); }
+      } raw;
       Pass pass(ctx, model, data);
-      per_sample::BookKeepingSink book;
-      pass.tape.backward(pass.losses, book);
+      pass.tape.backward(pass.losses, raw);
       std::vector<double> exact(std::size_t(samples), 0.0), expected;
       double scale = 0;
       std::map<const Parameter*, std::vector<double>> sum_of;
-      for (const auto& sites : book.lists()) {
-        auto& sum = sum_of[sites[0].parameter];
-        sum.assign(std::size_t(sites[0].parameter->numel()), 0.0);
+      for (const auto& [parameter, sites] : raw.of) {
+        auto& sum = sum_of[parameter];
+        sum.assign(std::size_t(parameter->numel()), 0.0);
         for (index_t i = 0; i < samples; ++i) {
           const std::vector<double> g = test::oracle_gradient(sites, i);
           const double norm = test::norm(g), c = double(factors[std::size_t(i)]);

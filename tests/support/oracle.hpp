@@ -30,10 +30,13 @@ inline std::vector<double> oracle_gradient(std::span<const dpmp::ParameterSite> 
   return gradient;
 }
 
-/// Euclidean norm, scaled so that it neither overflows nor underflows.
+/// Euclidean norm, scaled so that it neither overflows nor underflows. NaN where there is one: max() would hide it.
 inline double norm(std::span<const double> x) {
   double largest = 0;
-  for (double v : x) largest = std::max(largest, std::fabs(v));
+  for (double v : x) {
+    if (std::isnan(v)) return v;
+    largest = std::max(largest, std::fabs(v));
+  }
   if (largest == 0 || !std::isfinite(largest)) return largest;
   long double sum = 0;
   for (double v : x) sum += static_cast<long double>(v / largest) * static_cast<long double>(v / largest);

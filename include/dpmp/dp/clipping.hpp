@@ -40,6 +40,8 @@ inline double rounding_share(index_t batch_bound) {
   return 16.0 * double(batch_bound) * 0x1p-24;
 }
 
+/// Smallest threshold: below it the rounding of c times a gradient's smaller elements would no longer be a relative one.
+inline constexpr double smallest_threshold = 0x1p-100;
 /// Largest threshold of a rule that amplifies: contributions of that norm, and FP32 sums of samples_per_float_block of them,
 /// are finite. (A factor of at most 1 leaves a finite gradient finite whatever C is.)
 inline constexpr double max_amplified_threshold = 0x1p120;
@@ -47,11 +49,11 @@ inline constexpr double max_amplified_threshold = 0x1p120;
 /// A threshold and a rule.
 class FlatClipping {
  public:
-  /// clip_threshold: C > 0. For the rule abadi infinity is legal where no noise is added (factors are then 1); it has no
-  /// sensitivity. Every other rule may amplify and takes thresholds of at most 2^120.
+  /// clip_threshold: C >= 2^-100. For the rule abadi infinity is legal where no noise is added (factors are then 1); it has
+  /// no sensitivity. Every other rule may amplify and takes thresholds of at most 2^120.
   explicit FlatClipping(double clip_threshold, ClipRule rule = ClipRule::abadi())
       : clip_threshold_(clip_threshold), rule_(std::move(rule)) {
-    DPMP_CHECK(clip_threshold > 0, "expected a clip threshold > 0, got ", clip_threshold);
+    DPMP_CHECK(clip_threshold >= smallest_threshold, "expected a clip threshold >= 2^-100, got ", clip_threshold);
     DPMP_CHECK(rule_.shrinks_only() || clip_threshold <= max_amplified_threshold,
                "expected a clip threshold of at most 2^120 for a rule that may amplify, got ", clip_threshold, " for ",
                rule_);

@@ -82,7 +82,9 @@ inline std::string privacy_statement(const Plan& plan, index_t steps_taken) {
          "drawn, the "
          "size of the draws, the clipped sums before noise and the running time of a step are not released; the dataset "
          "size "
-      << n.dataset_size << " and all settings of the run are public"
+      << n.dataset_size
+      << ", all settings of the run and everything that prepares a record (vocabulary, lengths, normalisation, augmentation "
+         "inside the record) are public"
       << (n.clip_rule == ClipRule::Kind::custom ? "; the clip rule is a function of one gradient's norm and nothing else. "
                                                 : ". ")
       << "Not accounted: the choice of settings and hyper-parameters by looking at results on the private records, any "

@@ -75,36 +75,44 @@ struct WeightedAdd {
     });
   }
 };
-/// sum[row, :] += sum_i factors_i sum_t b[i, t, row] a[i, t, :] for few tokens a sample: nothing but the sum is written.
-/// Blocks of `block` samples are added up in compute precision, the blocks in double. By select, as above.
+/// sum[row, :] += sum_i factors_i b[i, row] a[i, :]: samples of one token, of which nothing but the sum is written. Blocks
+/// of `block` samples are added up in compute precision, the blocks in double. A factor of 0 removes whatever a and b hold:
+/// both are selected, before they meet.
 template <class T>
-struct OuterRowsSum {
+struct RankOneSum {
   using Real = compute_t<T>;
   static constexpr index_t block = 4;
-  const T* a;            // [samples, tokens, width]
-  const T* b;            // [samples, tokens, rows]
+  const T* a;            // [samples, width]
+  const T* b;            // [samples, rows]
   const float* factors;  // [samples]
   double* sum;           // [rows, width]
-  index_t samples, tokens, rows, width;
+  index_t samples, rows, width;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    for (index_t first = 0; first < samples; first += block) {
-      const index_t last = first + block < samples ? first + block : samples;
-      team.for_each(width, [&](auto at) DPMP_LAMBDA {
-        using Pack = typename Team::Pack;
-        Pack total{};
-        for (index_t i = first; i < last; ++i) {
-          Pack tile{};
-          for (index_t t = i * tokens; t < (i + 1) * tokens; ++t)
-            tile = tile + at.load(a + t * width) * Real(to_float(b[t * rows + row]));
-          const Real c = Real(factors[i]);
-          total = total + select_less(Pack{}, Pack::splat(c), tile * c, Pack{});
-        }
-        at.add_to(sum + row * width, total);
-      });
+    index_t first = 0;
+    for (; first + block <= samples; first += block) add<block>(team, row, first);
+    for (; first < samples; ++first) add<1>(team, row, first);
+  }
+
+ private:
+  DPMP_ANY_TEAM
+  template <index_t count, class Team>
+  DPMP_HD void add(const Team& team, index_t row, index_t first) const {
+    using Pack = typename Team::Pack;
+    Pack c[count], y[count];
+    for (index_t k = 0; k < count; ++k) {
+      c[k] = Pack::splat(Real(factors[first + k]));
+      y[k] = select_less(Pack{}, c[k], Pack::splat(Real(to_float(b[(first + k) * rows + row]))), Pack{});
     }
+    const T* x = a + first * width;
+    team.for_each(width, [&](auto at) DPMP_LAMBDA {
+      Pack total{};
+      for (index_t k = 0; k < count; ++k)
+        total = total + select_less(Pack{}, c[k], at.load(x + k * width), Pack{}) * y[k] * c[k];
+      at.add_to(sum + row * width, total);
+    });
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

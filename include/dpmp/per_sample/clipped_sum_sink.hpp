@@ -34,7 +34,9 @@ class ClippedSumSink final : public GradientSink {
     for (const Parameter* p : sums.parameters()) ++parts_[std::size_t(groups_.of(*p))].left;
   }
   void accept(Context& ctx, const ParameterSite& site) override {
-    parts_[std::size_t(groups_.of(*site.parameter))].sink.accept(ctx, site);
+    Part& part = parts_[std::size_t(groups_.of(*site.parameter))];
+    DPMP_CHECK(!part.done, "expected no site of ", site.parameter->name(), " behind its last one: its group is summed");
+    part.sink.accept(ctx, site);
   }
   void finish(Context& ctx, Parameter& parameter) override {
     const index_t g = groups_.of(parameter);

@@ -25,7 +25,7 @@ struct StrategyOptions {
   Strategy strategy = Strategy::automatic;
   NormChoice norms = NormChoice::automatic;
   /// Most bytes that a pass may keep between norms and sums (automatic only). What does not fit is done by a second walk of
-  /// the same pass. Not set: no second walk, and per-sample gradients may take up to four times the bytes of their sites.
+  /// the same pass. Not set: no second walk, and per-sample gradients may take up to five times the bytes of their sites.
   std::optional<index_t> byte_budget = {};
 };
 
@@ -111,7 +111,7 @@ inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_
   sites.cost = detail::norm_cost(s, sites.norm) + release + e * element;
   if (s.one_hot_only) sites.cost = 2 * detail::norm_cost(s, sites.norm);
   // Formed, squared and stored in one go, then read once: the product is not done again.
-  const Way gradients{NormMethod::instantiate, Keep::gradients, release + 3 * e * element,
+  const Way gradients{NormMethod::instantiate, Keep::gradients, release + 2 * e * element,
                       s.samples * s.p * s.d * size_of(accumulate_dtype(s.dtype))};
   const bool can_store = !s.vector && !s.one_hot_only;
   Way again = sites;
@@ -123,7 +123,7 @@ inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_
     case Strategy::materialised: return s.vector ? sites : gradients;
     case Strategy::automatic: break;
   }
-  const index_t left = options.byte_budget ? *options.byte_budget - kept_bytes : 4 * sites.kept_bytes;
+  const index_t left = options.byte_budget ? *options.byte_budget - kept_bytes : 5 * sites.kept_bytes;
   if (can_store && gradients.cost < sites.cost && gradients.kept_bytes <= left) return gradients;
   if (options.byte_budget && sites.kept_bytes > left) {
     if (can_store && gradients.kept_bytes <= left) return gradients;

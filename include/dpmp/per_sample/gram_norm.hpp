@@ -89,9 +89,10 @@ void norms_by_gram(Context& ctx, std::span<const SiteList> lists, NormBounds& bo
         const double p = double(sites[0].parameter->shape()[0]), d_ = double(d);
         const double S = rows[k].product_bound(sites, i), a = rows[k].input_sum(sites, i), b = rows[k].output_sum(sites, i);
         const double eta = 2 * w * (d_ * b * b + p * a * a + T_ * T_);
-        // Every term of the double sum over tokens meets the chains of both Grams, its row of the Hadamard sum and, for
-        // one-hot pairs, the chain of its segment: gamma_N. The released tile: one chain over the tokens of each site.
-        bounds.add(i, squared, gamma(p + d_ + T_ + 32, u) * S * S + eta,
+        // Every term of the double sum over tokens meets the chains of both Grams and its row of the Hadamard sum, or, for
+        // one-hot pairs, the chain of its segment twice and the row of the squares: gamma_N. The released tile: one chain
+        // over the tokens of each site.
+        bounds.add(i, squared, gamma(p + d_ + 2 * T_ + 32, u) * S * S + eta,
                    gamma(T_ + double(sites.size()), u) * S + std::sqrt(p * d_) * 2 * T_ * w);
       }
     }

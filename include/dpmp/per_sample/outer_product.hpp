@@ -184,17 +184,15 @@ void sum_by_tiles(Context& ctx, const SiteList& sites, std::span<const float> fa
 /// sum += sum_i c_i G_i; sum [p, d] in f64. Each sample's gradient is formed in compute precision and scaled by c_i there
 /// (c_i b is never rounded); a factor of 0 removes the sample by select, whatever its gradient holds.
 inline void weighted_sum_outer(Context& ctx, const SiteList& all_sites, std::span<const float> factors, const Tensor& sum) {
-  // Up to this many rows a sample, a library product spends its time on packing.
-  constexpr index_t few_tokens = 4;
   const SiteList sites = merged(ctx, all_sites);
   const SiteShape shape = shape_of(sites);
   dispatch_real(shape.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (shape.one_hot_only) return detail::sum_by_segments<T>(ctx, sites, factors, sum);
-    if (shape.any_one_hot || shape.tokens > few_tokens) return detail::sum_by_tiles<T>(ctx, sites, factors, sum);
-    launch_rows(ctx, shape.p, shape.samples * shape.tokens * shape.d,
-                kernels::OuterRowsSum<T>{sites[0].a.data<T>(), sites[0].b.data<T>(), factors.data(), sum.data<double>(),
-                                         shape.samples, shape.tokens, shape.p, shape.d});
+    if (shape.any_one_hot || shape.tokens != 1) return detail::sum_by_tiles<T>(ctx, sites, factors, sum);
+    launch_rows(ctx, shape.p, shape.samples * shape.d,
+                kernels::RankOneSum<T>{sites[0].a.data<T>(), sites[0].b.data<T>(), factors.data(), sum.data<double>(),
+                                       shape.samples, shape.p, shape.d});
   });
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample

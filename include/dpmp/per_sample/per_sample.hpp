@@ -44,7 +44,7 @@ inline SiteList reduced(Context& ctx, const SiteList& sites) {
 
 /// Most samples that weighted_sum adds up in compute precision before the sum goes on in double (kernels/
 /// per_sample_tile.hpp). What a guarantee says about the sum's rounding rests on it.
-inline constexpr index_t samples_per_accumulator = kernels::OuterRowsSum<float>::block;
+inline constexpr index_t samples_per_accumulator = kernels::RankOneSum<float>::block;
 
 /// Adds |G_i|^2 of one parameter over all its sites, and its certificate, to bounds. Operands are the stored ones.
 inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds) {

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+// Images under differential privacy: a small convolutional network learns Fashion-MNIST (Xiao, Rasul, Vollgraf 2017) by
+// DP-SGD, on features that depend on no data. One image is one record and one unit of privacy; the 10000 test images are
+// treated as public.
+#include <unistd.h>
+#include <zlib.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <dpmp/dpmp.hpp>
+#include <dpmp/interop/idx.hpp>
+#include <iostream>
+#include <optional>
+
+#include "filter_bank.hpp"
+
+namespace {
+using namespace dpmp;
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::string data = "/usr/share/datasets/fashion-mnist", dtype = "f32";
+  bool is_private = true, info = false;
+  double epsilon = 2.7, delta = 1e-5, clip = 0.1, learning_rate = 32, momentum = 0.9, average = 0.95;
+  index_t steps = 146, batch = 4096, physical_batch = 128, warm_up = 0, evaluate_every = 25;
+  std::optional<index_t> limit_records;
+  int threads = 0;
+  std::uint64_t seed = 1;
+};
+
+Options parse(int argc, char** argv, CLI::App& app) {
+  Options o;
+  app.add_option("--data", o.data, "folder of the four idx files, gzip-compressed or not")->capture_default_str();
+  app.add_option("--dtype", o.dtype, "activations and compute weights: f32, bf16 or f16")->capture_default_str();
+  std::string privacy = "on";
+  app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
+  app.add_option("--epsilon", o.epsilon, "target epsilon; the noise is calibrated to it")->capture_default_str();
+  app.add_option("--delta", o.delta)->capture_default_str();
+  app.add_option("--clip", o.clip, "clip threshold C of per-sample gradients")->capture_default_str();
+  app.add_option("--steps", o.steps)->capture_default_str();
+  app.add_option("--batch", o.batch, "expected records a step (Poisson)")->capture_default_str();
+  app.add_option("--physical-batch", o.physical_batch, "records at once: memory and speed only")->capture_default_str();
+  app.add_option("--learning-rate", o.learning_rate, "peak of the cosine schedule of SGD")->capture_default_str();
+  app.add_option("--warm-up", o.warm_up, "steps")->capture_default_str();
+  app.add_option("--momentum", o.momentum)->capture_default_str();
+  app.add_option("--average", o.average, "decay of the running average of the weights that is evaluated; 0: none")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--limit-records", o.limit_records, "learn from the first records only");
+  app.add_option("--threads", o.threads, "0: all cores")->capture_default_str();
+  app.add_option("--seed", o.seed, "of the initial weights; noise and batches are keyed by the operating system")
+      ->capture_default_str();
+  app.add_option("--evaluate-every", o.evaluate_every, "steps between progress lines")->capture_default_str();
+  app.add_flag("--info", o.info, "print which matrix product and instruction set run");
+  app.parse(argc, argv);
+  o.is_private = privacy == "on";
+  DPMP_CHECK(o.steps >= 1 && o.batch >= 1 && o.evaluate_every >= 1 && o.limit_records.value_or(1) >= 1,
+             "expected steps, batch, evaluate-every and limit-records >= 1, got ", o.steps, ", ", o.batch, ", ",
+             o.evaluate_every, ", ", o.limit_records.value_or(1));
+  return o;
+}
+
+/// The whole file, decompressed if it is a gzip file.
+std::string read_file(const std::string& path) {
+  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
+  DPMP_CHECK(file, "expected a readable file '", path, "'");
+  std::string content, block(1 << 20, '\0');
+  int got = 0;
+  while ((got = gzread(file.get(), block.data(), unsigned(block.size()))) > 0) content.append(block, 0, std::size_t(got));
+  int code = 0;
+  const std::string reason = gzerror(file.get(), &code);
+  DPMP_CHECK(got == 0 && code == Z_OK, "expected a complete gzip file '", path, "', got: ", reason);
+  return content;
+}
+
+class Images {
+ public:
+  static constexpr index_t side = 28, grid = side / 2, channels = examples::FilterBank::channels, classes = 10;
+
+  /// The first `limit` records of "train" or "t10k" in `folder`.
+  Images(Context& ctx, const std::string& folder, const std::string& part, index_t limit) {
+    const auto load = [&](const std::string& what) {
+      const std::filesystem::path plain = std::filesystem::path(folder) / (part + "-" + what);
+      for (const std::string& path : {plain.string() + ".gz", plain.string()})
+        if (std::filesystem::exists(path)) return interop::parse_idx(path, read_file(path));
+      throw Error("expected the Fashion-MNIST file " + plain.filename().string() + ".gz in '" + folder +
+                  "', got none (Debian and Ubuntu: apt install dataset-fashion-mnist, or name its folder with --data)");
+    };
+    const interop::IdxArray pixels = load("images-idx3-ubyte"), labels = load("labels-idx1-ubyte");
+    const index_t records = pixels.shape.front();
+    DPMP_CHECK(pixels.shape == Shape({records, side, side}) && labels.shape == Shape({records}) && records > 0,
+               "expected images [n, 28, 28] and labels [n] of ", part, " in '", folder, "', got ", pixels.shape, " and ",
+               labels.shape);
+    const index_t kept = std::min(limit, records);
+    labels_.assign(labels.values.begin(), labels.values.begin() + kept);
+    for (const std::int32_t label : labels_)
+      DPMP_CHECK(label < classes, "expected labels 0 to 9 of ", part, " in '", folder, "', got ", label);
+    features_.resize(std::size_t(kept * record_size));
+    const examples::FilterBank filters(ctx);
+    constexpr index_t block = 256;
+    for (index_t first = 0; first < kept; first += block) {
+      const index_t count = std::min(block, kept - first);
+      const Tensor images = Tensor::empty(ctx, {count, side, side, 1}, DType::f32);
+      for (index_t k = 0; k < images.numel(); ++k)
+        images.data<float>()[k] = float(pixels.values[std::size_t(first * side * side + k)]) / 255;
+      const Tensor features = filters(images);
+      for (index_t k = 0; k < features.numel(); ++k)
+        features_[std::size_t(first * record_size + k)] = from_float<f16>(features.data<float>()[k]);
+    }
+  }
+  index_t size() const { return index_t(labels_.size()); }
+
+  /// Features [slots, grid, grid, channels] and labels [slots]; a masked slot is an image of zeros.
+  std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots, DType dtype) const {
+    const index_t n = index_t(slots.size());
+    const Tensor x = Tensor::zeros(ctx, {n, grid, grid, channels}, dtype), y = Tensor::zeros(ctx, {n}, DType::i32);
+    dispatch_real(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      for (index_t i = 0; i < n; ++i) {
+        const index_t record = slots[std::size_t(i)];
+        if (record == dp::masked_slot) continue;
+        const f16* from = features_.data() + record * record_size;
+        for (index_t k = 0; k < record_size; ++k)
+          x.data<T>()[i * record_size + k] = from_float<T>(compute_t<T>(to_float(from[k])));
+        y.data<std::int32_t>()[i] = labels_[std::size_t(record)];
+      }
+    });
+    return {x, y};
+  }
+  std::int32_t label(index_t record) const { return labels_[std::size_t(record)]; }
+
+ private:
+  static constexpr index_t record_size = grid * grid * channels;
+  std::vector<f16> features_;
+  std::vector<std::int32_t> labels_;
+};
+
+/// Features, one convolution, one linear layer. tanh bounds the activations, and so the gradients (Papernot et al. 2021,
+/// "Tempered sigmoid activations for deep learning with differential privacy", arXiv 2007.14191); group normalisation has
+/// the statistics of one image only.
+class Network {
+ public:
+  Network(Context& ctx, DType dtype, std::uint64_t seed)
+      : parameters_(ctx, dtype, seed),
+        feature_norm_(parameters_, "feature_norm", Images::channels, 1),
+        convolution_(parameters_, "convolution", Images::channels, filters,
+                     {.kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}}),
+        norm_(parameters_, "norm", filters, 8),
+        head_(parameters_, "head", pooled * pooled * filters, Images::classes) {}
+  nn::Parameters& parameters() { return parameters_; }
+  DType dtype() const { return parameters_.dtype(); }
+  /// Features [B, grid, grid, channels] -> logits [B, 10].
+  Variable operator()(const Variable& features) const {
+    const Variable x = max_pool2d(convolution_(feature_norm_(features)), {.kernel = {2, 2}, .stride = {2, 2}});
+    return head_(reshape(tanh(norm_(x)), {x.shape()[0], pooled * pooled * filters}));
+  }
+
+ private:
+  static constexpr index_t filters = 16, pooled = Images::grid / 2;
+  nn::Parameters parameters_;
+  nn::GroupNorm feature_norm_;
+  nn::Conv2d convolution_;
+  nn::GroupNorm norm_;
+  nn::Linear head_;
+};
+
+/// A second network whose weights follow the trained one's as an exponential moving average: computed from released weights
+/// alone, so it costs no privacy.
+class Averaged {
+ public:
+  Averaged(Context& ctx, DType dtype, std::uint64_t seed, double decay)
+      : ctx_(ctx), network_(ctx, dtype, seed), decay_(decay) {}
+  const Network& network() const { return network_; }
+  void follow(Network& trained) {
+    ++steps_;
+    // The first steps count in full: an average that starts with the initial weights would remember them.
+    const float keep = float(std::min(decay_, double(steps_ - 1) / double(steps_ + 9)));
+    for (std::size_t k = 0; k < trained.parameters().all().size(); ++k) {
+      Parameter& average = *network_.parameters().all()[k];
+      const float* from = trained.parameters().all()[k]->master().data<float>();
+      float* to = average.master().data<float>();
+      for (index_t j = 0; j < average.numel(); ++j) to[j] = keep * to[j] + (1 - keep) * from[j];
+      average.refresh(ctx_);
+    }
+  }
+
+ private:
+  Context& ctx_;
+  Network network_;
+  double decay_;
+  index_t steps_ = 0;
+};
+
+/// Share of images whose largest logit is that of their label.
+double accuracy(Context& ctx, const Network& network, const Images& images, index_t physical_batch) {
+  index_t right = 0;
+  for (index_t first = 0; first < images.size(); first += physical_batch) {
+    std::vector<index_t> slots;
+    for (index_t k = first; k < std::min(first + physical_batch, images.size()); ++k) slots.push_back(k);
+    Tape tape(ctx, index_t(slots.size()), TapeMode::inference);
+    const std::vector<double> logits =
+        network(tape.input(images.batch(ctx, slots, network.dtype()).first)).value().to_doubles();
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      const auto row = logits.begin() + std::ptrdiff_t(i) * Images::classes;
+      right += std::max_element(row, row + Images::classes) - row == images.label(slots[i]);
+    }
+  }
+  return double(right) / double(images.size());
+}
+
+std::string clock_text(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%d:%02d", int(seconds) / 60, int(seconds) % 60);
+  return text;
+}
+
+int run(const Options& o) {
+  Context ctx(Device::best(), o.threads);
+  const DType dtype = parse_dtype(o.dtype);
+  const Images training(ctx, o.data, "train", o.limit_records.value_or(std::numeric_limits<index_t>::max())),
+      test(ctx, o.data, "t10k", std::numeric_limits<index_t>::max());
+  std::cout << "data: " << training.size() << " images to learn, " << test.size() << " to test\n";
+  Network network(ctx, dtype, o.seed);
+  Averaged averaged(ctx, dtype, o.seed, o.average);
+  std::cout << "model: " << network.parameters().numel() << " parameters in " << o.dtype << ", " << ctx.threads()
+            << " threads\n";
+  if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';
+  DPMP_CHECK(o.batch <= training.size(), "expected a batch of at most the ", training.size(), " images to learn, got ",
+             o.batch);
+  const double rate = double(o.batch) / double(training.size());
+  const train::TrainerOptions trainer_options{
+      .physical_batch = o.physical_batch,
+      .rule = optim::Sgd{.momentum = o.momentum},
+      .learning_rate = optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, o.steps), o.steps, 0)};
+  const dp::StreamKeys keys(dp::random_key());
+  std::optional<dp::Plan> plan;
+  std::optional<train::PrivateTrainer> private_trainer;
+  std::optional<train::PlainTrainer> plain_trainer;
+  if (o.is_private) {
+    plan = dp::Plan::calibrate({.epsilon = o.epsilon,
+                                .delta = o.delta,
+                                .sampling_rate = rate,
+                                .steps = o.steps,
+                                .clip_threshold = o.clip,
+                                .dataset_size = training.size()});
+    std::cout << "plan:\n" << plan->describe();
+    private_trainer.emplace(ctx, network.parameters(), *plan, keys, training.size(), trainer_options);
+  } else {
+    std::cout << "plan: none, training without privacy\n";
+    plain_trainer.emplace(ctx, network.parameters(), rate, keys, training.size(), trainer_options);
+  }
+  const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
+    const auto [images, labels] = training.batch(ctx, slots, dtype);
+    return cross_entropy(network(tape.input(images)), labels);
+  };
+  if (o.info && private_trainer) std::cout << private_trainer->validate(losses).text();
+  const auto start = Clock::now();
+  double share = 0;
+  for (index_t done = 1; done <= o.steps; ++done) {
+    if (private_trainer)
+      private_trainer->step(losses);
+    else
+      plain_trainer->step(losses);
+    averaged.follow(network);
+    if (done % o.evaluate_every != 0 && done != o.steps) continue;
+    share = accuracy(ctx, averaged.network(), test, o.physical_batch);
+    const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(done);
+    std::printf("step %4lld/%lld  test accuracy %.2f %%  epsilon %s  %.0f samples/s  peak %.0f MB  ETA %s\n",
+                static_cast<long long>(done), static_cast<long long>(o.steps), 100 * share,
+                plan ? dp::rounded_up(plan->epsilon_after(done), 3).c_str() : "none", double(o.batch) / a_step,
+                double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(o.steps - done)).c_str());
+    std::fflush(stdout);
+  }
+  std::printf("trained %lld steps in %s; all %lld test images: %.2f %% right\n", static_cast<long long>(o.steps),
+              clock_text(std::chrono::duration<double>(Clock::now() - start).count()).c_str(),
+              static_cast<long long>(test.size()), 100 * share);
+  if (plan) std::cout << '\n' << dp::privacy_statement(*plan, o.steps) << '\n';
+  return 0;
+}
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains a small convolutional network on Fashion-MNIST under differential privacy.");
+  try {
+    return run(parse(argc, argv, app));
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e);
+  } catch (const std::exception& e) {
+    std::cout.flush();
+    std::cerr << "train_fashion_mnist: " << e.what() << '\n';
+    return 1;
+  }
+}
