@@ -52,7 +52,8 @@ struct Tally {
 /// A public threshold: over twelve powers of ten, or near the size of some gradient.
 inline double random_threshold(Rng& rng, double some_norm) {
   const bool near = rng.integer(0, 1) == 1 && some_norm > 1e-30 && some_norm < 1e30;
-  return (near ? some_norm : 1.0) * std::pow(10.0, near ? rng.uniform(-4, 1) : rng.uniform(-6, 6));
+  const double C = (near ? some_norm : 1.0) * std::pow(10.0, near ? rng.uniform(-4, 1) : rng.uniform(-6, 6));
+  return std::max(C, dpmp::dp::smallest_threshold);
 }
 
 /// Every kind of rule; the custom one says anything at all.
