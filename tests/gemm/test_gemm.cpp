@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of random shapes, layouts and epilogues against the double-precision reference, from outside and inside a team.
+#include "dpmp/gemm/openmp_scope.hpp"
 #include "gemm/gemm_case.hpp"
 
 using namespace dpmp;
