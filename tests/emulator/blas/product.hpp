@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// One matrix product D = epilogue(alpha op(A) op(B) + beta C), with all its arguments checked and copied: what
+// cublasLtMatmul and the cublas gemms submit to a stream.
+#pragma once
+#include <cublasLt.h>
+
+#include <cstdint>
+
+namespace emu::blas {
+
+struct Matrix {
+  const void* data = nullptr;
+  cudaDataType_t type = CUDA_R_32F;
+  std::uint64_t rows = 0, cols = 0;  // as stored, before transposition
+  std::int64_t ld = 0;
+  bool row_major = false, transposed = false;
+  std::int64_t stride = 0;  // elements between matrices of a batch
+
+  /// Elements from the first to the last of one matrix.
+  std::int64_t extent() const {
+    if (!rows || !cols) return 0;
+    return row_major ? std::int64_t(rows - 1) * ld + std::int64_t(cols) : std::int64_t(cols - 1) * ld + std::int64_t(rows);
+  }
+  std::int64_t at(std::int64_t r, std::int64_t c) const { return row_major ? r * ld + c : c * ld + r; }
+};
+
+/// A vector or matrix that the epilogue reads or writes.
+struct Operand {
+  void* data = nullptr;
+  cudaDataType_t type = CUDA_R_32F;
+  std::int64_t ld = 0, stride = 0;
+};
+
+/// Parts of an epilogue.
+struct Epilogue {
+  bool known = false;
+  bool bias = false, relu = false, gelu = false;
+  bool store_aux = false;             // the value before gelu is kept in aux
+  bool dgelu = false;                 // multiplied by gelu'(aux)
+  bool sum_rows = false;              // bias gradient: bias[i] = sum_j D[i][j]
+  bool sum_a = false, sum_b = false;  // bias gradient of an input: sums of op(A) or op(B) over k
+
+  bool uses_bias() const { return bias || sum_rows || sum_a || sum_b; }
+  bool uses_aux() const { return store_aux || dgelu; }
+};
+Epilogue epilogue_of(int code);
+
+struct Product {
+  const char* api = "";
+  std::uint64_t m = 0, n = 0, k = 0;
+  Matrix a, b, c, d;
+  double alpha = 1, beta = 0;
+  const float *alpha_on_device = nullptr, *beta_on_device = nullptr;  // both or none
+  Epilogue epilogue;
+  Operand bias, aux;
+  int batch = 1;
+};
+
+}  // namespace emu::blas
+
+extern "C" {
+/// Runs a Product; 0, or not 0 after a report.
+int emu_blas_run(void* product);
+void emu_blas_destroy(void* product);
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of the runtime API share: error state, streams, and how work is submitted.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "module.hpp"
+
+namespace emu {
+
+using Work = std::function<cudaError_t()>;
+
+/// Operations in the order in which they were captured.
+struct Graph {
+  std::vector<Work> operations;
+};
+
+/// A capture under way; shared by the streams that joined it.
+struct Capture {
+  std::shared_ptr<Graph> graph = std::make_shared<Graph>();
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+  bool invalid = false;
+};
+
+struct Stream {
+  std::shared_ptr<Capture> capture;
+  bool blocking = true;  // synchronises with the legacy default stream
+};
+
+struct Event {
+  std::chrono::steady_clock::time_point time;
+  bool recorded = false, timing = true;
+  std::shared_ptr<Capture> capture;
+};
+
+/// Remembers the error for cudaGetLastError and returns it.
+cudaError_t error(cudaError_t code);
+/// The same with a report: the caller made a mistake that is better named than coded.
+cudaError_t mistake(cudaError_t code, const char* api, const std::string& why);
+/// Error that a device fault left behind: every later call returns it.
+cudaError_t sticky_error();
+void set_sticky_error(cudaError_t code);
+
+/// Stream of a handle: the default stream for the special handles, null (and a report) for one that does not exist.
+Stream* stream_of(cudaStream_t handle, const char* api);
+/// Runs the work now, or adds it to the capture of the stream. Streams run in the order of submission.
+cudaError_t submit(cudaStream_t stream, const char* api, Work work);
+/// Calls that must not happen while a stream captures: they invalidate the capture, as on a GPU.
+cudaError_t refuse_during_capture(const char* api);
+/// Tables at exit.
+void report_at_exit();
+
+}  // namespace emu

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "blas_bridge.hpp"
+
+#include "api.hpp"
+#include "memory.hpp"
+#include "text.hpp"
+
+extern "C" {
+
+unsigned char* emu_host_ptr(const void* p, size_t bytes, const char* what) {
+  std::string why;
+  std::uint8_t* host = emu::host_range(reinterpret_cast<std::uint64_t>(p), bytes, &why);
+  if (!host) emu::say("EMU ERROR: %s: %s\n", what, why.c_str());
+  return host;
+}
+
+int emu_submit(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* argument) {
+  const std::shared_ptr<void> owner(argument, destroy);
+  return emu::submit(stream, "cuBLAS", [owner, run] { return static_cast<cudaError_t>(run(owner.get())); });
+}
+
+}  // extern "C"

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the environment variables ask for. Read once, at the first use.
+#pragma once
+#include <cstdint>
+
+namespace emu {
+
+enum class Order {
+  forward,   // lowest thread first, until it waits
+  reverse,   // highest thread first
+  priority,  // one random warp runs ahead of the others, blocks in a random order
+};
+
+enum class RaceMode {
+  off = 0,
+  usual = 1,   // shuffles and votes order memory among their lanes, as on every GPU built so far
+  strict = 2,  // only what the PTX ISA promises: bar.warp.sync does, shuffles and votes do not
+};
+
+enum class Prebuild { none, used, all };
+
+struct Config {
+  Order order = Order::forward;
+  std::uint64_t seed = 1;
+  bool poison = false;           // fresh memory is filled with 0xFF: NaN in every float format
+  bool async_lands_late = true;  // bytes of cp.async land at the wait (latest legal moment), else at issue
+  RaceMode race = RaceMode::off;
+  bool count = false;
+  bool lax = false;      // exited lanes in a member mask are ignored
+  bool strict = false;   // warps that meet at different bar.sync instructions are an error
+  bool verbose = false;  // print build commands
+  bool times = false;    // print seconds per kernel at exit
+  int threads = 1;       // OS threads that run blocks
+  int jobs = 2;          // kernels built at once
+  Prebuild prebuild = Prebuild::used;
+  std::uint64_t device_bytes = 16ull << 30;
+};
+
+const Config& config();
+
+}  // namespace emu

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warp-level matrices: mma.sync and ldmatrix ("Warp-Level Matrix Multiply-Accumulate Instructions").
+
+Which lane holds which element: device/fragments.hpp; the products: device/mma_model.hpp.
+"""
+import re
+
+from ..instruction import handles
+from ..lexer import split_list
+
+_MMA = re.compile(
+    r"mma\.sync\.aligned\.m16n8k(?P<k>\d+)\.row\.col\.(?P<d>f32|f16|s32)\.(?P<a>\w+)\.(?P<b>\w+)\.(?P<c>f32|f16|s32)"
+)
+_FLOAT_KINDS = {"f16": 0, "bf16": 1, "tf32": 2}
+_FLOAT_SHAPES = {("f16", 8), ("f16", 16), ("bf16", 8), ("bf16", 16), ("tf32", 4), ("tf32", 8)}
+
+
+@handles("mma")
+def mma(ins, emit):
+    """m16n8k8/k16 f16 and bf16, m16n8k4/k8 tf32, m16n8k16/k32 of 8-bit integers ("mma.sync")."""
+    emit.unit.uses_fibers = True
+    match = _MMA.fullmatch(ins.op)
+    if not match:
+        raise ins.error("shape, layout or type is not modelled")
+    k, d_type, a_type, b_type, c_type = int(match["k"]), match["d"], match["a"], match["b"], match["c"]
+    d, a, b, c = (split_list(ins.operand(i)[1:-1]) for i in range(4))
+    arguments = f"{k}, d_, a_, b_, c_"
+    if (a_type, k) in _FLOAT_SHAPES and a_type == b_type and d_type == c_type and (d_type == "f32" or a_type == d_type):
+        call = f"emu_mma(C, T, {emit.site()}, {_FLOAT_KINDS[a_type]}, {int(d_type == 'f16')}, {arguments});"
+    elif {a_type, b_type} <= {"s8", "u8"} and k in (16, 32) and d_type == c_type == "s32":
+        call = f"emu_imma(C, T, {emit.site()}, {int(a_type == 'u8')}, {int(b_type == 'u8')}, {arguments});"
+    else:
+        raise ins.error("shape or type is not modelled")
+    ins.modifiers.clear()  # the pattern has matched all of them
+    fragments = ", ".join(f"{name}[{len(x)}] = {{{emit.bits32(x)}}}" for name, x in (("a_", a), ("b_", b), ("c_", c)))
+    stores = " ".join(emit.write(x, f"d_[{i}]") for i, x in enumerate(d))
+    return f"{{ uint32_t {fragments}, d_[{len(d)}]; {call} {stores} }}"
+
+
+@handles("ldmatrix", types=("b16",))
+def ldmatrix(ins, emit):
+    """8x8 matrices of 16-bit elements from shared memory; lanes 8i..8i+7 give the rows of matrix i ("ldmatrix")."""
+    emit.unit.uses_fibers = True
+    ins.take_type()
+    for modifier in ("sync", "aligned", "m8n8"):
+        ins.need(modifier)
+    count = int(ins.need("x1", "x2", "x4")[1:])
+    transposed = int(ins.has("trans"))
+    targets = split_list(ins.operand(0)[1:-1])
+    if len(targets) != count:
+        raise ins.error(f"expected {count} registers, got {len(targets)}")
+    site, (_, address) = emit.site(), emit.address(ins.operand(1))
+    is_shared = ins.take_space("shared") == "shared"
+    offset = f"(uint32_t){address}" if is_shared else f"(uint32_t)({address} - EMU_SWIN)"
+    row = f"if ((T->lin & 31) < {8 * count}) r_ = at_shared<16, EMU_LD|EMU_MATRIX>(C, T, a_, {site});"
+    call = f"emu_ldmatrix(C, T, {site}, {count}, {transposed}, v_, r_);"
+    stores = " ".join(emit.write(x, f"v_[{i}]") for i, x in enumerate(targets))
+    return f"{{ uint32_t v_[{count}]; uint64_t a_ = {offset}; const uint8_t* r_ = nullptr; {row} {call} {stores} }}"
