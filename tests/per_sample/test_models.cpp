@@ -304,7 +304,9 @@ TEST_CASE("P32: several views of a record, averaged inside its loss, are one gra
     const NormBounds bounds = book.norms(ctx, samples);
     const double threshold = 0.5 * test::norm(mean[0]);
     for (index_t i = 0; i < samples; ++i) {
-      const double norm = test::norm(mean[std::size_t(i)]), tolerance = dtype == DType::f32 ? 1e-5 : 0.05;
+      // Forward, backward and the two scalings round a stored value about 12 times between an input and its gradient.
+      const double norm = test::norm(mean[std::size_t(i)]),
+                   tolerance = dtype == DType::f32 ? 1e-5 : 12 * unit_roundoff(dtype);
       CHECK(bounds.norm(i) == doctest::Approx(norm).epsilon(tolerance));
       std::vector<float> alone(std::size_t(samples), 0.0f), factors(alone);
       dp::FlatClipping(threshold).factors(bounds.upper(), bounds.finite(), factors);
