@@ -6,7 +6,7 @@
 
 #include "dpmp/core/chacha20.hpp"
 #include "dpmp/core/philox.hpp"
-#include "dpmp/runtime/launch_host.hpp"
+#include "dpmp/runtime/launch.hpp"
 #include "support/random.hpp"
 
 using namespace dpmp;

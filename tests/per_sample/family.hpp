@@ -147,7 +147,7 @@ class FamilyProblem {
         double scale = norm(gradients.back());
         for (const dpmp::ParameterSite& s : sites)
           scale += s.form == dpmp::SiteForm::vector ? norm(s.b.rows(i, i + 1).to_doubles())
-                                                    : dpmp::per_sample::RowNorms(ctx_, {s}).product_sum({s}, i);
+                                                    : dpmp::per_sample::RowNorms(ctx_, {s}).product_sum(i);
         scale_[parameter].push_back(scale);
       }
     }

@@ -141,7 +141,7 @@ TEST_CASE("no noise, no threshold: the private sum is the plain gradient sum to 
     for (const auto& sites : book.lists())
       for (index_t i = 0; i < samples; ++i)
         scale += sites[0].form == SiteForm::vector ? test::norm(test::oracle_gradient(sites, i))
-                                                   : per_sample::RowNorms(ctx, sites).product_sum(sites, i);
+                                                   : per_sample::RowNorms(ctx, sites).product_sum(i);
     const double u = unit_roundoff(accumulate_dtype(dtype));
     CHECK(test::distance(test::weighted(ctx, model, book, factors), test::flat(plain)) <=
           2 * double(samples * 24 + 4) * u * scale);

@@ -48,7 +48,7 @@ void check_bounds(Context& ctx, const Case& c, const NormBounds& bounds) {
     const double exact = test::norm(test::oracle_gradient(c.sites, i));
     double S = exact;
     for (const ParameterSite& site : c.sites)
-      if (site.form == SiteForm::outer_product) S += per_sample::RowNorms(ctx, {site}).product_sum({site}, i);
+      if (site.form == SiteForm::outer_product) S += per_sample::RowNorms(ctx, {site}).product_sum(i);
     CHECK(bounds.finite()[std::size_t(i)] == 1);
     CHECK(std::fabs(bounds.norm(i) * bounds.norm(i) - exact * exact) <= 1e-5 * S * S);
     CHECK(bounds.upper(i) >= exact);
@@ -102,7 +102,7 @@ TEST_CASE("P13: per-sample gradients and weighted sums of the same operands, emp
             const std::vector<double> g = test::oracle_gradient(c.sites, i);
             const per_sample::RowNorms rows(ctx, c.sites);
             // The released tile is within gamma_R S of the exact gradient; u for the factor's product.
-            const double S = rows.product_sum(c.sites, i), u = unit_roundoff(accumulate_dtype(dtype));
+            const double S = rows.product_sum(i), u = unit_roundoff(accumulate_dtype(dtype));
             const double bound = per_sample::gamma(double(per_sample::total_tokens(c.sites)) + 4, u) * S;
             scale += bound * double(factors[std::size_t(i)]);
             CHECK(test::distance({gradients.data() + std::size_t(i) * n, n}, g) <= bound);

@@ -3,7 +3,7 @@
 #pragma once
 #include <vector>
 
-#include "dpmp/runtime/launch_host.hpp"
+#include "dpmp/runtime/launch.hpp"
 
 namespace test {
 inline std::vector<dpmp::Isa> isas() {

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "dpmp/kernels/elementwise.hpp"
-#include "dpmp/runtime/launch_host.hpp"
+#include "dpmp/runtime/launch.hpp"
 #include "dpmp/tensor/tensor.hpp"
 
 namespace dpmp::inline DPMP_ABI {

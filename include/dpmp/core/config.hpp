@@ -42,7 +42,7 @@
 // each of them called only where it exists.
 #define DPMP_ANY_TEAM _Pragma("nv_exec_check_disable")
 // Around the kernels of a file: such a functor meets host-only and device-only teams.
-#define DPMP_KERNELS_BEGIN _Pragma("nv_diagnostic push") _Pragma("nv_diag_suppress 20011, 20014")
+#define DPMP_KERNELS_BEGIN _Pragma("nv_diagnostic push") _Pragma("nv_diag_suppress 20011, 20013, 20014, 20015")
 #define DPMP_KERNELS_END _Pragma("nv_diagnostic pop")
 #else
 #define DPMP_HD inline __attribute__((always_inline))

@@ -56,30 +56,34 @@ class ClipRule {
   /// Whether factors never exceed 1.
   bool shrinks_only() const { return kind_ == Kind::abadi; }
 
+  /// The factor asked for by a rule that is a formula, for clip threshold C and n >= 0. A kernel may evaluate it.
+  struct Formula {
+    Kind kind;
+    double C, parameter;
+    DPMP_HD double operator()(double n) const {
+      const double ratio = C / (kind == Kind::automatic ? n + parameter : kind == Kind::global ? parameter : n);
+      if (kind == Kind::abadi) return ratio < 1 ? ratio : 1;
+      return kind == Kind::global && !(n <= parameter) ? 0 : ratio;
+    }
+  };
+  /// Throws for a custom rule.
+  Formula formula(double C) const {
+    DPMP_CHECK(kind_ != Kind::custom, "expected a rule that is a formula, got ", description());
+    return {kind_, C, parameter_};
+  }
   /// Calls body(rule), once, with a function object of n for the threshold C. Which one is public; its evaluation for n is a
-  /// few selects. For a finite n >= 0 the built-in rules return a number > 0, or 0, or +infinity (normalise at n = 0).
+  /// straight line (but for custom rules).
   template <class Body>
   void with_function(double C, Body&& body) const {
-    const double p = parameter_;
-    switch (kind_) {
-      case Kind::abadi:
-        return body([C](double n) {
-          const double ratio = C / n;
-          return ratio < 1 ? ratio : 1;
-        });
-      case Kind::automatic: return body([C, p](double n) { return C / (n + p); });
-      case Kind::normalise: return body([C](double n) { return C / n; });
-      case Kind::global: return body([factor = C / p, p](double n) { return n <= p ? factor : 0; });
-      case Kind::custom:
-        return body([&f = function_](double n) {
-          // An error that depended on a private value would be released by being seen.
-          try {
-            return f(n);
-          } catch (...) {
-            return 0.0;
-          }
-        });
-    }
+    if (kind_ != Kind::custom) return body(formula(C));
+    body([&f = function_](double n) {
+      // An error that depended on a private value would be released by being seen.
+      try {
+        return f(n);
+      } catch (...) {
+        return 0.0;
+      }
+    });
   }
 
   /// The formula, in words of ASCII.

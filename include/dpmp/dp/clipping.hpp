@@ -2,14 +2,15 @@
 // Flat clipping: one threshold for the whole gradient, whatever the rule for the factors. What makes the factors also states
 // the sensitivity of the sum they make; noise is calibrated from that statement, never from C again.
 #pragma once
-#include <bit>
 #include <cmath>
-#include <limits>
+#include <cstring>
 #include <span>
 
+#include "dpmp/core/low_precision.hpp"
 #include "dpmp/dp/clip_rule.hpp"
 #include "dpmp/dp/privacy_unit.hpp"
 
+DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::dp {
 /// What one record can change the released sum by, in the Euclidean norm over all parameters.
 struct Sensitivity {
@@ -46,6 +47,34 @@ inline constexpr double smallest_threshold = 0x1p-100;
 /// are finite. (A factor of at most 1 leaves a finite gradient finite whatever C is.)
 inline constexpr double max_amplified_threshold = 0x1p120;
 
+/// min(rule(n), bound / n) for n = norm_upper, rounded down to FP32, and 0 where the sample does not count, where the norm
+/// is not a finite number >= 0, and where the rule gives NaN or a negative number. By select: no branch here depends on a
+/// sample.
+///
+/// At n = 0 and near it some rules ask for infinity, and so does the bound beside it: factors end at the largest finite FP32
+/// number. That is as safe as any factor at most C / n, and where n = 0 the released gradient is exactly 0 (n bounds its
+/// norm), so it stays 0; an infinite factor would make it NaN.
+DPMP_ANY_TEAM
+template <class Rule>
+DPMP_HD float clip_factor(double norm_upper, bool counts, double bound, const Rule& rule) {
+  constexpr double largest = 0x1.fffffep127;
+  // Exponent below all ones and sign clear: finite and not negative. Other norms are shown to the rule as 0.
+  std::uint64_t bits;
+  memcpy(&bits, &norm_upper, sizeof bits);
+  const std::uint64_t finite = bits < 0x7ff0000000000000u;
+  bits &= 0 - finite;
+  double n;
+  memcpy(&n, &bits, sizeof n);
+  const double wanted = rule(n), cap = bound / n;
+  double c = wanted > 0 ? wanted : 0;  // NaN, too, is not > 0
+  c = cap < c ? cap : c;
+  c = c < largest ? c : largest;
+  const float nearest = float(c);
+  const std::uint32_t down = dpmp::detail::bits_of(nearest) - std::uint32_t(double(nearest) > c);
+  const std::uint32_t counted = std::uint32_t(finite) & std::uint32_t(counts);
+  return dpmp::detail::float_of(down & (0u - counted));
+}
+
 /// A threshold and a rule.
 class FlatClipping {
  public:
@@ -61,34 +90,18 @@ class FlatClipping {
   double clip_threshold() const { return clip_threshold_; }
   const ClipRule& rule() const { return rule_; }
 
-  /// factors[i] = min(rule(n), C (1 - 2^-20) / n) for n = norm_upper[i], rounded down to FP32, and 0 where ok[i] is 0, where
-  /// the norm is not a finite number >= 0, and where the rule gives NaN, a negative number or an exception.
-  /// By select: no branch here depends on a sample. The 2^-20 pays for the roundings of the norm's last operations and of
-  /// c_i times the tile (so for norms and factors that are normal numbers; a denormal factor is rounded down as well).
-  ///
-  /// At n = 0 and near it some rules ask for infinity, and so does the bound beside it: factors end at the largest finite
-  /// FP32 number. That is as safe as any factor at most C / n, and where n = 0 the released gradient is exactly 0 (n bounds
-  /// its norm), so it stays 0; an infinite factor would make it NaN.
+  /// What no factor times the norm's upper bound exceeds: C (1 - 2^-20). The 2^-20 pays for the roundings of the norm's last
+  /// operations and of c_i times the tile (so for norms and factors that are normal numbers; a denormal factor is rounded
+  /// down as well).
+  double bound() const { return clip_threshold_ * (1 - 0x1p-20); }
+
+  /// factors[i] = clip_factor of norm_upper[i]; an exception of a custom rule counts as 0.
   /// norm_upper [B]: upper bounds of the per-sample norms over all parameters. ok [B]: 0 for masked and non-finite samples.
   void factors(std::span<const double> norm_upper, std::span<const std::uint8_t> ok, std::span<float> factors) const {
     DPMP_CHECK(ok.size() == norm_upper.size() && factors.size() == norm_upper.size(), "expected ", norm_upper.size(),
                " ok flags and factors, one a norm, got ", ok.size(), " and ", factors.size());
-    const double bound = clip_threshold_ * (1 - 0x1p-20);
-    constexpr double largest = std::numeric_limits<float>::max();
     rule_.with_function(clip_threshold_, [&](auto&& rule) {
-      for (std::size_t i = 0; i < norm_upper.size(); ++i) {
-        // Exponent below all ones and sign clear: finite and not negative. Other norms are shown to the rule as 0.
-        const std::uint64_t bits = std::bit_cast<std::uint64_t>(norm_upper[i]), finite = bits < 0x7ff0000000000000u;
-        const double n = std::bit_cast<double>(bits & (0 - finite));
-        const double wanted = rule(n), cap = bound / n;
-        double c = wanted > 0 ? wanted : 0;  // NaN, too, is not > 0
-        c = cap < c ? cap : c;
-        c = c < largest ? c : largest;
-        const float nearest = float(c);
-        const std::uint32_t down = std::bit_cast<std::uint32_t>(nearest) - std::uint32_t(double(nearest) > c);
-        const std::uint32_t counted = std::uint32_t(finite) & std::uint32_t(ok[i] != 0);
-        factors[i] = std::bit_cast<float>(down & (0u - counted));
-      }
+      for (std::size_t i = 0; i < norm_upper.size(); ++i) factors[i] = clip_factor(norm_upper[i], ok[i] != 0, bound(), rule);
     });
   }
 
@@ -106,3 +119,4 @@ class FlatClipping {
   ClipRule rule_;
 };
 }  // namespace dpmp::inline DPMP_ABI::dp
+DPMP_KERNELS_END

@@ -5,11 +5,13 @@
 // quadrant. Bits are the same on every run of one machine; between instruction sets the last bit may differ (fused
 // multiply-add).
 #pragma once
+#include <algorithm>
 #include <span>
 
 #include "dpmp/dp/streams.hpp"
-#include "dpmp/runtime/launch_host.hpp"
+#include "dpmp/runtime/launch.hpp"
 
+DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::dp {
 /// Which noise: the key of Stream::noise and the number of the step. One per step, shared by its parameters.
 struct NoiseStream {
@@ -18,32 +20,57 @@ struct NoiseStream {
 };
 
 namespace detail {
+// Apart from NoiseLanes: GCC drops a vector_size that depends on the parameters of the class that uses it.
 template <int D>
-struct NoiseLanes {
+struct NoiseVectors {
   typedef double Real __attribute__((vector_size(8 * D)));
   typedef std::uint64_t Word __attribute__((vector_size(8 * D)));
+};
+/// D numbers side by side, and their bits: vectors on the host, one number (D = 1) in a GPU's thread.
+template <int D>
+struct NoiseLanes : NoiseVectors<D> {
+  using typename NoiseVectors<D>::Real, typename NoiseVectors<D>::Word;
+  static DPMP_HOST Real real(Word w) { return (Real)w; }
+  static DPMP_HOST Word word(Real x) { return (Word)x; }
+};
+template <>
+struct NoiseLanes<1> {
+  using Real = double;
+  using Word = std::uint64_t;
+  static DPMP_HD Real real(Word w) {
+    Real x;
+    memcpy(&x, &w, sizeof x);
+    return x;
+  }
+  static DPMP_HD Word word(Real x) {
+    Word w;
+    memcpy(&w, &x, sizeof w);
+    return w;
+  }
 };
 
 /// D pairs of standard normals: first[k] = r cos(t), second[k] = r sin(t), r from radius_bits[k], t from angle_bits[k].
 /// Relative error of each factor below 2^-50.
+DPMP_ANY_TEAM
 template <int D>
-DPMP_HOST void box_muller(const std::uint64_t* radius_bits, const std::uint64_t* angle_bits, double* first, double* second) {
-  using Real = typename NoiseLanes<D>::Real;
-  using Word = typename NoiseLanes<D>::Word;
+DPMP_HD void box_muller(const std::uint64_t* radius_bits, const std::uint64_t* angle_bits, double* first, double* second) {
+  using Lanes = NoiseLanes<D>;
+  using Real = typename Lanes::Real;
+  using Word = typename Lanes::Word;
   Word radius, angle;
   memcpy(&radius, radius_bits, sizeof radius);
   memcpy(&angle, angle_bits, sizeof angle);
 
   // u = (x + 1/2) 2^-64 with one rounding: both halves of x become exact doubles through the exponents 2^84 and 2^52.
-  const Real high = (Real)((radius >> 32) | 0x4530000000000000u) - 0x1p84;
-  const Real low = ((Real)((radius & 0xffffffffu) | 0x4330000000000000u) - 0x1p52) + 0.5;
+  const Real high = Lanes::real((radius >> 32) | 0x4530000000000000u) - 0x1p84;
+  const Real low = (Lanes::real((radius & 0xffffffffu) | 0x4330000000000000u) - 0x1p52) + 0.5;
   const Real u = (high + low) * 0x1p-64;
 
   // log u = e ln 2 + log m with m in [sqrt(1/2), sqrt(2)); no cancellation near u = 1, where e is 0.
   // log m = 2 atanh(s), s = (m - 1) / (m + 1), |s| < 0.1716: eleven terms of the series leave less than 2^-56.
-  const Word shifted = (Word)u + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu);
-  const Real e = (Real)((shifted >> 52) | 0x4330000000000000u) - (0x1p52 + 1023.0);
-  const Real m = (Real)((shifted & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu);
+  const Word shifted = Lanes::word(u) + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu);
+  const Real e = Lanes::real((shifted >> 52) | 0x4330000000000000u) - (0x1p52 + 1023.0);
+  const Real m = Lanes::real((shifted & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu);
   const Real s = (m - 1.0) / (m + 1.0), s2 = s * s;
   Real p = Real{} + 2.0 / 21;
   p = p * s2 + 2.0 / 19;
@@ -60,8 +87,8 @@ DPMP_HOST void box_muller(const std::uint64_t* radius_bits, const std::uint64_t*
 
   // The angle: two bits choose the quadrant, 62 bits a position x in [-pi/4, pi/4) in it; sin and cos by their series.
   const Word part = angle & 0x3fffffffffffffffu;
-  const Real part_high = (Real)((part >> 32) | 0x4530000000000000u) - (0x1p84 + 0x1p61);
-  const Real part_low = ((Real)((part & 0xffffffffu) | 0x4330000000000000u) - 0x1p52) + 0.5;
+  const Real part_high = Lanes::real((part >> 32) | 0x4530000000000000u) - (0x1p84 + 0x1p61);
+  const Real part_low = (Lanes::real((part & 0xffffffffu) | 0x4330000000000000u) - 0x1p52) + 0.5;
   const Real x = (part_high + part_low) * (0x1.921fb54442d18p+2 * 0x1p-64), x2 = x * x;
   Real sine = Real{} + 1.0 / 355687428096000.0;
   sine = sine * x2 - 1.0 / 1307674368000.0;
@@ -82,9 +109,9 @@ DPMP_HOST void box_muller(const std::uint64_t* radius_bits, const std::uint64_t*
   cosine = cosine * x2 - 0.5;
   cosine = cosine * x2 + 1.0;
   // Quadrants 0..3: the direction's larger coordinate is +first, -first, +second, -second.
-  const Word large = (Word)cosine ^ ((angle << 1) & 0x8000000000000000u), small = (Word)sine;
+  const Word large = Lanes::word(cosine) ^ ((angle << 1) & 0x8000000000000000u), small = Lanes::word(sine);
   const Word swap = Word{} - (angle >> 63);
-  const Real c = (Real)((large & ~swap) | (small & swap)), d = (Real)((small & ~swap) | (large & swap));
+  const Real c = Lanes::real((large & ~swap) | (small & swap)), d = Lanes::real((small & ~swap) | (large & swap));
 
   alignas(64) double r[D];
   memcpy(r, &minus_two_log, sizeof r);
@@ -129,6 +156,45 @@ struct GaussianChunks {
     for (index_t j = 0; j < count; ++j) out[j] += standard_deviation * z[j];
   }
 };
+
+/// The same numbers, an element a block of eight, for threads that are many and narrow. Registers only.
+struct GaussianBlocks {
+  using Real = double;
+  std::uint32_t key[8];
+  std::uint64_t nonce;
+  double* sum;
+  index_t n;
+  double standard_deviation;
+
+  DPMP_ANY_TEAM
+  template <class Span>
+  DPMP_HD void operator()(const Span& at) const {
+    for (int k = 0; k < at.size(); ++k) add(at.offset + k);
+  }
+
+ private:
+  DPMP_HD void add(index_t block) const {
+    const std::uint64_t counter = std::uint64_t(block);
+    const std::uint32_t tail[4] = {std::uint32_t(counter), std::uint32_t(counter >> 32), std::uint32_t(nonce),
+                                   std::uint32_t(nonce >> 32)};
+    std::uint32_t words[16];
+    dpmp::detail::chacha20_state_block(key, tail, words);
+    for (int k = 0; k < 4; ++k) {
+      const std::uint64_t radius = words[2 * k] | std::uint64_t(words[2 * k + 1]) << 32,
+                          angle = words[8 + 2 * k] | std::uint64_t(words[9 + 2 * k]) << 32;
+      double first, second;
+      box_muller<1>(&radius, &angle, &first, &second);
+      const index_t j = 8 * block + k;
+      if (j < n) sum[j] += standard_deviation * first;
+      if (j + 4 < n) sum[j + 4] += standard_deviation * second;
+    }
+  }
+};
+
+inline void check_noise(double standard_deviation) {
+  DPMP_CHECK(standard_deviation >= 0 && std::isfinite(standard_deviation),
+             "expected a finite noise standard deviation >= 0, got ", standard_deviation);
+}
 }  // namespace detail
 
 /// sum[j] += standard_deviation * z_j, z_j independent standard normals, the same for the same (stream, parameter, j).
@@ -136,13 +202,22 @@ struct GaussianChunks {
 /// is negative or not finite, and on a step or parameter outside of the counter layout.
 inline void add_gaussian_noise(ThreadTeam& team, std::span<double> sum, double standard_deviation, const NoiseStream& stream,
                                index_t parameter) {
-  DPMP_CHECK(standard_deviation >= 0 && std::isfinite(standard_deviation),
-             "expected a finite noise standard deviation >= 0, got ", standard_deviation);
+  detail::check_noise(standard_deviation);
   const index_t n = index_t(sum.size()), rows = (n + detail::noise_chunk - 1) / detail::noise_chunk;
   const detail::GaussianChunks chunks{stream.key, noise_nonce(stream.step, parameter), sum.data(), n, standard_deviation};
   constexpr index_t worth_a_fork = 4096;
   team.parallel_for(
       rows, [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
+}
+
+/// The same for n elements in the memory of a context's device. On a GPU the last bit of a z may differ from the host's.
+inline void add_gaussian_noise(Context& ctx, double* sum, index_t n, double standard_deviation, const NoiseStream& stream,
+                               index_t parameter) {
+  if (!ctx.on_cuda()) return add_gaussian_noise(ctx.team(), {sum, std::size_t(n)}, standard_deviation, stream, parameter);
+  detail::check_noise(standard_deviation);
+  detail::GaussianBlocks blocks{{}, noise_nonce(stream.step, parameter), sum, n, standard_deviation};
+  std::copy(stream.key.words.begin(), stream.key.words.end(), blocks.key);
+  launch_elements(ctx, (n + 7) / 8, blocks);
 }
 
 /// One standard normal: what add_gaussian_noise adds to element 0 for a standard deviation of 1.
@@ -152,3 +227,4 @@ inline double standard_normal(const NoiseStream& stream, index_t parameter) {
   return z;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+DPMP_KERNELS_END

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "dpmp/dp/streams.hpp"
-#include "dpmp/runtime/launch_host.hpp"
+#include "dpmp/runtime/launch.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {

@@ -2,7 +2,7 @@
 // What happens to a row of FP32 accumulators on its way into the output: bias, activation, residual, one rounding.
 #pragma once
 #include "dpmp/gemm/spec.hpp"
-#include "dpmp/runtime/launch_host.hpp"
+#include "dpmp/runtime/launch.hpp"
 
 namespace dpmp::inline DPMP_ABI::detail {
 /// A spec's epilogue for operands of type In and outputs of type Out.

@@ -43,6 +43,12 @@ DPMP_GEMM_LINKAGE void gemm(Context& ctx, const GemmSpec& spec, GemmBackend back
   GemmSpec folded = detail::fold_batch(spec);
   if (folded.alpha == 0.0f) folded.k = 0;
   if (folded.k == 0 && folded.accumulate) return;
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+  if (ctx.on_cuda()) {
+    DPMP_CHECK(backend == GemmBackend::automatic, "expected the automatic GEMM backend on ", ctx.device());
+    return detail::gemm_on_cuda<Context>(ctx, folded);
+  }
+#endif
   const detail::Workers workers(ctx, folded);
   const bool eigen = backend == GemmBackend::eigen || !detail::has_onednn || spec.a.dtype == DType::f64;
   if (eigen)
@@ -52,6 +58,7 @@ DPMP_GEMM_LINKAGE void gemm(Context& ctx, const GemmSpec& spec, GemmBackend back
 }
 
 DPMP_GEMM_LINKAGE std::string gemm_backend_info(Context& ctx) {
+  if (ctx.on_cuda()) return detail::concat("f32, bf16, f16, f64: cuBLASLt on ", ctx.device());
   const std::string eigen = detail::concat("Eigen (", detail::EigenLeaf::instruction_sets(), ")");
   const std::string threads = detail::concat(", threads: ", ctx.threads());
   if (!detail::has_onednn) return detail::concat("f32, f64: ", eigen, "; bf16, f16: cast to f32", threads);

@@ -14,6 +14,9 @@ inline constexpr bool has_onednn = true;
 #else
 inline constexpr bool has_onednn = false;
 #endif
+/// Defined in gemm/cublaslt.cuh.
+template <class Context_>
+void gemm_on_cuda(Context_& ctx, const GemmSpec& spec);
 }  // namespace detail
 
 /// Computes `spec` on the context's threads; called from inside a ThreadTeam::run body, on the calling thread alone. The

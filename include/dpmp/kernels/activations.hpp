@@ -9,71 +9,83 @@
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
 struct Relu {
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P value(P x) {
+  static DPMP_HD P value(P x) {
     // max(x, 0), but NaN stays NaN: a broken sample must be seen, not hidden.
     return select_less(x, P{}, P{}, x);
   }
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P derivative(P x) {
+  static DPMP_HD P derivative(P x) {
     return select_less(P{}, x, P{} + 1, x * 0);
   }
 };
 struct Tanh {
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P value(P x) {
+  static DPMP_HD P value(P x) {
     return tanh(x);
   }
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P derivative(P x) {
+  static DPMP_HD P derivative(P x) {
     const P y = tanh(x);
     return 1 - y * y;
   }
 };
 struct Sigmoid {
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P value(P x) {
+  static DPMP_HD P value(P x) {
     return 1 / (exp(-x) + 1);
   }
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P derivative(P x) {
+  static DPMP_HD P derivative(P x) {
     const P y = value(x);
     return y * (1 - y);
   }
 };
 /// x sigmoid(x), also called swish.
 struct Silu {
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P value(P x) {
+  static DPMP_HD P value(P x) {
     return x / (exp(-x) + 1);
   }
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P derivative(P x) {
+  static DPMP_HD P derivative(P x) {
     const P y = Sigmoid::value(x);
     return y * (x * (1 - y) + 1);
   }
 };
 struct GeluErf {
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P value(P x) {
+  static DPMP_HD P value(P x) {
     using R = typename P::Scalar;
     return x * R(0.5) * (erf(x * R(0.70710678118654752)) + 1);
   }
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P derivative(P x) {
+  static DPMP_HD P derivative(P x) {
     using R = typename P::Scalar;
     const P density = exp(x * x * R(-0.5)) * R(0.39894228040143268);
     return (erf(x * R(0.70710678118654752)) + 1) * R(0.5) + x * density;
   }
 };
 struct GeluTanh {
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P value(P x) {
+  static DPMP_HD P value(P x) {
     using R = typename P::Scalar;
     return x * R(0.5) * (tanh(inner(x)) + 1);
   }
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P derivative(P x) {
+  static DPMP_HD P derivative(P x) {
     using R = typename P::Scalar;
     // Beyond 10 tanh is +-1 and the derivative does not change, but x^2 might overflow.
     const P ten = P{} + 10;
@@ -83,8 +95,9 @@ struct GeluTanh {
   }
 
  private:
+  DPMP_ANY_TEAM
   template <class P>
-  static DPMP_HOST P inner(P x) {
+  static DPMP_HD P inner(P x) {
     using R = typename P::Scalar;
     return (x * x * x * R(0.044715) + x) * R(0.79788456080286536);
   }
@@ -94,6 +107,7 @@ struct GeluTanh {
 template <class A, class T>
 struct ActivationForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;
   T* output;
   DPMP_ANY_TEAM
@@ -107,6 +121,7 @@ struct ActivationForward {
 template <class A, class T>
 struct ActivationBackward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;
   const T* output_gradient;
   T* input_gradient;

@@ -8,10 +8,12 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// Per row: the loss (0 for an ignored row) and log sum exp. A row is ignored when its target is `ignore`.
+/// Per row: the loss (0 for an ignored row) and log sum exp. A row is ignored when its target is `ignore`; a target that is
+/// no class makes the loss, and the row's gradient, NaN.
 template <class T>
 struct CrossEntropyForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* logits;              // [rows, classes]
   const std::int32_t* targets;  // [rows]
   Real* loss;                   // [rows]
@@ -26,7 +28,8 @@ struct CrossEntropyForward {
     const Real top = team.max(classes, std::numeric_limits<Real>::lowest(), [&](auto at) DPMP_LAMBDA { return at.load(x); });
     const Real lse = top + std::log(team.sum(classes, [&](auto at) DPMP_LAMBDA { return exp(at.load(x) - top); }));
     const bool ignored = targets[row] == ignore;
-    const Real picked = to_float(x[ignored ? 0 : targets[row]]);
+    const bool inside = targets[row] >= 0 && targets[row] < classes;
+    const Real picked = inside ? Real(to_float(x[targets[row]])) : std::numeric_limits<Real>::quiet_NaN();
     loss[row] = ignored ? Real(0) : lse - picked;
     log_sum_exp[row] = lse;
   }
@@ -52,6 +55,7 @@ struct SampleSum {
 template <class T>
 struct CrossEntropyBackward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* logits;              // [B, tokens, classes]
   const std::int32_t* targets;  // [B, tokens]
   const Real* log_sum_exp;      // [B, tokens]
@@ -65,8 +69,9 @@ struct CrossEntropyBackward {
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
     const T* x = logits + row * classes;
-    const Real lse = log_sum_exp[row], weight = targets[row] == ignore ? Real(0) : weights[row / tokens] * factor;
     const index_t target = targets[row];
+    const Real legal = target >= 0 && target < classes ? factor : std::numeric_limits<Real>::quiet_NaN();
+    const Real lse = log_sum_exp[row], weight = target == ignore ? Real(0) : weights[row / tokens] * legal;
     team.for_each(classes, [&](auto at) DPMP_LAMBDA {
       const auto p = exp(at.load(x) - lse);
       at.store(logits_gradient + row * classes, at.select_column(target, p - Real(1), p) * weight);

@@ -11,6 +11,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct Dropout {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;                  // [B, width]
   const std::int32_t* sample_ids;  // [B]
   T* output;                       // [B, width]

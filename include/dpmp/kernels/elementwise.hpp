@@ -22,6 +22,7 @@ struct Cast {
 template <class T>
 struct Add {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* x;
   const T* y;
   T* output;
@@ -36,6 +37,7 @@ struct Add {
 template <class T>
 struct Multiply {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* x;
   const T* y;
   T* output;
@@ -50,6 +52,7 @@ struct Multiply {
 template <class T>
 struct Scale {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* x;
   T* output;
   Real factor;

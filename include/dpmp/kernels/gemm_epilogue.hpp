@@ -24,8 +24,9 @@ struct WidenRows {
 enum class EpilogueActivation : std::uint8_t { none, gelu_erf, gelu_tanh };
 
 /// The activation is chosen once a launch: every span takes the same branch.
+DPMP_ANY_TEAM
 template <class P>
-DPMP_HOST P activate(EpilogueActivation activation, P x) {
+DPMP_HD P activate(EpilogueActivation activation, P x) {
   if (activation == EpilogueActivation::gelu_erf) return GeluErf::value(x);
   if (activation == EpilogueActivation::gelu_tanh) return GeluTanh::value(x);
   return x;
@@ -64,6 +65,7 @@ struct GemmEpilogue {
 template <class T>
 struct ActivateAndAddResidual {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;     // [width]
   const T* residual;  // [width]
   T* output;          // [width]

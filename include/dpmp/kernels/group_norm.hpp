@@ -23,6 +23,7 @@ DPMP_HD void spread_group_sums(Real* values, index_t channels, index_t size, Rea
 template <class T>
 struct GroupNormForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [B, positions, channels]
   const T* gain;   // [channels]
   const T* bias;   // [channels]
@@ -69,6 +70,7 @@ struct GroupNormForward {
 template <class T>
 struct GroupNormBackwardParameters {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;            // [B, positions, channels]
   const T* output_gradient;  // [B, positions, channels]
   const Real* mean;          // [B, channels]
@@ -99,6 +101,7 @@ struct GroupNormBackwardParameters {
 template <class T>
 struct GroupNormBackwardInput {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;             // [B, positions, channels]
   const T* gain;              // [channels]
   const T* output_gradient;   // [B, positions, channels]

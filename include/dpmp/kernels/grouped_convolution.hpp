@@ -38,6 +38,7 @@ class GroupLanes {
 template <class T>
 struct GroupedConvolutionForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;   // [B, H, W, groups * inputs]
   const T* weight;  // [KH, KW, inputs, groups * outputs]
   const T* bias;    // [groups * outputs]; null: none
@@ -76,6 +77,7 @@ struct GroupedConvolutionForward {
 template <class T>
 struct GroupedConvolutionBackwardInput {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* output_gradient;  // [B, OH, OW, groups * outputs]
   const T* weight;           // [KH, KW, outputs, groups * inputs]
   T* input_gradient;         // [B, H, W, groups * inputs]
@@ -113,6 +115,7 @@ struct GroupedConvolutionBackwardInput {
 template <class T>
 struct GroupedConvolutionBackwardWeight {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;            // [B, H, W, groups * inputs]
   const T* output_gradient;  // [B, OH, OW, groups * outputs]
   Real* weight_gradient;     // [B, KH, KW, inputs, groups * outputs]

@@ -12,6 +12,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct LayerNormForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [rows, width]
   const T* gain;   // [width]
   const T* bias;   // [width]
@@ -45,6 +46,7 @@ struct LayerNormForward {
 template <class T>
 struct LayerNormBackwardInput {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;            // [rows, width]
   const T* gain;             // [width]
   const T* output_gradient;  // [rows, width]
@@ -75,6 +77,7 @@ struct LayerNormBackwardInput {
 template <class T>
 struct LayerNormBackwardParameters {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;            // [B, tokens, width]
   const T* output_gradient;  // [B, tokens, width]
   const Real* mean;          // [B, tokens]
@@ -82,6 +85,8 @@ struct LayerNormBackwardParameters {
   Real* gain_gradient;       // [B, width]
   Real* bias_gradient;       // [B, width]
   index_t tokens, width;
+  static constexpr bool columns_apart = true;
+  DPMP_HD index_t columns() const { return width; }
 
   DPMP_ANY_TEAM
   template <class Team>

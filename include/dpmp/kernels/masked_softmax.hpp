@@ -13,6 +13,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct KeepRows {
   using Real = compute_t<T>;
+  using Storage = T;
   T* x;              // [tokens, width], in place
   const Real* keep;  // [tokens], 1 or 0 (padding)
   index_t width;
@@ -32,6 +33,7 @@ struct KeepRows {
 template <class T>
 struct MaskedSoftmaxForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const Real* scores;   // [tokens, tokens]
   const Real* keep;     // [tokens], 1: the key may be attended to, 0: padding; null: all may
   Real* probabilities;  // [tokens, tokens], may be scores
@@ -67,6 +69,7 @@ struct MaskedSoftmaxForward {
 template <class T>
 struct MaskedSoftmaxBackward {
   using Real = compute_t<T>;
+  using Storage = T;
   const Real* probabilities;           // [tokens, tokens]
   const Real* probabilities_gradient;  // [tokens, tokens]
   T* scores_gradient;                  // [tokens, tokens]

@@ -10,6 +10,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class Real_>
 struct SgdUpdate {
   using Real = Real_;
+  using Storage = double;  // the widest array
   const double* sum;
   Real* weight;
   Real* velocity;
@@ -28,6 +29,7 @@ struct SgdUpdate {
 template <class Real_>
 struct AdamWUpdate {
   using Real = Real_;
+  using Storage = double;  // the widest array
   const double* sum;
   Real* weight;
   Real* first;

@@ -22,6 +22,20 @@ struct SquaredRows {
   }
 };
 
+/// sums[row] = sum_j x[row, j], all in double.
+struct SumRows {
+  using Real = double;
+  const double* x;  // [rows, width]
+  double* sums;     // [rows]
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    sums[row] = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x + row * width); });
+  }
+};
+
 /// sums[row] = sum_j x[row, j] * y[row, j]: a row of the Hadamard product of two Gram matrices.
 template <class Real_>
 struct HadamardRows {
@@ -43,15 +57,46 @@ struct HadamardRows {
 template <class T>
 struct AddRow {
   using Real = compute_t<T>;
-  const T* x;    // [rows, width]
-  Real* output;  // [rows, width]
-  index_t width;
+  const T* x;    // [rows, width], x_stride apart
+  Real* output;  // [rows, width], output_stride apart
+  index_t width, x_stride, output_stride;
+
+  static constexpr bool columns_apart = true;
+  DPMP_HD index_t columns() const { return width; }
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    Real* y = output + row * width;
-    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(y, at.load(y) + at.load(x + row * width)); });
+    Real* y = output + row * output_stride;
+    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(y, at.load(y) + at.load(x + row * x_stride)); });
+  }
+};
+
+/// output[row, id_t, :] += x[row, t, :] for each token t of the sample `row`; ids < 0 are left out by select. The order
+/// among equal ids is the order of the tokens.
+template <class T>
+struct AddRowsById {
+  using Real = compute_t<T>;
+  const T* x;               // [samples, tokens, width]
+  const std::int32_t* ids;  // [samples, tokens]
+  Real* output;             // [samples, table_rows, width]
+  index_t tokens, table_rows, width;
+
+  static constexpr bool columns_apart = true;
+  DPMP_HD index_t columns() const { return width; }
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t sample) const {
+    using Pack = typename Team::Pack;
+    team.for_each(width, [&](auto at) DPMP_LAMBDA {
+      for (index_t t = 0; t < tokens; ++t) {
+        const std::int32_t id = ids[sample * tokens + t];
+        Real* y = output + (sample * table_rows + (id < 0 ? 0 : id)) * width;
+        const Pack inside = Pack::splat(id < 0 ? Real(0) : Real(1)), v = at.load(x + (sample * tokens + t) * width);
+        at.store(y, at.load(y) + select_less(Pack{}, inside, v, Pack{}));
+      }
+    });
   }
 };
 
@@ -60,10 +105,13 @@ struct AddRow {
 template <class T>
 struct WeightedAdd {
   using Real = compute_t<T>;
-  const T* x;   // [rows, x_stride]
-  double* sum;  // [rows, sum_stride]
+  using Storage = double;  // the widest array
+  const T* x;              // [rows, x_stride]
+  double* sum;             // [rows, sum_stride]
   index_t width, x_stride, sum_stride;
   Real factor;
+  static constexpr bool columns_apart = true;
+  DPMP_HD index_t columns() const { return width; }
 
   DPMP_ANY_TEAM
   template <class Team>
@@ -75,18 +123,61 @@ struct WeightedAdd {
     });
   }
 };
+/// sum[:] += sum_i factors_i x[i, :], per-sample vectors; a row is a slice of `slice` columns. As above: blocks of `block`
+/// samples in compute precision, the blocks in double, samples of factor 0 removed by select.
+template <class T>
+struct WeightedVectors {
+  using Real = compute_t<T>;
+  using Storage = double;
+  static constexpr index_t block = 4;
+  const T* x;            // [samples, width]
+  const float* factors;  // [samples]
+  double* sum;           // [width]
+  index_t samples, width, slice;
+
+  static constexpr bool columns_apart = true;
+  DPMP_HD index_t columns() const { return slice; }
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    const index_t first = row * slice, count = width - first < slice ? width - first : slice;
+    index_t i = 0;
+    for (; i + block <= samples; i += block) add<block>(team, first, count, i);
+    for (; i < samples; ++i) add<1>(team, first, count, i);
+  }
+
+ private:
+  DPMP_ANY_TEAM
+  template <index_t many, class Team>
+  DPMP_HD void add(const Team& team, index_t first, index_t count, index_t sample) const {
+    using Pack = typename Team::Pack;
+    team.for_each(count, [&](auto at) DPMP_LAMBDA {
+      Pack total{};
+      for (index_t k = 0; k < many; ++k) {
+        const Real c = Real(factors[sample + k]);
+        total = total + select_less(Pack{}, Pack::splat(c), at.load(x + (sample + k) * width + first) * c, Pack{});
+      }
+      at.add_to(sum + first, total);
+    });
+  }
+};
+
 /// sum[row, :] += sum_i factors_i b[i, row] a[i, :]: samples of one token, of which nothing but the sum is written. Blocks
 /// of `block` samples are added up in compute precision, the blocks in double. A factor of 0 removes whatever a and b hold:
 /// both are selected, before they meet.
 template <class T>
 struct RankOneSum {
   using Real = compute_t<T>;
+  using Storage = double;
   static constexpr index_t block = 4;
   const T* a;            // [samples, width]
   const T* b;            // [samples, rows]
   const float* factors;  // [samples]
   double* sum;           // [rows, width]
   index_t samples, rows, width;
+  static constexpr bool columns_apart = true;
+  DPMP_HD index_t columns() const { return width; }
 
   DPMP_ANY_TEAM
   template <class Team>

@@ -9,9 +9,12 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct CopyRows {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;
   T* output;
   index_t input_stride, output_stride, width;
+  static constexpr bool columns_apart = true;
+  DPMP_HD index_t columns() const { return width; }
 
   DPMP_ANY_TEAM
   template <class Team>
@@ -26,6 +29,7 @@ struct CopyRows {
 template <class T>
 struct SwapAxes {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;
   T* output;
   index_t rows, middle, columns, inner;

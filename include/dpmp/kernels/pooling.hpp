@@ -12,6 +12,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct AveragePoolForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [B, H, W, C]
   T* output;       // [B, OH, OW, C]
   Windows windows;
@@ -42,6 +43,7 @@ struct AveragePoolForward {
 template <class T>
 struct MaxPoolForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [B, H, W, C]
   T* output;       // [B, OH, OW, C], the maximum; null: not wanted
   Real* winner;    // [B, OH, OW, C], its tap ky * KW + kx; null: not wanted
@@ -83,6 +85,7 @@ struct MaxPoolForward {
 template <class T>
 struct PoolBackward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* output_gradient;  // [B, OH, OW, C]
   const Real* winner;        // [B, OH, OW, C]; null: every tap counts (average)
   T* input_gradient;         // [B, H, W, C]

@@ -12,6 +12,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct RmsNormForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [rows, width]
   const T* gain;   // [width]
   T* output;       // [rows, width]
@@ -35,6 +36,7 @@ struct RmsNormForward {
 template <class T>
 struct RmsNormBackwardInput {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;            // [rows, width]
   const T* gain;             // [width]
   const T* output_gradient;  // [rows, width]
@@ -62,6 +64,7 @@ struct RmsNormBackwardInput {
 template <class T>
 struct RmsNormBackwardGain {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;            // [B, tokens, width]
   const T* output_gradient;  // [B, tokens, width]
   const Real* rstd;          // [B, tokens]

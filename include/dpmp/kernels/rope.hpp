@@ -11,6 +11,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct Rope {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;      // [B, tokens, columns]
   T* output;           // [B, tokens, columns]
   const Real* cosine;  // [tokens, half]

@@ -13,6 +13,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct RowNorm {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* x;     // [rows, width]
   double* norms;  // [rows]
   index_t width;

@@ -12,6 +12,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct SoftmaxForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [rows, width]
   T* output;       // [rows, width]
   index_t width;
@@ -32,6 +33,7 @@ struct SoftmaxForward {
 template <class T>
 struct SoftmaxBackward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* output;           // [rows, width]
   const T* output_gradient;  // [rows, width]
   T* input_gradient;         // [rows, width]

@@ -9,6 +9,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct SquaredErrorForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* prediction;  // [B, width]
   const Real* target;   // [B, width]
   Real* loss;           // [B]
@@ -31,6 +32,7 @@ struct SquaredErrorForward {
 template <class T>
 struct SquaredErrorBackward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* prediction;        // [B, width]
   const Real* target;         // [B, width]
   const Real* loss_gradient;  // [B]

@@ -8,6 +8,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct SwigluForward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [rows, 2 hidden]
   T* output;       // [rows, hidden]
   index_t hidden;
@@ -25,6 +26,7 @@ struct SwigluForward {
 template <class T>
 struct SwigluBackward {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;            // [rows, 2 hidden]
   const T* output_gradient;  // [rows, hidden]
   T* input_gradient;         // [rows, 2 hidden]

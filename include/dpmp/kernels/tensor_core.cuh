@@ -13,6 +13,11 @@ __device__ __forceinline__ void copy_async_16(void* to, const void* from, bool i
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(inside ? 16 : 0)
                : "memory");
 }
+/// Copies 4 bytes, both ends 4-byte aligned, under the same rules.
+__device__ __forceinline__ void copy_async_4(void* to, const void* from, bool inside = true) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(inside ? 4 : 0)
+               : "memory");
+}
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 /// Waits for this thread's copies but those of the last Pending groups. Other threads' copies need a barrier behind it.
 template <int Pending>

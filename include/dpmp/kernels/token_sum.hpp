@@ -9,9 +9,12 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct TokenSum {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [B, T, width]
   Real* output;    // [B, width]
   index_t tokens, width;
+  static constexpr bool columns_apart = true;
+  DPMP_HD index_t columns() const { return width; }
 
   DPMP_ANY_TEAM
   template <class Team>

@@ -11,6 +11,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct Unfold {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [B, H, W, C]
   T* output;       // [B, OH, OW, KH, KW, C]
   Windows windows;
@@ -65,6 +66,7 @@ struct Unfold {
 template <class T>
 struct Fold {
   using Real = compute_t<T>;
+  using Storage = T;
   const T* input;  // [B, OH, OW, KH, KW, C]
   T* output;       // [B, H, W, C]
   Windows windows;

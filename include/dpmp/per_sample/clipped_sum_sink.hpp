@@ -12,7 +12,7 @@ namespace dpmp::inline DPMP_ABI::per_sample {
 class ClippedSumSink final : public GradientSink {
  public:
   /// Clip factors [B] of one group from its norms. Called once for each group and pass; what it throws ends the pass.
-  using Factors = std::function<std::vector<float>(index_t group, const NormBounds&)>;
+  using Factors = std::function<SampleFactors(index_t group, const NormBounds&)>;
 
   ClippedSumSink(const Groups& groups, const StrategyOptions& options, StrategySink::OnChoice on_choice = {})
       : groups_(groups) {
@@ -63,7 +63,7 @@ class ClippedSumSink final : public GradientSink {
   struct Part {
     explicit Part(StrategySink&& s) : sink(std::move(s)) {}
     StrategySink sink;
-    std::vector<float> factors;
+    SampleFactors factors;
     index_t left = 0;  // trainable parameters not finished yet
     bool done = false;
   };

@@ -61,41 +61,53 @@ class GramPair {
   index_t max_tokens_;
 };
 
+template <class T>
+ProductRounding rounding_on_host() {
+  return {.u = unit_roundoff(accumulate_dtype(dtype_of<T>))};
+}
+
+/// The certificate of a norm by Grams. Every term of the double sum over tokens meets the chains of both Grams and its row
+/// of the Hadamard sum, or, for one-hot pairs, the chain of its segment twice and the row of the squares: gamma_N. The
+/// released tile: one chain over the tokens of each site.
+inline kernels::Certificate gram_certificate(const SiteList& sites, const ProductRounding& r) {
+  const double p = double(sites[0].parameter->shape()[0]), d = double(sites[0].parameter->shape()[1]),
+               tokens = double(total_tokens(sites)), w = 0x1p-126;
+  return {.constant = 2 * w * tokens * tokens,
+          .products = gamma(r.chain(p) + r.chain(d) + 2 * r.chain(tokens) + 32, r.u),
+          .inputs = 2 * w * p,
+          .outputs = 2 * w * d,
+          .linear_constant = std::sqrt(p * d) * 2 * tokens * w,
+          .linear_products = gamma(r.chain(tokens) + double(sites.size()), r.u)};
+}
+
 /// lists: merged sites of parameters with the same dense inputs; the Gram of those is formed once.
 template <class T>
 void norms_by_gram(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
-  const index_t d = lists[0][0].parameter->shape()[1], tokens = total_tokens(lists[0]);
-  const double u = unit_roundoff(accumulate_dtype(dtype_of<T>)), w = 0x1p-126, T_ = double(tokens);
-  std::vector<RowNorms> rows;
-  for (const SiteList& sites : lists) rows.emplace_back(ctx, sites);
-  const bool any_one_hot = lists[0].back().one_hot();
-  ctx.team().parallel_for(bounds.samples(), [&](index_t begin, index_t end) {
+  const index_t d = lists[0][0].parameter->shape()[1], tokens = total_tokens(lists[0]), samples = bounds.samples();
+  const bool dense = !lists[0][0].one_hot(), any_one_hot = lists[0].back().one_hot();
+  const Tensor squared = Tensor::empty(ctx, {index_t(lists.size()), samples}, DType::f64);
+  ctx.team().parallel_for(samples, [&](index_t begin, index_t end) {
     GramPair<T> pair(ctx, tokens);
     Segments<T> segments(ctx, any_one_hot ? tokens : 0, d);
     for (index_t i = begin; i < end; ++i) {
-      const bool dense = !lists[0][0].one_hot();
       if (dense) pair.set_inputs(lists[0][0], lists[0][0], i);
       for (std::size_t k = 0; k < lists.size(); ++k) {
         const SiteList& sites = lists[k];
-        double squared = dense ? pair.inner_product(sites[0], sites[0], i) : 0;
+        double& sum = squared.data<double>()[index_t(k) * samples + i];
+        sum = dense ? pair.inner_product(sites[0], sites[0], i) : 0;
         if (any_one_hot) {
           if (dense) {
             pair.set_inputs(sites[0], sites[1], i);
-            squared += 2 * pair.inner_product(sites[0], sites[1], i);
+            sum += 2 * pair.inner_product(sites[0], sites[1], i);
           }
           segments.gather(sites, i);
-          squared += segments.squared_norm();
+          sum += segments.squared_norm();
         }
-        const double p = double(sites[0].parameter->shape()[0]), d_ = double(d);
-        const double S = rows[k].product_bound(sites, i), a = rows[k].input_sum(sites, i), b = rows[k].output_sum(sites, i);
-        const double eta = 2 * w * (d_ * b * b + p * a * a + T_ * T_);
-        // Every term of the double sum over tokens meets the chains of both Grams and its row of the Hadamard sum, or, for
-        // one-hot pairs, the chain of its segment twice and the row of the squares: gamma_N. The released tile: one chain
-        // over the tokens of each site.
-        bounds.add(i, squared, gamma(p + d_ + 2 * T_ + 32, u) * S * S + eta,
-                   gamma(T_ + double(sites.size()), u) * S + std::sqrt(p * d_) * 2 * T_ * w);
       }
     }
   });
+  for (std::size_t k = 0; k < lists.size(); ++k)
+    bounds.add(ctx, squared.data<double>() + index_t(k) * samples, RowNorms(ctx, lists[k]).sums(),
+               gram_certificate(lists[k], rounding_on_host<T>()));
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample::detail

@@ -3,10 +3,11 @@
 #pragma once
 #include <bit>
 #include <cmath>
-#include <span>
 #include <vector>
 
-#include "dpmp/core/error.hpp"
+#include "dpmp/kernels/norm_table.hpp"
+#include "dpmp/runtime/launch.hpp"
+#include "dpmp/tensor/tensor.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 /// gamma_n = n u / (1 - n u): relative error of a sum of n rounded terms in any order (Higham 2002, section 3.1).
@@ -15,49 +16,71 @@ inline double gamma(double n, double u) {
   return n * u / (1 - n * u);
 }
 
-/// Whether the exponent is not all ones, from the bit pattern: a compiler flag cannot optimise it away.
-inline bool is_finite(double x) { return (std::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) != 0x7ff0000000000000u; }
+/// How a device sums products: the error of a sum of n products is at most gamma(chain(n)) times the sum of their absolute
+/// values. IEEE arithmetic: one rounding of u a term. Tensor cores cut off instead (kernels/block_product.cuh).
+struct ProductRounding {
+  double u = 0x1p-24, each = 1, once = 0;
+  double chain(double n) const { return each * n + once; }
+};
 
-/// Gathers the parameters' contributions to each sample's norm. For parameter k and sample i:
+/// Whether the exponent is not all ones, from the bit pattern: a compiler flag cannot optimise it away.
+inline bool is_finite(double x) { return kernels::finite_bits(x); }
+
+/// Gathers the parameters' contributions to each sample's norm, on the device of a context. For parameter k and sample i:
 ///   |computed n_k^2 - exact n_k^2| <= quadratic_k   (exact: of the stored operands, in real arithmetic)
 ///   |released gradient - exact gradient| <= linear_k  (or, for instantiated norms, released and instantiated together)
-/// so that the released contribution has norm <= upper() (docs/numerics.md).
+/// so that the released contribution has norm <= upper() (docs/numerics.md). The numbers of single samples are read on the
+/// host: on a GPU that waits and copies, and a training step does not do it.
 class NormBounds {
  public:
-  explicit NormBounds(index_t samples)
-      : squared_(std::size_t(samples)),
-        quadratic_(std::size_t(samples)),
-        linear_(std::size_t(samples)),
-        ok_(std::size_t(samples), 1) {}
-  index_t samples() const { return index_t(squared_.size()); }
+  explicit NormBounds(index_t samples) : samples_(samples), host_(std::size_t(4 * samples), 0.0) {}
+  NormBounds(Context& ctx, index_t samples) : NormBounds(ctx.on_cuda() ? 0 : samples) {
+    samples_ = samples;
+    if (ctx.on_cuda()) device_ = Tensor::zeros(ctx, {4, samples}, DType::f64);
+  }
+  index_t samples() const { return samples_; }
 
-  /// Adds one parameter. Whether the sample is finite is read from the raw numbers before max() could hide a NaN.
+  /// The rows of the table, in the memory of the device.
+  kernels::NormTable table() const {
+    double* first = device_.defined() ? device_.data<double>() : host_.data();
+    return {first, first + samples_, first + 2 * samples_, first + 3 * samples_};
+  }
+  /// Adds one parameter's numbers of one sample; on the host only.
   void add(index_t sample, double squared, double quadratic, double linear) {
-    const auto i = std::size_t(sample);
-    ok_[i] = std::uint8_t(ok_[i] & std::uint8_t(is_finite(squared) && is_finite(quadratic) && is_finite(linear)));
-    squared_[i] += std::max(0.0, squared);
-    quadratic_[i] += quadratic;
-    linear_[i] += linear * linear;
+    DPMP_CHECK(!device_.defined(), "expected norms on the host to add to, got norms on ", device_.device());
+    table().add(sample, squared, quadratic, linear);
   }
+  /// Adds one parameter: squared [B] and, where the certificate asks for them, sums of row norms, all on the device and
+  /// `stride` elements apart.
+  void add(Context& ctx, const double* squared, const kernels::RowNormSums& rows, const kernels::Certificate& certificate,
+           index_t stride = 1) {
+    launch_elements(ctx, samples_, kernels::AddNorms{table(), squared, rows, stride, certificate});
+  }
+
   /// The norm as computed, not certified: sqrt(sum_k n_k^2).
-  double norm(index_t sample) const { return std::sqrt(squared_[std::size_t(sample)]); }
+  double norm(index_t sample) const { return std::sqrt(values()[std::size_t(sample)]); }
   /// sum_k quadratic_k.
-  double quadratic(index_t sample) const { return quadratic_[std::size_t(sample)]; }
+  double quadratic(index_t sample) const { return values()[std::size_t(samples_ + sample)]; }
   /// Certified upper bound of the norm of what weighted_sum releases for a factor of 1.
-  double upper(index_t sample) const {
-    const auto i = std::size_t(sample);
-    return (std::sqrt(squared_[i] + quadratic_[i]) + std::sqrt(linear_[i])) * (1 + 0x1p-40);
-  }
+  double upper(index_t sample) const { return upper()[std::size_t(sample)]; }
   /// 0: something of this sample was Inf or NaN; it must contribute nothing.
-  const std::vector<std::uint8_t>& finite() const { return ok_; }
+  std::vector<std::uint8_t> finite() const {
+    const std::vector<double> table = values();
+    std::vector<std::uint8_t> ok(static_cast<std::size_t>(samples_));
+    for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(table[3 * ok.size() + i] == 0);
+    return ok;
+  }
   std::vector<double> upper() const {
-    std::vector<double> bounds(squared_.size());
-    for (std::size_t i = 0; i < bounds.size(); ++i) bounds[i] = upper(index_t(i));
+    std::vector<double> table = values(), bounds(static_cast<std::size_t>(samples_));
+    const kernels::NormTable view{table.data(), table.data() + samples_, table.data() + 2 * samples_, nullptr};
+    for (std::size_t i = 0; i < bounds.size(); ++i) bounds[i] = view.upper(index_t(i));
     return bounds;
   }
 
  private:
-  std::vector<double> squared_, quadratic_, linear_;
-  std::vector<std::uint8_t> ok_;
+  std::vector<double> values() const { return device_.defined() ? device_.to_doubles() : host_; }
+  index_t samples_;
+  mutable std::vector<double> host_;  // [4, B]: squared, quadratic, linear^2, how often something was not finite
+  Tensor device_;                     // the same, on a GPU
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample

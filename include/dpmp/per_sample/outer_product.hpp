@@ -4,17 +4,28 @@
 // side.
 #pragma once
 #include <algorithm>
-#include <optional>
 
 #include "dpmp/gemm/gemm.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/per_sample/gram_norm.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
+#include "dpmp/per_sample/sample_factors.hpp"
 #include "dpmp/per_sample/site_list.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 namespace detail {
+// The GPU's half, defined in per_sample/outer_product.cuh: norms by any method; norms of parameters with one input;
+// gradients [B, p d]; weighted sums.
+template <class T>
+void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method);
+template <class T>
+void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds);
+template <class T>
+void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output);
+template <class T>
+void weighted_sum_on_cuda(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum);
+
 /// tile[first_row.. , :] of sample i's gradient, rows [first_row, first_row + rows) of the parameter, in compute precision.
 template <class T>
 void instantiate(Context& ctx, const SiteList& sites, index_t sample, index_t first_row, index_t rows, compute_t<T>* tile) {
@@ -42,74 +53,104 @@ void instantiate(Context& ctx, const SiteList& sites, index_t sample, index_t fi
     const std::int32_t* ids = site.b.data<std::int32_t>() + sample * tokens;
     for (index_t t = 0; t < tokens; ++t)
       if (ids[t] >= first_row && ids[t] < first_row + rows)
-        run_rows(0, 1, kernels::AddRow<T>{site.a.data<T>() + (sample * tokens + t) * d, tile + (ids[t] - first_row) * d, d});
+        run_rows(0, 1,
+                 kernels::AddRow<T>{site.a.data<T>() + (sample * tokens + t) * d, tile + (ids[t] - first_row) * d, d, d, d});
   }
+}
+
+/// The certificate of a norm by instantiation. A tile that is thrown away and the released one are each within gamma_R S of
+/// the exact gradient, hence twice; each of their p d elements also loses up to w a rounding step to underflow, and each
+/// square up to w. A stored tile is the released one.
+inline kernels::Certificate instantiation_certificate(const SiteList& sites, bool stored, const ProductRounding& r) {
+  const double p = double(sites[0].parameter->shape()[0]), d = double(sites[0].parameter->shape()[1]),
+               chain = r.chain(double(total_tokens(sites))) + double(sites.size()), w = 0x1p-126;
+  return {.constant = p * d * w,
+          .square = gamma(d + p + 24, r.u),
+          .linear_constant = stored ? 0 : 2 * std::sqrt(p) * std::sqrt(d) * 2 * chain * w,
+          .linear_products = stored ? 0 : 2 * gamma(chain, r.u)};
 }
 
 /// stored [B, p d]: keep the tiles there, to be released as they are; not defined: square them and throw them away.
 template <class T>
 void norms_by_instantiation(Context& ctx, const SiteList& sites, NormBounds& bounds, const Tensor& stored) {
-  const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1],
-                chain = total_tokens(sites) + index_t(sites.size());
-  const double u = unit_roundoff(accumulate_dtype(dtype_of<T>)), w = 0x1p-126;
-  const std::optional<RowNorms> rows = stored.defined() ? std::nullopt : std::optional<RowNorms>(std::in_place, ctx, sites);
+  using R = compute_t<T>;
+  const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
+  const Tensor squared = Tensor::empty(ctx, {bounds.samples()}, DType::f64);
   ctx.team().parallel_for(bounds.samples(), [&](index_t begin, index_t end) {
-    using R = compute_t<T>;
-    const Buffer scratch = ctx.allocate(rows ? p * d * index_t(sizeof(R)) : 0), sums = ctx.allocate(p * 8);
+    const Buffer scratch = ctx.allocate(stored.defined() ? 0 : p * d * index_t(sizeof(R))), sums = ctx.allocate(p * 8);
     for (index_t i = begin; i < end; ++i) {
-      R* tile = rows ? static_cast<R*>(scratch.data()) : stored.data<R>() + i * p * d;
+      R* tile = stored.defined() ? stored.data<R>() + i * p * d : static_cast<R*>(scratch.data());
       instantiate<T>(ctx, sites, i, 0, p, tile);
       run_rows(0, p, kernels::SquaredRows<R>{tile, static_cast<double*>(sums.data()), d});
-      double squared = 0;
-      for (index_t r = 0; r < p; ++r) squared += static_cast<double*>(sums.data())[r];
-      // A tile that is thrown away and the released one are each within gamma_R S of the exact gradient, hence twice; each
-      // of their p d elements also loses up to w a rounding step to underflow, and each square up to w.
-      const double linear = rows ? 2 * (gamma(double(chain), u) * rows->product_bound(sites, i) +
-                                        std::sqrt(double(p) * double(d)) * 2 * double(chain) * w)
-                                 : 0;
-      bounds.add(i, squared, gamma(double(d + p + 8), u) * squared + double(p) * double(d) * w, linear);
+      double& sum = squared.data<double>()[i];
+      sum = 0;
+      for (index_t r = 0; r < p; ++r) sum += static_cast<double*>(sums.data())[r];
     }
   });
+  const kernels::Certificate certificate = instantiation_certificate(sites, stored.defined(), rounding_on_host<T>());
+  if (stored.defined()) return bounds.add(ctx, squared.data<double>(), {}, certificate);
+  bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), certificate);
 }
 
+/// Norms of gradients [B, p d] that are there.
+inline void norms_of_stored(Context& ctx, const SiteList& sites, const Tensor& stored, NormBounds& bounds) {
+  const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1], samples = bounds.samples();
+  const Tensor rows = Tensor::empty(ctx, {samples, p}, DType::f64), squared = Tensor::empty(ctx, {samples}, DType::f64);
+  dispatch_real(stored.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (std::is_same_v<T, compute_t<T>>)
+      launch_rows(ctx, samples * p, d, kernels::SquaredRows<T>{stored.data<T>(), rows.data<double>(), d});
+  });
+  launch_rows(ctx, samples, p, kernels::SumRows{rows.data<double>(), squared.data<double>(), p});
+  bounds.add(ctx, squared.data<double>(), {}, instantiation_certificate(sites, true, {.u = unit_roundoff(stored.dtype())}));
+}
+
+inline kernels::Certificate segments_certificate(const SiteList& sites, const ProductRounding& r) {
+  const double d = double(sites[0].parameter->shape()[1]), tokens = double(total_tokens(sites)), w = 0x1p-126;
+  return {.constant = tokens * d * w,
+          .square = gamma(d + 8, r.u),
+          .linear_constant = 2 * std::sqrt(tokens * d) * 2 * tokens * w,
+          .linear_products = 2 * gamma(tokens, r.u)};
+}
 template <class T>
-void norms_by_segments(Context& ctx, const SiteList& sites, const RowNorms& rows, NormBounds& bounds) {
+void norms_by_segments(Context& ctx, const SiteList& sites, NormBounds& bounds) {
   const index_t d = sites[0].parameter->shape()[1], tokens = total_tokens(sites);
-  const double u = unit_roundoff(accumulate_dtype(dtype_of<T>)), w = 0x1p-126;
+  const Tensor squared = Tensor::empty(ctx, {bounds.samples()}, DType::f64);
   ctx.team().parallel_for(bounds.samples(), [&](index_t begin, index_t end) {
     Segments<T> segments(ctx, tokens, d);
     for (index_t i = begin; i < end; ++i) {
       segments.gather(sites, i);
-      const double squared = segments.squared_norm(), S = rows.product_bound(sites, i);
-      const double linear =
-          2 * (gamma(double(tokens), u) * S + std::sqrt(double(tokens) * double(d)) * 2 * double(tokens) * w);
-      bounds.add(i, squared, gamma(double(d + 8), u) * squared + double(tokens) * double(d) * w, linear);
+      squared.data<double>()[i] = segments.squared_norm();
     }
   });
+  bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), segments_certificate(sites, rounding_on_host<T>()));
 }
 
-template <class T>
-void norms_of_rank_one(const SiteList& sites, const RowNorms& rows, NormBounds& bounds) {
-  const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
-  const double u = unit_roundoff(accumulate_dtype(dtype_of<T>));
-  for (index_t i = 0; i < bounds.samples(); ++i) {
-    const double S = rows.product_sum(sites, i);  // here the norm itself
-    bounds.add(i, S * S, gamma(double(p + d + 32), u) * S * S,
-               gamma(3, u) * rows.product_bound(sites, i) + std::sqrt(double(p) * double(d)) * 0x1p-125);
-  }
+/// One token a sample: |a| |b| is the norm itself.
+inline void norms_of_rank_one(Context& ctx, const SiteList& sites, NormBounds& bounds) {
+  const Parameter& parameter = *sites[0].parameter;
+  const double p = double(parameter.shape()[0]), d = double(parameter.shape()[1]),
+               u = unit_roundoff(accumulate_dtype(parameter.dtype()));
+  bounds.add(
+      ctx, nullptr, RowNorms(ctx, sites).sums(),
+      {.products = gamma(p + d + 32, u), .linear_constant = std::sqrt(p * d) * 0x1p-125, .linear_products = gamma(3, u)});
 }
 }  // namespace detail
 
 /// Adds the squared norms of one parameter's per-sample gradients and their certificate to bounds.
 inline void squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds, NormMethod method) {
   const SiteList sites = merged(ctx, all_sites);
+  if (method == NormMethod::rank_one) return detail::norms_of_rank_one(ctx, sites, bounds);
   dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+    if (ctx.on_cuda()) return detail::norms_on_cuda<T>(ctx, sites, bounds, method);
+#endif
     switch (method) {
-      case NormMethod::rank_one: return detail::norms_of_rank_one<T>(sites, RowNorms(ctx, sites), bounds);
-      case NormMethod::segments: return detail::norms_by_segments<T>(ctx, sites, RowNorms(ctx, sites), bounds);
+      case NormMethod::segments: return detail::norms_by_segments<T>(ctx, sites, bounds);
       case NormMethod::instantiate: return detail::norms_by_instantiation<T>(ctx, sites, bounds, Tensor());
       case NormMethod::gram: return detail::norms_by_gram<T>(ctx, {&sites, 1}, bounds);
+      case NormMethod::rank_one:
       case NormMethod::stored: break;
     }
     throw Error("expected a method for the norms of outer products, got 'stored'");
@@ -119,8 +160,13 @@ inline void squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBou
 /// The same for several parameters whose dense rows `a` are one tensor (queries, keys and values of one input): one Gram of
 /// a for all of them. Each list is one dense site.
 inline void squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
-  dispatch_real(lists[0][0].parameter->dtype(),
-                [&](auto tag) { detail::norms_by_gram<typename decltype(tag)::type>(ctx, lists, bounds); });
+  dispatch_real(lists[0][0].parameter->dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+    if (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds);
+#endif
+    detail::norms_by_gram<T>(ctx, lists, bounds);
+  });
 }
 
 /// Forms and keeps the per-sample gradients of one parameter, [B, p d] in the accumulate dtype, and adds their squared norms
@@ -128,8 +174,17 @@ inline void squared_norms_shared_input(Context& ctx, std::span<const SiteList> l
 inline Tensor stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds) {
   const Parameter& w = *sites[0].parameter;
   const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), w.numel()}, accumulate_dtype(w.dtype()));
-  dispatch_real(w.dtype(),
-                [&](auto tag) { detail::norms_by_instantiation<typename decltype(tag)::type>(ctx, sites, bounds, stored); });
+  dispatch_real(w.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+    if (ctx.on_cuda()) {
+      detail::gradients_on_cuda<T>(ctx, sites, stored);
+      detail::norms_of_stored(ctx, sites, stored, bounds);
+      return;
+    }
+#endif
+    detail::norms_by_instantiation<T>(ctx, sites, bounds, stored);
+  });
   return stored;
 }
 
@@ -138,6 +193,9 @@ inline void per_sample_gradients_outer(Context& ctx, const SiteList& sites, cons
   const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+    if (ctx.on_cuda()) return detail::gradients_on_cuda<T>(ctx, sites, output);
+#endif
     ctx.team().parallel_for(sites[0].samples(), [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i)
         detail::instantiate<T>(ctx, sites, i, 0, p, output.data<compute_t<T>>() + i * p * d);
@@ -148,20 +206,20 @@ inline void per_sample_gradients_outer(Context& ctx, const SiteList& sites, cons
 namespace detail {
 /// A tile of the whole table would mostly be zeros: threads share the columns and add the segments.
 template <class T>
-void sum_by_segments(Context& ctx, const SiteList& sites, std::span<const float> factors, const Tensor& sum) {
+void sum_by_segments(Context& ctx, const SiteList& sites, const float* factors, const Tensor& sum) {
   const index_t d = sum.shape()[1], tokens = total_tokens(sites);
   ctx.team().parallel_for(d, [&](index_t begin, index_t end) {
     Segments<T> segments(ctx, tokens, end - begin);
     for (index_t i = 0; i < sites[0].samples(); ++i) {
       segments.gather(sites, i, begin);
-      segments.add_to(sum.data<double>() + begin, d, factors[std::size_t(i)]);
+      segments.add_to(sum.data<double>() + begin, d, factors[i]);
     }
   });
 }
 
 /// Rows of the parameter in blocks whose tile and sum stay in a core's cache while the samples go by.
 template <class T>
-void sum_by_tiles(Context& ctx, const SiteList& sites, std::span<const float> factors, const Tensor& sum) {
+void sum_by_tiles(Context& ctx, const SiteList& sites, const float* factors, const Tensor& sum) {
   using R = compute_t<T>;
   constexpr index_t cache_bytes = index_t(768) << 10;
   const index_t p = sum.shape()[0], d = sum.shape()[1];
@@ -173,8 +231,7 @@ void sum_by_tiles(Context& ctx, const SiteList& sites, std::span<const float> fa
       const index_t rows = std::min(block, end - first);
       for (index_t i = 0; i < sites[0].samples(); ++i) {
         instantiate<T>(ctx, sites, i, first, rows, tile);
-        run_rows(0, rows,
-                 kernels::WeightedAdd<R>{tile, sum.data<double>() + first * d, d, d, d, R(factors[std::size_t(i)])});
+        run_rows(0, rows, kernels::WeightedAdd<R>{tile, sum.data<double>() + first * d, d, d, d, R(factors[i])});
       }
     }
   });
@@ -183,16 +240,20 @@ void sum_by_tiles(Context& ctx, const SiteList& sites, std::span<const float> fa
 
 /// sum += sum_i c_i G_i; sum [p, d] in f64. Each sample's gradient is formed in compute precision and scaled by c_i there
 /// (c_i b is never rounded); a factor of 0 removes the sample by select, whatever its gradient holds.
-inline void weighted_sum_outer(Context& ctx, const SiteList& all_sites, std::span<const float> factors, const Tensor& sum) {
+inline void weighted_sum_outer(Context& ctx, const SiteList& all_sites, const SampleFactors& factors, const Tensor& sum) {
   const SiteList sites = merged(ctx, all_sites);
   const SiteShape shape = shape_of(sites);
   dispatch_real(shape.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (shape.one_hot_only) return detail::sum_by_segments<T>(ctx, sites, factors, sum);
-    if (shape.any_one_hot || shape.tokens != 1) return detail::sum_by_tiles<T>(ctx, sites, factors, sum);
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+    if (ctx.on_cuda()) return detail::weighted_sum_on_cuda<T>(ctx, sites, factors, sum);
+#endif
+    const float* c = factors.on(ctx);
+    if (shape.one_hot_only) return detail::sum_by_segments<T>(ctx, sites, c, sum);
+    if (shape.any_one_hot || shape.tokens != 1) return detail::sum_by_tiles<T>(ctx, sites, c, sum);
     launch_rows(ctx, shape.p, shape.samples * shape.d,
-                kernels::RankOneSum<T>{sites[0].a.data<T>(), sites[0].b.data<T>(), factors.data(), sum.data<double>(),
-                                       shape.samples, shape.p, shape.d});
+                kernels::RankOneSum<T>{sites[0].a.data<T>(), sites[0].b.data<T>(), c, sum.data<double>(), shape.samples,
+                                       shape.p, shape.d});
   });
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample

@@ -56,9 +56,9 @@ inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds
 }
 
 /// sum += sum_i factors_i G_i; sum has the parameter's shape, in f64. A factor of 0 removes the sample by select.
-inline void weighted_sum(Context& ctx, const SiteList& sites, std::span<const float> factors, const Tensor& sum) {
+inline void weighted_sum(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum) {
   const SiteList list = reduced(ctx, sites);
-  DPMP_CHECK(index_t(factors.size()) == list[0].samples(), "expected ", list[0].samples(), " factors, got ", factors.size());
+  DPMP_CHECK(factors.size() == list[0].samples(), "expected ", list[0].samples(), " factors, got ", factors.size());
   check_shape("the sum of " + list[0].parameter->name(), sum, list[0].parameter->shape());
   check_dtype("the sum of " + list[0].parameter->name(), sum, DType::f64);
   if (list[0].form == SiteForm::vector) return weighted_sum_vector(ctx, list[0], factors, sum);

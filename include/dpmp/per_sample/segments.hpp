@@ -41,7 +41,7 @@ class Segments {
         sum = data() + (index_t(ids_.size()) - 1) * width_;
         std::fill(sum, sum + width_, R(0));
       }
-      run_rows(0, 1, kernels::AddRow<T>{row.data, sum, width_});
+      run_rows(0, 1, kernels::AddRow<T>{row.data, sum, width_, width_, width_});
     }
   }
   double squared_norm() const {

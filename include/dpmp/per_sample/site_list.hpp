@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // All sites of one parameter in one backward pass, and the row norms |a_t|, |b_t| that every certificate is made of.
 #pragma once
-#include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "dpmp/autograd/site.hpp"
+#include "dpmp/kernels/norm_table.hpp"
 #include "dpmp/kernels/row_norm.hpp"
+#include "dpmp/runtime/launch.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 /// Non-empty, one parameter, one number of samples.
@@ -28,16 +28,12 @@ inline Tensor joined_rows(Context& ctx, const std::vector<Tensor>& parts) {
   const Tensor joined = Tensor::empty(ctx, parts[0].shape().with(1, tokens), parts[0].dtype());
   if (joined.numel() == 0) return joined;
   const index_t row_bytes = joined.numel() / (samples * tokens) * size_of(joined.dtype());
-  ctx.team().parallel_for(samples, [&](index_t begin, index_t end) {
-    for (index_t i = begin; i < end; ++i) {
-      char* to = static_cast<char*>(joined.raw()) + i * tokens * row_bytes;
-      for (const Tensor& x : parts) {
-        const index_t bytes = x.shape()[1] * row_bytes;
-        if (bytes > 0) std::memcpy(to, static_cast<const char*>(x.raw()) + i * bytes, std::size_t(bytes));
-        to += bytes;
-      }
-    }
-  });
+  char* to = static_cast<char*>(joined.raw());
+  for (const Tensor& x : parts) {
+    const index_t bytes = x.shape()[1] * row_bytes;
+    if (bytes > 0) ctx.backend().copy_rows(to, tokens * row_bytes, x.raw(), bytes, bytes, samples);
+    to += bytes;
+  }
   return joined;
 }
 }  // namespace detail
@@ -58,47 +54,32 @@ inline SiteList merged(Context& ctx, const SiteList& sites) {
   return result;
 }
 
-/// |a_t| and |b_t| of every row of every site. A one-hot row has norm 1, a padding row 0.
+/// S_i = sum |a_t| |b_t|, sum |a_t| and sum |b_t| over all rows of all sites, for each sample, on the device. A one-hot row
+/// has norm 1, a padding row 0.
 class RowNorms {
  public:
-  RowNorms(Context& ctx, const SiteList& sites) {
+  RowNorms(Context& ctx, const SiteList& sites) : sums_(Tensor::empty(ctx, {3, sites[0].samples()}, DType::f64)) {
+    const index_t samples = sites[0].samples();
+    double* first = sums_.data<double>();
     for (const ParameterSite& site : sites) {
-      a_.push_back(norms_of(ctx, site.a));
-      b_.push_back(site.one_hot() ? norms_of_ids(ctx, site.b) : norms_of(ctx, site.b));
+      const Tensor a = norms_of(ctx, site.a), b = site.one_hot() ? norms_of_ids(ctx, site.b) : norms_of(ctx, site.b);
+      const index_t tokens = site.b.shape()[1];
+      launch_rows(ctx, samples, 3 * tokens,
+                  kernels::SumRowNorms{a.data<double>(), b.data<double>(), first, first + samples, first + 2 * samples,
+                                       tokens, site.one_hot(), &site == &sites[0]});
     }
   }
-  /// S_i = sum over sites and tokens of |a_t| |b_t|, as computed.
-  double product_sum(const SiteList& sites, index_t sample) const {
-    double total = 0;
-    for (std::size_t k = 0; k < sites.size(); ++k) {
-      const index_t tokens = sites[k].b.shape()[1];
-      const double *a = a_[k].data<double>() + sample * tokens, *b = b_[k].data<double>() + sample * tokens;
-      for (index_t t = 0; t < tokens; ++t)
-        // A padding id counts as 0 whatever its row holds; a dense 0 beside Inf is NaN, here as in the released sum.
-        total += sites[k].one_hot() && b[t] == 0 ? 0 : a[t] * b[t];
-    }
-    return total;
+  kernels::RowNormSums sums() const {
+    const double* first = sums_.data<double>();
+    const index_t samples = sums_.shape()[1];
+    return {first, first + samples, first + 2 * samples};
   }
-  /// An upper bound of S_i: the factor covers the relative error of the row norms up to width 10^5. Infinite near the
-  /// largest FP32 number and beyond: the released sum might overflow there though the norm, in another order, did not.
-  double product_bound(const SiteList& sites, index_t sample) const {
-    const double bound = 1.01 * product_sum(sites, sample);
-    return bound < 0x1p127 ? bound : HUGE_VAL;
-  }
-  /// Upper bounds of sum_t |a_t| and sum_t |b_t|, likewise.
-  double input_sum(const SiteList& sites, index_t sample) const { return sum_of(a_, sites, sample); }
-  double output_sum(const SiteList& sites, index_t sample) const { return sum_of(b_, sites, sample); }
+  /// The numbers of one sample, on the host.
+  double product_sum(index_t sample) const { return value(0, sample); }
+  double input_sum(index_t sample) const { return value(1, sample); }
+  double output_sum(index_t sample) const { return value(2, sample); }
 
  private:
-  static double sum_of(const std::vector<Tensor>& norms, const SiteList& sites, index_t sample) {
-    double total = 0;
-    for (std::size_t k = 0; k < sites.size(); ++k) {
-      const index_t tokens = sites[k].b.shape()[1];
-      const double* x = norms[k].data<double>() + sample * tokens;
-      for (index_t t = 0; t < tokens; ++t) total += x[t];
-    }
-    return 1.01 * total;
-  }
   static Tensor norms_of(Context& ctx, const Tensor& x) {
     const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
     const Tensor norms = Tensor::empty(ctx, {rows}, DType::f64);
@@ -110,9 +91,12 @@ class RowNorms {
   }
   static Tensor norms_of_ids(Context& ctx, const Tensor& ids) {
     const Tensor norms = Tensor::empty(ctx, {ids.numel()}, DType::f64);
-    for (index_t r = 0; r < ids.numel(); ++r) norms.data<double>()[r] = ids.data<std::int32_t>()[r] < 0 ? 0.0 : 1.0;
+    launch_elements(ctx, ids.numel(), kernels::OneHotNorms{ids.data<std::int32_t>(), norms.data<double>()});
     return norms;
   }
-  std::vector<Tensor> a_, b_;
+  double value(index_t row, index_t sample) const {
+    return sums_.to_doubles()[std::size_t(row * sums_.shape()[1] + sample)];
+  }
+  Tensor sums_;  // [3, B]
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample

@@ -58,13 +58,13 @@ class StrategySink : public GradientSink {
   NormBounds norms(Context& ctx, index_t samples) {
     digest_pending(ctx);
     flush_grams(ctx);
-    if (!bounds_) return NormBounds(samples);
+    if (!bounds_) return NormBounds(ctx, samples);
     DPMP_CHECK(bounds_->samples() == samples, "expected the norms of a pass of ", bounds_->samples(), " samples, got ",
                samples);
     return *bounds_;
   }
   /// sums += sum_i factors_i G_i for every parameter that something was kept of. The others are summed by replay().
-  void weighted_sum(Context& ctx, std::span<const float> factors, GradientSums& sums) {
+  void weighted_sum(Context& ctx, const SampleFactors& factors, GradientSums& sums) {
     digest_pending(ctx);
     for (const SiteList& sites : kept_) per_sample::weighted_sum(ctx, sites, factors, sums.of(*sites[0].parameter));
   }
@@ -101,7 +101,7 @@ class StrategySink : public GradientSink {
     const SiteShape shape = shape_of(sites);
     const Way way = choose_way(shape, options_, kept_bytes_);
     if (on_choice_) on_choice_(*sites[0].parameter, shape, way);
-    if (!bounds_) bounds_.emplace(shape.samples);
+    if (!bounds_) bounds_.emplace(ctx, shape.samples);
     DPMP_CHECK(bounds_->samples() == shape.samples, "expected sites of ", bounds_->samples(), " samples, got ",
                shape.samples, " of ", sites[0].parameter->name());
     if (shape.vector) {
@@ -162,7 +162,7 @@ class MaterialisedSink final : public StrategySink {
 /// operand bit for bit (same tape, shapes, kernels and threads), so what is released is what was normed.
 class ReplaySink final : public GradientSink {
  public:
-  ReplaySink(const StrategySink& first, std::span<const float> factors, GradientSums& sums)
+  ReplaySink(const StrategySink& first, const SampleFactors& factors, GradientSums& sums)
       : first_(first), factors_(factors), sums_(sums) {}
   void accept(Context&, const ParameterSite& site) override {
     if (first_.dropped(*site.parameter)) pending_.add(site);
@@ -174,7 +174,7 @@ class ReplaySink final : public GradientSink {
 
  private:
   const StrategySink& first_;
-  std::span<const float> factors_;
+  const SampleFactors& factors_;
   GradientSums& sums_;
   PendingSites pending_;
 };

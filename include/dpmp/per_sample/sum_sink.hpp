@@ -14,8 +14,7 @@ class SumSink final : public GradientSink {
     dispatch_real(site.parameter->dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       if (site.form == SiteForm::vector || site.one_hot()) {
-        const std::vector<float> ones(std::size_t(site.samples()), 1.0f);
-        weighted_sum(ctx, {site}, ones, sum);
+        weighted_sum(ctx, {site}, SampleFactors::ones(ctx, site.samples()), sum);
         return;
       }
       const Shape& w = site.parameter->shape();

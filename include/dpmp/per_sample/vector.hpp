@@ -4,6 +4,7 @@
 #pragma once
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
+#include "dpmp/per_sample/sample_factors.hpp"
 #include "dpmp/per_sample/site_list.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
@@ -14,11 +15,7 @@ inline void per_sample_gradients_vector(Context& ctx, const SiteList& sites, con
     const index_t n = site.b.shape()[1];
     dispatch_real(site.b.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
-      using R = compute_t<T>;
-      ctx.team().parallel_for(site.samples(), [&](index_t begin, index_t end) {
-        for (index_t i = begin; i < end; ++i)
-          run_rows(0, 1, kernels::AddRow<T>{site.b.data<T>() + i * n, output.data<R>() + i * width, n});
-      });
+      launch_rows(ctx, site.samples(), n, kernels::AddRow<T>{site.b.data<T>(), output.data<compute_t<T>>(), n, n, width});
     });
   }
 }
@@ -40,29 +37,19 @@ inline void squared_norms_vector(Context& ctx, const ParameterSite& site, NormBo
     using T = typename decltype(tag)::type;
     launch_rows(ctx, site.samples(), 2 * n, kernels::RowNorm<T>{site.b.data<T>(), norms.data<double>(), n});
   });
-  const double error = gamma(double(n + 16), unit_roundoff(accumulate_dtype(site.b.dtype())));
-  for (index_t i = 0; i < site.samples(); ++i) {
-    const double squared = norms.data<double>()[i] * norms.data<double>()[i];
-    bounds.add(i, squared, error * squared, 0);
-  }
+  // A row norm is taken for |a_t| |b_t| of a sample of one token.
+  bounds.add(ctx, nullptr, {.products = norms.data<double>()},
+             {.square = gamma(double(n + 16), unit_roundoff(accumulate_dtype(site.b.dtype())))});
 }
 
 /// sum[0..n) += sum_i c_i v_i; sum in f64.
-inline void weighted_sum_vector(Context& ctx, const ParameterSite& site, std::span<const float> factors, const Tensor& sum) {
-  const index_t n = site.b.shape()[1];
+inline void weighted_sum_vector(Context& ctx, const ParameterSite& site, const SampleFactors& factors, const Tensor& sum) {
+  const index_t n = site.b.shape()[1], samples = site.samples();
+  constexpr index_t slice = 4096;  // of the sum, to stay in a core's cache while the samples go by
   dispatch_real(site.b.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    constexpr index_t block = 16384;  // of the sum, to stay in a core's cache while the samples go by
-    ctx.team().parallel_for(
-        n,
-        [&](index_t begin, index_t end) {
-          for (index_t first = begin; first < end; first += block)
-            for (index_t i = 0; i < site.samples(); ++i)
-              run_rows(0, 1,
-                       kernels::WeightedAdd<T>{site.b.data<T>() + i * n + first, sum.data<double>() + first,
-                                               std::min(block, end - first), 0, 0, compute_t<T>(factors[std::size_t(i)])});
-        },
-        n * site.samples() < 16384);
+    launch_rows(ctx, (n + slice - 1) / slice, slice * samples,
+                kernels::WeightedVectors<T>{site.b.data<T>(), factors.on(ctx), sum.data<double>(), samples, n, slice});
   });
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample

@@ -11,16 +11,20 @@ namespace dpmp::inline DPMP_ABI {
 /// Not copyable and not movable: tensors' operations refer to it. Work is submitted from one thread at a time.
 class Context {
  public:
-  /// threads: 0 means one per core. Throws when the device is not available in this build, or when the floating-point
-  /// environment flushes denormals or divides inexactly (some other library was linked with -ffast-math).
-  explicit Context(Device device = Device::best(), int threads = 0) : device_(device), team_(threads) {
-    DPMP_CHECK(device.kind == DeviceKind::cpu, "expected a device of this build (cpu), got ", device);
+  /// threads: of the host, 0 means one per core. Throws when the device is not available in this build or on this machine,
+  /// or when the floating-point environment flushes denormals or divides inexactly (some other library was linked with
+  /// -ffast-math).
+  explicit Context(Device device = Device::best(), int threads = 0)
+      : device_(device), team_(threads), arena_(new Arena(detail::make_backend(device))) {
     check_floating_point();
   }
+  ~Context() { backend().gemm_state.reset(); }
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
   Device device() const { return device_; }
+  bool on_cuda() const { return device_.kind == DeviceKind::cuda; }
+  Backend& backend() const { return arena_->backend(); }
   int threads() const { return team_.threads(); }
   ThreadTeam& team() { return team_; }
   Buffer allocate(index_t bytes) { return arena_->allocate(bytes); }
@@ -37,6 +41,6 @@ class Context {
   }
   Device device_;
   ThreadTeam team_;
-  std::unique_ptr<Arena, Arena::Release> arena_{new Arena};
+  std::unique_ptr<Arena, Arena::Release> arena_;
 };
 }  // namespace dpmp::inline DPMP_ABI

@@ -13,8 +13,8 @@ struct Device {
   int index = 0;
   static constexpr Device cpu() { return {}; }
   static constexpr Device cuda(int index = 0) { return {DeviceKind::cuda, index}; }
-  /// The fastest device this build can drive.
-  static constexpr Device best() { return cpu(); }
+  /// The first GPU where this build has CUDA and there is one, else the CPU.
+  static inline Device best();
   friend bool operator==(Device, Device) = default;
   friend std::ostream& operator<<(std::ostream& out, Device d) {
     if (d.kind == DeviceKind::cpu) return out << "cpu";

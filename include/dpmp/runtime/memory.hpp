@@ -8,11 +8,11 @@
 #include <bit>
 #include <limits>
 #include <map>
+#include <memory>
 #include <mutex>
-#include <new>
 #include <utility>
 
-#include "dpmp/core/error.hpp"
+#include "dpmp/runtime/backend.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// Bytes handed out now, their largest value so far, bytes held from the system, and requests to the system.
@@ -45,6 +45,8 @@ class Buffer {
   }
   inline ~Buffer();
   void* data() const { return block_ ? block_->data : nullptr; }
+  /// Of the context that it came from; not for an empty buffer.
+  inline Backend& backend() const;
   bool shared() const { return block_ && block_->references.load(std::memory_order_acquire) > 1; }
 
  private:
@@ -60,6 +62,9 @@ class Arena {
   struct Release {
     void operator()(Arena* a) const { a->drop(); }
   };
+
+  explicit Arena(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+  Backend& backend() const { return *backend_; }
 
   /// Throws when the system has no memory left; the message says how much was asked for and how much is held.
   Buffer allocate(index_t bytes) {
@@ -103,7 +108,7 @@ class Arena {
     return std::exchange(it->second, it->second->next_free);
   }
   detail::Block* take_from_system(index_t want) {
-    void* data = ::operator new(std::size_t(want), std::align_val_t(granule), std::nothrow);
+    void* data = backend_->acquire(want);
     DPMP_CHECK(data, "expected ", want, " more bytes of memory, got none; this context holds ", statistics_.reserved_bytes,
                " bytes");
     auto* block = new detail::Block;
@@ -138,17 +143,19 @@ class Arena {
       while (head) {
         detail::Block* block = head;
         head = block->next_free;
-        ::operator delete(block->data, std::align_val_t(granule));
+        backend_->release(block->data, block->bytes);
         delete block;
       }
   }
 
+  std::unique_ptr<Backend> backend_;
   mutable std::mutex guard_;
   std::map<index_t, detail::Block*> free_;
   MemoryStatistics statistics_;
   index_t users_ = 1;  // the owner and every live buffer
 };
 
+inline Backend& Buffer::backend() const { return block_->arena->backend(); }
 inline Buffer::~Buffer() {
   if (block_ && block_->references.fetch_sub(1, std::memory_order_acq_rel) == 1) block_->arena->give_back(block_);
 }

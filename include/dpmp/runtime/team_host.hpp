@@ -142,6 +142,7 @@ template <class R, int W>
 struct FullSpan {
   using Pack = HostPack<R, W>;
   index_t offset;
+  static constexpr int size() { return W; }
   /// Element of the row number `column` ? x : y.
   DPMP_HOST Pack select_column(index_t column, Pack x, Pack y) const { return detail::select_column(offset, column, x, y); }
   template <class T>
@@ -160,6 +161,7 @@ struct TailSpan {
   using Pack = HostPack<R, W>;
   index_t offset;
   int count;
+  DPMP_HOST int size() const { return count; }
   /// Element of the row number `column` ? x : y.
   DPMP_HOST Pack select_column(index_t column, Pack x, Pack y) const { return detail::select_column(offset, column, x, y); }
   template <class T>
@@ -185,6 +187,8 @@ template <class R, int W>
 struct HostTeam {
   using Real = R;
   using Pack = HostPack<R, W>;
+  /// What the team's threads have stored is seen by all of them behind it; there is one.
+  DPMP_HOST void synchronize() const {}
 
   template <class F>
   DPMP_HOST void for_each(index_t n, F&& f) const {

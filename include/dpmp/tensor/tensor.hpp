@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A dense row-major tensor: shared buffer + shape + dtype + device. Copying a Tensor shares its data; clone() copies it.
 #pragma once
-#include <cstring>
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -39,24 +39,18 @@ class Tensor {
   static Tensor from(Context& ctx, const Shape& shape, DType dtype, std::span<const double> values) {
     DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape,
                ", got ", values.size());
-    Tensor t = empty(ctx, shape, dtype);
-    if (dtype == DType::i32) {
-      for (std::size_t k = 0; k < values.size(); ++k) t.data<std::int32_t>()[k] = std::int32_t(values[k]);
-    } else {
-      dispatch_real(dtype, [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        for (std::size_t k = 0; k < values.size(); ++k) t.data<T>()[k] = from_float<T>(compute_t<T>(values[k]));
-      });
-    }
-    return t;
+    if (dtype == DType::i32)
+      return of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) { return std::int32_t(values[k]); });
+    return dispatch_real(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      return of_elements<T>(ctx, shape, [&](std::size_t k) { return from_float<T>(compute_t<T>(values[k])); });
+    });
   }
   /// Token ids.
   static Tensor from(Context& ctx, const Shape& shape, std::span<const std::int32_t> values) {
     DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape,
                ", got ", values.size());
-    Tensor t = empty(ctx, shape, DType::i32);
-    std::copy(values.begin(), values.end(), t.data<std::int32_t>());
-    return t;
+    return of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) { return values[k]; });
   }
 
   bool defined() const { return buffer_.data() != nullptr; }
@@ -68,7 +62,7 @@ class Tensor {
   /// Whether another tensor shares the data.
   bool shared() const { return buffer_.shared(); }
 
-  /// First byte. Throws on a Tensor() that holds nothing.
+  /// First byte, in the memory of the device. Throws on a Tensor() that holds nothing.
   void* raw() const {
     DPMP_CHECK(defined(), "expected a tensor with data, got an empty Tensor()");
     return static_cast<char*>(buffer_.data()) + offset_bytes_;
@@ -80,7 +74,7 @@ class Tensor {
     return static_cast<T*>(raw());
   }
 
-  void set_zero() { std::memset(raw(), 0, std::size_t(bytes())); }
+  void set_zero() { backend().set_zero(raw(), bytes()); }
 
   /// The same data under another shape. Throws when the element counts differ.
   Tensor reshaped(const Shape& shape) const {
@@ -100,18 +94,37 @@ class Tensor {
   }
   Tensor clone(Context& ctx) const {
     Tensor t = empty(ctx, shape_, dtype_);
-    std::memcpy(t.raw(), raw(), std::size_t(bytes()));
+    t.copy_from(*this);
     return t;
   }
-  /// Every element as a double, for tests, printing and files.
+  /// Overwrites the elements with those of a tensor of the same shape, dtype and device.
+  void copy_from(const Tensor& other) {
+    DPMP_CHECK(other.shape_ == shape_ && other.dtype_ == dtype_ && other.device_ == device_, "expected a tensor to copy of ",
+               shape_, " ", dtype_, " on ", device_, ", got ", other.shape_, " ", other.dtype_, " on ", other.device_);
+    backend().copy(raw(), other.raw(), bytes());
+  }
+  /// Overwrites the elements with bytes() bytes of the host's memory, and the reverse.
+  void copy_from_host(const void* elements) { backend().copy_in(raw(), elements, bytes()); }
+  void copy_to_host(void* elements) const { backend().copy_out(elements, raw(), bytes()); }
+  /// The same elements on the device of another context.
+  Tensor to(Context& ctx) const {
+    std::vector<char> elements(static_cast<std::size_t>(bytes()));
+    copy_to_host(elements.data());
+    Tensor t = empty(ctx, shape_, dtype_);
+    t.copy_from_host(elements.data());
+    return t;
+  }
+  /// Every element as a double, for tests, printing and files. Waits for the device.
   std::vector<double> to_doubles() const {
     std::vector<double> values(static_cast<std::size_t>(numel()));
     if (dtype_ == DType::i32) {
-      for (std::size_t k = 0; k < values.size(); ++k) values[k] = data<std::int32_t>()[k];
+      const std::vector<std::int32_t> elements = host_elements<std::int32_t>();
+      std::copy(elements.begin(), elements.end(), values.begin());
     } else {
       dispatch_real(dtype_, [&](auto tag) {
         using T = typename decltype(tag)::type;
-        for (std::size_t k = 0; k < values.size(); ++k) values[k] = double(to_float(data<T>()[k]));
+        const std::vector<T> elements = host_elements<T>();
+        std::transform(elements.begin(), elements.end(), values.begin(), [](T x) { return double(to_float(x)); });
       });
     }
     return values;
@@ -123,6 +136,26 @@ class Tensor {
   }
 
  private:
+  Backend& backend() const {
+    DPMP_CHECK(defined(), "expected a tensor with data, got an empty Tensor()");
+    return buffer_.backend();
+  }
+  /// Element k = element(k), computed on the host.
+  template <class T, class F>
+  static Tensor of_elements(Context& ctx, const Shape& shape, F&& element) {
+    Tensor t = empty(ctx, shape, dtype_of<T>);
+    std::vector<T> staged(ctx.on_cuda() ? std::size_t(shape.numel()) : 0);
+    T* elements = ctx.on_cuda() ? staged.data() : t.data<T>();
+    for (std::size_t k = 0; k < std::size_t(shape.numel()); ++k) elements[k] = element(k);
+    if (ctx.on_cuda()) t.copy_from_host(elements);
+    return t;
+  }
+  template <class T>
+  std::vector<T> host_elements() const {
+    std::vector<T> elements(static_cast<std::size_t>(numel()));
+    copy_to_host(elements.data());
+    return elements;
+  }
   Buffer buffer_;
   Shape shape_;
   index_t offset_bytes_ = 0;

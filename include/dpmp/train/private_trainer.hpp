@@ -11,6 +11,7 @@
 #include "dpmp/optim/schedule.hpp"
 #include "dpmp/per_sample/clipped_sum_sink.hpp"
 #include "dpmp/train/batch.hpp"
+#include "dpmp/train/clip_factors.hpp"
 #include "dpmp/train/validation_report.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
@@ -30,29 +31,25 @@ struct TrainerOptions {
 
 /// One physical batch: adds the clipped contributions of its records to sums. losses(tape, slots) records the forward pass
 /// and returns per-sample losses [slots]; a slot of dp::masked_slot may compute anything, it contributes nothing.
-/// clipping: one rule for each of the sink's groups. Returns, for the first group, how many records have a norm of at most
-/// its threshold, each counted as 1/2, and the others as -1/2 (private: what adaptive clipping adds noise to).
+/// clipping: one rule for each of the sink's groups. quantile_count: if not null, receives, for the first group, how many
+/// records have a norm of at most its threshold, each counted as 1/2, and the others as -1/2 (private: what adaptive
+/// clipping adds noise to); on a GPU that number is waited for.
 template <class Losses>
-double accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> slots,
-                          std::span<const dp::FlatClipping> clipping, per_sample::ClippedSumSink& sink,
-                          per_sample::GradientSums& sums) {
+void accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> slots,
+                        std::span<const dp::FlatClipping> clipping, per_sample::ClippedSumSink& sink,
+                        per_sample::GradientSums& sums, double* quantile_count = nullptr) {
   DPMP_CHECK(index_t(clipping.size()) == sink.groups(), "expected one clip rule for each of ", sink.groups(),
              " groups, got ", clipping.size());
-  double count = 0;
   Tape tape(ctx, index_t(slots.size()));
   const Variable loss = losses(tape, slots);
+  const Tensor weights = slot_weights(ctx, slots, loss.dtype());
   const auto factors = [&](index_t group, const per_sample::NormBounds& norms) {
-    std::vector<std::uint8_t> ok = norms.finite();
-    for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(ok[i] & std::uint8_t(slots[i] != dp::masked_slot));
     const dp::FlatClipping& rule = clipping[std::size_t(group)];
-    const std::vector<double> upper = norms.upper();
-    std::vector<float> c(ok.size());
-    rule.factors(upper, ok, c);
-    if (group == 0) count = dp::quantile_count(upper, ok, rule.clip_threshold());
-    return c;
+    if (group == 0 && quantile_count)
+      *quantile_count = dp::quantile_count(norms.upper(), counted(norms, slots), rule.clip_threshold());
+    return clip_factors(ctx, norms, slots, weights, rule);
   };
-  per_sample::clipped_backward(tape, loss, slot_weights(ctx, slots, loss.dtype()), sink, factors, sums);
-  return count;
+  per_sample::clipped_backward(tape, loss, weights, sink, factors, sums);
 }
 
 class PrivateTrainer {
@@ -92,12 +89,14 @@ class PrivateTrainer {
     double count = 0;
     for (index_t k = 0; k < dp::physical_batches(index_t(draw_.size()), index_t(slots_.size())); ++k) {
       dp::fill_physical_batch(draw_, k, slots_);
-      count += accumulate_clipped(ctx_, losses, slots_, numbers.groups, sink_, sums_);
+      double here = 0;
+      accumulate_clipped(ctx_, losses, slots_, numbers.groups, sink_, sums_, threshold_ ? &here : nullptr);
+      count += here;
     }
     for (std::size_t k = 0; k < sums_.tensors().size(); ++k) {
       const Tensor& sum = sums_.tensors()[k];
-      dp::add_gaussian_noise(ctx_.team(), {sum.data<double>(), std::size_t(sum.numel())}, numbers.noise_standard_deviation,
-                             ticket.noise(keys_), sums_.places()[k]);
+      dp::add_gaussian_noise(ctx_, sum.data<double>(), sum.numel(), numbers.noise_standard_deviation, ticket.noise(keys_),
+                             sums_.places()[k]);
     }
     if (threshold_) threshold_->update(count, ticket.auxiliary_noise(keys_));
     optimiser_.step(ctx_, sums_, 1 / plan_.expected_batch(), rate_.at(ticket.step()));

@@ -53,7 +53,8 @@ Matrix matrix_of(const Argument& x, std::int64_t rows, std::int64_t cols, bool t
 bool is_modelled(cudaDataType_t t) { return t == CUDA_R_32F || t == CUDA_R_16BF || t == CUDA_R_16F; }
 
 cublasStatus_t gemm(cublasHandle_t handle, const char* api, const Shape& s, const void* alpha, const Argument& a,
-                    const Argument& b, const void* beta, const Argument& c) {
+                    const Argument& b, const void* beta, const Argument& c,
+                    cublasComputeType_t compute = CUBLAS_COMPUTE_32F) {
   const Handle* h = handle_of(handle);
   if (!h) return CUBLAS_STATUS_NOT_INITIALIZED;
   const std::int64_t one = 1;
@@ -74,6 +75,8 @@ cublasStatus_t gemm(cublasHandle_t handle, const char* api, const Shape& s, cons
   p->b = matrix_of(b, s.k, s.n, s.transpose_b);
   p->c = p->d = matrix_of(c, s.m, s.n, false);
   p->batch = s.batch;
+  const bool by_mode = compute == CUBLAS_COMPUTE_32F && h->math == CUBLAS_TF32_TENSOR_OP_MATH;
+  p->unit = unit_of(a.type, by_mode ? CUBLAS_COMPUTE_32F_FAST_TF32 : compute);
   const auto* alpha_f = static_cast<const float*>(alpha);
   const auto* beta_f = static_cast<const float*>(beta);
   if (h->pointer_mode == CUBLAS_POINTER_MODE_HOST) {
@@ -167,7 +170,8 @@ cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperat
                             int ldb, const void* beta, void* c, cudaDataType ct, int ldc, cublasComputeType_t compute,
                             cublasGemmAlgo_t) {
   if (cublasStatus_t s = check_compute(compute, "cublasGemmEx")) return s;
-  return gemm(h, "cublasGemmEx", shape(ta, tb, m, n, k), alpha, {a, at, lda, 0}, {b, bt, ldb, 0}, beta, {c, ct, ldc, 0});
+  return gemm(h, "cublasGemmEx", shape(ta, tb, m, n, k), alpha, {a, at, lda, 0}, {b, bt, ldb, 0}, beta, {c, ct, ldc, 0},
+              compute);
 }
 cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
                                           const void* alpha, const void* a, cudaDataType at, int lda, long long sa,
@@ -176,7 +180,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t ta
                                           cublasGemmAlgo_t) {
   if (cublasStatus_t s = check_compute(compute, "cublasGemmStridedBatchedEx")) return s;
   return gemm(h, "cublasGemmStridedBatchedEx", shape(ta, tb, m, n, k, batch), alpha, {a, at, lda, sa}, {b, bt, ldb, sb},
-              beta, {c, ct, ldc, sc});
+              beta, {c, ct, ldc, sc}, compute);
 }
 cublasStatus_t cublasSgemv_v2(cublasHandle_t h, cublasOperation_t t, int m, int n, const float* alpha, const float* a,
                               int lda, const float* x, int incx, const float* beta, float* y, int incy) {

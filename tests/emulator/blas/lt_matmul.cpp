@@ -141,6 +141,7 @@ std::unique_ptr<Product> product_of(const Problem& p, const void* const (&matric
   out->bias = Operand{d.bias, cudaDataType_t(d.bias_type == -1 ? p.d->type : d.bias_type), 0, d.bias_stride};
   out->aux = Operand{d.aux, cudaDataType_t(d.aux_type == -1 ? p.d->type : d.aux_type), d.aux_ld, d.aux_stride};
   out->batch = p.d->batch;
+  out->unit = unit_of(cudaDataType_t(p.a->type), d.compute);
   return out;
 }
 

@@ -3,6 +3,7 @@
 #include "product.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <string>
 #include <thread>
@@ -145,7 +146,34 @@ bool load_scalars(Product& p) {
   return true;
 }
 
+const char* name_of(cudaDataType_t t) { return t == CUDA_R_16BF ? "bf16" : t == CUDA_R_16F ? "f16" : "f32"; }
+
+/// Row of the table of counts: what the product is, its arithmetic, and each operand moved once.
+void count(const Product& p, double seconds) {
+  const Epilogue& e = p.epilogue;
+  const auto bytes = [&](std::uint64_t elements, cudaDataType_t type, std::int64_t stride) {
+    return elements * size_of(type) * (stride ? std::uint64_t(p.batch) : 1);
+  };
+  std::uint64_t read = bytes(p.m * p.k, p.a.type, p.a.stride) + bytes(p.k * p.n, p.b.type, p.b.stride);
+  std::uint64_t written = bytes(p.m * p.n, p.d.type, p.d.stride);
+  if (p.beta != 0) read += bytes(p.m * p.n, p.c.type, p.c.stride);
+  if (e.uses_bias()) (e.bias ? read : written) += bytes(e.sum_b ? p.n : p.m, p.bias.type, p.bias.stride);
+  if (e.uses_aux()) (e.dgelu ? read : written) += bytes(p.m * p.n, p.aux.type, p.aux.stride);
+  std::string name = std::string(p.api) + " m" + std::to_string(p.m) + " n" + std::to_string(p.n) + " k" +
+                     std::to_string(p.k) + " batch" + std::to_string(p.batch) + " " + name_of(p.a.type) + ">" +
+                     name_of(p.d.type) + " " + (p.a.transposed ? "T" : "N") + (p.b.transposed ? "T" : "N");
+  const std::pair<bool, const char*> parts[] = {{e.bias, "bias"},     {e.relu, "relu"},   {e.gelu, "gelu"},
+                                                {e.store_aux, "aux"}, {e.dgelu, "dgelu"}, {e.sum_rows, "bgrad"},
+                                                {e.sum_a, "bgrada"},  {e.sum_b, "bgradb"}};
+  for (const auto& [used, text] : parts) {
+    if (used) name += std::string(" ") + text;
+  }
+  const EmuProductCount c{name.c_str(), p.unit, 2 * p.m * p.n * p.k * std::uint64_t(p.batch), read, written, seconds};
+  emu_count_product(&c);
+}
+
 bool run(Product p) {
+  const auto begin = std::chrono::steady_clock::now();
   Addresses all;
   if (!load_scalars(p) || !resolve(p, all)) return false;
   for (int i = 0; i < p.batch; i++) {
@@ -161,6 +189,7 @@ bool run(Product p) {
     if (p.epilogue.sum_b) store_sums(b, p.n, p.k, x.bias, p.bias.type);
     finish(p, x, multiply(a, b, p.m, p.n, p.k));
   }
+  count(p, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   return true;
 }
 

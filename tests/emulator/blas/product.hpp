@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "statistics.hpp"
+
 namespace emu::blas {
 
 struct Matrix {
@@ -44,6 +46,13 @@ struct Epilogue {
   bool uses_aux() const { return store_aux || dgelu; }
 };
 Epilogue epilogue_of(int code);
+/// Unit of the GPU that multiplies inputs of this type: tensor cores, and for f32 only where the caller allows it.
+inline Unit unit_of(cudaDataType_t input, cublasComputeType_t compute) {
+  if (compute == CUBLAS_COMPUTE_32F_PEDANTIC) return fp32;  // no tensor cores
+  if (input == CUDA_R_16BF || compute == CUBLAS_COMPUTE_32F_FAST_16BF) return tensor_bf16;
+  if (input == CUDA_R_16F || compute == CUBLAS_COMPUTE_32F_FAST_16F) return tensor_f16;
+  return compute == CUBLAS_COMPUTE_32F_FAST_TF32 ? tensor_tf32 : fp32;
+}
 
 struct Product {
   const char* api = "";
@@ -54,6 +63,7 @@ struct Product {
   Epilogue epilogue;
   Operand bias, aux;
   int batch = 1;
+  Unit unit = fp32;
 };
 
 }  // namespace emu::blas

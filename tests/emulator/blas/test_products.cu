@@ -14,7 +14,7 @@
 namespace {
 
 std::mt19937 random_bits;
-int failures = 0;
+int mistakes = 0;
 
 int below(int n) { return int(random_bits() % unsigned(n)); }
 
@@ -91,7 +91,7 @@ bool near(double got, double wanted, double scale, cudaDataType_t t) {
 
 template <class T>
 void set(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t a, T v) {
-  failures += cublasLtMatmulDescSetAttribute(d, a, &v, sizeof v) != CUBLAS_STATUS_SUCCESS;
+  mistakes += cublasLtMatmulDescSetAttribute(d, a, &v, sizeof v) != CUBLAS_STATUS_SUCCESS;
 }
 
 const int epilogues[] = {CUBLASLT_EPILOGUE_DEFAULT,     CUBLASLT_EPILOGUE_BIAS,          CUBLASLT_EPILOGUE_RELU,
@@ -163,14 +163,14 @@ void random_product(cublasLtHandle_t handle) {
     }
   }
   if (!wrong) return;
-  failures++;
+  mistakes++;
   std::printf("BAD: epilogue %d, %d x %d x %d, types %d %d, status %d: %d values\n", epilogue, m, n, k, in, out, status,
               wrong);
 }
 
 void expect_status(const char* what, int got, int wanted) {
   if (got == wanted) return;
-  failures++;
+  mistakes++;
   std::printf("BAD: %s: status %d, expected %d\n", what, got, wanted);
 }
 
@@ -214,6 +214,6 @@ int main(int argc, char** argv) {
   for (int i = 0; i < 600; i++) random_product(handle);
   refused_arguments(handle);
   cublasLtDestroy(handle);
-  std::printf("%s (seed %u)\n", failures ? "SOME BAD" : "ALL OK", seed);
-  return failures != 0;
+  std::printf("%s (seed %u)\n", mistakes ? "SOME BAD" : "ALL OK", seed);
+  return mistakes != 0;
 }

@@ -10,6 +10,7 @@
 #include "floats.hpp"
 #include "halves.hpp"
 #include "integers.hpp"
+#include "matrix_moves.hpp"
 #include "memory.hpp"
 #include "registers.hpp"
 #include "rounding.hpp"

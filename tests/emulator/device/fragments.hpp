@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which lane holds which element of a warp-level matrix: the row and column formulas that the PTX ISA gives for each shape
-// ("Warp-Level Matrix Multiply-Accumulate Instructions": "Matrix Fragments for mma.m16n8k..."). i counts the elements of a
-// lane in order: register by register, low bits first.
+// ("Matrix Fragments for mma.m16n8k4", "... m16n8k8", "... m16n8k16 with floating point type", "... m16n8k16 with integer
+// type", "... m16n8k32"; "Warp-level matrix load instruction: ldmatrix"). i counts the elements of a lane in order: register
+// by register, low bits first.
 #pragma once
 
 namespace fragments {

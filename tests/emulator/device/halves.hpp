@@ -69,11 +69,14 @@ static inline uint16_t int_to_bf16(T value) {
 }
 
 /// Formats as class arguments of the operations below.
+/// The formats: conversions, half a unit in the last place of 1, and error bounds of ex2 (relative) and tanh (absolute).
 struct Half {
+  static constexpr double rounding = 0x1p-11, exp2_error = 1.0466e-3 /* 2^-9.9 */, tanh_error = 4.926e-4 /* 2^-10.987 */;
   static double up(uint16_t v) { return half_to_float(v); }
   static uint16_t down(double d) { return double_to_half<RN>(d); }
 };
 struct Bfloat16 {
+  static constexpr double rounding = 0x1p-8, exp2_error = 0x1p-7, tanh_error = 0x1p-8;
   static double up(uint16_t v) { return bf16_to_float(v); }
   static uint16_t down(double d) { return double_to_bf16<RN>(d); }
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Integer arithmetic where C++ and PTX differ ("Integer Arithmetic Instructions", "Video Instructions").
+// Integer arithmetic where C++ and PTX differ ("Integer Arithmetic Instructions", "SIMD Video Instructions").
 #pragma once
 #include "registers.hpp"
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Warp collectives. Each lane hands its operands to emu_coll, which waits for all lanes of the member mask and then calls
 // a function once that computes the results of all; in[l] and out[l] belong to lane l.
-// ("Parallel Synchronization and Communication Instructions": shfl.sync, vote.sync, match.sync, redux.sync)
+// ("Data Movement and Conversion Instructions: shfl.sync", "Parallel Synchronization and Communication Instructions:
+// vote.sync, match.sync, redux.sync")
 #pragma once
 #include "emu_abi.h"
 #include "registers.hpp"

@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "api.hpp"
+#include "config.hpp"
+#include "count_table.hpp"
 #include "memory.hpp"
 #include "text.hpp"
 
@@ -25,6 +27,19 @@ std::uint8_t* range(const Side& s, std::size_t bytes, const char* api) {
   return nullptr;
 }
 
+/// Traffic of a copy or fill: bytes of device memory on either side.
+void count_copy(const char* api, std::size_t read, std::size_t written) {
+  if (!config().count) return;
+  Stat s;
+  s.launches = 1;
+  const auto traffic = [](std::size_t bytes) { return Traffic{0, (bytes + sector_bytes - 1) / sector_bytes, bytes, bytes}; };
+  s.loads = traffic(read);
+  s.stores = traffic(written);
+  s.unique_read = read;
+  s.unique_written = written;
+  count_work(WorkKind::copy, api, s);
+}
+
 cudaError_t copy(Side to, Side from, std::size_t width, std::size_t height, const char* api, cudaStream_t stream) {
   if (!width || !height) return cudaSuccess;
   if (height > 1 && (width > to.pitch || width > from.pitch)) {
@@ -36,6 +51,10 @@ cudaError_t copy(Side to, Side from, std::size_t width, std::size_t height, cons
     const std::uint8_t* s = range(from, (height - 1) * from.pitch + width, api);
     if (!s) return cudaErrorInvalidValue;
     for (std::size_t i = 0; i < height; i++) std::memmove(d + i * to.pitch, s + i * from.pitch, width);
+    const auto on_device = [&](const Side& side) {
+      return is_device_address(reinterpret_cast<std::uint64_t>(side.pointer)) ? width * height : 0;
+    };
+    count_copy(api, on_device(from), on_device(to));
     return cudaSuccess;
   });
 }
@@ -55,6 +74,7 @@ cudaError_t fill(void* d, std::size_t pitch, int value, std::size_t width, std::
     std::uint8_t* p = range(Side{d, pitch, true}, (height - 1) * pitch + width, api);
     if (!p) return cudaErrorInvalidValue;
     for (std::size_t i = 0; i < height; i++) std::memset(p + i * pitch, value, width);
+    count_copy(api, 0, width * height);
     return cudaSuccess;
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "api.hpp"
+#include "count_table.hpp"
 
 namespace emu {
 namespace {
@@ -32,6 +33,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t handle) {
   if (!s) return cudaErrorInvalidResourceHandle;
   if (s->capture) return emu::mistake(cudaErrorNotSupported, "cudaGraphLaunch", "child graphs are not modelled");
   std::lock_guard<std::recursive_mutex> lock(emu::registry().mutex);
+  const emu::GraphLaunch counted_as_graph;
   for (const emu::Work& work : graph_of(e).operations) {
     if (cudaError_t code = emu::sticky_error()) return code;
     if (cudaError_t code = error(work())) return code;

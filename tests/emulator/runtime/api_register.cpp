@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include "api.hpp"
-#include "counts.hpp"
+#include "count_table.hpp"
 #include "race.hpp"
 #include "text.hpp"
 
@@ -32,13 +32,7 @@ void report_at_exit() {
   if (done) return;
   done = true;
   std::fflush(stdout);
-  if (config().count) {
-    std::vector<NamedStat> kernels;
-    for (const Kernel* k : registry().kernels) {
-      if (k->stat.launches) kernels.push_back({k->shown.c_str(), &k->stat});
-    }
-    count_table(kernels);
-  }
+  if (config().count) write_count_table();
   if (config().race != RaceMode::off) race_summary();
   if (config().times) print_times();
 }

@@ -27,6 +27,8 @@ void emu_cp_async(EmuCtx* context, EmuThread* thread, uint8_t* destination, uint
                   uint32_t bytes, uint32_t source_bytes, uint32_t site) {
   Worker& w = emu::worker_of(context);
   if (source_bytes > bytes) emu_fail(context, thread, site, "cp.async source size > copy size");
+  // A copy that is cut short makes no note of its source, which would have counted the execution.
+  if (w.cfg.count && source_bytes != bytes) w.executions[std::size_t(thread->lin) * w.nsites + site]++;
   const AsyncCopy copy{destination, key, source, bytes, source_bytes, site};
   w.async[thread->lin].copies.push_back(copy);
   if (!w.cfg.async_lands_late) emu::land(copy);

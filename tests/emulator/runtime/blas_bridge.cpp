@@ -2,6 +2,8 @@
 #include "blas_bridge.hpp"
 
 #include "api.hpp"
+#include "config.hpp"
+#include "count_table.hpp"
 #include "memory.hpp"
 #include "text.hpp"
 
@@ -12,6 +14,20 @@ unsigned char* emu_host_ptr(const void* p, size_t bytes, const char* what) {
   std::uint8_t* host = emu::host_range(reinterpret_cast<std::uint64_t>(p), bytes, &why);
   if (!host) emu::say("EMU ERROR: %s: %s\n", what, why.c_str());
   return host;
+}
+
+void emu_count_product(const EmuProductCount* p) {
+  if (!emu::config().count) return;
+  emu::Stat s;
+  s.launches = 1;
+  s.operations[p->unit] = p->operations;
+  const auto traffic = [](std::uint64_t bytes) {
+    return emu::Traffic{0, (bytes + emu::sector_bytes - 1) / emu::sector_bytes, bytes, bytes};
+  };
+  s.loads = traffic(s.unique_read = p->bytes_read);
+  s.stores = traffic(s.unique_written = p->bytes_written);
+  s.seconds = p->seconds;
+  emu::count_work(emu::WorkKind::product, p->name, s);
 }
 
 int emu_submit(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* argument) {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the environment variables ask for. Read once, at the first use.
+// What the environment variables ask for. Read once, before main.
 #pragma once
 #include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
 
 namespace emu {
 
@@ -17,7 +20,7 @@ enum class RaceMode {
   strict = 2,  // only what the PTX ISA promises: bar.warp.sync does, shuffles and votes do not
 };
 
-enum class Prebuild { none, used, all };
+enum class Prebuild { used, all, none };
 
 struct Config {
   Order order = Order::forward;
@@ -30,12 +33,18 @@ struct Config {
   bool strict = false;   // warps that meet at different bar.sync instructions are an error
   bool verbose = false;  // print build commands
   bool times = false;    // print seconds per kernel at exit
-  int threads = 1;       // OS threads that run blocks
+  int threads = 1;       // OS threads that run blocks; with more, atomic sums of floats differ from run to run
   int jobs = 2;          // kernels built at once
   Prebuild prebuild = Prebuild::used;
   std::uint64_t device_bytes = 16ull << 30;
+  std::string device = "sm_80";  // that is pretended
+  int multiprocessors = 4;       // few, so that grids sized by the device stay small
 };
 
+using Settings = std::map<std::string, std::string>;
+/// Settings of these variables. What is wrong with them goes into `errors`, each with the name of its variable.
+Config read_config(const Settings& settings, std::vector<std::string>& errors);
+/// Settings of the process. A wrong one ends the process with status 2 before main.
 const Config& config();
 
 }  // namespace emu

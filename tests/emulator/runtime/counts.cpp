@@ -2,107 +2,81 @@
 #include "counts.hpp"
 
 #include <algorithm>
-#include <cstdio>
+
+#include "worker.hpp"
 
 namespace emu {
 namespace {
 
-constexpr int sector_bytes = 32, banks = 32, bank_bytes = 4;
-const char* const class_names[EC_N] = {"ld.gl", "st.gl", "ld.sh", "st.sh",    "atom", "mma",
-                                       "fma",   "bar",   "shfl",  "cp.async", "other"};
+constexpr int banks = 32, bank_bytes = 4;
 
-/// Adds the units (sectors or words) of a range of bytes that are not in the list yet.
-template <int Capacity>
-void add_units(std::uint64_t address, std::uint32_t bytes, int unit, std::uint64_t (&list)[Capacity], int& n) {
-  for (std::uint64_t u = address / std::uint64_t(unit); u <= (address + bytes - 1) / std::uint64_t(unit); u++) {
-    if (std::find(list, list + n, u) == list + n && n < Capacity) list[n++] = u;
+/// Units (sectors, words, addresses) without repetition. A bit per unit modulo 64 says quickly that a unit is new.
+struct Distinct {
+  std::uint64_t list[128];
+  std::uint64_t bits = 0;
+  int n = 0;
+
+  void add(std::uint64_t unit) {
+    const std::uint64_t bit = 1ull << unit % 64;
+    if ((bits & bit) && std::find(list, list + n, unit) != list + n) return;
+    bits |= bit;
+    list[n++] = unit;
   }
-}
+  /// All units that a range of bytes touches.
+  void add(std::uint64_t address, std::uint32_t bytes, std::uint32_t unit_bytes) {
+    for (std::uint64_t u = address / unit_bytes; u <= (address + bytes - 1) / unit_bytes; u++) add(u);
+  }
+};
 
 /// Shared memory serves 32 words of different banks at once; wide accesses go by half or quarter warps.
-void finish_shared(Stat& s, const Request& r) {
+void count_shared(Stat& s, const Request& r) {
   s.shared_requests++;
   const std::uint32_t lanes = r.bytes >= 16 ? 8 : r.bytes == 8 ? 16 : 32;
   for (std::uint32_t first = 0; first < 32; first += lanes) {
-    std::uint64_t words[128];
-    int n = 0;
+    Distinct words;
     for (std::uint32_t l = first; l < first + lanes; l++) {
-      if (r.mask >> l & 1) add_units(r.address[l], r.bytes, bank_bytes, words, n);
+      if (r.mask >> l & 1) words.add(r.address[l], r.bytes, bank_bytes);
     }
-    if (!n) continue;
+    if (!words.n) continue;
     int load[banks] = {}, worst = 0;
-    for (int i = 0; i < n; i++) worst = std::max(worst, ++load[words[i] % banks]);
+    for (int i = 0; i < words.n; i++) worst = std::max(worst, ++load[words.list[i] % banks]);
     s.wavefronts += std::uint64_t(worst);
     s.ideal_wavefronts++;
   }
 }
 
-void finish(Stat& s, const Request& r) {
-  if (r.flags & EMU_SH) return finish_shared(s, r);
-  std::uint64_t sectors[64];
-  int n = 0;
+}  // namespace
+
+void count_request(Stat& s, Touched& touched, const Request& r) {
+  constexpr int updates = EMU_LD | EMU_ST | EMU_AT;  // EMU_AT alone: a relaxed or volatile load or store
+  const bool atomic = (r.flags & updates) == updates;
+  if (r.flags & EMU_SH) {
+    if (!atomic) count_shared(s, r);  // atomics on shared memory are loops over lanes that collide
+    return;
+  }
+  Distinct sectors, accesses;
   Traffic t;
+  t.requests = 1;
   for (int l = 0; l < 32; l++) {
     if (!(r.mask >> l & 1)) continue;
     t.bytes += r.bytes;
-    add_units(r.address[l], r.bytes, sector_bytes, sectors, n);
+    sectors.add(r.address[l], r.bytes, sector_bytes);
+    accesses.add(r.address[l] / r.bytes);  // aligned accesses of one size: equal or disjoint
   }
-  t.requests = 1;
-  t.sectors = std::uint64_t(n);
-  (r.flags & EMU_ST ? s.stores : s.loads) += t;
-}
-
-double per_request(const Traffic& t) { return t.requests ? double(t.sectors) / double(t.requests) : 0.; }
-double efficiency(const Traffic& t) {
-  return t.sectors ? 100. * double(t.bytes) / (double(sector_bytes) * double(t.sectors)) : 0.;
-}
-unsigned long long conflicts(const Stat& s) { return s.wavefronts - s.ideal_wavefronts; }
-
-void write_csv(const std::string& path, const std::vector<NamedStat>& kernels) {
-  std::FILE* out = std::fopen(path.c_str(), "w");
-  if (!out) {
-    say("EMU ERROR: cannot write EMU_COUNT_FILE=%s\n", path.c_str());
-    return;
+  t.sectors = std::uint64_t(sectors.n);
+  t.useful = std::uint64_t(accesses.n) * r.bytes;
+  for (int i = 0; i < sectors.n; i++) {
+    if (r.flags & EMU_LD) touched.read.add(sectors.list[i]);
+    if (r.flags & EMU_ST) touched.written.add(sectors.list[i]);
   }
-  std::fprintf(out, "kernel,launches,threads");
-  for (const char* name : class_names) std::fprintf(out, ",%s", name);
-  std::fprintf(out, ",load_sectors,load_bytes,store_sectors,store_bytes,shared_requests,bank_conflicts,seconds\n");
-  for (const NamedStat& k : kernels) {
-    const Stat& s = *k.stat;
-    std::fprintf(out, "\"%s\",%llu,%llu", k.name, (unsigned long long)s.launches, (unsigned long long)s.threads);
-    for (std::uint64_t n : s.instructions) std::fprintf(out, ",%llu", (unsigned long long)n);
-    for (const Traffic* t : {&s.loads, &s.stores}) {
-      std::fprintf(out, ",%llu,%llu", (unsigned long long)t->sectors, (unsigned long long)t->bytes);
-    }
-    std::fprintf(out, ",%llu,%llu,%.6f\n", (unsigned long long)s.shared_requests, conflicts(s), s.seconds);
-  }
-  std::fclose(out);
+  (atomic ? s.atomics : r.flags & EMU_ST ? s.stores : s.loads) += t;
 }
-
-}  // namespace
 
 void count_start_block(Worker& w) { w.executions.assign(std::size_t(w.count) * w.launch->kernel->nsites, 0); }
 
 void count_end_block(Worker& w) {
-  for (const auto& r : w.requests) finish(w.stat, r.second);  // requests that only part of a warp made
+  for (const auto& r : w.requests) count_request(w.stat, w.touched, r.second);  // that only part of a warp made
   w.requests.clear();
-}
-
-void count_table(const std::vector<NamedStat>& kernels) {
-  say("\nEMU COUNT (per-thread PTX instructions; sectors = 32-byte sectors per warp-level global request; conflicts = extra "
-      "shared wavefronts)\n%-40s %8s %10s",
-      "kernel", "launches", "threads");
-  for (const char* name : class_names) say(" %11s", name);
-  say(" %8s %8s %8s %8s %10s %9s %8s\n", "sec/ld", "ld eff%", "sec/st", "st eff%", "sh.req", "conflicts", "seconds");
-  for (const NamedStat& k : kernels) {
-    const Stat& s = *k.stat;
-    say("%-40.40s %8llu %10llu", k.name, (unsigned long long)s.launches, (unsigned long long)s.threads);
-    for (std::uint64_t n : s.instructions) say(" %11llu", (unsigned long long)n);
-    say(" %8.2f %8.1f %8.2f %8.1f %10llu %9llu %8.3f\n", per_request(s.loads), efficiency(s.loads), per_request(s.stores),
-        efficiency(s.stores), (unsigned long long)s.shared_requests, conflicts(s), s.seconds);
-  }
-  const std::string path = environment("EMU_COUNT_FILE");
-  if (!path.empty()) write_csv(path, kernels);
 }
 
 }  // namespace emu
@@ -110,7 +84,6 @@ void count_table(const std::vector<NamedStat>& kernels) {
 extern "C" void emu_note(EmuCtx* context, EmuThread* thread, uint64_t address, uint32_t bytes, uint32_t site, int flags) {
   using namespace emu;
   Worker& w = worker_of(context);
-  if (flags & EMU_AT) return;  // atomics are served one by one in the L2 cache: sectors say nothing about them
   const bool shared = flags & EMU_SH;
   const uint32_t warp = thread->lin >> 5, lane = thread->lin & 31;
   uint32_t& executions = w.executions[std::size_t(thread->lin) * w.nsites + site];
@@ -123,6 +96,6 @@ extern "C" void emu_note(EmuCtx* context, EmuThread* thread, uint64_t address, u
   r.address[lane] = address;
   r.mask |= 1u << lane;
   if (r.mask != w.warps[warp].all) return;
-  finish(w.stat, r);
+  count_request(w.stat, w.touched, r);
   w.requests.erase(key);
 }

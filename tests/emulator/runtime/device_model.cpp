@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device_model.hpp"
 
-#include <cstdlib>
-#include <string>
-
-#include "text.hpp"
+#include "config.hpp"
 
 namespace emu {
 namespace {
@@ -15,25 +12,15 @@ constexpr DeviceModel models[] = {
     {"sm_100", 10, 0, 227 * 1024, 228 * 1024, 1024, 32, 2048, 126 << 20, 8192},
 };
 
-const DeviceModel& choose() {
-  const std::string wanted = environment("EMU_DEVICE");
-  for (const DeviceModel& m : models) {
-    if (wanted == m.option) return m;
-  }
-  if (!wanted.empty()) say("EMU ERROR: unknown EMU_DEVICE=%s, using %s\n", wanted.c_str(), models[0].option);
-  return models[0];
-}
-
 }  // namespace
 
 const DeviceModel& device_model() {
-  static const DeviceModel& m = choose();
-  return m;
+  for (const DeviceModel& m : models) {
+    if (config().device == m.option) return m;
+  }
+  return models[0];
 }
 
-int multiprocessors() {
-  const std::string set = environment("EMU_SMS");
-  return set.empty() ? 4 : std::atoi(set.c_str());
-}
+int multiprocessors() { return config().multiprocessors; }
 
 }  // namespace emu

@@ -31,8 +31,38 @@ enum {
   EMU_MATRIX = 64       // a row of ldmatrix
 };
 
-// Instruction classes that are counted per thread.
-enum { EC_LDG, EC_STG, EC_LDS, EC_STS, EC_ATOM, EC_MMA, EC_FMA, EC_BAR, EC_SHFL, EC_CPASYNC, EC_OTHER, EC_N };
+// Instruction classes that are counted per thread. X2: packed pairs. MMA: mma.sync.m16n8k<K> by the type of A and B; each of
+// the 32 lanes counts it.
+enum {
+  EC_LDG,
+  EC_STG,
+  EC_LDS,
+  EC_STS,
+  EC_ATOM,
+  EC_CPASYNC,
+  EC_BAR,
+  EC_SHFL,
+  EC_FMA32,
+  EC_ADD32,
+  EC_MUL32,
+  EC_SPECIAL32,  // reciprocal, roots, ex2, lg2, sin, cos, tanh, division
+  EC_FMA64,
+  EC_OP64,
+  EC_FMA16,
+  EC_FMA16X2,
+  EC_OP16,
+  EC_OP16X2,
+  EC_MMA_F16_K8,
+  EC_MMA_F16_K16,
+  EC_MMA_BF16_K8,
+  EC_MMA_BF16_K16,
+  EC_MMA_TF32_K4,
+  EC_MMA_TF32_K8,
+  EC_MMA_I8_K16,
+  EC_MMA_I8_K32,
+  EC_OTHER,
+  EC_N
+};
 
 typedef struct EmuThread {
   uint32_t tid[3], lin;  // threadIdx and its linear number in the block

@@ -46,6 +46,11 @@ std::string ptx_of_fat_binary(const void* pointer) {
     const auto kind = read<std::uint16_t>(p, 0);
     const auto entry_header = read<std::uint32_t>(p, 4), architecture = read<std::uint32_t>(p, 28);
     const auto size = read<std::uint64_t>(p, 8), flags = read<std::uint64_t>(p, 40);
+    const auto left = std::uint64_t(end - p);
+    if (entry_header < least_entry || entry_header > left || size > left - entry_header) {
+      say("EMU ERROR: damaged fat binary: an entry reaches beyond its end\n");
+      return "";
+    }
     const char* text = reinterpret_cast<const char*>(p) + entry_header;
     p += entry_header + size;
     if (kind != kind_ptx) continue;

@@ -11,7 +11,7 @@
 #include <thread>
 #include <utility>
 
-#include "counts.hpp"
+#include "count_table.hpp"
 #include "fiber.hpp"
 #include "memory.hpp"
 #include "race.hpp"
@@ -56,6 +56,8 @@ void start_launch(Worker& w, const LaunchArgs& a) {
   w.launch = &a;
   w.cfg = config();
   w.stat = Stat();
+  w.touched.read.clear();
+  w.touched.written.clear();
   w.warned = false;
   std::memcpy(w.ntid, a.block, sizeof w.ntid);
   std::memcpy(w.nctaid, a.grid, sizeof w.nctaid);
@@ -148,13 +150,19 @@ std::vector<std::unique_ptr<Worker>>& workers() {
   return *all;
 }
 
-void add_counts(Stat& s, const Worker& w) {
-  for (int i = 0; i < EC_N; i++) s.instructions[i] += w.cnt[i];
-  s.loads += w.stat.loads;
-  s.stores += w.stat.stores;
-  s.shared_requests += w.stat.shared_requests;
-  s.wavefronts += w.stat.wavefronts;
-  s.ideal_wavefronts += w.stat.ideal_wavefronts;
+/// Adds what the workers have counted, each for the blocks that it ran.
+void add_counts(Stat& s, std::size_t count) {
+  Touched all;
+  for (std::size_t i = 0; i < count; i++) {
+    const Worker& w = *workers()[i];
+    for (int k = 0; k < EC_N; k++) s.instructions[k] += w.cnt[k];
+    s += w.stat;
+    all.read.merge(w.touched.read);
+    all.written.merge(w.touched.written);
+  }
+  s.unique_read = sector_bytes * all.read.sectors();
+  s.unique_written = sector_bytes * all.written.sectors();
+  count_operations(s);
 }
 
 }  // namespace
@@ -164,8 +172,9 @@ int run(LaunchArgs& a) {
   const Config& cfg = config();
   const std::uint64_t blocks = std::uint64_t(a.grid[0]) * a.grid[1] * a.grid[2];
   if (cfg.race != RaceMode::off) race_start_launch();
-  // The detector and the counters see one block after another.
-  const bool alone = cfg.race != RaceMode::off || cfg.count;
+  // The detector must see one access after another: whether a write changed a value, and which block's atomic came first,
+  // is only known while nobody else runs.
+  const bool alone = cfg.race != RaceMode::off;
   const std::size_t threads = alone ? 1 : std::size_t(std::min<std::uint64_t>(std::uint64_t(cfg.threads), blocks));
   while (workers().size() < threads) workers().push_back(std::make_unique<Worker>());
 
@@ -186,14 +195,16 @@ int run(LaunchArgs& a) {
     }
     w.error.clear();
   }
-  if (a.stat) {
-    Stat& s = *a.stat;
-    s.launches++;
-    s.blocks += blocks;
-    s.threads += blocks * a.block[0] * a.block[1] * a.block[2];
-    s.seconds += seconds;
-    if (cfg.count) add_counts(s, *workers()[0]);
+  Stat s;
+  s.launches = 1;
+  s.blocks = blocks;
+  s.threads = blocks * a.block[0] * a.block[1] * a.block[2];
+  s.seconds = seconds;
+  if (cfg.count) {
+    add_counts(s, threads);
+    count_work(WorkKind::kernel, a.shown, s);
   }
+  if (a.stat) *a.stat += s;
   return code;
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <utility>
 
 #include "memory.hpp"
 
@@ -103,6 +104,8 @@ void check_byte(Worker& w, EmuThread& t, Cell& c, const Stamp& now, std::uint64_
         r.pending.shared = shared;
         r.pending.key = key;
       }
+    } else if (reads && !writes && !shared && c.write.atomic) {
+      if (!r.pending_read.thread) r.pending_read = {&t, bytes, now.site, c.write, first};
     } else {
       report(w, t, writes ? "write after unsynchronised write" : "read after unsynchronised write", c.write, now.site,
              shared, key);
@@ -137,6 +140,10 @@ void race_start_block(Worker& w) {
 }
 
 void race_flush(Worker& w) {
+  RaceClocks::PendingRead& read = w.race.pending_read;
+  if (EmuThread* t = std::exchange(read.thread, nullptr)) {
+    report(w, *t, "read after unsynchronised write", read.previous, read.site, false, read.key);
+  }
   RaceClocks::PendingWrite& p = w.race.pending;
   if (!p.bytes) return;
   const bool changed = std::memcmp(p.bytes, p.old, p.count) != 0;
@@ -166,8 +173,12 @@ void emu_fence(EmuCtx* context, EmuThread*) { emu::worker_of(context).race.fence
 void emu_race(EmuCtx* context, EmuThread* thread, uint64_t key, uint32_t bytes, uint32_t site, int flags) {
   using namespace emu;
   Worker& w = worker_of(context);
-  race_flush(w);
   const bool shared = flags & EMU_SH, atomic = flags & EMU_AT;
+  RaceClocks::PendingRead& guess = w.race.pending_read;
+  if (atomic && (flags & EMU_ST) && guess.thread == thread && guess.key == key && guess.bytes == bytes && !shared) {
+    guess.thread = nullptr;
+  }
+  race_flush(w);
   const Stamp now = w.race.stamp(thread->lin, shared ? w.race.serial : detector().launch, site, atomic);
   if (atomic && !shared) {
     std::vector<std::uint64_t>& released = detector().released[key];

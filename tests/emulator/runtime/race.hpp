@@ -9,7 +9,7 @@ namespace emu {
 /// A new launch: everything before it happened before it.
 void race_start_launch();
 void race_start_block(Worker& w);
-/// Judges the write that was kept back (see RaceClocks::PendingWrite).
+/// Judges the accesses that were kept back (RaceClocks::PendingWrite, PendingRead).
 void race_flush(Worker& w);
 /// Totals per kernel, at exit.
 void race_summary();

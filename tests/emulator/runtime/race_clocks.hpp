@@ -57,6 +57,15 @@ class RaceClocks {
     std::uint64_t key = 0;
   } pending;
 
+  // A plain read after another thread's atomic is judged at the next access: as the first guess of a compare-and-swap
+  // loop, which the swap of the same word then confirms, it is harmless.
+  struct PendingRead {
+    struct EmuThread* thread = nullptr;  // null: nothing to judge
+    std::uint32_t bytes = 0, site = 0;
+    Stamp previous;
+    std::uint64_t key = 0;
+  } pending_read;
+
  private:
   std::uint64_t block_ = 0;
   std::size_t warps_ = 0;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config.hpp"
+#include "counts.hpp"
 #include "emu_abi.h"
 #include "launch.hpp"
 #include "race_clocks.hpp"
@@ -51,13 +52,6 @@ struct AsyncQueue {
   std::vector<std::size_t> groups;  // per committed group: copies up to its end
 };
 
-/// Lanes of one warp at one execution of one memory instruction.
-struct Request {
-  std::uint32_t mask = 0, bytes = 0;
-  int flags = 0;
-  std::uint64_t address[32];
-};
-
 struct Worker : EmuCtx {
   Worker() : EmuCtx() {}
 
@@ -97,7 +91,8 @@ struct Worker : EmuCtx {
   RaceClocks race;
   std::vector<std::uint32_t> executions;  // per thread and site
   std::unordered_map<std::uint64_t, Request> requests;
-  Stat stat;
+  Stat stat;  // of the blocks of this launch that the worker has run
+  Touched touched;
 
   std::uint64_t draw() { return next_random(random); }
 };

@@ -8,6 +8,7 @@ One kernel of a PTX module becomes one C++ file: a function that runs one CUDA t
     variables     module and function variables, data        module        functions, parameters, variables of a PTX file
     instruction   one instruction; who handles which          emitter       operands -> C++ expressions
     function      body of one function                        kernel        one kernel and all it needs -> C++ file
+    locations     source lines for reports                  counting      classes of instructions for the counts
     families/     the instructions, one file per family of the PTX ISA
 
 Rule of the package: what is not modelled is an error that names the instruction, the modifier and the line. Nothing is

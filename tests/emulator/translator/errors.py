@@ -21,6 +21,12 @@ class TranslationError(Exception):
             self.line = line
         return self
 
+    def naming(self, name):
+        """The same error with the instruction's name before it, unless it has that already."""
+        if name not in self.message:
+            self.message = f"{name}: {self.message}"
+        return self
+
     def lines(self):
         """All messages as `line: message`."""
         own = f"{self.line or 0}: {self.message}"

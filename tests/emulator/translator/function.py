@@ -6,31 +6,27 @@ PTX scopes become C++ scopes, labels C++ labels, branches goto; a register is a 
 """
 import re
 
+from .counting import instruction_class
 from .emitter import Emitter
 from .errors import TranslationError
 from .instruction import Instruction, translate
 from .lexer import cpp_name, cpp_register, split_list, statements
+from .locations import Locations
 from .types import BITS, register_type
 from .variables import parse_variable
 
 _REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.*)$", re.S)
 _REGISTER_RANGE = re.compile(r"(%?[\w$]+)<(\d+)>$")
-_LOCATION = re.compile(r"\.loc\s+(\d+)\s+(\d+)")
 _CALL_PARAMETER = re.compile(r"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d+)\])?$")
 _VARIABLE = (".local", ".shared", ".global", ".const", ".extern")
 #: directives that were read in the first pass or that change no value
 _DONE = _VARIABLE + (".pragma", ".branchtargets", ".calltargets", ".callprototype", ".loc", ".file")
-_CLASSES = {
-    "atom": "EC_ATOM", "red": "EC_ATOM", "mma": "EC_MMA", "bar": "EC_BAR", "barrier": "EC_BAR", "shfl": "EC_SHFL",
-    "vote": "EC_SHFL", "match": "EC_SHFL", "redux": "EC_SHFL", "ldmatrix": "EC_LDS", "cp": "EC_CPASYNC",
-}  # fmt: skip
-_FLOATING = ("f32", "f64", "f16", "bf16", "f16x2", "bf16x2")
 
 
 class Scope:
     """What the names in one function mean while it is translated."""
 
-    def __init__(self, function):
+    def __init__(self, function, module):
         self.function = function
         self.is_entry = function.is_entry
         self.registers = {}  # PTX name -> PTX type
@@ -43,7 +39,7 @@ class Scope:
         self.param_offset = {p.name: p.offset for p in function.params}
         self.param_offset.update({p.name: 0 for p in function.returns})
         self.open_scopes = [0]
-        self.source = ""  # file:line that .loc gave last
+        self.locations = Locations(module)
         self.text = ""  # instruction that is being translated
 
     @property
@@ -67,24 +63,9 @@ def signature(function):
     return f"static void fn_{cpp_name(function.name)}(EmuCtx* C, EmuThread* T, const uint8_t* P{places})"
 
 
-def instruction_class(instruction):
-    """Class under which an instruction is counted (EC_* in emu_abi.h)."""
-    name, modifiers = instruction.name, instruction.modifiers
-    if name in ("ld", "ldu", "st"):
-        spaces = [m.split("::")[0] for m in modifiers]
-        space = next((s for s in spaces if s in ("param", "shared", "global", "local", "const")), "generic")
-        if space in ("global", "generic"):
-            return "EC_STG" if name == "st" else "EC_LDG"
-        if space == "shared":
-            return "EC_STS" if name == "st" else "EC_LDS"
-    if name in ("fma", "mad") and modifiers and modifiers[-1] in _FLOATING:
-        return "EC_FMA"
-    return _CLASSES.get(name, "EC_OTHER")
-
-
 def translate_function(unit, function):
     """C++ definition of the function. Errors of single statements are collected in unit.errors."""
-    scope = Scope(function)
+    scope = Scope(function, unit.module)
     emitter = Emitter(unit, scope)
     listing = list(statements(function.body, function.first_line))
     _collect(scope, listing)
@@ -151,9 +132,7 @@ def _statement(scope, emitter, text, used):
     match = _REGISTERS.match(text)
     if match:
         return list(_register_lines(scope, match[1], match[2], used))
-    match = _LOCATION.match(text)
-    if match:
-        scope.source = f"{emitter.unit.module.files.get(match[1], match[1])}:{match[2]}"
+    if scope.locations.read(text):
         return []
     match = _CALL_PARAMETER.match(text)
     if match:

@@ -115,7 +115,10 @@ def translate(instruction, emitter):
         raise TranslationError(f"unknown instruction '{instruction.op}'")
     for types, handler in candidates:
         if types is None or instruction.last_type in types:
-            code = handler(instruction, emitter)
+            try:
+                code = handler(instruction, emitter)
+            except TranslationError as error:
+                raise error.naming(instruction.op)
             if instruction.modifiers:
                 raise TranslationError(f"unknown modifier '.{instruction.modifiers[0]}' in '{instruction.op}'")
             return code

@@ -48,7 +48,7 @@ class Unit:
 
     def new_site(self, scope):
         """Number of a new site for the instruction that `scope` is at."""
-        self.sites.append((scope.source + " " if scope.source else "") + " ".join(scope.text.split()))
+        self.sites.append((scope.locations.here + " " if scope.locations.here else "") + " ".join(scope.text.split()))
         return len(self.sites) - 1
 
     def need(self, name):

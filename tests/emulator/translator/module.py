@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PTX module: its functions, parameters and variables ("PTX Module Directives", "Kernel and Function Directives")."""
+"""A PTX module: its functions, parameters and variables ("PTX Module Directives", "Specifying Kernel Entry Points and
+Functions")."""
 import re
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ _PARAMETER = re.compile(
     r"(?:\.ptr\s*(?:\.(?:global|shared|local|const)\s*)?(?:\.align\s+\d+\s+)?)?(?P<name>[\w$%]+)(?:\[(?P<count>\d*)\])?$"
 )
 _MAXNTID = re.compile(r"\.maxntid\s+([\d,\s]+)")
+#: headers of the CUDA toolkit, as nvcc writes their paths
+_TOOLKIT = re.compile(r"/targets/[^/]+/include/|/cuda(-[\d.]+)?/include/|/nvidia/[^/]+/include/")
 _WITHOUT_MEANING_HERE = (".pragma", ".alias")
 
 
@@ -50,7 +53,9 @@ class Module:
         source = without_comments(source)
         self.variables = {}  # name -> Variable
         self.functions = {}  # name -> Function, or None for one that is only declared
-        self.files = {number: path.rsplit("/", 1)[-1] for number, path in _FILE.findall(source)}
+        paths = dict(_FILE.findall(source))
+        self.files = {number: path.rsplit("/", 1)[-1] for number, path in paths.items()}
+        self.toolkit_files = {number for number, path in paths.items() if _TOOLKIT.search(path)}
         source = _HEADER.sub(lambda m: blank(m[0]), source)
         source = _SECTION.sub(lambda m: blank(m[0]), source)
         self._source = source

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text level, modules, and that everything unknown is an error with its name and line."""
+
 import os
 import unittest
 
@@ -8,6 +9,7 @@ from translator.flush_mode import flush_mode
 from translator.instruction import Instruction, known_instructions
 from translator.kernel import translate_kernel
 from translator.lexer import cpp_register, split_list, statements, without_comments
+from translator.locations import Locations
 from translator.module import Module, parse_parameters
 from translator.types import BITS
 from translator.variables import parse_variable
@@ -58,7 +60,9 @@ class LexerTest(unittest.TestCase):
 class ModuleTest(unittest.TestCase):
     def test_parameters_are_laid_out_in_order(self):
         params = parse_parameters(".param .u8 a, .param .align 16 .b8 b[20], .param .u64 .ptr .global .align 4 c")
-        self.assertEqual([(p.name, p.offset, p.size, p.align) for p in params], [("a", 0, 1, 1), ("b", 16, 20, 16), ("c", 40, 8, 8)])
+        self.assertEqual(
+            [(p.name, p.offset, p.size, p.align) for p in params], [("a", 0, 1, 1), ("b", 16, 20, 16), ("c", 40, 8, 8)]
+        )
 
     def test_variables(self):
         table = parse_variable(".global .align 4 .b32 t[2][2] = {{1, -1}, {0f3F800000, 4}}")
@@ -72,12 +76,19 @@ class ModuleTest(unittest.TestCase):
 
     def test_info(self):
         text = (
-            HEADER + ".global .align 4 .u32 g = 7;\n.const .align 8 .u64 c[1] = {g};\n.func (.param .b32 r) f(.param .b32 x)"
+            HEADER
+            + ".global .align 4 .u32 g = 7;\n.const .align 8 .u64 c[1] = {g};\n.func (.param .b32 r) f(.param .b32 x)"
             "\n{\nret;\n}\n.entry k(.param .u32 a, .param .u64 b)\n.maxntid 64, 2, 1\n{\nret;\n}\n"
         )
         self.assertEqual(
             Module(text).info().splitlines(),
-            ["kernel k 2 0:4 8:8 128", "global g 4 4 07000000 0", "global c 8 8 0000000000000000 0", "func f 0", "reloc c 0 g 0"],
+            [
+                "kernel k 2 0:4 8:8 128",
+                "global g 4 4 07000000 0",
+                "global c 8 8 0000000000000000 0",
+                "func f 0",
+                "reloc c 0 g 0",
+            ],
         )
 
     def test_broken_modules_name_the_line(self):
@@ -94,16 +105,22 @@ class UnknownTest(unittest.TestCase):
         return caught.exception.lines()
 
     def test_unknown_instruction(self):
-        self.assertEqual(self.errors(".reg .b32 %a;\nfrobnicate.u32 %a, 1;"), ["7: unknown instruction 'frobnicate.u32'"])
+        self.assertEqual(
+            self.errors(".reg .b32 %a;\nfrobnicate.u32 %a, 1;"), ["7: unknown instruction 'frobnicate.u32'"]
+        )
 
     def test_unknown_modifier_is_never_skipped(self):
         """A modifier that does not exist must be refused by every instruction, whatever else it carries."""
         samples = {
             "add.rn.f32": "%f, %f, %f", "add.s32": "%r, %r, %r", "mul.lo.u32": "%r, %r, %r", "fma.rn.f32": "%f, %f, %f, %f",
-            "cvt.rn.f32.u32": "%f, %r", "cvt.rzi.s32.f32": "%r, %f", "ld.global.u32": "%r, [%d]", "st.shared.u32": "[%d], %r",
+            "cvt.rn.f32.u32": "%f, %r", "cvt.rzi.s32.f32": "%r, %f", "ld.global.u32": "%r, [%d]",
+            "st.shared.u32": "[%d], %r", "prefetch.global.L2": "[%d]",
+            "createpolicy.fractional.L2::evict_last.b64": "%d, 1.0",
             "setp.lt.f32": "%p, %f, %f", "selp.b32": "%r, %r, %r, %p", "shfl.sync.idx.b32": "%r, %r, 0, 31, -1",
             "atom.global.add.u32": "%r, [%d], %r", "bar.sync": "0", "mov.u32": "%r, 1", "shl.b32": "%r, %r, 1",
-            "prmt.b32": "%r, %r, %r, %r", "lop3.b32": "%r, %r, %r, %r, 3", "add.f16x2": "%r, %r, %r", "ex2.approx.f32": "%f, %f",
+            "prmt.b32": "%r, %r, %r, %r", "lop3.b32": "%r, %r, %r, %r, 3", "add.f16x2": "%r, %r, %r",
+            "ex2.approx.f32": "%f, %f", "stmatrix.sync.aligned.m8n8.x1.shared.b16": "[%d], {%r}",
+            "movmatrix.sync.aligned.m8n8.trans.b16": "%r, %r", "red.global.v2.f32.add": "[%d], {%f, %f}",
             "cp.async.ca.shared.global": "[%d], [%d], 4", "membar.gl": "", "vote.sync.any.pred": "%p, %p, -1",
             "min.f32": "%f, %f, %f", "div.approx.f32": "%f, %f, %f", "cvta.to.global.u64": "%d, %d", "bra": "L",
             "ldmatrix.sync.aligned.m8n8.x1.shared.b16": "{%r}, [%d]", "redux.sync.add.u32": "%r, %r, -1", "ret": "",
@@ -114,7 +131,7 @@ class UnknownTest(unittest.TestCase):
             with self.subTest(op):
                 translate_kernel(kernel(f"{registers}{op} {operands};"), "k")  # known without the modifier
                 name, *rest = op.split(".")
-                # right after the name, so that the types stay last (setp reads its comparison there, which is refused as well)
+                # right after the name, so that the types stay last (setp reads its comparison there and refuses it too)
                 (error,) = self.errors(f"{registers}{'.'.join([name, 'frob', *rest])} {operands};")
                 self.assertTrue(error.startswith("11: "), error)
                 self.assertIn(name + ".frob", error)
@@ -126,7 +143,13 @@ class UnknownTest(unittest.TestCase):
 
     def test_wrong_operands(self):
         registers = ".reg .b32 %r;\n.reg .b64 %d;\n"
-        for body in ("mov.u32 %nothere, 1;", "bra NOWHERE;", "ld.global.v2.u32 {%r}, [%d];", "add.s32 %r, %r;", "ld.global.u32 %r, [nosuch];"):
+        for body in (
+            "mov.u32 %nothere, 1;",
+            "bra NOWHERE;",
+            "ld.global.v2.u32 {%r}, [%d];",
+            "add.s32 %r, %r;",
+            "ld.global.u32 %r, [nosuch];",
+        ):
             self.assertEqual(len(self.errors(registers + body)), 1, body)
 
     def test_not_modelled_forms_are_refused(self):
@@ -191,10 +214,31 @@ class InstructionTest(unittest.TestCase):
 
     def test_source_lines_reach_the_sites(self):
         module = Module(
-            HEADER + '.file 1 "/a/b/net.cu"\n.entry k(.param .u64 p0)\n{\n.reg .b64 %d;\n.reg .b32 %r;\n.loc 1 42 3\n'
-            "ld.global.u32 %r, [%d];\nret;\n}\n"
+            HEADER
+            + '.file 1 "/a/b/net.cu"\n.entry k(.param .u64 p0)\n{\n.reg .b64 %d;\n.reg .b32 %r;\n.loc 1 42 3\n'
+            'ld.global.u32 %r, [%d];\nret;\n}\n'
         )
         self.assertIn('"net.cu:42 ld.global.u32 %r, [%d]"', translate_kernel(module, "k"))
+
+    def test_inlined_code_is_reported_at_the_users_lines(self):
+        files = (
+            '.file 1 "/a/net.cu"\n.file 2 "/a/load.cuh"\n.file 3'
+            ' "/opt/cuda/bin/../targets/x86_64-linux/include/x.hpp"\n'
+        )
+        locations = Locations(Module(HEADER + files))
+        steps = [
+            (".loc 1 9 3", "net.cu:9"),
+            (".loc\t2 5 3, function_name $L__info_string0, inlined_at 1 9 3", "load.cuh:5 (from net.cu:9)"),
+            (".loc 3 112 3, function_name $L__info_string1+4, inlined_at 2 5 3", "load.cuh:5 (from net.cu:9)"),
+            (".loc 1 20 1, function_name $L__info_string2, inlined_at 1 21 1", "net.cu:20 (from net.cu:21)"),
+            (".loc 3 40 1", "x.hpp:40"),
+            (".loc 3 112 3, function_name $L__info_string1, inlined_at 1 30 3", "net.cu:30"),
+        ]
+        for directive, wanted in steps:
+            self.assertTrue(locations.read(directive))
+            self.assertEqual(locations.here, wanted)
+        self.assertFalse(locations.read("mov.b32 %a, 1"))
+        self.assertEqual(locations.here, "net.cu:30")
 
 
 if __name__ == "__main__":

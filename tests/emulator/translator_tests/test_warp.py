@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Warp collectives and barriers against the ISA's definitions."""
+
 import unittest
 
 from .harness import Case, Kernels, generator, integers, signed
@@ -21,11 +22,16 @@ def cases():
     for mode in SHUFFLES:
         for clamp in ("0x1f", "0x0", "0x1807", "0x101f"):
             name = f"shfl_{mode}_{clamp}"
-            yield Case(name, f".reg .pred %p; shfl.sync.{mode}.b32 %d|%p, %a, %b, {clamp}, -1; selp.u32 %e, 1, 0, %p;", WORD * 2, WORD * 2)
+            yield Case(
+                name,
+                f".reg .pred %p; shfl.sync.{mode}.b32 %d|%p, %a, %b, {clamp}, -1; selp.u32 %e, 1, 0, %p;",
+                WORD * 2,
+                WORD * 2,
+            )
     # two halves of the warp shuffle on their own, in different branches
     split = (
-        ".reg .pred %p; setp.lt.u32 %p, %tid, 16; @%p bra LOW; shfl.sync.bfly.b32 %d, %a, 1, 0x1f, 0xffff0000; bra JOIN; "
-        "LOW: shfl.sync.bfly.b32 %d, %a, 2, 0x1f, 0xffff; JOIN: bar.warp.sync -1;"
+        ".reg .pred %p; setp.lt.u32 %p, %tid, 16; @%p bra LOW; shfl.sync.bfly.b32 %d, %a, 1, 0x1f, 0xffff0000; bra"
+        " JOIN; LOW: shfl.sync.bfly.b32 %d, %a, 2, 0x1f, 0xffff; JOIN: bar.warp.sync -1;"
     )
     yield Case("shfl_split", split, WORD, WORD)
     for mode in ("all", "any", "uni"):
@@ -34,14 +40,17 @@ def cases():
     yield Case("activemask", "activemask.b32 %d;", WORD, WORD)
     for t in ("b32", "b64"):
         yield Case(f"match_any_{t}", f"match.any.sync.{t} %d, %a, -1;", (t,), WORD)
-        yield Case(f"match_all_{t}", f".reg .pred %p; match.all.sync.{t} %d|%p, %a, -1; selp.u32 %e, 1, 0, %p;", (t,), WORD * 2)
+        yield Case(
+            f"match_all_{t}", f".reg .pred %p; match.all.sync.{t} %d|%p, %a, -1; selp.u32 %e, 1, 0, %p;", (t,), WORD * 2
+        )
     for op in REDUCTIONS:
         yield Case(f"redux_{op.replace('.', '_')}", f"redux.sync.{op} %d, %a, -1;", WORD, WORD)
     for op in ("and", "or", "xor"):
         yield Case(f"redux_{op}", f"redux.sync.{op}.b32 %d, %a, -1;", WORD, WORD)
     barrier = (
-        ".shared .align 4 .b8 s[128]; .reg .b32 %o, %x; shl.b32 %o, %tid, 2; mov.u32 %x, s; add.u32 %o, %o, %x; st.shared.u32 [%o], %a; "
-        "SYNC membar.cta; fence.acq_rel.gpu; xor.b32 %o, %tid, 31; shl.b32 %o, %o, 2; add.u32 %o, %o, %x; ld.shared.u32 %d, [%o];"
+        ".shared .align 4 .b8 s[128]; .reg .b32 %o, %x; shl.b32 %o, %tid, 2; mov.u32 %x, s; add.u32 %o, %o, %x;"
+        " st.shared.u32 [%o], %a; SYNC membar.cta; fence.acq_rel.gpu; xor.b32 %o, %tid, 31; shl.b32 %o, %o, 2; add.u32"
+        " %o, %o, %x; ld.shared.u32 %d, [%o];"
     )
     for name, sync in (("bar", "bar.sync 0;"), ("barrier", "barrier.cta.sync.aligned 1, 32;")):
         yield Case(f"sync_{name}", barrier.replace("SYNC", sync), WORD, WORD)
@@ -49,7 +58,12 @@ def cases():
     yield Case("bar_and", "bar.red.and.pred %d, 0, %a; bar.red.or.pred %e, 0, %a;", ("pred",), ("pred", "pred"))
     masks = "mov.u32 %d, %lanemask_lt; mov.u32 %e, %lanemask_ge;"
     yield Case("lanemasks", masks, WORD, WORD * 2)
-    yield Case("specials", ".reg .b32 %x; mov.u32 %d, %laneid; mov.u32 %e, %ctaid.x; mov.u32 %x, %ntid.x; mad.lo.u32 %e, %e, %x, WARP_SZ;", WORD, WORD * 2)
+    yield Case(
+        "specials",
+        ".reg .b32 %x; mov.u32 %d, %laneid; mov.u32 %e, %ctaid.x; mov.u32 %x, %ntid.x; mad.lo.u32 %e, %e, %x, WARP_SZ;",
+        WORD,
+        WORD * 2,
+    )
 
 
 def shuffled(values, mode, b, clamp, lane):

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the zoo's programs share: arrays on the device, checked calls, comparison.
+// What the zoo's programs share: arrays on the device, checked calls, comparison, a line per test.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -60,4 +60,18 @@ inline double distance(const std::vector<float>& got, const std::vector<double>&
     if (!(d <= worst)) worst = d == d ? d : INFINITY;
   }
   return worst;
+}
+
+inline int failures = 0;
+
+/// Prints the line of one test.
+inline void expect(const char* name, double error, double bound) {
+  std::printf("%-20s %s (error %.2e)\n", name, error <= bound ? "ok" : "BAD", error);
+  failures += !(error <= bound);
+}
+
+/// Last line and exit status of a program.
+inline int report() {
+  std::printf("%s\n", failures ? "SOME BAD" : "ALL OK");
+  return failures != 0;
 }

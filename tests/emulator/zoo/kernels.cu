@@ -9,13 +9,6 @@
 
 namespace {
 
-int failures = 0;
-
-void expect(const char* name, double error, double bound) {
-  std::printf("%-20s %s (error %.2e)\n", name, error <= bound ? "ok" : "BAD", error);
-  failures += !(error <= bound);
-}
-
 __device__ float warp_sum(float v) {
   for (int o = 16; o; o /= 2) v += __shfl_xor_sync(~0u, v, o);
   return v;
@@ -264,6 +257,5 @@ int main() {
   test_atomics();
   test_gemm();
   test_graph();
-  std::printf("%s\n", failures ? "SOME BAD" : "ALL OK");
-  return failures != 0;
+  return report();
 }

@@ -78,6 +78,13 @@ __global__ void global_out_of_bounds(float* out, int n) {
   if (Bug ? i <= n : i < n) out[i] = 1;
 }
 
+__device__ __forceinline__ void store_one(float* p, int i) { p[i] = 1; }
+
+template <bool Bug>
+__global__ void inlined_store(float* out) {
+  store_one(out, int(threadIdx.x) + (Bug ? 1 : 0));
+}
+
 template <bool Bug>
 __global__ void before_the_array(float* out) {
   out[int(threadIdx.x) - (Bug ? 1 : 0)] = 1;
@@ -223,6 +230,7 @@ void run(const char* name) {
   if (is("blocks_write_same")) blocks_write_same<Bug><<<4, 32>>>(out);
   if (is("shared_write_write")) shared_write_write<Bug><<<1, 64>>>(out);
   if (is("global_out_of_bounds")) global_out_of_bounds<Bug><<<1, 512>>>(out, 256);
+  if (is("inlined_store")) inlined_store<Bug><<<1, 256>>>(out);
   if (is("before_the_array")) before_the_array<Bug><<<1, 32>>>(out);
   if (is("shared_out_of_bounds")) shared_out_of_bounds<Bug><<<1, 64, 256>>>(out);
   if (is("divergent_barrier")) divergent_barrier<Bug><<<1, 64>>>(counts);

@@ -139,13 +139,30 @@ void for_each_group(Context& ctx, const Shape& qkv, const AttentionOptions& opti
   });
 }
 
+// Defined in autograd/rules/attention.cuh. The forward pass gives what the backward pass needs beside qkv and the output.
+template <class T>
+Tensor attention_forward_on_cuda(Context& ctx, const Tensor& qkv, const AttentionOptions& options, const Tensor& output);
+template <class T>
+void attention_backward_on_cuda(Context& ctx, const Tensor& qkv, const AttentionOptions& options, const Tensor& output,
+                                const Tensor& log_sum_exp, const Tensor& output_gradient, const Tensor& qkv_gradient);
+
 struct Attention {
   static constexpr std::string_view name = "attention";
   Variable qkv;
   AttentionOptions options;
+  Tensor output, log_sum_exp;  // on a GPU
 
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const Tensor g = Tensor::empty(pass.ctx, qkv.shape(), qkv.dtype());
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+    if (pass.ctx.on_cuda()) {
+      dispatch_real(qkv.dtype(), [&](auto tag) {
+        attention_backward_on_cuda<typename decltype(tag)::type>(pass.ctx, qkv.value(), options, output, log_sum_exp,
+                                                                 gradient, g);
+      });
+      return pass.accumulate(qkv.slot(), g);
+    }
+#endif
     const index_t packed = qkv.shape().numel(1, 3), plain = gradient.shape().numel(1, 3);
     dispatch_real(qkv.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
@@ -180,7 +197,16 @@ inline Variable attention(const Variable& qkv, const AttentionOptions& options) 
   const index_t width = qkv.shape()[2] / options.packed_heads();
   const Tensor y = Tensor::empty(tape.ctx(), qkv.shape().with(2, options.heads * width), qkv.dtype());
   const index_t packed = qkv.shape().numel(1, 3), plain = y.shape().numel(1, 3);
-  const rules::Attention rule{qkv, options};
+  rules::Attention rule{qkv, options, Tensor(), Tensor()};
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+  if (tape.ctx().on_cuda()) {
+    rule.output = y;
+    rule.log_sum_exp = dispatch_real(qkv.dtype(), [&](auto tag) {
+      return rules::attention_forward_on_cuda<typename decltype(tag)::type>(tape.ctx(), qkv.value(), options, y);
+    });
+    return tape.record(y, tape.needs_gradient(qkv), std::move(rule));
+  }
+#endif
   dispatch_real(qkv.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     rules::for_each_group<T>(tape.ctx(), qkv.shape(), options,

@@ -33,8 +33,9 @@ struct PositionEmbedding {
 };
 }  // namespace rules
 
-/// ids i32 [B, T] -> [B, T, width] from a table [vocabulary, width]. Ids outside the vocabulary are refused; an id equal to
-/// padding gives a zero row and no gradient.
+/// ids i32 [B, T] -> [B, T, width] from a table [vocabulary, width]. An id equal to
+/// padding gives a zero row and no gradient. Ids outside the vocabulary are refused on the CPU; on a GPU, where nobody waits
+/// for the ids, their rows are NaN: that sample alone is not finite, and private training leaves it out.
 inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table,
                           std::optional<std::int32_t> padding = std::nullopt) {
   DPMP_CHECK(ids.dtype() == DType::i32 && ids.shape().rank() == 2, "embedding: expected ids i32 [B, T], got ", ids.dtype(),
@@ -43,18 +44,20 @@ inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table,
              table.shape());
   const index_t vocabulary = table.shape()[0], width = table.shape()[1], rows = ids.numel();
   const Tensor kept = Tensor::empty(tape.ctx(), ids.shape(), DType::i32);
-  for (index_t r = 0; r < rows; ++r) {
-    const std::int32_t id = ids.data<std::int32_t>()[r];
-    const bool pad = padding && id == *padding;
-    DPMP_CHECK(pad || (id >= 0 && id < vocabulary), "embedding: expected token ids in [0, ", vocabulary, ") for ",
-               table.name(), ", got ", id, " at sample ", r / ids.shape()[1], ", position ", r % ids.shape()[1]);
-    kept.data<std::int32_t>()[r] = pad ? -1 : id;
-  }
+  if (!tape.ctx().on_cuda())
+    for (index_t r = 0; r < rows; ++r) {
+      const std::int32_t id = ids.data<std::int32_t>()[r];
+      DPMP_CHECK((padding && id == *padding) || (id >= 0 && id < vocabulary), "embedding: expected token ids in [0, ",
+                 vocabulary, ") for ", table.name(), ", got ", id, " at sample ", r / ids.shape()[1], ", position ",
+                 r % ids.shape()[1]);
+    }
   const Tensor y = Tensor::empty(tape.ctx(), {ids.shape()[0], ids.shape()[1], width}, table.dtype());
   dispatch_real(table.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch_rows(tape.ctx(), rows, width,
-                kernels::EmbeddingForward<T>{kept.data<std::int32_t>(), table.value().data<T>(), y.data<T>(), width});
+                kernels::EmbeddingForward<T>{ids.data<std::int32_t>(), table.value().data<T>(), y.data<T>(),
+                                             kept.data<std::int32_t>(), vocabulary, width, padding.has_value(),
+                                             padding.value_or(0)});
   });
   return tape.record(y, table.trainable(), rules::Embedding{kept, &table});
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Approximate functions ("Floating-Point Instructions": rsqrt, ex2, lg2, sin, cos, tanh with .approx).
+"""Approximate functions ("Floating Point Instructions: rsqrt, sin, cos, lg2, ex2, tanh").
 
 The result is the correctly rounded one or, with EMU_APPROX_ERROR, one that is off by up to the error the ISA allows:
 device/approximate.hpp.

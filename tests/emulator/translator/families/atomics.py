@@ -5,6 +5,7 @@ One atomic read-modify-write on host memory. Ordering modifiers need nothing: it
 hides errors of missing order; the race detector looks for those.
 """
 from ..instruction import CACHE_HINTS, SCOPES, handles
+from ..lexer import split_list
 from ..types import BITS, CPP, FLOATS, HALVES, storage
 from .halves import on_halves
 
@@ -39,16 +40,39 @@ def _new_value(ins, operation, t, flush):
     raise ins.error(f"type .{t} is not modelled")
 
 
+def _vector(ins, emit, t, vector):
+    """Vector form in global memory: each element by itself is atomic, the address a multiple of the size of all."""
+    operation = ins.need("add", "min", "max")
+    if ins.take_space("global", "shared") == "shared" or (t == "f32" and operation != "add"):
+        raise ins.error("vectors are for global memory, and of f32 only add")
+    values = split_list(ins.operands[-1][1:-1])
+    targets = split_list(ins.operand(0)[1:-1]) if ins.name == "atom" else ["_"] * vector
+    if len(values) != vector or len(targets) != vector or len(ins.operands) != (3 if ins.name == "atom" else 2):
+        raise ins.error(f"expected {vector} registers")
+    cpp, size = CPP[t], BITS[t] // 8
+    address = ins.operand(1 if ins.name == "atom" else 0)
+    pointer = emit.pointer(address, "global", vector * size, "EMU_LD|EMU_ST|EMU_AT")
+    update = f"[&]({cpp} o_) -> {cpp} {{ return {_new_value(ins, operation, t, 'true')}; }}"
+    lines = [f"uint8_t* p_ = {pointer}; {cpp} v_[] = {{{', '.join(emit.read(x, t) for x in values)}}}, r_[{vector}];"]
+    for i in range(vector):
+        lines.append(f"{{ {cpp} x_ = v_[{i}]; r_[{i}] = read_modify_write<{cpp}>(p_ + {i * size}, {update}); }}")
+    lines += [emit.write(x, f"r_[{i}]") for i, x in enumerate(targets) if x != "_"]
+    return f"{{ {' '.join(lines)} (void)r_; }}"
+
+
 @handles("atom", "red")
 def atomic(ins, emit):
     """All operations; atom returns the old value."""
     emit.unit.uses_atomics = True
-    t = ins.take_type()
-    operation = ins.need(*_OPERATIONS)
+    vector = int((ins.take("v2", "v4", "v8") or "v1")[1:])
+    t = ins.take_type() if vector == 1 else ins.need("f32", *HALVES)
     ins.take("relaxed", "acquire", "release", "acq_rel")
     ins.take(*SCOPES)
     ins.take("noftz")  # always meant for f16 and bf16: subnormals are kept
     ins.take_matching(CACHE_HINTS)
+    if vector > 1:
+        return _vector(ins, emit, t, vector)
+    operation = ins.need(*_OPERATIONS)
     space = ins.take_space("global", "shared")
     operands = ins.operands[1:] if ins.name == "atom" else ins.operands
     if len(operands) < (3 if operation == "cas" else 2):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Barriers and fences ("Parallel Synchronization and Communication Instructions: bar, barrier, bar.warp.sync, membar")."""
+"""Barriers and fences ("Parallel Synchronization and Communication Instructions: bar, barrier, bar.warp.sync,
+membar/fence")."""
 from ..instruction import SCOPES, handles
 
 _REDUCTIONS = ("popc", "and", "or")

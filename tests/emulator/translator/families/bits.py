@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bits: logic, shifts, fields, counts, byte permutation ("Logic and Shift Instructions" and bit-field instructions of
-"Integer Arithmetic Instructions")."""
+"""Bits: logic, shifts, fields, counts, byte permutation ("Logic and Shift Instructions", bit-field instructions of
+"Integer Arithmetic Instructions", "Data Movement and Conversion Instructions: prmt")."""
 from ..emitter import integer_literal
 from ..instruction import handles
 from ..types import BITS, CPP, INTEGERS, UNTYPED, storage

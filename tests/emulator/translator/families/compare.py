@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison and selection ("Comparison and Selection Instructions", also for f16 and bf16).
+"""Comparison and selection ("Comparison and Selection Instructions", "Half Precision Comparison Instructions").
 
 eq ne lt le gt ge are false when an input is NaN (ne too); equ ... geu are then true; num and nan test for NaN.
 """

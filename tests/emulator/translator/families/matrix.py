@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warp-level matrices: mma.sync and ldmatrix ("Warp-Level Matrix Multiply-Accumulate Instructions").
+"""Warp-level matrices: mma.sync, ldmatrix, stmatrix, movmatrix ("Warp Level Matrix Multiply-Accumulate Instructions").
 
-Which lane holds which element: device/fragments.hpp; the products: device/mma_model.hpp.
+Which lane holds which element: device/fragments.hpp; the products: device/mma_model.hpp; moves: device/matrix_moves.hpp.
 """
 import re
 
@@ -37,22 +37,48 @@ def mma(ins, emit):
     return f"{{ uint32_t {fragments}, d_[{len(d)}]; {call} {stores} }}"
 
 
-@handles("ldmatrix", types=("b16",))
-def ldmatrix(ins, emit):
-    """8x8 matrices of 16-bit elements from shared memory; lanes 8i..8i+7 give the rows of matrix i ("ldmatrix")."""
+def _take_8x8(ins, emit, registers, address):
+    """(number of matrices, .trans, names of the registers, offset in shared memory) of ldmatrix and stmatrix."""
     emit.unit.uses_fibers = True
     ins.take_type()
     for modifier in ("sync", "aligned", "m8n8"):
         ins.need(modifier)
     count = int(ins.need("x1", "x2", "x4")[1:])
     transposed = int(ins.has("trans"))
-    targets = split_list(ins.operand(0)[1:-1])
-    if len(targets) != count:
-        raise ins.error(f"expected {count} registers, got {len(targets)}")
-    site, (_, address) = emit.site(), emit.address(ins.operand(1))
+    names = split_list(registers.strip("{}"))
+    if len(names) != count:
+        raise ins.error(f"expected {count} registers, got {len(names)}")
+    _, address = emit.address(address)
     is_shared = ins.take_space("shared") == "shared"
-    offset = f"(uint32_t){address}" if is_shared else f"(uint32_t)({address} - EMU_SWIN)"
+    return count, transposed, names, f"(uint32_t){address}" if is_shared else f"(uint32_t)({address} - EMU_SWIN)"
+
+
+@handles("ldmatrix", types=("b16",))
+def ldmatrix(ins, emit):
+    """8x8 matrices of 16-bit elements from shared memory; lanes 8i..8i+7 give the rows of matrix i ("ldmatrix")."""
+    count, transposed, targets, offset = _take_8x8(ins, emit, ins.operand(0), ins.operand(1))
+    site = emit.site()
     row = f"if ((T->lin & 31) < {8 * count}) r_ = at_shared<16, EMU_LD|EMU_MATRIX>(C, T, a_, {site});"
     call = f"emu_ldmatrix(C, T, {site}, {count}, {transposed}, v_, r_);"
     stores = " ".join(emit.write(x, f"v_[{i}]") for i, x in enumerate(targets))
     return f"{{ uint32_t v_[{count}]; uint64_t a_ = {offset}; const uint8_t* r_ = nullptr; {row} {call} {stores} }}"
+
+
+@handles("stmatrix", types=("b16",))
+def stmatrix(ins, emit):
+    """8x8 matrices of 16-bit elements to shared memory; lane 8i + r stores row r of matrix i ("stmatrix")."""
+    count, transposed, sources, offset = _take_8x8(ins, emit, ins.operand(1), ins.operand(0))
+    site, values = emit.site(), ", ".join(emit.read(x, "b32") for x in sources)
+    rows = f"collect_row(C, T, {site}, {count}, {transposed}, v_, row_);"
+    store = f"memcpy(at_shared<16, EMU_ST|EMU_MATRIX>(C, T, {offset}, {site}), row_, 16);"
+    return f"{{ uint32_t v_[4] = {{{values}}}, row_[4]; {rows} if ((T->lin & 31) < {8 * count}) {store} }}"
+
+
+@handles("movmatrix", types=("b16",))
+def movmatrix(ins, emit):
+    """Transposes an 8x8 matrix of 16-bit elements in registers ("movmatrix")."""
+    emit.unit.uses_fibers = True
+    ins.take_type()
+    for modifier in ("sync", "aligned", "m8n8", "trans"):
+        ins.need(modifier)
+    return emit.write(ins.operand(0), f"transpose_8x8(C, T, {emit.site()}, {emit.read(ins.operand(1), 'b32')})")

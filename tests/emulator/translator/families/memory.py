@@ -60,12 +60,18 @@ def store(ins, emit):
 @handles("prefetch", "prefetchu", "discard", "applypriority")
 def hint(ins, emit):
     """Hints to the caches: no value changes ("prefetch", "applypriority"; discarded lines keep their old bytes)."""
-    ins.modifiers.clear()
+    ins.take("global", "local")
+    ins.take("L1", "L2")
+    ins.take_matching(CACHE_HINTS)
     return ";"
 
 
 @handles("createpolicy")
 def createpolicy(ins, emit):
     """A cache policy is an opaque value that only hints use ("createpolicy")."""
-    ins.modifiers.clear()
+    ins.take_type(("b64",))
+    ins.need("fractional", "range", "cvt")
+    ins.take("global")
+    ins.take("L2")
+    ins.take_matching(CACHE_HINTS)
     return emit.write(ins.operand(0), "(uint64_t)0")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small integers packed in a register: dot products and the video SIMD instructions on unsigned bytes and halfwords
-("Integer Arithmetic Instructions: dp4a, dp2a", "Video Instructions")."""
+("Integer Arithmetic Instructions: dp4a, dp2a", "SIMD Video Instructions")."""
 from ..instruction import handles
 
 _VIDEO = ("vabsdiff", "vadd", "vsub", "vavrg", "vmin", "vmax")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warp collectives: shuffles, votes, matches, reductions ("Parallel Synchronization and Communication Instructions").
+"""Warp collectives: shuffles, votes, matches, reductions ("Data Movement and Conversion Instructions: shfl.sync",
+"Parallel Synchronization and Communication Instructions: vote.sync, match.sync, activemask, redux.sync").
 
 The lanes of the member mask meet in the runtime (emu_coll), which then computes the results of all: device/warp.hpp.
 """

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who runs a kernel functor on the CPU: the only place that knows instruction sets and how rows are spread over threads.
+// Who runs a kernel functor: on the CPU here, the only place that knows instruction sets and how rows are spread over
+// threads; on a GPU in launch_cuda.cuh.
 // `flatten` pulls the whole functor into each copy, so every copy is compiled for its own set and a consumer needs no
 // -march.
 #pragma once
@@ -50,6 +51,12 @@ inline Isa best_isa() {
 }
 
 namespace detail {
+/// Defined in runtime/launch_cuda.cuh: the same functor with a team of a CUDA warp for each row.
+template <class F>
+void launch_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& f);
+template <class F>
+void launch_elements_on_cuda(Context& ctx, index_t n, const F& f);
+
 template <class F>
 __attribute__((flatten, noinline)) void rows_of_unit(const F& f, index_t begin, index_t end) {
   constexpr int width = 4 << DPMP_HOST_UNIT_ISA;  // floats in a register
@@ -72,7 +79,10 @@ __attribute__((flatten, noinline, target("avx512f,avx512bw,avx512vl,avx512dq,avx
 
 /// Runs f(team, row) for rows [begin, end) on the calling thread. F::Real (float or double) is the type it computes in.
 template <class F>
-void run_rows(index_t begin, index_t end, const F& f, [[maybe_unused]] Isa isa = best_isa()) {
+void run_rows([[maybe_unused]] index_t begin, [[maybe_unused]] index_t end, [[maybe_unused]] const F& f,
+              [[maybe_unused]] Isa isa = best_isa()) {
+// nvcc reads host code again when it compiles for the device, where a kernel's body may not meet a host team's vectors.
+#if !defined(__CUDA_ARCH__)
 #if DPMP_HOST_ISA_VARIANTS
   if constexpr (std::is_same_v<typename F::Real, float>) {  // double is for references: one variant will do
     if (isa == Isa::avx512) return detail::rows_avx512(f, begin, end);
@@ -80,16 +90,27 @@ void run_rows(index_t begin, index_t end, const F& f, [[maybe_unused]] Isa isa =
   }
 #endif
   detail::rows_of_unit(f, begin, end);
+#endif
 }
 
-/// Runs f(team, row) for rows [0, rows) on the context's threads. `row_work`: elements a row touches, so that little work is
-/// not spread; the split does not change any row's result.
+namespace detail {
 template <class F>
-void launch_rows(Context& ctx, index_t rows, index_t row_work, const F& f) {
+void launch_rows_on_host(Context& ctx, index_t rows, index_t row_work, const F& f) {
   constexpr index_t worth_a_fork = 16384;
   const bool serial = rows * row_work < worth_a_fork;
   if (serial) return run_rows(0, rows, f);
   ctx.team().parallel_for(rows, [&](index_t begin, index_t end) { run_rows(begin, end, f); });
+}
+}  // namespace detail
+
+/// Runs f(team, row) for rows [0, rows) on the context's device. `row_work`: elements a row touches, so that little work is
+/// not spread; the split does not change any row's result.
+template <class F>
+void launch_rows(Context& ctx, index_t rows, index_t row_work, const F& f) {
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+  if (ctx.on_cuda()) return detail::launch_rows_on_cuda(ctx, rows, row_work, f);
+#endif
+  detail::launch_rows_on_host(ctx, rows, row_work, f);
 }
 
 namespace detail {
@@ -114,7 +135,10 @@ struct FlatRows {
 /// Runs an element-wise functor f(at) over spans that cover [0, n).
 template <class F>
 void launch_elements(Context& ctx, index_t n, const F& f) {
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+  if (ctx.on_cuda()) return detail::launch_elements_on_cuda(ctx, n, f);
+#endif
   using Flat = detail::FlatRows<F>;
-  launch_rows(ctx, (n + Flat::width - 1) / Flat::width, Flat::width, Flat{f, n});
+  detail::launch_rows_on_host(ctx, (n + Flat::width - 1) / Flat::width, Flat::width, Flat{f, n});
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block's product of two tiles in shared memory: side x side FP32 sums in the registers of its threads.
+#pragma once
+#include "dpmp/kernels/tile_loader.cuh"
+
+namespace dpmp::inline DPMP_ABI::kernels {
+/// Sums on tensor cores, of bf16 or f16 numbers; their products are exact. side: 128 (8 warps of 64 x 32 sums) or 64 (4
+/// warps of 32 x 32).
+template <class T, int side_>
+struct MmaProduct {
+  static constexpr int side = side_, threads = 2 * side, row_fragments = side / 32, column_fragments = 4;
+  float sums[row_fragments][column_fragments][4];
+
+  __device__ __forceinline__ void clear() {
+    for_each([](int, int, float& sum) { sum = 0; });
+  }
+
+  /// sums[r, c] += sum_k x[r, k] y[c, k]; x, y: SharedTile<T, side, depth>.
+  template <int depth>
+  __device__ __forceinline__ void add_rows(const char* x, const char* y) {
+    using Tile = SharedTile<T, side, depth>;
+    const int lane = int(threadIdx.x) % 32;
+#pragma unroll
+    for (int k = 0; k < depth / 16; ++k) {
+      unsigned a[row_fragments][4], b[column_fragments / 2][4];
+#pragma unroll
+      for (int m = 0; m < row_fragments; ++m)
+        load_matrix_x4(a[m], Tile::at(x, warp_row() + 16 * m + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+      for (int n = 0; n < column_fragments / 2; ++n)
+        load_matrix_x4(b[n], Tile::at(y, warp_column() + 16 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+      multiply(a, b);
+    }
+  }
+
+  /// sums[r, c] += sum_k x[k, r] y[k, c]; x, y: SharedTile<T, depth, side>.
+  template <int depth>
+  __device__ __forceinline__ void add_columns(const char* x, const char* y) {
+    using Tile = SharedTile<T, depth, side>;
+    const int lane = int(threadIdx.x) % 32;
+#pragma unroll
+    for (int k = 0; k < depth / 16; ++k) {
+      unsigned a[row_fragments][4], b[column_fragments / 2][4];
+#pragma unroll
+      for (int m = 0; m < row_fragments; ++m)
+        load_matrix_x4_transposed(a[m],
+                                  Tile::at(x, 16 * k + lane / 16 * 8 + lane % 8, warp_row() / 8 + 2 * m + lane / 8 % 2));
+#pragma unroll
+      for (int n = 0; n < column_fragments / 2; ++n)
+        load_matrix_x4_transposed(b[n], Tile::at(y, 16 * k + lane % 16, warp_column() / 8 + 2 * n + lane / 16));
+      multiply(a, b);
+    }
+  }
+
+  /// f(row, column, sum) of this thread's sums.
+  template <class F>
+  __device__ __forceinline__ void for_each(const F& f) {
+    const int row = warp_row() + int(threadIdx.x) % 32 / 4, column = warp_column() + int(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < row_fragments; ++m)
+#pragma unroll
+      for (int n = 0; n < column_fragments; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) f(row + 16 * m + e / 2 * 8, column + 8 * n + e % 2, sums[m][n][e]);
+  }
+
+  /// This thread's part of the sum of products with the other's sums, in four chains of row_fragments * column_fragments.
+  __device__ __forceinline__ float dot(const MmaProduct& other) const {
+    float chains[4] = {};
+#pragma unroll
+    for (int m = 0; m < row_fragments; ++m)
+#pragma unroll
+      for (int n = 0; n < column_fragments; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) chains[e] = fmaf(sums[m][n][e], other.sums[m][n][e], chains[e]);
+    return (chains[0] + chains[1]) + (chains[2] + chains[3]);
+  }
+
+ private:
+  static __device__ __forceinline__ int warp_row() { return int(threadIdx.x) / 32 / (side / 32) * (side / 2); }
+  static __device__ __forceinline__ int warp_column() { return int(threadIdx.x) / 32 % (side / 32) * 32; }
+  __device__ __forceinline__ void multiply(const unsigned (&a)[row_fragments][4],
+                                           const unsigned (&b)[column_fragments / 2][4]) {
+#pragma unroll
+    for (int m = 0; m < row_fragments; ++m)
+#pragma unroll
+      for (int n = 0; n < column_fragments; ++n)
+        multiply_16_8_16<T>(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+  }
+};
+
+/// The same of float numbers by fused multiply-adds: 64 x 64 sums by 128 threads of 8 x 4.
+struct FmaProduct {
+  static constexpr int side = 64, threads = 128;
+  float sums[8][4];
+
+  __device__ __forceinline__ void clear() {
+    for_each([](int, int, float& sum) { sum = 0; });
+  }
+
+  /// sums[r, c] += sum_k x[r, k] y[c, k]; x, y: SharedTile<float, side, depth>.
+  template <int depth>
+  __device__ __forceinline__ void add_rows(const char* x, const char* y) {
+    using Tile = SharedTile<float, side, depth>;
+#pragma unroll 2
+    for (int piece = 0; piece < depth / 4; ++piece) {
+      float4 a[8];
+#pragma unroll
+      for (int m = 0; m < 8; ++m) a[m] = *reinterpret_cast<const float4*>(Tile::at(x, thread_row() + 8 * m, piece));
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        const float4 b = *reinterpret_cast<const float4*>(Tile::at(y, thread_column() + 16 * n, piece));
+#pragma unroll
+        for (int m = 0; m < 8; ++m)
+          sums[m][n] = fmaf(a[m].w, b.w, fmaf(a[m].z, b.z, fmaf(a[m].y, b.y, fmaf(a[m].x, b.x, sums[m][n]))));
+      }
+    }
+  }
+
+  /// The 64 x 64 sums += sum_k x[k, r] y[k, c]; x, y: SharedTile<float, depth, side>. A thread then has rows
+  /// 4 thread_row .. + 3 of either half, columns 4 thread_column .. + 3: not those of for_each.
+  template <int depth>
+  __device__ __forceinline__ void add_columns(const char* x, const char* y) {
+    using Tile = SharedTile<float, depth, side>;
+#pragma unroll 4
+    for (int k = 0; k < depth; ++k) {
+      const float4 a0 = *reinterpret_cast<const float4*>(Tile::at(x, k, thread_row()));
+      const float4 a1 = *reinterpret_cast<const float4*>(Tile::at(x, k, thread_row() + 8));
+      const float4 b = *reinterpret_cast<const float4*>(Tile::at(y, k, thread_column()));
+      const float rows[8] = {a0.x, a0.y, a0.z, a0.w, a1.x, a1.y, a1.z, a1.w}, columns[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+      for (int m = 0; m < 8; ++m)
+#pragma unroll
+        for (int n = 0; n < 4; ++n) sums[m][n] = fmaf(rows[m], columns[n], sums[m][n]);
+    }
+  }
+
+  /// f(row, column, sum) of this thread's sums, as add_rows forms them.
+  template <class F>
+  __device__ __forceinline__ void for_each(const F& f) {
+#pragma unroll
+    for (int m = 0; m < 8; ++m)
+#pragma unroll
+      for (int n = 0; n < 4; ++n) f(thread_row() + 8 * m, thread_column() + 16 * n, sums[m][n]);
+  }
+
+  /// This thread's part of the sum of products with the other's sums, in four chains of 8.
+  __device__ __forceinline__ float dot(const FmaProduct& other) const {
+    float chains[4] = {};
+#pragma unroll
+    for (int m = 0; m < 8; ++m)
+#pragma unroll
+      for (int n = 0; n < 4; ++n) chains[n] = fmaf(sums[m][n], other.sums[m][n], chains[n]);
+    return (chains[0] + chains[1]) + (chains[2] + chains[3]);
+  }
+
+ private:
+  // A warp is 4 x 8 threads, the block 2 x 2 warps.
+  static __device__ __forceinline__ int thread_row() { return int(threadIdx.x) / 64 * 4 + int(threadIdx.x) % 32 / 8; }
+  static __device__ __forceinline__ int thread_column() { return int(threadIdx.x) / 32 % 2 * 8 + int(threadIdx.x) % 8; }
+};
+
+/// The error of a sum of `length` products in the accumulators above is at most chain_roundings(length) * 2^-24 times the
+/// sum of absolute products (to first order). FmaProduct: one rounding a product. Tensor cores add 8 products at once to the
+/// sum (16 since sm_90): all are aligned to the largest and cut off, with one guard bit (two since sm_90), and the result is
+/// cut off too, not rounded: 8 + 2 units for 8 products. (Measured, not documented: Fasi, Higham, Mikaitis, Pranesh 2021,
+/// "Numerical behavior of NVIDIA tensor cores".)
+template <class T>
+constexpr double chain_roundings(index_t length) {
+  return std::is_same_v<T, float> ? double(length) : 1.25 * double((length + 7) / 8 * 8);
+}
+}  // namespace dpmp::inline DPMP_ABI::kernels

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// |G_i|^2 of a CUDA device by forming G_i = sum_t b_t a_t^T tile by tile in registers: each tile is squared, summed and
+// forgotten. The cheaper way where T is long against the widths.
+#pragma once
+#include "dpmp/kernels/block_product.cuh"
+#include "dpmp/kernels/partial_sums.cuh"
+#include "dpmp/kernels/sample_rows.cuh"
+#include "dpmp/runtime/launch_blocks.cuh"
+
+namespace dpmp::inline DPMP_ABI::kernels {
+/// A block's work: one tile of one sample's gradient, over all tokens in chunks of `depth`.
+/// Roundings: chain_roundings(T) in an element of the tile; its square meets at most 16 + 2 + 5 additions in FP32, then
+/// warps and tiles are added in double.
+template <class T, int side>
+struct InstantiateNormTiles {
+  static constexpr bool by_mma = !std::is_same_v<T, float>;
+  using Product = std::conditional_t<by_mma, MmaProduct<T, side>, FmaProduct>;
+  static constexpr int threads = Product::threads, blocks_per_multiprocessor = side == 128 ? 2 : 4;
+  static constexpr int depth = 32, stages = by_mma ? 3 : 2;
+  using Tile = SharedTile<T, depth, side>;
+  static constexpr int shared_bytes = stages * 2 * Tile::bytes + threads / 32 * int(sizeof(double));
+
+  RowMajor<T> input, output;  // of sample 0: [tokens, d], [tokens, p]
+  int input_tiles, tiles;     // of a row of the gradient, of the whole gradient
+  double* partial;            // [samples, tiles]
+
+  __device__ void operator()(char* shared) const {
+    const index_t sample = index_t(blockIdx.x) / tiles;
+    const int tile = int(blockIdx.x) % tiles, tokens = input.rows;
+    const int first_output = tile / input_tiles * side, first_input = tile % input_tiles * side;
+    RowMajor<T> a = input, b = output;
+    a.data += sample * tokens * a.row_stride;
+    b.data += sample * tokens * b.row_stride;
+
+    int next = 0;  // the first token to load next
+    const auto load = [&](int stage) {
+      if (next < tokens) {
+        char* const to = shared + stage * 2 * Tile::bytes;
+        Tile::template load<threads>(to, b, next, first_output);
+        Tile::template load<threads>(to + Tile::bytes, a, next, first_input);
+        next += depth;
+      }
+      copy_async_commit();
+    };
+#pragma unroll 1
+    for (int stage = 0; stage < stages - 1; ++stage) load(stage);
+
+    Product product;
+    product.clear();
+    int stage = 0;
+#pragma unroll 1
+    for (int token = 0; token < tokens; token += depth) {
+      copy_async_wait<stages - 2>();
+      __syncthreads();
+      load(stage == 0 ? stages - 1 : stage - 1);
+      const char* const from = shared + stage * 2 * Tile::bytes;
+      product.template add_columns<depth>(from, from + Tile::bytes);
+      stage = stage == stages - 1 ? 0 : stage + 1;
+    }
+    double* const warps = reinterpret_cast<double*>(shared + stages * 2 * Tile::bytes);
+    store_warp_sums(product.dot(product), warps);
+    __syncthreads();
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum_of_warps<threads / 32>(warps);
+  }
+};
+
+/// A warp adds up the tiles of one sample.
+struct InstantiateNormSums {
+  static constexpr int threads = 128, blocks_per_multiprocessor = 8;
+  const double* partial;  // [samples, tiles]
+  double* squared;        // [samples]
+  index_t samples, tiles;
+
+  __device__ void operator()(char*) const {
+    const index_t sample = index_t(blockIdx.x) * (threads / 32) + threadIdx.x / 32;
+    if (sample >= samples) return;
+    const double sum = warp_sum_of(partial + sample * tiles, tiles);
+    if (threadIdx.x % 32 == 0) squared[sample] = sum;
+  }
+};
+
+namespace detail {
+/// Side of the gradient's tiles, from public extents alone; a 64 x 64 tile is taken to run at three quarters of the speed.
+template <class T>
+int instantiate_norm_side(index_t input_width, index_t output_width) {
+  const auto tiles = [&](index_t side) { return tiles_of(input_width, side) * tiles_of(output_width, side); };
+  return std::is_same_v<T, float> || tiles(64) <= 3 * tiles(128) ? 64 : 128;
+}
+template <class T, int side>
+void launch_instantiate_norm(cudaStream_t stream, index_t samples, index_t tokens, const SampleRows<T>& input,
+                             const SampleRows<T>& output, double* scratch, double* squared) {
+  using Kernel = InstantiateNormTiles<T, side>;
+  const index_t input_tiles = tiles_of(input.width, side), tiles = input_tiles * tiles_of(output.width, side);
+  DPMP_CHECK(samples * tiles < index_t(1) << 31, "expected fewer than 2^31 tiles of gradients, got ", samples,
+             " samples of ", output.width, " x ", input.width);
+  launch_blocks(
+      stream, dim3(unsigned(samples * tiles)), Kernel::shared_bytes,
+      Kernel{row_major(input.data, tokens, input.width, input.row_stride),
+             row_major(output.data, tokens, output.width, output.row_stride), int(input_tiles), int(tiles), scratch});
+  launch_blocks(stream, dim3(unsigned(tiles_of(samples, InstantiateNormSums::threads / 32))), 0,
+                InstantiateNormSums{scratch, squared, samples, tiles});
+}
+}  // namespace detail
+
+/// Doubles of scratch that instantiate_norm needs.
+template <class T>
+index_t instantiate_norm_scratch(index_t samples, index_t input_width, index_t output_width) {
+  const index_t side = detail::instantiate_norm_side<T>(input_width, output_width);
+  return samples * detail::tiles_of(input_width, side) * detail::tiles_of(output_width, side);
+}
+
+/// The n with |tile element - exact| <= gamma_n sum_t |b_tj| |a_tk|, gamma_n = n u / (1 - n u), u = 2^-24 (plus 2 T 2^-126
+/// by underflow): the "linear" part of the certificate, once for this tile.
+template <class T>
+double instantiate_norm_roundings(index_t tokens) {
+  return chain_roundings<T>(tokens);
+}
+
+/// squared[sample] = |sum_t b_t a_t^T|^2 of the FP32 gradient, inputs a [samples, tokens, d], output gradients b
+/// [samples, tokens, p]; relative error of the sum of squares at most gamma_24. NaN and Inf propagate. T: bf16, f16 or
+/// float. scratch: instantiate_norm_scratch doubles. All pointers to device memory; runs on the stream, allocates nothing.
+template <class T>
+void instantiate_norm(cudaStream_t stream, index_t samples, index_t tokens, const SampleRows<T>& input,
+                      const SampleRows<T>& output, double* scratch, double* squared) {
+  detail::check_sample_rows(samples, tokens, input);
+  detail::check_sample_rows(samples, tokens, output);
+  if constexpr (!std::is_same_v<T, float>) {
+    if (detail::instantiate_norm_side<T>(input.width, output.width) == 128)
+      return detail::launch_instantiate_norm<T, 128>(stream, samples, tokens, input, output, scratch, squared);
+  }
+  detail::launch_instantiate_norm<T, 64>(stream, samples, tokens, input, output, scratch, squared);
+}
+}  // namespace dpmp::inline DPMP_ABI::kernels

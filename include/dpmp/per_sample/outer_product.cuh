@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+// The GPU's half of per_sample/outer_product.hpp: which kernel takes which sites. Dense rows go to the ghost norm, the fused
+// instantiation and the weighted sum of kernels/; one-hot rows to the segment kernels. The cross term of a tied weight,
+// 2 <sum_t b_t a_t^T, sum_s e_{x_s} a'_s^T> = 2 sum_s a'_s . (sum_t b_t[x_s] a_t), is one gathered matrix, one product and a
+// dot product of rows: nothing of the size of the table.
+#pragma once
+#include "dpmp/kernels/ghost_norm.cuh"
+#include "dpmp/kernels/instantiate_norm.cuh"
+#include "dpmp/kernels/segment_sum.cuh"
+#include "dpmp/kernels/weighted_sum.cuh"
+#include "dpmp/per_sample/outer_product.hpp"
+#include "dpmp/runtime/launch_cuda.cuh"
+
+namespace dpmp::inline DPMP_ABI::per_sample::detail {
+template <class T>
+inline constexpr bool has_cuda_norms = !std::is_same_v<T, double>;
+[[noreturn]] inline void refuse_double() {
+  throw Error("expected f32, bf16 or f16 for per-sample norms and sums on a GPU, got f64: use a context on the CPU");
+}
+
+/// How the products of kernels/block_product.cuh, kernels/weighted_sum.cuh and cuBLASLt round.
+template <class T>
+ProductRounding rounding_on_cuda() {
+  const double cut = kernels::chain_roundings<T>(8) - kernels::chain_roundings<T>(0);
+  return {.u = 0x1p-24, .each = cut / 8, .once = std::is_same_v<T, float> ? 0 : 2 * cut};  // lengths are padded to 16
+}
+
+/// output[row, s] = b[row, ids[sample of row, s]], 0 for a padding id. A row is a token of b.
+template <class T>
+struct GatherColumns {
+  using Real = float;
+  using Storage = T;
+  const T* b;               // [samples, tokens, width]
+  const std::int32_t* ids;  // [samples, columns]
+  T* output;                // [samples, tokens, columns]
+  index_t tokens, width, columns;
+
+  template <class Team>
+  __device__ __forceinline__ void operator()(const Team& team, index_t row) const {
+    const std::int32_t* x = ids + row / tokens * columns;
+    team.for_each(columns, [&](auto at) {
+      typename Team::Pack p{};
+#pragma unroll
+      for (int k = 0; k < int(sizeof(p.v) / sizeof(p.v[0])); ++k)
+        if (k < at.size()) {
+          const std::int32_t id = x[at.offset + k];
+          const float value = dpmp::detail::widened(b[row * width + (id < 0 ? 0 : id)]);
+          p.v[k] = id < 0 ? 0.0f : value;
+        }
+      at.store(output + row * columns, p);
+    });
+  }
+};
+
+/// sums[row] = sum_j x[row, j] y[row, j], 0 where ids[row] < 0. y in storage precision.
+template <class T>
+struct DotRows {
+  using Real = float;
+  using Storage = T;
+  const float* x;
+  const T* y;
+  const std::int32_t* ids;
+  double* sums;
+  index_t width;
+
+  template <class Team>
+  __device__ __forceinline__ void operator()(const Team& team, index_t row) const {
+    const float dot = team.sum(width, [&](auto at) { return at.load(x + row * width) * at.load(y + row * width); });
+    sums[row] = ids[row] < 0 ? 0.0 : double(dot);
+  }
+};
+
+/// squared[i] += factor * terms[i].
+struct AddScaled {
+  using Real = double;
+  double* squared;
+  const double* terms;
+  double factor;
+  template <class Span>
+  __device__ __forceinline__ void operator()(const Span& at) const {
+    at.store(squared, at.load(squared) + at.load(terms) * factor);
+  }
+};
+
+/// The tokens of a one-hot site in the order of their ids, within each sample or over the batch.
+class SortedTokens {
+ public:
+  SortedTokens(Context& ctx, const ParameterSite& site)
+      : ids_(site.b), buffers_(ctx.allocate(2 * ids_.numel() * index_t(sizeof(kernels::TokenKey)))) {
+    auto* first = static_cast<kernels::TokenKey*>(buffers_.data());
+    keys_ = kernels::sort_tokens(dpmp::detail::stream_of(ctx), ids_.data<std::int32_t>(), {first, first + ids_.numel()},
+                                 ids_.shape()[0], ids_.shape()[1]);
+  }
+  void merge(Context& ctx) {
+    keys_ = kernels::merge_samples(dpmp::detail::stream_of(ctx), keys_, ids_.shape()[0], ids_.shape()[1]);
+  }
+  template <class T>
+  kernels::SegmentOperands<T> operands(const ParameterSite& site) const {
+    const Shape& table = site.parameter->shape();
+    return {site.a.data<T>(), keys_.keys, ids_.shape()[0], ids_.shape()[1], table[0], table[1]};
+  }
+
+ private:
+  Tensor ids_;
+  Buffer buffers_;
+  kernels::TokenKeys keys_{};
+};
+
+template <class T>
+kernels::SampleRows<T> rows_of(const Tensor& x) {
+  return {x.data<T>(), x.shape()[2], x.shape()[2]};
+}
+
+/// squared [B]: of the gradients of one-hot rows.
+template <class T>
+Tensor segment_squares(Context& ctx, const ParameterSite& site) {
+  const Tensor squared = Tensor::empty(ctx, {site.samples()}, DType::f64);
+  const SortedTokens sorted(ctx, site);
+  kernels::segment_norms(dpmp::detail::stream_of(ctx), sorted.operands<T>(site), squared.data<double>());
+  return squared;
+}
+
+/// [B]: the inner products of a dense site's gradients with those of a one-hot site of the same parameter.
+template <class T>
+Tensor cross_terms(Context& ctx, const ParameterSite& dense, const ParameterSite& one_hot) {
+  const index_t samples = dense.samples(), tokens = dense.b.shape()[1], p = dense.b.shape()[2], d = dense.a.shape()[2],
+                columns = one_hot.b.shape()[1];
+  const Tensor gathered = Tensor::empty(ctx, {samples, tokens, columns}, dtype_of<T>);
+  launch_rows(ctx, samples * tokens, columns,
+              GatherColumns<T>{dense.b.data<T>(), one_hot.b.data<std::int32_t>(), gathered.data<T>(), tokens, p, columns});
+  const Tensor product = Tensor::empty(ctx, {samples, columns, d}, DType::f32);
+  gemm(ctx, {.m = columns,
+             .n = d,
+             .k = tokens,
+             .batch = samples,
+             .a = {.data = gathered.raw(),
+                   .dtype = dtype_of<T>,
+                   .row_stride = columns,
+                   .batch_stride = tokens * columns,
+                   .transposed = true},
+             .b = {.data = dense.a.raw(), .dtype = dtype_of<T>, .row_stride = d, .batch_stride = tokens * d},
+             .out = {.data = product.raw(), .dtype = DType::f32, .row_stride = d, .batch_stride = columns * d}});
+  const Tensor rows = Tensor::empty(ctx, {samples, columns}, DType::f64), terms = Tensor::empty(ctx, {samples}, DType::f64);
+  launch_rows(
+      ctx, samples * columns, d,
+      DotRows<T>{product.data<float>(), one_hot.a.data<T>(), one_hot.b.data<std::int32_t>(), rows.data<double>(), d});
+  launch_rows(ctx, samples, columns, kernels::SumRows{rows.data<double>(), terms.data<double>(), columns});
+  return terms;
+}
+
+/// Norms of parameters with the same dense inputs; each list may have a one-hot site behind the dense one.
+template <class T>
+void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
+  if constexpr (!has_cuda_norms<T>) {
+    refuse_double();
+  } else {
+    constexpr std::size_t most = kernels::GhostNormTiles<T, 64>::max_outputs;
+    const index_t samples = bounds.samples(), tokens = lists[0][0].a.shape()[1];
+    for (std::size_t first = 0; first < lists.size(); first += most) {
+      const std::span<const SiteList> part = lists.subspan(first, std::min(most, lists.size() - first));
+      std::vector<kernels::SampleRows<T>> outputs;
+      for (const SiteList& sites : part) outputs.push_back(rows_of<T>(sites[0].b));
+      const index_t count = index_t(part.size());
+      constexpr index_t numbers = sizeof(kernels::GhostNormResult) / sizeof(double);
+      const Tensor results = Tensor::empty(ctx, {count, samples, numbers}, DType::f64);
+      const Buffer scratch = ctx.allocate(kernels::ghost_norm_scratch<T>(samples, tokens, count) * 8);
+      kernels::ghost_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(part[0][0].a), outputs,
+                             static_cast<double*>(scratch.data()),
+                             reinterpret_cast<kernels::GhostNormResult*>(results.data<double>()));
+      for (std::size_t k = 0; k < part.size(); ++k) {
+        const SiteList& sites = part[k];
+        double* r = results.data<double>() + index_t(k) * samples * numbers;
+        const kernels::Certificate certificate = gram_certificate(sites, rounding_on_cuda<T>());
+        if (sites.size() == 1) {
+          bounds.add(ctx, r, {r + 1, r + 2, r + 3}, certificate, numbers);
+          continue;
+        }
+        const Tensor squared = segment_squares<T>(ctx, sites[1]), cross = cross_terms<T>(ctx, sites[0], sites[1]);
+        launch_elements(ctx, samples, AddScaled{squared.data<double>(), cross.data<double>(), 2});
+        ctx.backend().copy_rows(cross.raw(), 8, r, 8 * numbers, 8, samples);
+        launch_elements(ctx, samples, AddScaled{squared.data<double>(), cross.data<double>(), 1});
+        bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), certificate);
+      }
+    }
+  }
+}
+
+template <class T>
+void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method) {
+  if constexpr (!has_cuda_norms<T>) {
+    refuse_double();
+  } else {
+    if (method == NormMethod::gram && !sites[0].one_hot()) return shared_norms_on_cuda<T>(ctx, {&sites, 1}, bounds);
+    const ProductRounding u = rounding_on_cuda<T>();
+    if (sites[0].one_hot())
+      return bounds.add(ctx, segment_squares<T>(ctx, sites[0]).template data<double>(), RowNorms(ctx, sites).sums(),
+                        segments_certificate(sites, u));
+    DPMP_CHECK(method == NormMethod::instantiate, "expected a method for the norms of outer products, got '",
+               name_of(method), "'");
+    const kernels::Certificate certificate = instantiation_certificate(sites, false, u);
+    const index_t samples = bounds.samples(), tokens = sites[0].a.shape()[1], p = sites[0].b.shape()[2],
+                  d = sites[0].a.shape()[2];
+    const Tensor squared = Tensor::empty(ctx, {samples}, DType::f64);
+    const Buffer scratch = ctx.allocate(kernels::instantiate_norm_scratch<T>(samples, d, p) * 8);
+    kernels::instantiate_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(sites[0].a),
+                                 rows_of<T>(sites[0].b), static_cast<double*>(scratch.data()), squared.data<double>());
+    if (sites.size() == 2) {
+      const Tensor segments = segment_squares<T>(ctx, sites[1]), cross = cross_terms<T>(ctx, sites[0], sites[1]);
+      launch_elements(ctx, samples, AddScaled{squared.data<double>(), segments.data<double>(), 1});
+      launch_elements(ctx, samples, AddScaled{squared.data<double>(), cross.data<double>(), 2});
+    }
+    // Mixed sites are summed like Grams: their roundings are relative to S^2, not to the norm.
+    bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(),
+               sites.size() == 2 ? gram_certificate(sites, u) : certificate);
+  }
+}
+
+/// output[i, :] = G_i.
+template <class T>
+void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output) {
+  const index_t samples = sites[0].samples(), p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
+  if (sites[0].one_hot()) ctx.backend().set_zero(output.raw(), output.bytes());
+  for (const ParameterSite& site : sites) {
+    const index_t tokens = site.b.shape()[1];
+    if (site.one_hot()) {
+      launch_rows(
+          ctx, samples, tokens * d,
+          kernels::AddRowsById<T>{site.a.data<T>(), site.b.data<std::int32_t>(), output.data<compute_t<T>>(), tokens, p, d});
+      continue;
+    }
+    if (samples > 0)
+      gemm(ctx, {.m = p,
+                 .n = d,
+                 .k = tokens,
+                 .batch = samples,
+                 .a = {.data = site.b.raw(),
+                       .dtype = dtype_of<T>,
+                       .row_stride = p,
+                       .batch_stride = tokens * p,
+                       .transposed = true},
+                 .b = {.data = site.a.raw(), .dtype = dtype_of<T>, .row_stride = d, .batch_stride = tokens * d},
+                 .out = {.data = output.raw(), .dtype = output.dtype(), .row_stride = d, .batch_stride = p * d}});
+  }
+}
+
+template <class T>
+void weighted_sum_on_cuda(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum) {
+  if constexpr (!has_cuda_norms<T>) {
+    refuse_double();
+  } else {
+    const cudaStream_t stream = dpmp::detail::stream_of(ctx);
+    const float* c = factors.on(ctx);
+    for (const ParameterSite& site : sites) {
+      if (site.one_hot()) {
+        SortedTokens sorted(ctx, site);
+        sorted.merge(ctx);
+        kernels::segment_sum(stream, sorted.operands<T>(site), c, sum.data<double>());
+        continue;
+      }
+      const index_t samples = site.samples(), tokens = site.b.shape()[1], p = sum.shape()[0], d = sum.shape()[1];
+      const kernels::WeightedSumPlan plan =
+          kernels::plan_weighted_sum<T>(samples, tokens, p, d, ctx.backend().multiprocessors());
+      const index_t doubles = plan.scratch(p, d);
+      const Buffer scratch = ctx.allocate(doubles * 8);
+      kernels::weighted_sum<T>(stream, {site.a.data<T>(), site.b.data<T>(), c, sum.data<double>(), samples, tokens, p, d},
+                               plan, static_cast<double*>(scratch.data()), doubles);
+    }
+  }
+}
+}  // namespace dpmp::inline DPMP_ABI::per_sample::detail

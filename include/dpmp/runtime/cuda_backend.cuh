@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// A GPU behind runtime/backend.hpp: one stream for all work of a context; host memory is staged through pinned buffers, so
+// that a batch is copied while the GPU still works on the one before.
+#pragma once
+#include <array>
+#include <utility>
+
+#include "dpmp/runtime/backend.hpp"
+#include "dpmp/runtime/cuda_error.cuh"
+
+namespace dpmp::inline DPMP_ABI::detail {
+/// Pinned host memory that grows to the largest request, with an event for "the copy out of it is done".
+class PinnedSlot {
+ public:
+  PinnedSlot() = default;
+  PinnedSlot(const PinnedSlot&) = delete;
+  PinnedSlot& operator=(const PinnedSlot&) = delete;
+  ~PinnedSlot() {
+    if (copied_) cudaEventDestroy(copied_);
+    cudaFreeHost(data_);
+  }
+  void copy_in(cudaStream_t stream, void* to, const void* from, index_t bytes) {
+    if (!copied_) check_cuda(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "create an event");
+    check_cuda(cudaEventSynchronize(copied_), "finish the last copy from pinned memory");
+    if (bytes > size_) {
+      check_cuda(cudaFreeHost(std::exchange(data_, nullptr)), "free pinned memory");
+      size_ = 0;
+      check_cuda(cudaMallocHost(&data_, std::size_t(bytes)), concat("pin ", bytes, " bytes of host memory"));
+      size_ = bytes;
+    }
+    std::memcpy(data_, from, std::size_t(bytes));
+    check_cuda(cudaMemcpyAsync(to, data_, std::size_t(bytes), cudaMemcpyHostToDevice, stream),
+               concat("copy ", bytes, " bytes to the device"));
+    check_cuda(cudaEventRecord(copied_, stream), "record an event");
+  }
+
+ private:
+  void* data_ = nullptr;
+  index_t size_ = 0;
+  cudaEvent_t copied_ = nullptr;
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(int index) {
+    int count = 0;
+    const cudaError_t code = cudaGetDeviceCount(&count);
+    DPMP_CHECK(code == cudaSuccess && index >= 0 && index < count, "expected a CUDA device number below ", count, ", got ",
+               index, code == cudaSuccess ? "" : concat(" (", cudaGetErrorString(code), ")"));
+    check_cuda(cudaSetDevice(index), concat("use device ", index));
+    check_cuda(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "count multiprocessors");
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream");
+  }
+  ~CudaBackend() override {
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
+  }
+  void* acquire(index_t bytes) override {
+    void* data = nullptr;
+    const cudaError_t code = cudaMalloc(&data, std::size_t(bytes));
+    if (code == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // not sticky: the arena says what is missing
+      return nullptr;
+    }
+    check_cuda(code, concat("allocate ", bytes, " bytes"));
+    return data;
+  }
+  void release(void* data, index_t) noexcept override { cudaFree(data); }
+  void copy_in(void* to, const void* from, index_t bytes) override {
+    if (bytes == 0) return;
+    next_ = (next_ + 1) % slots_.size();
+    slots_[next_].copy_in(stream_, to, from, bytes);
+  }
+  void copy_out(void* to, const void* from, index_t bytes) override {
+    if (bytes > 0)
+      check_cuda(cudaMemcpyAsync(to, from, std::size_t(bytes), cudaMemcpyDeviceToHost, stream_),
+                 concat("copy ", bytes, " bytes to the host"));
+    synchronize();
+  }
+  void copy(void* to, const void* from, index_t bytes) override {
+    if (bytes > 0)
+      check_cuda(cudaMemcpyAsync(to, from, std::size_t(bytes), cudaMemcpyDeviceToDevice, stream_),
+                 concat("copy ", bytes, " bytes on the device"));
+  }
+  void copy_rows(void* to, index_t to_stride, const void* from, index_t from_stride, index_t row_bytes,
+                 index_t rows) override {
+    if (row_bytes > 0 && rows > 0)
+      check_cuda(cudaMemcpy2DAsync(to, std::size_t(to_stride), from, std::size_t(from_stride), std::size_t(row_bytes),
+                                   std::size_t(rows), cudaMemcpyDeviceToDevice, stream_),
+                 concat("copy ", rows, " rows of ", row_bytes, " bytes on the device"));
+  }
+  void set_zero(void* data, index_t bytes) override {
+    if (bytes > 0) check_cuda(cudaMemsetAsync(data, 0, std::size_t(bytes), stream_), concat("clear ", bytes, " bytes"));
+  }
+  void synchronize() override { check_cuda(cudaStreamSynchronize(stream_), "finish the work submitted so far"); }
+  int multiprocessors() const override { return multiprocessors_; }
+  void* stream() const override { return stream_; }
+
+ private:
+  int multiprocessors_ = 0;
+  cudaStream_t stream_ = nullptr;
+  std::array<PinnedSlot, 4> slots_;
+  std::size_t next_ = 0;
+};
+
+template <class Device_>
+std::unique_ptr<Backend> make_cuda_backend(Device_ device) {
+  return std::make_unique<CudaBackend>(device.index);
+}
+template <class Count>
+Count cuda_device_count() {
+  Count count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+// Units that know nothing of CUDA make contexts too: this one offers what they call.
+template std::unique_ptr<Backend> make_cuda_backend<Device>(Device);
+template int cuda_device_count<int>();
+}  // namespace dpmp::inline DPMP_ABI::detail

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ghost norm on a CUDA device against |sum_t b_t a_t^T|^2 in double, and its upper bounds of row norms.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <deque>
+#include <limits>
+
+#include "cuda/sample_rows_oracle.cuh"
+#include "dpmp/kernels/ghost_norm.cuh"
+
+using namespace dpmp;
+using kernels::GhostNormResult;
+using test::dense_rows;
+using test::DeviceArray;
+using test::DeviceRows;
+using test::Rows;
+using test::slice_of_rows;
+
+namespace {
+template <class T>
+std::vector<GhostNormResult> on_device(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<Rows<T>>& b) {
+  const auto nan = std::numeric_limits<double>::quiet_NaN();
+  const DeviceRows<T> input(a);
+  std::deque<DeviceRows<T>> arrays;
+  std::vector<kernels::SampleRows<T>> outputs;
+  for (const Rows<T>& x : b) outputs.push_back(arrays.emplace_back(x).rows());
+  const index_t count = index_t(b.size());
+  const DeviceArray<double> scratch(
+      std::vector<double>(std::size_t(kernels::ghost_norm_scratch<T>(samples, tokens, count)), nan));
+  const DeviceArray<GhostNormResult> results(
+      std::vector<GhostNormResult>(std::size_t(count * samples), GhostNormResult{nan, nan, nan, nan}));
+  kernels::ghost_norm<T>(nullptr, samples, tokens, input.rows(), outputs, scratch.data(), results.data());
+  return results.values();
+}
+
+/// What ghost_norm computes, in double.
+template <class T>
+GhostNormResult exact(index_t sample, index_t tokens, const Rows<T>& a, const Rows<T>& b) {
+  GhostNormResult r{0, 0, 0, 0};
+  for (const double g : test::exact_gradient(sample, tokens, a, b)) r.squared += g * g;
+  for (index_t t = sample * tokens; t < (sample + 1) * tokens; ++t) {
+    const double x = test::exact_row_norm(a, t), y = test::exact_row_norm(b, t);
+    r.product_sum += x * y, r.input_sum += x, r.output_sum += y;
+  }
+  return r;
+}
+
+/// The bound that the certificate uses: gamma_n S^2 + eta.
+template <class T>
+double quadratic(index_t tokens, index_t d, index_t p, const GhostNormResult& r) {
+  const double n = kernels::ghost_norm_roundings<T>(d, p) * 0x1p-24, t = double(tokens);
+  return n / (1 - n) * r.product_sum * r.product_sum +
+         0x1p-125 * (double(d) * r.output_sum * r.output_sum + double(p) * r.input_sum * r.input_sum + t * t);
+}
+void check_upper_bound(double bound, double value, double floor) {
+  CHECK(bound >= value);
+  CHECK(bound <= 1.001 * value + floor);
+}
+template <class T>
+void check(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<Rows<T>>& b) {
+  const std::vector<GhostNormResult> got = on_device<T>(samples, tokens, a, b);
+  for (std::size_t k = 0; k < b.size(); ++k)
+    for (index_t i = 0; i < samples; ++i) {
+      CAPTURE(tokens);
+      CAPTURE(a.width);
+      CAPTURE(b[k].width);
+      CAPTURE(k);
+      CAPTURE(i);
+      const GhostNormResult &r = got[k * std::size_t(samples) + std::size_t(i)], want = exact<T>(i, tokens, a, b[k]);
+      CHECK(std::abs(r.squared - want.squared) <= quadratic<T>(tokens, a.width, b[k].width, want));
+      check_upper_bound(r.product_sum, want.product_sum, 1e-12);
+      check_upper_bound(r.input_sum, want.input_sum, 1e-12);
+      check_upper_bound(r.output_sum, want.output_sum, 1e-12);
+    }
+}
+bool same_bits(const GhostNormResult& x, const GhostNormResult& y) { return std::memcmp(&x, &y, sizeof x) == 0; }
+bool finite(const GhostNormResult& x) { return std::isfinite(x.squared) && std::isfinite(x.product_sum); }
+}  // namespace
+
+TEST_CASE_TEMPLATE("ghost norm: dense rows of any length and width", T, bf16, f16, float) {
+  test::Rng rng(test::seed(), sizeof(T));
+  const index_t shapes[][3] = {{1, 8, 16},   {2, 1, 1},   {7, 24, 40}, {16, 64, 64},   {33, 67, 5},
+                               {64, 128, 8}, {65, 72, 9}, {128, 3, 3}, {130, 200, 136}};
+  for (const auto& [tokens, d, p] : shapes)
+    check<T>(2, tokens, dense_rows<T>(rng, 2 * tokens, d), {dense_rows<T>(rng, 2 * tokens, p, 0.01)});
+}
+
+TEST_CASE("ghost norm: tiles of 128 x 128") {
+  test::Rng rng(test::seed(), 11);
+  for (const index_t tokens : {200, 380}) {
+    REQUIRE(kernels::detail::ghost_norm_side<bf16>(tokens) == 128);
+    check<bf16>(2, tokens, dense_rows<bf16>(rng, 2 * tokens, 136),
+                {dense_rows<bf16>(rng, 2 * tokens, 24), dense_rows<bf16>(rng, 2 * tokens, 7)});
+  }
+}
+
+TEST_CASE_TEMPLATE("ghost norm: shared inputs give each parameter what it gets alone", T, bf16, float) {
+  test::Rng rng(test::seed(), 20 + sizeof(T));
+  const index_t samples = 3, tokens = 70;
+  const Rows<T> a = dense_rows<T>(rng, samples * tokens, 40);
+  std::vector<Rows<T>> b;
+  for (const index_t p : {48, 8, 70, 129}) b.push_back(dense_rows<T>(rng, samples * tokens, p));
+  check<T>(samples, tokens, a, b);
+  const auto together = on_device<T>(samples, tokens, a, b), again = on_device<T>(samples, tokens, a, b);
+  for (std::size_t k = 0; k < b.size(); ++k) {
+    const auto alone = on_device<T>(samples, tokens, a, {b[k]});
+    for (std::size_t i = 0; i < alone.size(); ++i) {
+      CHECK(same_bits(alone[i], together[k * alone.size() + i]));
+      CHECK(same_bits(again[k * alone.size() + i], together[k * alone.size() + i]));
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("ghost norm: slices of wider rows read nothing beside the slice", T, bf16, float) {
+  test::Rng rng(test::seed(), 30 + sizeof(T));
+  const index_t tokens = 20;
+  // A slice that ends inside a 16-byte piece; one that begins inside one; one with an odd stride.
+  check<T>(2, tokens, slice_of_rows<T>(rng, 2 * tokens, 21, 64, 16),
+           {slice_of_rows<T>(rng, 2 * tokens, 16, 48, 32), slice_of_rows<T>(rng, 2 * tokens, 16, 48, 3),
+            slice_of_rows<T>(rng, 2 * tokens, 9, 13, 2)});
+}
+
+TEST_CASE_TEMPLATE("ghost norm: cancelling tokens stay within the certificate", T, bf16, float) {
+  test::Rng rng(test::seed(), 40 + sizeof(T));
+  const index_t tokens = 140, d = 64, p = 48;
+  Rows<T> a = dense_rows<T>(rng, tokens, d), b = dense_rows<T>(rng, tokens, p);
+  for (index_t t = 1; t < tokens; ++t)  // all inputs nearly equal, output gradients in pairs of opposite sign
+    for (index_t k = 0; k < d; ++k) a(t, k) = from_float<T>(float(a.at(0, k) * (1 + 1e-3 * rng.normal())));
+  for (index_t t = 1; t < tokens; t += 2)
+    for (index_t j = 0; j < p; ++j) b(t, j) = from_float<T>(float(-b.at(t - 1, j)));
+  check<T>(1, tokens, a, {b});
+}
+
+TEST_CASE_TEMPLATE("ghost norm: NaN and Inf of one sample are seen there and nowhere else", T, bf16, f16, float) {
+  test::Rng rng(test::seed(), 50 + sizeof(T));
+  const index_t samples = 3, tokens = 66, d = 24, p = 40;
+  const Rows<T> a = dense_rows<T>(rng, samples * tokens, d), b = dense_rows<T>(rng, samples * tokens, p);
+  const auto clean = on_device<T>(samples, tokens, a, {b});
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()})
+    for (const index_t token : {0, 65})
+      for (const bool in_input : {true, false}) {
+        Rows<T> x = a, y = b;
+        (in_input ? x : y)(tokens + token, 23) = from_float<T>(bad);
+        // The other factor of that token is 0: 0 * NaN must not be taken for nothing.
+        for (index_t k = 0; k < (in_input ? p : d); ++k) (in_input ? y : x)(tokens + token, k) = from_float<T>(0.0f);
+        const auto got = on_device<T>(samples, tokens, x, {y});
+        CHECK(same_bits(got[0], clean[0]));
+        CHECK(!finite(got[1]));
+        CHECK(same_bits(got[2], clean[2]));
+      }
+}
+
+TEST_CASE_TEMPLATE("ghost norm: bounds survive underflow, overflow makes a sample non-finite", T, bf16, float) {
+  const index_t tokens = 4, d = 40, p = 72;
+  Rows<T> a{d, d, 0, std::vector<T>(std::size_t(3 * tokens * d), from_float<T>(5e17f))};
+  Rows<T> b{p, p, 0, std::vector<T>(std::size_t(3 * tokens * p), from_float<T>(1e-23f))};
+  for (index_t k = 0; k < tokens * d; ++k) a.values[std::size_t(tokens * d + k)] = from_float<T>(1e20f);     // sample 1
+  for (index_t k = 0; k < tokens * p; ++k) b.values[std::size_t(2 * tokens * p + k)] = from_float<T>(0.0f);  // sample 2
+  const auto got = on_device<T>(3, tokens, a, {b});
+  const GhostNormResult want = exact<T>(0, tokens, a, b);
+  CHECK(got[0].product_sum >= want.product_sum);
+  CHECK(got[0].input_sum >= want.input_sum);
+  CHECK(got[0].output_sum >= want.output_sum);
+  CHECK(std::abs(got[0].squared - want.squared) <= quadratic<T>(tokens, d, p, got[0]));
+  CHECK(!finite(got[1]));
+  CHECK(got[2].squared == 0);
+  CHECK(finite(got[2]));
+}
+
+TEST_CASE("ghost norm: nothing to add up") {
+  test::Rng rng(test::seed(), 60);
+  CHECK(on_device<bf16>(0, 8, dense_rows<bf16>(rng, 0, 8), {dense_rows<bf16>(rng, 0, 8)}).empty());
+  for (const index_t d : {0, 8})
+    for (const index_t p : {0, 8})
+      for (const index_t tokens : {0, 5}) {
+        if (d * p * tokens > 0) continue;
+        for (const GhostNormResult& r :
+             on_device<bf16>(2, tokens, dense_rows<bf16>(rng, 2 * tokens, d), {dense_rows<bf16>(rng, 2 * tokens, p)})) {
+          CHECK(r.squared == 0);
+          CHECK(r.product_sum < 1e-12);
+        }
+      }
+}
+
+TEST_CASE("ghost norm: outputs of width 0 among others") {
+  test::Rng rng(test::seed(), 61);
+  const index_t tokens = 70;
+  std::vector<Rows<bf16>> b;
+  for (const index_t p : {0, 8, 0, 0}) b.push_back(dense_rows<bf16>(rng, 2 * tokens, p));
+  check<bf16>(2, tokens, dense_rows<bf16>(rng, 2 * tokens, 16), b);
+}
+
+TEST_CASE("ghost norm: replayed from a captured graph") {
+  test::Rng rng(test::seed(), 62);
+  const index_t samples = 2, tokens = 70;
+  const Rows<bf16> a = dense_rows<bf16>(rng, samples * tokens, 16), b = dense_rows<bf16>(rng, samples * tokens, 24);
+  const DeviceRows<bf16> input(a), output(b);
+  const DeviceArray<double> scratch(std::size_t(kernels::ghost_norm_scratch<bf16>(samples, tokens, 1)));
+  const DeviceArray<GhostNormResult> results(std::vector<GhostNormResult>(2));
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t program;
+  REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
+  REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  kernels::ghost_norm<bf16>(stream, samples, tokens, input.rows(), {&output.rows(), 1}, scratch.data(), results.data());
+  REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+  REQUIRE(cudaGraphInstantiate(&program, graph, 0) == cudaSuccess);
+  CHECK(cudaGraphLaunch(program, stream) == cudaSuccess);
+  const auto got = results.values(), want = on_device<bf16>(samples, tokens, a, {b});
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(same_bits(got[i], want[i]));
+  cudaGraphExecDestroy(program);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
+}
+
+TEST_CASE("ghost norm: what is refused") {
+  const kernels::SampleRows<bf16> x{nullptr, 8, 8}, narrow{nullptr, 8, 7};
+  const std::vector<kernels::SampleRows<bf16>> one = {x}, none, five(5, x), wrong = {narrow};
+  const auto run = [&](index_t samples, index_t tokens, const std::vector<kernels::SampleRows<bf16>>& b) {
+    kernels::ghost_norm<bf16>(nullptr, samples, tokens, x, b, nullptr, nullptr);
+  };
+  CHECK_THROWS_AS(run(-1, 1, one), Error);
+  CHECK_THROWS_AS(run(1, -1, one), Error);
+  CHECK_THROWS_AS(run(1, 1, none), Error);
+  CHECK_THROWS_AS(run(1, 1, five), Error);
+  CHECK_THROWS_AS(run(1, 1, wrong), Error);
+  CHECK_THROWS_AS(run(index_t(1) << 20, 1 << 14, one), Error);
+}
