@@ -39,6 +39,24 @@ add_library(dpmp_gemm_unit STATIC ${CMAKE_CURRENT_LIST_DIR}/gemm_unit.cpp)
 target_link_libraries(dpmp_gemm_unit PUBLIC dpmp PRIVATE dpmp_program_flags)
 target_compile_definitions(dpmp_gemm_unit PUBLIC DPMP_GEMM_IN_OWN_UNIT=1)
 
+if(DPMP_HAVE_CUDA)
+  add_library(dpmp_gemm_unit_cuda STATIC ${CMAKE_CURRENT_LIST_DIR}/gemm_unit.cpp)
+  target_link_libraries(dpmp_gemm_unit_cuda PUBLIC dpmp_cuda PRIVATE dpmp_program_flags)
+  target_compile_definitions(dpmp_gemm_unit_cuda PUBLIC DPMP_GEMM_IN_OWN_UNIT=1)
+endif()
+
+# dpmp_cuda_program(NAME SOURCES...): one executable of ours with CUDA units. The runtime is shared and, where an emulated
+# device runs the tests, what nvcc wrote is readable PTX with the lines it came from.
+function(dpmp_cuda_program name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE dpmp_gemm_unit_cuda dpmp_program_flags)
+  set_target_properties(${name} PROPERTIES CUDA_RUNTIME_LIBRARY Shared)
+  if(DPMP_EMULATED)
+    set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES 80-virtual)
+    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --no-compress>)
+  endif()
+endfunction()
+
 # dpmp_program(NAME SOURCES... ): one executable of ours.
 function(dpmp_program name)
   add_executable(${name} ${ARGN})

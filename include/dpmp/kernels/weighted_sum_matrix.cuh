@@ -41,8 +41,8 @@ struct WeightedSumMatrix {
       const float c = task.in.factors[tile.first_sample + i];
       for (int left = int(task.in.tokens); left > 0; left -= chunk) {
         copy_async_wait<stages - 2>();
-        __syncthreads();  // this stage's copies of all threads are there, and all have left the stage that is overwritten
-                          // now
+        // Behind this barrier the copies of all threads are there, and all threads have left the stage that is filled next.
+        __syncthreads();
         stream.next();
         multiply(shared + stage * stage_bytes, left, rows, sample);
         stage = stage + 1 == stages ? 0 : stage + 1;

@@ -45,7 +45,7 @@ struct WeightedSumScalar {
       for (int left = int(task.in.tokens); left > 0; left -= chunk) {
         const char* const at = arrived(stream, shared, stage);
         const int tokens = left < chunk ? left : chunk;
-#pragma unroll 2
+#pragma unroll 1  // the operands of two tokens at once would spill on sm_90 and later
         for (int k = 0; k < tokens; ++k) {
           float b[8], a[4];
           widen<4>(row_operand(at, k), b);

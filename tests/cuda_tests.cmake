@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+# tests/<layer>/test_*.cu become one program and one ctest entry each. On a GPU they run as they are; on the emulated device
+# those of tests/cuda run in several orders of the threads, with both timings of cp.async, and under the race detector.
+
+# dpmp_cuda_test(NAME SUFFIX SETTING...): one entry; SUFFIX "" is the one that builds the kernels for the others.
+function(dpmp_cuda_test name suffix)
+  add_test(NAME ${name}${suffix} COMMAND ${name})
+  set(environment ${test_environment})
+  if(DPMP_EMULATED)
+    list(APPEND environment LD_LIBRARY_PATH=${DPMP_EMULATOR_LIBRARIES} EMU_CACHE=${CMAKE_BINARY_DIR}/emulated_kernels
+         EMU_POISON=1 ${ARGN})
+  endif()
+  set_tests_properties(${name}${suffix} PROPERTIES ENVIRONMENT "${environment}" SKIP_REGULAR_EXPRESSION "^skipped: ")
+  if(NOT suffix STREQUAL "")
+    set_tests_properties(${name}${suffix} PROPERTIES DEPENDS ${name})
+  endif()
+endfunction()
+
+file(GLOB sources CONFIGURE_DEPENDS */test_*.cu)
+foreach(source IN LISTS sources)
+  get_filename_component(name ${source} NAME_WE)
+  if(NOT DPMP_HAVE_CUDA)
+    add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: CUDA is ${DPMP_CUDA_SUMMARY}")
+    set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped: ")
+    continue()
+  endif()
+  if(NOT DPMP_EMULATED AND NOT dpmp_gpus AND source MATCHES "/tests/cuda/")
+    add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: no GPU was found, and DPMP_EMULATOR is ${DPMP_EMULATOR}")
+    set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped: ")
+    continue()
+  endif()
+  dpmp_cuda_program(${name} ${source})
+  target_link_libraries(${name} PRIVATE dpmp_test_main)
+  dpmp_cuda_test(${name} "" EMU_THREADS=0)
+  if(DPMP_EMULATED AND source MATCHES "/tests/cuda/")
+    dpmp_cuda_test(${name} _reverse EMU_ORDER=reverse EMU_CPASYNC=issue EMU_THREADS=0)
+    dpmp_cuda_test(${name} _ahead EMU_ORDER=priority:1)
+    dpmp_cuda_test(${name} _races EMU_RACE=1)
+  endif()
+endforeach()
