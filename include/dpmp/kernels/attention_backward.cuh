@@ -8,7 +8,6 @@
 #include "dpmp/kernels/attention_row_sums.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
-namespace detail {
 template <int Width, class T>
 void attention_backward_padded(cudaStream_t stream, const AttentionBackward<T>& work) {
   using Queries = AttentionQueryGradient<T, Width>;
@@ -16,10 +15,9 @@ void attention_backward_padded(cudaStream_t stream, const AttentionBackward<T>& 
   const float scale = attention_scale(work.shape.width), factor = scale * attention_log2_e;
   const AttentionGrid queries(work.shape, work.shape.heads, Queries::rows);
   const AttentionGrid keys(work.shape, work.shape.key_heads, Keys::rows);
-  launch_blocks(stream, queries.blocks, Queries::shared_bytes, Queries{work, queries, factor, std::log2(scale)});
-  launch_blocks(stream, keys.blocks, Keys::shared_bytes, Keys{work, keys, factor, scale});
+  launch_blocks(stream, queries.blocks(), Queries::shared_bytes, Queries{work, queries, factor, std::log2(scale)});
+  launch_blocks(stream, keys.blocks(), Keys::shared_bytes, Keys{work, keys, factor, scale});
 }
-}  // namespace detail
 
 /// The gradient of qkv of every sample, each by itself. T: bf16, f16, float.
 template <class T>
@@ -33,12 +31,12 @@ void attention_backward(cudaStream_t stream, const AttentionBackward<T>& work) {
   if constexpr (std::is_same_v<T, float>)
     attention_backward_f32(stream, work);
   else if (work.shape.width <= 32)
-    detail::attention_backward_padded<32>(stream, work);
+    attention_backward_padded<32>(stream, work);
   else if (work.shape.width <= 64)
-    detail::attention_backward_padded<64>(stream, work);
+    attention_backward_padded<64>(stream, work);
   else if (work.shape.width <= 96)
-    detail::attention_backward_padded<96>(stream, work);
+    attention_backward_padded<96>(stream, work);
   else
-    detail::attention_backward_padded<128>(stream, work);
+    attention_backward_padded<128>(stream, work);
 }
 }  // namespace dpmp::inline DPMP_ABI::kernels

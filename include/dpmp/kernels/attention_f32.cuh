@@ -253,27 +253,25 @@ struct FloatAttentionKeyGradient : FloatAttention<Width> {
   }
 };
 
-namespace detail {
 template <class Block, class Work>
 void launch_float_attention(cudaStream_t stream, const Work& work, index_t heads) {
   const AttentionGrid grid(work.shape, heads, Block::rows);
-  launch_blocks(stream, grid.blocks, Block::shared_bytes, Block(work, grid));
+  launch_blocks(stream, grid.blocks(), Block::shared_bytes, Block(work, grid));
 }
-}  // namespace detail
 
 inline void attention_forward_f32(cudaStream_t stream, const AttentionForward<float>& work) {
   if (work.shape.width <= 64)
-    detail::launch_float_attention<FloatAttentionForward<64>>(stream, work, work.shape.heads);
+    launch_float_attention<FloatAttentionForward<64>>(stream, work, work.shape.heads);
   else
-    detail::launch_float_attention<FloatAttentionForward<128>>(stream, work, work.shape.heads);
+    launch_float_attention<FloatAttentionForward<128>>(stream, work, work.shape.heads);
 }
 inline void attention_backward_f32(cudaStream_t stream, const AttentionBackward<float>& work) {
   if (work.shape.width <= 64) {
-    detail::launch_float_attention<FloatAttentionQueryGradient<64>>(stream, work, work.shape.heads);
-    detail::launch_float_attention<FloatAttentionKeyGradient<64>>(stream, work, work.shape.key_heads);
+    launch_float_attention<FloatAttentionQueryGradient<64>>(stream, work, work.shape.heads);
+    launch_float_attention<FloatAttentionKeyGradient<64>>(stream, work, work.shape.key_heads);
   } else {
-    detail::launch_float_attention<FloatAttentionQueryGradient<128>>(stream, work, work.shape.heads);
-    detail::launch_float_attention<FloatAttentionKeyGradient<128>>(stream, work, work.shape.key_heads);
+    launch_float_attention<FloatAttentionQueryGradient<128>>(stream, work, work.shape.heads);
+    launch_float_attention<FloatAttentionKeyGradient<128>>(stream, work, work.shape.key_heads);
   }
 }
 }  // namespace dpmp::inline DPMP_ABI::kernels

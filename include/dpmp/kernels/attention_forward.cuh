@@ -23,8 +23,7 @@ struct AttentionForwardBlock {
     const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, group = lane / 4, member = lane % 4;
     const int tokens = int(shape.tokens), width = int(shape.width);
     const index_t sample = grid.sample(), head = grid.head(), key_head = head / shape.group();
-    // The last tiles see the most keys under a causal mask: they start first.
-    const int first_row = (grid.tiles - 1 - grid.tile()) * rows, first = first_row + warp * own;
+    const int first_row = grid.tile_from_end() * rows, first = first_row + warp * own;
     const T* const sample_rows = work.qkv + sample * tokens * shape.packed();
     const T* const keys = sample_rows + shape.key_column(key_head);
     const std::int32_t* const keep = work.keep ? work.keep + sample * tokens : nullptr;
@@ -67,7 +66,8 @@ struct AttentionForwardBlock {
       if (tile + 1 < tile_count) copy_tile(tile + 1, next);
 
       const int first_key = tile * attention_tile;
-      if (!shape.causal || first_key < first + own) {
+      // A warp may have nothing to do in this tile; that too depends on public extents only.
+      if (first < tokens && (!shape.causal || first_key < first + own)) {
         const Rows key_tile = buffer(tile), value_tile = key_tile.from(attention_tile);
         float scores[strips][attention_tile / 8][4];
         multiply_by_rows<attention_tile / 8>(scores, queries, key_tile, 0);
@@ -75,6 +75,8 @@ struct AttentionForwardBlock {
         if (keep || first_key + attention_tile > tokens || (shape.causal && first_key + attention_tile > first))
           hide(scores, kept >> 2 * member, first_key + 2 * member, first + group);
         weigh(scores, sum, total, top);
+        // Weights are rounded to storage before they meet the values, as on the host; their total is not. The host divides
+        // before it rounds: the same relative error.
 #pragma unroll
         for (int k = 0; k < attention_tile / 16; ++k) {
           unsigned weights[strips][4];
@@ -85,7 +87,7 @@ struct AttentionForwardBlock {
       }
       kept = next;
     }
-    // Nobody reads the other buffer any more.
+    // Nobody reads the other buffer any more. The flags are read again: registers are short.
     store(sum, total, top, buffer(tile_count).from(warp * own), first, KeptTokens(keep, first, tokens).mask());
   }
 
@@ -161,15 +163,13 @@ struct AttentionForwardBlock {
   }
 };
 
-namespace detail {
 template <int Width, class T>
 void attention_forward_padded(cudaStream_t stream, const AttentionForward<T>& work) {
   using Block = AttentionForwardBlock<T, Width>;
   const AttentionGrid grid(work.shape, work.shape.heads, Block::rows);
-  launch_blocks(stream, grid.blocks, Block::shared_bytes,
+  launch_blocks(stream, grid.blocks(), Block::shared_bytes,
                 Block{work, grid, attention_scale(work.shape.width) * attention_log2_e});
 }
-}  // namespace detail
 
 /// output and log_sum_exp of every sample, each by itself: no other sample's values touch it. T: bf16, f16, float.
 template <class T>
@@ -180,12 +180,12 @@ void attention_forward(cudaStream_t stream, const AttentionForward<T>& work) {
   if constexpr (std::is_same_v<T, float>)
     attention_forward_f32(stream, work);
   else if (work.shape.width <= 32)
-    detail::attention_forward_padded<32>(stream, work);
+    attention_forward_padded<32>(stream, work);
   else if (work.shape.width <= 64)
-    detail::attention_forward_padded<64>(stream, work);
+    attention_forward_padded<64>(stream, work);
   else if (work.shape.width <= 96)
-    detail::attention_forward_padded<96>(stream, work);
+    attention_forward_padded<96>(stream, work);
   else
-    detail::attention_forward_padded<128>(stream, work);
+    attention_forward_padded<128>(stream, work);
 }
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -85,7 +85,8 @@ struct AttentionKeyGradient {
       copy_async_wait<0>();
       __syncthreads();
       if (head < end) copy_tile(step + 1, next.mask());
-      if (!shape.causal || tile_query + attention_tile > first) {
+      // A warp may have nothing to do in this tile; that depends on public extents only.
+      if (first < tokens && (!shape.causal || tile_query + attention_tile > first)) {
         const Rows query_tile = buffer(step), gradient_tile = query_tile.from(attention_tile);
         const float* const log_sum_exp = statistics + step % 2 * 2 * attention_tile + 2 * member;
         // Queries that are padding or do not exist need no mask: their rows are 0 in both tiles, so they add nothing.
@@ -125,14 +126,13 @@ struct AttentionKeyGradient {
     }
     // Nobody reads the other buffer any more.
     const Rows staging = buffer(step).from(warp * own);
-    const std::uint64_t end_kept = KeptTokens(keep, first, tokens).mask();
     T* const to = work.qkv_gradient + (first_token + first) * shape.packed();
     const float one[2] = {1, 1};
 #pragma unroll
     for (int s = 0; s < strips; ++s) {
       const index_t offset = index_t(16 * s) * shape.packed();
       const int existing = tokens - first - 16 * s;
-      const unsigned strip_kept = unsigned(end_kept >> 16 * s);
+      const unsigned strip_kept = unsigned(own_kept >> 16 * s);
       store_strip<T, Width>(key_sum[s], one, staging.from(16 * s), to + offset + shape.key_column(key_head), shape.packed(),
                             width, existing, strip_kept);
       store_strip<T, Width>(value_sum[s], one, staging.from(16 * s), to + offset + shape.value_column(key_head),

@@ -62,20 +62,20 @@ inline void check_attention_pointer(const void* p, const char* name) {
              " at a multiple of 16 bytes, got address ", p);
 }
 
-/// One block's part: tile `tile` of `tiles` of a head of a sample, and their number.
+/// The blocks of a launch: tiles of `rows` tokens, of each head of each sample; one block's part of that.
 struct AttentionGrid {
-  int tiles;
-  index_t heads;
+  index_t samples, heads, tiles;
 
-  AttentionGrid(const AttentionShape& shape, index_t heads_, int rows)
-      : tiles(int((shape.tokens + rows - 1) / rows)), heads(heads_) {
-    DPMP_CHECK(shape.samples * heads * tiles < (index_t(1) << 31),
-               "attention on CUDA: expected fewer than 2^31 tiles, got samples x heads x tiles = ", shape.samples, " x ",
-               heads, " x ", tiles);
-    blocks = dim3(unsigned(shape.samples * heads * tiles));
+  AttentionGrid(const AttentionShape& shape, index_t heads_, index_t rows)
+      : samples(shape.samples), heads(heads_), tiles((shape.tokens + rows - 1) / rows) {
+    DPMP_CHECK(samples * heads * tiles < (index_t(1) << 31),
+               "attention on CUDA: expected fewer than 2^31 tiles, got samples x heads x tiles = ", samples, " x ", heads,
+               " x ", tiles);
   }
-  dim3 blocks;
+  dim3 blocks() const { return dim3(unsigned(samples * heads * tiles)); }
   __device__ __forceinline__ int tile() const { return int(blockIdx.x % unsigned(tiles)); }
+  /// The same, from the last one to the first: under a causal mask the last queries see the most keys, so they start first.
+  __device__ __forceinline__ int tile_from_end() const { return int(tiles) - 1 - tile(); }
   __device__ __forceinline__ index_t head() const { return blockIdx.x / unsigned(tiles) % unsigned(heads); }
   __device__ __forceinline__ index_t sample() const { return blockIdx.x / unsigned(tiles) / unsigned(heads); }
 };

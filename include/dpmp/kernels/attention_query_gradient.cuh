@@ -23,8 +23,7 @@ struct AttentionQueryGradient {
     const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, group = lane / 4, member = lane % 4;
     const int tokens = int(shape.tokens), width = int(shape.width);
     const index_t sample = grid.sample(), head = grid.head(), key_head = head / shape.group();
-    // The last tiles see the most keys under a causal mask: they start first.
-    const int first_row = (grid.tiles - 1 - grid.tile()) * rows, first = first_row + warp * own;
+    const int first_row = grid.tile_from_end() * rows, first = first_row + warp * own;
     const T* const sample_rows = work.qkv + sample * tokens * shape.packed();
     const T* const keys = sample_rows + shape.key_column(key_head);
     const T* const output_gradient = work.output_gradient + sample * tokens * shape.plain() + shape.query_column(head);
@@ -82,7 +81,8 @@ struct AttentionQueryGradient {
       if (tile + 1 < tile_count) copy_tile(tile + 1, next);
 
       const int first_key = tile * attention_tile;
-      if (!shape.causal || first_key < first + own) {
+      // A warp may have nothing to do in this tile; that too depends on public extents only.
+      if (first < tokens && (!shape.causal || first_key < first + own)) {
         const Rows key_tile = buffer(tile), value_tile = key_tile.from(attention_tile);
         // Which tiles need the masks depends on public extents only.
         const bool masked =

@@ -44,7 +44,8 @@ struct AttentionRows {
 /// What a block needs: two buffers of two tiles (keys and values, or queries and output gradients).
 template <class T, int Width>
 inline constexpr int attention_shared_bytes = AttentionRows<T, Width>::bytes(4 * attention_tile);
-/// Strips a warp: two use every value that comes from shared memory twice; for wide heads the registers do not suffice.
+/// Strips a warp: two use every value that comes from shared memory twice, at 200 to 255 registers a thread. One strip would
+/// be bound by ldmatrix (4 clocks for the second operands of two products, which take 4); wide heads must make do with it.
 template <int Width>
 inline constexpr int attention_strips = Width <= 64 ? 2 : 1;
 

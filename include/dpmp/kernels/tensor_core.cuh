@@ -13,7 +13,7 @@ __device__ __forceinline__ void copy_async_16(void* to, const void* from, bool i
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(inside ? 16 : 0)
                : "memory");
 }
-/// Copies 4 bytes, both ends 4-byte aligned, under the same rules.
+/// Copies 4 bytes, both ends 4-byte aligned, through the L1 cache; otherwise as above.
 __device__ __forceinline__ void copy_async_4(void* to, const void* from, bool inside = true) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(inside ? 4 : 0)
                : "memory");
