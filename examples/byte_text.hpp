@@ -27,18 +27,17 @@ class ByteRecords {
   /// ids and targets [slots, context]; a masked slot holds an empty record.
   std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots) const {
     const Shape shape{index_t(slots.size()), context_};
-    Tensor ids = Tensor::zeros(ctx, shape, DType::i32), targets = Tensor::zeros(ctx, shape, DType::i32);
+    std::vector<std::int32_t> ids(slots.size() * std::size_t(context_)), targets(ids.size());
     for (std::size_t i = 0; i < slots.size(); ++i) {
       const std::string_view text = slots[i] == dp::masked_slot ? std::string_view() : *records_[std::size_t(slots[i])];
-      std::int32_t *id = ids.data<std::int32_t>() + index_t(i) * context_,
-                   *target = targets.data<std::int32_t>() + index_t(i) * context_;
+      std::int32_t *id = ids.data() + index_t(i) * context_, *target = targets.data() + index_t(i) * context_;
       for (index_t t = 0; t < context_; ++t) {
         const index_t length = index_t(text.size());
         target[t] = t < length ? static_cast<unsigned char>(text[std::size_t(t)]) : t == length ? '\n' : -1;
         id[t] = t == 0 ? begin_of_record : std::max<std::int32_t>(target[t - 1], 0);
       }
     }
-    return {ids, targets};
+    return {Tensor::from(ctx, shape, ids), Tensor::from(ctx, shape, targets)};
   }
 
  private:

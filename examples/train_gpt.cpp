@@ -30,6 +30,7 @@ struct Options {
   std::optional<double> noise_multiplier;
   std::optional<index_t> stop_after;
   int threads = 0;
+  std::string device = "cpu";
   std::uint64_t seed = 1;
 };
 
@@ -67,6 +68,9 @@ Options parse(int argc, char** argv, CLI::App& app) {
       ->capture_default_str();
   app.add_option("--dropout", o.dropout)->capture_default_str();
   app.add_flag("--tied", o.tied, "output layer = embedding table");
+  app.add_option("--device", o.device, "cpu, or cuda in the program that is built with CUDA (train_gpt_cuda)")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   app.add_option("--threads", o.threads, "0: all cores")->capture_default_str();
   app.add_option("--seed", o.seed, "of the initial weights and of dropout; noise is keyed by the operating system")
       ->capture_default_str();
@@ -152,7 +156,7 @@ std::string clock_text(double seconds) {
 }
 
 int run(const Options& o) {
-  Context ctx(Device::best(), o.threads);
+  Context ctx(o.device == "cuda" ? Device::cuda() : Device::cpu(), o.threads);
   const std::vector<std::string> lines = interop::read_text_records(o.data);
   const ByteRecords training(lines, o.context, false), held_out(lines, o.context, true);
   std::cout << "data: " << training.size() << " records to learn, " << held_out.size() << " held out, the first "

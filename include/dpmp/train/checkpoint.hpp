@@ -39,30 +39,48 @@ inline index_t count_of(const Metadata& metadata, const std::string& name) {
   DPMP_CHECK(value < std::uint64_t(dp::max_steps), "expected '", name, "' in [0, 2^40), got ", value);
   return index_t(value);
 }
-inline std::vector<interop::TensorView> weights_of(std::span<Parameter* const> parameters) {
+using NamedTensors = std::vector<optim::Optimiser::StateEntry>;
+inline NamedTensors weights_of(std::span<Parameter* const> parameters) {
+  NamedTensors tensors;
+  for (const Parameter* p : parameters) tensors.push_back({p->name(), p->master()});
+  return tensors;
+}
+inline void append_state(NamedTensors& tensors, const optim::Optimiser& optimiser) {
+  for (const auto& entry : optimiser.state()) tensors.push_back({"optimiser/" + entry.name, entry.tensor});
+}
+inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata) {
   std::vector<interop::TensorView> views;
-  for (const Parameter* p : parameters) views.push_back({p->name(), p->master().dtype(), p->shape(), p->master().raw()});
-  return views;
+  std::vector<std::vector<char>> copies;  // of tensors on a GPU
+  for (const auto& [name, tensor] : tensors) {
+    const void* data = tensor.raw();
+    if (tensor.device() != Device::cpu()) {
+      copies.emplace_back(std::size_t(tensor.bytes()));
+      tensor.copy_to_host(copies.back().data());
+      data = copies.back().data();
+    }
+    views.push_back({name, tensor.dtype(), tensor.shape(), data});
+  }
+  interop::write_safetensors(path, views, metadata);
 }
 /// Throws unless the file has each of these tensors in its dtype and shape.
-inline void check_tensors(const interop::SafetensorsFile& file, std::span<const interop::TensorView> views) {
-  for (const interop::TensorView& v : views) {
-    const interop::TensorEntry& entry = file.entry(v.name);
-    DPMP_CHECK(entry.shape == v.shape && entry.dtype == v.dtype, "expected '", v.name, "' as ", v.dtype, v.shape, ", got ",
-               entry.dtype, entry.shape);
+inline void check_tensors(const interop::SafetensorsFile& file, const NamedTensors& tensors) {
+  for (const auto& [name, tensor] : tensors) {
+    const interop::TensorEntry& entry = file.entry(name);
+    DPMP_CHECK(entry.shape == tensor.shape() && entry.dtype == tensor.dtype(), "expected '", name, "' as ", tensor.dtype(),
+               tensor.shape(), ", got ", entry.dtype, entry.shape);
+  }
+}
+inline void read_tensors(interop::SafetensorsFile& file, NamedTensors tensors) {
+  for (auto& [name, tensor] : tensors) {
+    const bool on_host = tensor.device() == Device::cpu();
+    std::vector<char> copy(on_host ? 0 : std::size_t(tensor.bytes()));
+    file.read(name, tensor.dtype(), tensor.shape(), on_host ? tensor.raw() : copy.data());
+    if (!on_host) tensor.copy_from_host(copy.data());
   }
 }
 inline void read_weights(interop::SafetensorsFile& file, std::span<Parameter* const> parameters, Context& ctx) {
-  for (Parameter* p : parameters) file.read(p->name(), p->master().dtype(), p->shape(), p->master().raw());
+  read_tensors(file, weights_of(parameters));
   for (Parameter* p : parameters) p->refresh(ctx);
-}
-inline void append_state(std::vector<interop::TensorView>& views, const optim::Optimiser& optimiser) {
-  for (const auto& entry : optimiser.state())
-    views.push_back({"optimiser/" + entry.name, entry.tensor.dtype(), entry.tensor.shape(), entry.tensor.raw()});
-}
-inline void read_state(interop::SafetensorsFile& file, optim::Optimiser& optimiser) {
-  for (const auto& entry : optimiser.state())
-    file.read("optimiser/" + entry.name, entry.tensor.dtype(), entry.tensor.shape(), entry.tensor.raw());
 }
 // Doubles as their bits: a plan read back is equal, not nearly equal.
 inline void put_plan(Metadata& metadata, const dp::Plan& plan) {
@@ -83,7 +101,7 @@ inline dp::PlanNumbers plan_numbers(const Metadata& metadata) {
 /// The FP32 master weights by parameter name, atomically. Throws where the file cannot be written; nothing is half-written.
 inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
                          const detail::Metadata& metadata = {}) {
-  interop::write_safetensors(path, detail::weights_of(parameters.all()), metadata);
+  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata);
 }
 /// Throws unless the file has every parameter with its shape; the model is then unchanged or complete.
 inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
@@ -114,9 +132,9 @@ inline void save_checkpoint(const std::filesystem::path& path, const nn::Paramet
   if (trainer.plan().adaptive())
     metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
   detail::put_plan(metadata, trainer.plan());
-  std::vector<interop::TensorView> views = detail::weights_of(parameters.all());
-  detail::append_state(views, trainer.optimiser());
-  interop::write_safetensors(path, views, metadata);
+  detail::NamedTensors tensors = detail::weights_of(parameters.all());
+  detail::append_state(tensors, trainer.optimiser());
+  detail::write_tensors(path, tensors, metadata);
 }
 
 namespace detail {
@@ -168,15 +186,15 @@ inline void load_checkpoint(const std::filesystem::path& path, const nn::Paramet
              dp::difference(stored, trainer.plan().numbers()));
   const index_t steps = detail::count_of(file.metadata(), "steps"),
                 updates = detail::count_of(file.metadata(), "optimiser steps");
-  std::vector<interop::TensorView> views = detail::weights_of(parameters.all());
-  detail::append_state(views, trainer.optimiser());
-  detail::check_tensors(file, views);
-  DPMP_CHECK(file.entries().size() == views.size(), "expected '", path.string(), "' to have the ", views.size(),
+  detail::NamedTensors tensors = detail::weights_of(parameters.all());
+  detail::append_state(tensors, trainer.optimiser());
+  detail::check_tensors(file, tensors);
+  DPMP_CHECK(file.entries().size() == tensors.size(), "expected '", path.string(), "' to have the ", tensors.size(),
              " tensors of this model and rule and no others, got ", file.entries().size());
   detail::stored_keys(file.metadata());  // a damaged file is refused before anything changes
   const double threshold = detail::stored_threshold(file.metadata(), trainer.plan());
-  detail::read_weights(file, parameters.all(), parameters.ctx());
-  detail::read_state(file, trainer.optimiser());
+  detail::read_tensors(file, tensors);
+  for (Parameter* p : parameters.all()) p->refresh(parameters.ctx());
   trainer.optimiser().set_steps(updates);
   trainer.resume_at(steps, threshold);
 }
