@@ -13,11 +13,13 @@ if(PROJECT_IS_TOP_LEVEL AND DPMP_CCACHE)
 endif()
 
 add_library(dpmp_program_flags INTERFACE)
+set(dpmp_cuda_warnings -Wall,-Wextra)
 set(dpmp_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
   # False alarms of GCC 12: the deliberately undefined registers inside its own AVX-512 headers, which Eigen uses (PR 105593),
   # and "text" + std::string (PR 105329).
   list(APPEND dpmp_warnings -Wno-maybe-uninitialized -Wno-restrict)
+  set(dpmp_cuda_warnings -Wall,-Wextra,-Wno-maybe-uninitialized)
 endif()
 if(DPMP_WARNINGS_AS_ERRORS)
   list(APPEND dpmp_warnings -Werror)
@@ -25,12 +27,13 @@ endif()
 # nvcc writes line directives that -Wpedantic reports, and expands code that -Wconversion was not meant for.
 target_compile_options(dpmp_program_flags INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${dpmp_warnings}>"
-  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${dpmp_cuda_warnings}>"
   "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${DPMP_WARNINGS_AS_ERRORS}>>:-Werror=all-warnings>")
 if(DPMP_NATIVE)
   check_cxx_compiler_flag(-march=native DPMP_COMPILER_KNOWS_NATIVE)
   if(DPMP_COMPILER_KNOWS_NATIVE)
-    target_compile_options(dpmp_program_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
+    target_compile_options(dpmp_program_flags INTERFACE
+      $<$<COMPILE_LANGUAGE:CXX>:-march=native> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-march=native>)
   endif()
 endif()
 

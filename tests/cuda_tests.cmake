@@ -30,11 +30,24 @@ foreach(source IN LISTS sources)
     continue()
   endif()
   dpmp_cuda_program(${name} ${source})
+  # Of the host's code, as in the other tests; what runs on the device is always fully optimised.
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   target_link_libraries(${name} PRIVATE dpmp_test_main)
   dpmp_cuda_test(${name} "" EMU_THREADS=0)
   if(DPMP_EMULATED AND source MATCHES "/tests/cuda/")
     dpmp_cuda_test(${name} _reverse EMU_ORDER=reverse EMU_CPASYNC=issue EMU_THREADS=0)
-    dpmp_cuda_test(${name} _ahead EMU_ORDER=priority:1)
+    dpmp_cuda_test(${name} _ahead EMU_ORDER=priority:1 EMU_THREADS=0)
     dpmp_cuda_test(${name} _races EMU_RACE=1)
   endif()
 endforeach()
+
+# Registers and spills, from ptxas on the PTX in the programs.
+if(DPMP_EMULATED)
+  get_filename_component(cuda_bin ${CMAKE_CUDA_COMPILER} DIRECTORY)
+  find_program(DPMP_PTXAS ptxas HINTS ${cuda_bin})
+  mark_as_advanced(DPMP_PTXAS)
+  set(check_resources ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/check_resources.py ${DPMP_PTXAS})
+  add_test(NAME cuda_kernel_resources
+    COMMAND ${check_resources} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/resources.txt sm_80 sm_90 sm_100 -- $<TARGET_FILE:test_ghost_norm>
+      $<TARGET_FILE:test_instantiate_norm> $<TARGET_FILE:test_weighted_sum> $<TARGET_FILE:test_attention>)
+endif()

@@ -3,8 +3,9 @@
 
 usage: check_resources.py PTXAS TABLE ARCHITECTURE... -- PROGRAM...
 
-A kernel that spills is an error. TABLE names the kernels that matter with the registers they may use at most; a kernel of the
-table that no program has, or that uses more, is an error too. --report prints the table that the programs would give.
+A kernel that spills is an error. TABLE names the kernels that matter with the registers they may use at most and, where
+nothing better was found, the bytes they may spill; a kernel of the table that no program has, or that uses more, is an error
+too. --report prints the table that the programs would give.
 """
 import re
 import subprocess
@@ -61,16 +62,16 @@ def collect(ptxas, architectures, programs):
         for (_, arch), kernels in zip(jobs, pool.map(lambda job: resources(ptxas, *job), jobs)):
             names = readable([k[0] for k in kernels])
             for name, registers, stack, spilled in kernels:
-                found[arch][names[name]] = (registers, stack, spilled)
+                found[arch][names[name].strip()] = (registers, stack, spilled)
     return found
 
 
 def table_rows(path):
-    """Lines 'registers | kernel': the most that the kernel may use on any architecture."""
+    """Lines 'registers | spilled bytes | kernel': the most on any architecture, loads and stores together."""
     for line in Path(path).read_text().splitlines():
         if line and not line.startswith('#'):
-            registers, name = line.split(' | ', 1)
-            yield name.strip(), int(registers)
+            registers, spilled, name = line.split(' | ', 2)
+            yield name.strip(), int(registers), int(spilled)
 
 
 def main():
@@ -80,21 +81,23 @@ def main():
     ptxas, table, rest = arguments[0], arguments[1], arguments[2:]
     at = rest.index('--')
     found = collect(ptxas, rest[:at], rest[at + 1:])
-    mistakes = []
-    for arch, kernels in found.items():
-        for name, (registers, stack, spilled) in sorted(kernels.items()):
-            if spilled:
-                mistakes.append(f'{arch}: {name} spills {spilled} bytes ({registers} registers)')
     if report:
         for name in sorted(set().union(*found.values())):
-            print(max(k[name][0] for k in found.values() if name in k), '|', name)
+            uses = [kernels[name] for kernels in found.values() if name in kernels]
+            print(max(u[0] for u in uses), '|', max(u[2] for u in uses), '|', name)
         return
-    for name, most in table_rows(table):
+    mistakes, allowed = [], {}
+    for name, most, spilled in table_rows(table):
+        allowed[name] = spilled
         uses = {arch: kernels[name][0] for arch, kernels in found.items() if name in kernels}
         if not uses:
             mistakes.append(f'no program has the kernel {name} of the table')
         print(f'{name}: ' + ', '.join(f'{arch} {n}' for arch, n in uses.items()) + f' registers, at most {most}')
         mistakes += [f'{arch}: {name} uses {n} registers, at most {most} are allowed' for arch, n in uses.items() if n > most]
+    for arch, kernels in found.items():
+        for name, (registers, _, spilled) in sorted(kernels.items()):
+            if spilled > allowed.get(name, 0):
+                mistakes.append(f'{arch}: {name} spills {spilled} bytes ({registers} registers)')
     print(f'{sum(map(len, found.values()))} kernels read, {len(mistakes)} mistakes')
     for mistake in mistakes:
         print('MISTAKE', mistake)

@@ -50,6 +50,7 @@ class Line {
     add(column + "_sectors", t.sectors);
     add(column + "_bytes", t.bytes);
     add(column + "_useful_bytes", t.useful);
+    add(column + "_ideal_sectors", t.ideal);
   }
 };
 

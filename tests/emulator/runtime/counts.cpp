@@ -65,6 +65,7 @@ void count_request(Stat& s, Touched& touched, const Request& r) {
   }
   t.sectors = std::uint64_t(sectors.n);
   t.useful = std::uint64_t(accesses.n) * r.bytes;
+  t.ideal = (t.useful + sector_bytes - 1) / sector_bytes;
   for (int i = 0; i < sectors.n; i++) {
     if (r.flags & EMU_LD) touched.read.add(sectors.list[i]);
     if (r.flags & EMU_ST) touched.written.add(sectors.list[i]);

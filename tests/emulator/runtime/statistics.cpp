@@ -8,6 +8,7 @@ Traffic& Traffic::operator+=(const Traffic& o) {
   sectors += o.sectors;
   bytes += o.bytes;
   useful += o.useful;
+  ideal += o.ideal;
   return *this;
 }
 

@@ -59,7 +59,8 @@ struct Traffic {
   std::uint64_t requests = 0;
   std::uint64_t sectors = 0;  // 32-byte sectors touched, each counted once per request
   std::uint64_t bytes = 0;    // asked for by the lanes together
-  std::uint64_t useful = 0;   // of these, distinct within the request: what ideal sectors would move
+  std::uint64_t useful = 0;   // of these, distinct within the request
+  std::uint64_t ideal = 0;    // sectors that the useful bytes of each request would fill
   Traffic& operator+=(const Traffic& o);
 };
 

@@ -69,6 +69,7 @@ TEST_CASE("sectors of global loads") {
     CHECK(s.loads.requests == 1);
     CHECK(s.loads.sectors == e.sectors);
     CHECK(s.loads.useful == e.useful);
+    CHECK(s.loads.ideal == (e.useful + 31) / 32);
     CHECK(s.loads.bytes == e.bytes * std::uint64_t(__builtin_popcount(e.mask)));
     CHECK(s.unique_read == 32 * e.sectors);
     CHECK(s.stores.requests + s.atomics.requests + s.unique_written == 0);
