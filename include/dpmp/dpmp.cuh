@@ -7,4 +7,5 @@
 #include "dpmp/gemm/cublaslt.cuh"
 #include "dpmp/per_sample/outer_product.cuh"
 #include "dpmp/runtime/cuda_backend.cuh"
+#include "dpmp/runtime/cuda_graph.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"

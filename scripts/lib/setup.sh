@@ -120,12 +120,12 @@ check_cmake() {
   at_least 3.22 "$found" || die "CMake 3.22 or newer is needed, found $found"
 }
 
-# configure PRESET: into build/PRESET of the repository, with Ninja where it is installed.
+# configure PRESET [SETTING...]: into build/PRESET of the repository, with Ninja where it is installed.
 configure() {
   check_cmake
   if command -v ninja >/dev/null; then export CMAKE_GENERATOR="${CMAKE_GENERATOR-Ninja}"; fi
   say "configuring preset $1 into build/$1"
-  cmake --preset "$1"
+  cmake --preset "$@"
 }
 
 cores() { nproc 2>/dev/null || echo 1; }

@@ -34,13 +34,16 @@ struct Problem {
 /// Draws sizes, 0 and 1 often among them, and values.
 class Draw {
  public:
-  explicit Draw(std::uint64_t stream) : rng_(seed(), stream) {}
+  /// head_width_unit: what every head width of an attention is a multiple of (a GPU asks for 8).
+  explicit Draw(std::uint64_t stream, index_t head_width_unit = 1)
+      : rng_(seed(), stream), head_width_unit_(head_width_unit) {}
   index_t integer(index_t low, index_t high) { return rng_.integer(low, high); }
   bool coin() { return integer(0, 1) == 1; }
   index_t samples() { return any_of({0, 1, 1, 2, 3, 5}); }
   index_t tokens() { return any_of({0, 1, 1, 2, 3, 5, 7}); }
   index_t width() { return any_of({0, 1, 2, 3, 4, 7, 8, 16, 17, 33, 64, 70}); }
   index_t positive_width() { return std::max<index_t>(1, width()); }
+  index_t head_width() { return head_width_unit_ * integer(1, 5); }
   /// [samples, ..] of rank 2 to 4.
   Shape shape() {
     Shape s{samples()};
@@ -69,6 +72,7 @@ class Draw {
     return choices[std::size_t(integer(0, index_t(choices.size()) - 1))];
   }
   Rng rng_;
+  index_t head_width_unit_;
 };
 
 struct Op {

@@ -48,7 +48,7 @@ inline Problem position_embedding(Draw& draw) {
 }
 
 inline Problem attention(Draw& draw, bool causal, bool padding) {
-  const index_t samples = draw.samples(), tokens = draw.tokens(), heads = draw.integer(1, 3), width = draw.integer(1, 5);
+  const index_t samples = draw.samples(), tokens = draw.tokens(), heads = draw.integer(1, 3), width = draw.head_width();
   const auto keep = draw.ids(samples * tokens, 0, 1);
   return {samples,
           {draw.values({samples, tokens, 3 * heads * width})},

@@ -2,7 +2,6 @@
 // The op table's operations of sequence models: SiLU and its gate, RMS norm, rotary positions, shared key heads.
 #pragma once
 #include "autograd/op.hpp"
-#include "autograd/op.hpp"
 #include "dpmp/autograd/rules/activation.hpp"
 #include "dpmp/autograd/rules/attention.hpp"
 #include "dpmp/autograd/rules/rms_norm.hpp"
@@ -41,7 +40,7 @@ inline Problem rope(Draw& draw) {
 
 inline Problem grouped_attention(Draw& draw, bool causal, bool padding) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), groups = draw.integer(1, 2), group = draw.integer(2, 3),
-                width = draw.integer(1, 5);
+                width = draw.head_width();
   const auto keep = draw.ids(samples * tokens, 0, 1);
   return {samples,
           {draw.values({samples, tokens, (groups * group + 2 * groups) * width})},

@@ -170,12 +170,11 @@ inline void plant_non_finite(Rng& rng, AdversarialRows& x) {
 inline dpmp::Tensor stored(dpmp::Context& ctx, const dpmp::Shape& shape, dpmp::DType dtype,
                            const std::vector<double>& values) {
   DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values, got ", values.size());
-  const dpmp::Tensor wide = dpmp::Tensor::empty(ctx, shape, dpmp::DType::f32);
-  constexpr double largest = std::numeric_limits<float>::max();
-  for (std::size_t k = 0; k < values.size(); ++k)
-    wide.data<float>()[k] = std::fabs(values[k]) > largest
-                                ? std::copysign(std::numeric_limits<float>::infinity(), values[k] > 0 ? 1.0f : -1.0f)
-                                : float(values[k]);
+  constexpr double largest = std::numeric_limits<float>::max(), infinity = std::numeric_limits<double>::infinity();
+  std::vector<double> within = values;
+  for (double& v : within)
+    if (std::fabs(v) > largest) v = v > 0 ? infinity : -infinity;
+  const dpmp::Tensor wide = dpmp::Tensor::from(ctx, shape, dpmp::DType::f32, within);
   const dpmp::Tensor narrow = dpmp::Tensor::empty(ctx, shape, dtype);
   dispatch_real(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;

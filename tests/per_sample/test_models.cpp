@@ -164,7 +164,7 @@ TEST_CASE("P12: micro-batches of 1..B give the same sum") {
         const index_t last = std::min(first + micro, samples);
         BookKeepingSink book;
         test::backward(ctx, model, data.rows(first, last), book);
-        book.weighted_sum(ctx, {factors.data() + first, std::size_t(last - first)}, sums);
+        book.weighted_sum(ctx, std::span<const float>(factors).subspan(std::size_t(first), std::size_t(last - first)), sums);
       }
       const std::vector<double> sum = test::flat(sums);
       if (micro == samples) whole = sum;

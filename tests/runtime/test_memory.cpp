@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -89,6 +90,61 @@ TEST_CASE("Context: a freed block is used again for requests of its size class, 
   const Buffer similar = context.allocate(6200);  // both are 6656 rounded up to eighths of 4096
   CHECK(similar.data() == freed);
   CHECK(context.memory().live_bytes == 64 + 6656);
+}
+
+TEST_CASE("ReservedBlocks: what is handed out meanwhile goes to nobody else, until they are gone") {
+  Context context(Device::cpu(), 1);
+  void *first, *second;
+  {
+    const Buffer a = context.allocate(100), b = context.allocate(100);
+    first = a.data(), second = b.data();
+  }
+  auto reserved = std::make_unique<ReservedBlocks>(context.arena());
+  CHECK(test::refuses([&] { ReservedBlocks twice(context.arena()); }, "expected one set of reserved blocks"));
+  void* taken = context.allocate(100).data();
+  CHECK((taken == first || taken == second));
+  CHECK(context.allocate(100).data() == taken);  // among themselves they are used again
+  Buffer kept = context.allocate(5000);
+  reserved->seal();
+  CHECK(context.memory().system_allocations == 3);
+
+  const Buffer other = context.allocate(100), another = context.allocate(100);
+  CHECK(other.data() != taken);
+  CHECK(another.data() != taken);
+  CHECK(context.memory().system_allocations == 4);
+  void* const of_kept = kept.data();
+  kept = Buffer();
+  kept = context.allocate(5000);
+  CHECK(kept.data() != of_kept);
+  kept = Buffer();
+  CHECK(context.memory().live_bytes == 256);
+
+  reserved.reset();
+  CHECK(context.allocate(100).data() == taken);
+  const Buffer large = context.allocate(5000), larger = context.allocate(5000);
+  CHECK((large.data() == of_kept || larger.data() == of_kept));
+  CHECK(context.memory().system_allocations == 5);
+}
+
+TEST_CASE("ReservedBlocks: blocks in use outlive them, and both outlive the context") {
+  auto context = std::make_unique<Context>(Device::cpu(), 1);
+  auto reserved = std::make_unique<ReservedBlocks>(context->arena());
+  Buffer a = context->allocate(100), b = context->allocate(200);
+  std::memset(a.data(), 1, 100);
+  std::memset(b.data(), 2, 200);
+  b = Buffer();
+  SUBCASE("the blocks stay longest") {
+    reserved.reset();
+    const Buffer same = context->allocate(200);
+    CHECK(context->memory().system_allocations == 2);
+    context.reset();
+    CHECK(static_cast<char*>(a.data())[99] == 1);
+  }
+  SUBCASE("the reservation stays longest") {
+    context.reset();
+    a = Buffer();
+    reserved.reset();
+  }
 }
 
 TEST_CASE("Buffer: copies share a block and the last one gives it back, also after the context is gone") {

@@ -58,14 +58,14 @@ void check_text(const std::string& name, const fs::path& file, Violations& found
 
 void check_include(const std::string& from, const std::string& to, const Graph& graph, Violations& found) {
   auto refuse = [&](const std::string& why) { found.push_back(from + " includes " + to + ": " + why); };
-  const bool umbrella = from == "dpmp/dpmp.hpp";
+  const bool cuda_umbrella = from == "dpmp/dpmp.cuh", umbrella = cuda_umbrella || from == "dpmp/dpmp.hpp";
   if (!to.starts_with("dpmp/")) {
     for (const auto& [pattern, owner] : foreign)
       if (from.ends_with(".hpp") && from != owner && std::regex_match(to, pattern)) refuse("allowed in " + owner + " only");
     return;
   }
   if (!graph.contains(to)) return refuse("there is no such header");
-  if (to == "dpmp/dpmp.hpp") return refuse("the umbrella is for users");
+  if (to == "dpmp/dpmp.cuh" || (to == "dpmp/dpmp.hpp" && !cuda_umbrella)) return refuse("the umbrella is for users");
   if (to == "dpmp/version.hpp" || umbrella) return;
   if (from == "dpmp/version.hpp") return refuse("the version stands alone");
   const std::string above = folder_of(from), below = folder_of(to);
@@ -144,6 +144,7 @@ class PlantedTree {
     add("dpmp/dp/c.hpp", "#include \"dpmp/runtime/b.hpp\"\n");
     add("dpmp/runtime/launch.cuh", "#include <cuda_runtime.h>\n");
     add("dpmp/dpmp.hpp", "#include \"dpmp/dp/c.hpp\"\n#include \"dpmp/core/a.hpp\"\n");
+    add("dpmp/dpmp.cuh", "#include \"dpmp/dpmp.hpp\"\n#include \"dpmp/runtime/launch.cuh\"\n");
   }
   ~PlantedTree() { fs::remove_all(root_); }
   void add(const std::string& name, const std::string& text) { write(name, licence + "#pragma once\n" + text); }
@@ -186,6 +187,7 @@ TEST_CASE("a planted violation is found, and nothing else") {
   const std::vector<Plant> plants = {
       {"dpmp/core/x.hpp", head + "#include \"dpmp/runtime/b.hpp\"\n", "a lower layer includes a higher one"},
       {"dpmp/core/x.hpp", head + "#include \"dpmp/dpmp.hpp\"\n", "the umbrella is for users"},
+      {"dpmp/runtime/x.cuh", head + "#include \"dpmp/dpmp.cuh\"\n", "the umbrella is for users"},
       {"dpmp/dp/x.hpp", head + "#include \"dpmp/gemm/host_eigen.hpp\"\n", "dp may include core, runtime and dp only"},
       {"dpmp/dp/x.hpp", head + "#include \"dpmp/dp/x.hpp\"\n", "include cycle: dpmp/dp/x.hpp -> dpmp/dp/x.hpp"},
       {"dpmp/core/x.hpp", head + "#include \"dpmp/core/missing.hpp\"\n", "there is no such header"},

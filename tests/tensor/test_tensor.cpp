@@ -39,6 +39,9 @@ TEST_CASE("tensor: values are rounded to the dtype and come back as they are sto
   CHECK(Tensor::full(ctx, {2, 1}, DType::f16, 0.5).to_doubles() == std::vector<double>{0.5, 0.5});
   CHECK(Tensor::zeros(ctx, {2}, DType::i32).to_doubles() == std::vector<double>{0, 0});
   CHECK(Tensor::full(ctx, {}, DType::f32, 7).item() == 7);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i32})
+    for (const index_t n : {0, 1, 2, 3, 1000})
+      CHECK(Tensor::full(ctx, {n}, dtype, -6).to_doubles() == std::vector<double>(std::size_t(n), -6));
 }
 
 TEST_CASE("tensor: a copy, a reshaped and a range of rows share the data, a clone does not") {

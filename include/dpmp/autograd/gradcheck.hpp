@@ -111,11 +111,12 @@ inline Variable gradient_check_losses(Tape& tape, const std::vector<Variable>& i
 }
 }  // namespace detail
 
-/// inputs: f64 values, axis 0 the samples; parameters: f64, those that forward uses and whose gradients are checked. Their
-/// values are changed during the check and restored.
+/// ctx: on the CPU. inputs: f64 values, axis 0 the samples; parameters: f64, those that forward uses and whose gradients are
+/// checked. Their values are changed during the check and restored.
 inline GradientCheckResult check_gradients(Context& ctx, index_t samples, const std::vector<Tensor>& inputs,
                                            const std::vector<Parameter*>& parameters, const GradientCheckForward& forward,
                                            const GradientCheckOptions& options = {}) {
+  DPMP_CHECK(!ctx.on_cuda(), "expected a context on the CPU for a gradient check, got ", ctx.device());
   for (const Tensor& x : inputs) check_dtype("an input of a gradient check", x, DType::f64);
   for (const Parameter* p : parameters) check_dtype("a parameter of a gradient check", p->value(), DType::f64);
   const auto record = [&](Tape& tape, std::vector<Variable>& variables) {

@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "dpmp/autograd/site.hpp"
@@ -45,8 +46,14 @@ class BackwardPass {
   Context& ctx;
   /// Whether anybody wants the gradient of this input; a rule may leave it out otherwise.
   bool needs(const GradientSlot& input) const;
+  /// Whether the tape lets go of what a rule saved as soon as the rule is done: then the rule may overwrite what nobody
+  /// shares.
+  bool releases() const;
   /// Adds to the gradient of an input. Shape and dtype must be the input's.
   void accumulate(const GradientSlot& input, const Tensor& gradient);
+  /// Takes away what other rules gave to the gradient of an input so far (Tensor(): nothing), for a rule that adds it to its
+  /// own share while it computes that, and hands in the total.
+  Tensor take(const GradientSlot& input);
   /// Hands over one use of a parameter that the rule's parameters() names. Frozen parameters are dropped here.
   void emit(const ParameterSite& site) {
     DPMP_CHECK(std::find(declared_->begin(), declared_->end(), site.parameter) != declared_->end(), rule_,
@@ -84,6 +91,7 @@ class Tape {
 
   /// A value without a history. needs_gradient: gradient_of() will answer after the backward pass.
   Variable input(const Tensor& value, bool needs_gradient = false) {
+    check_device("an input of the tape", value, ctx_);
     return add_slot(value, needs_gradient, needs_gradient);
   }
 
@@ -95,6 +103,8 @@ class Tape {
     DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, Rule::name,
                ": expected a result with the sample axis (", samples_, " samples) first, got ", value.shape(),
                ": an operation that mixes samples has no per-sample gradients");
+    DPMP_CHECK(value.device() == ctx_.device(), Rule::name, ": expected a result on ", ctx_.device(), ", got one on ",
+               value.device());
     const bool keep = needs_gradient && mode_ == TapeMode::training;
     const Variable v = add_slot(value, keep, false);
     if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule)), {}});
@@ -119,6 +129,7 @@ class Tape {
     Tensor seed = weights.defined() ? weights : Tensor::full(ctx_, {samples_}, losses.dtype(), 1);
     check_shape("loss weights", seed, {samples_});
     check_dtype("loss weights", seed, losses.dtype());
+    check_device("loss weights", seed, ctx_);
     walked_ = true;
     released_ = after == AfterWalk::release;
     for (Slot& slot : slots_) slot.gradient = Tensor();
@@ -212,6 +223,12 @@ class Tape {
 
 inline bool BackwardPass::needs(const GradientSlot& input) const {
   return tape_.slots_[std::size_t(input.index)].needs_gradient;
+}
+
+inline bool BackwardPass::releases() const { return tape_.released_; }
+
+inline Tensor BackwardPass::take(const GradientSlot& input) {
+  return std::exchange(tape_.slots_[std::size_t(input.index)].gradient, Tensor());
 }
 
 inline void BackwardPass::accumulate(const GradientSlot& input, const Tensor& gradient) {

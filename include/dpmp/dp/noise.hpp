@@ -125,15 +125,16 @@ DPMP_HD void box_muller(const std::uint64_t* radius_bits, const std::uint64_t* a
 
 inline constexpr index_t noise_chunk_blocks = 16, noise_chunk = 8 * noise_chunk_blocks;
 
-/// Row r: sum[128 r .. 128 r + 127] += standard_deviation * z, from ChaCha20 blocks 16 r .. 16 r + 15. A block's eight
+/// Row r: elements 128 r .. 128 r + 127 += standard_deviation * z, from ChaCha20 blocks 16 r .. 16 r + 15. A block's eight
 /// 64-bit words are four radii and four angles; they make its elements 0..3 (cos) and 4..7 (sin).
 struct GaussianChunks {
   using Real = float;  // decides the instruction set only
   Key256 key;
   std::uint64_t nonce;
-  double* sum;
-  index_t n;
+  double* sum;  // from element 128 first_row on
+  index_t n;    // elements of sum
   double standard_deviation;
+  index_t first_row = 0;
 
   template <int W>
   DPMP_HOST void operator()(HostTeam<float, W>, index_t row) const {
@@ -151,13 +152,28 @@ struct GaussianChunks {
       memcpy(z + 8 * b, first + 4 * b, 32);
       memcpy(z + 8 * b + 4, second + 4 * b, 32);
     }
-    double* out = sum + row * noise_chunk;
-    const index_t left = n - row * noise_chunk, count = left < noise_chunk ? left : noise_chunk;
+    const index_t begin = (row - first_row) * noise_chunk, left = n - begin;
+    double* out = sum + begin;
+    const index_t count = left < noise_chunk ? left : noise_chunk;
     for (index_t j = 0; j < count; ++j) out[j] += standard_deviation * z[j];
   }
 };
 
-/// The same numbers, an element a block of eight, for threads that are many and narrow. Registers only.
+/// The eight normals of a ChaCha20 block, for threads that are many and narrow. Registers only.
+DPMP_HD void block_normals(const std::uint32_t* key, std::uint64_t nonce, index_t block, double* z) {
+  const std::uint64_t counter = std::uint64_t(block);
+  const std::uint32_t tail[4] = {std::uint32_t(counter), std::uint32_t(counter >> 32), std::uint32_t(nonce),
+                                 std::uint32_t(nonce >> 32)};
+  std::uint32_t words[16];
+  dpmp::detail::chacha20_state_block(key, tail, words);
+  for (int k = 0; k < 4; ++k) {
+    const std::uint64_t radius = words[2 * k] | std::uint64_t(words[2 * k + 1]) << 32,
+                        angle = words[8 + 2 * k] | std::uint64_t(words[9 + 2 * k]) << 32;
+    box_muller<1>(&radius, &angle, z + k, z + k + 4);
+  }
+}
+
+/// The same numbers as GaussianChunks adds, an element a block of eight.
 struct GaussianBlocks {
   using Real = double;
   std::uint32_t key[8];
@@ -169,24 +185,12 @@ struct GaussianBlocks {
   DPMP_ANY_TEAM
   template <class Span>
   DPMP_HD void operator()(const Span& at) const {
-    for (int k = 0; k < at.size(); ++k) add(at.offset + k);
-  }
-
- private:
-  DPMP_HD void add(index_t block) const {
-    const std::uint64_t counter = std::uint64_t(block);
-    const std::uint32_t tail[4] = {std::uint32_t(counter), std::uint32_t(counter >> 32), std::uint32_t(nonce),
-                                   std::uint32_t(nonce >> 32)};
-    std::uint32_t words[16];
-    dpmp::detail::chacha20_state_block(key, tail, words);
-    for (int k = 0; k < 4; ++k) {
-      const std::uint64_t radius = words[2 * k] | std::uint64_t(words[2 * k + 1]) << 32,
-                          angle = words[8 + 2 * k] | std::uint64_t(words[9 + 2 * k]) << 32;
-      double first, second;
-      box_muller<1>(&radius, &angle, &first, &second);
-      const index_t j = 8 * block + k;
-      if (j < n) sum[j] += standard_deviation * first;
-      if (j + 4 < n) sum[j + 4] += standard_deviation * second;
+    for (int b = 0; b < at.size(); ++b) {
+      double z[8];
+      block_normals(key, nonce, at.offset + b, z);
+      const index_t first = 8 * (at.offset + b);
+      for (int k = 0; k < 8; ++k)
+        if (first + k < n) sum[first + k] += standard_deviation * z[k];
     }
   }
 };
@@ -215,6 +219,7 @@ inline void add_gaussian_noise(Context& ctx, double* sum, index_t n, double stan
                                index_t parameter) {
   if (!ctx.on_cuda()) return add_gaussian_noise(ctx.team(), {sum, std::size_t(n)}, standard_deviation, stream, parameter);
   detail::check_noise(standard_deviation);
+  ctx.backend().refuse_in_capture("noise of a fixed step");
   detail::GaussianBlocks blocks{{}, noise_nonce(stream.step, parameter), sum, n, standard_deviation};
   std::copy(stream.key.words.begin(), stream.key.words.end(), blocks.key);
   launch_elements(ctx, (n + 7) / 8, blocks);

@@ -219,17 +219,44 @@ struct ActivateRows {
   }
 };
 
+/// Row r of a product of length 0: output = A(bias) + residual, as kernels::GemmEpilogue of sums that are 0.
+template <class In, class Out>
+struct EmptyProductRows {
+  using Real = compute_t<Out>;
+  using Storage = Out;
+  GemmSpec s;
+  template <class Team>
+  __device__ __forceinline__ void operator()(const Team& team, index_t index) const {
+    const index_t batch = index / s.m, row = index % s.m, at_out = batch * s.out.batch_stride + row * s.out.row_stride,
+                  at_residual = batch * s.residual_batch_stride + row * s.residual_row_stride;
+    const auto* bias = static_cast<const In*>(s.bias);
+    const auto* residual = static_cast<const Out*>(s.residual);
+    auto* saved = static_cast<Out*>(s.activation_input);
+    team.for_each(s.n, [&](auto at) {
+      typename Team::Pack x{};
+      if (bias) x = at.load(bias);
+      if (s.activation != GemmActivation::none) {
+        x = x.template rounded<Out>();
+        if (saved) at.store(saved + at_out, x);
+        x = kernels::activate(s.activation, x);
+      }
+      if (residual) x = x + at.load(residual + at_residual);
+      at.store(static_cast<Out*>(s.out.data) + at_out, x);
+    });
+  }
+};
+
 template <class Context_>
 void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
   GemmSpec s = spec;
-  if (s.k == 0) {  // an empty sum is alpha = 0 times anything: cuBLASLt wants some k
-    DPMP_CHECK(!s.has_epilogue() && s.batch == 1 && s.out.row_stride == s.n,
-               "expected k >= 1 on a GPU for a gemm with an "
-               "epilogue, a batch or a row stride, got ",
-               shape_text(s));
-    if (!s.accumulate) ctx.backend().set_zero(s.out.data, s.m * s.n * size_of(s.out.dtype));
-    return;
-  }
+  if (s.k == 0)  // an empty sum (or alpha = 0), which cuBLASLt does not take; gemm() keeps those that accumulate
+    return dispatch_real(s.a.dtype, [&](auto tag) {
+      using In = typename decltype(tag)::type;
+      if (s.out.dtype == s.a.dtype)
+        launch_rows(ctx, s.batch * s.m, s.n, EmptyProductRows<In, In>{s});
+      else
+        launch_rows(ctx, s.batch * s.m, s.n, EmptyProductRows<In, compute_t<In>>{s});
+    });
   // cuBLASLt knows one GELU and adds a residual before it: what it cannot do is left to a kernel behind the product.
   const bool behind = s.activation != GemmActivation::none && (s.activation != GemmActivation::gelu_tanh || s.residual);
   if (!behind) return LtState::of(ctx).run(stream_of(ctx), s);

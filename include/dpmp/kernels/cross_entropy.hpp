@@ -60,7 +60,7 @@ struct CrossEntropyBackward {
   const std::int32_t* targets;  // [B, tokens]
   const Real* log_sum_exp;      // [B, tokens]
   const Real* weights;          // [B], gradient of the losses
-  T* logits_gradient;           // [B, tokens, classes]
+  T* logits_gradient;           // [B, tokens, classes]; may be logits
   index_t tokens, classes;
   std::int32_t ignore;
   Real factor;

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "dpmp/core/low_precision.hpp"
+#include "dpmp/kernels/token_slices.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
@@ -42,68 +43,70 @@ struct LayerNormForward {
   }
 };
 
-/// With h = (x - mean) rstd and w = g * gain: dx = rstd (w - mean(w) - h mean(w h)).
+/// One pass over x and the output gradient g for everything. With h = (x - mean) rstd and w = g * gain:
+///   dx = rstd (w - mean(w) - h mean(w h)),   gain_gradient[i] = sum_t g_t * h_t,   bias_gradient[i] = sum_t g_t.
+/// One slice of a sample's tokens a row; see kernels/token_slices.hpp.
 template <class T>
-struct LayerNormBackwardInput {
+struct LayerNormBackward {
   using Real = compute_t<T>;
-  using Storage = T;
-  const T* input;            // [rows, width]
+  using Storage = Real;      // the widest arrays, the sums
+  const T* input;            // [B, tokens, width]
   const T* gain;             // [width]
-  const T* output_gradient;  // [rows, width]
-  const Real* mean;          // [rows]
-  const Real* rstd;          // [rows]
-  T* input_gradient;         // [rows, width]
-  index_t width;
+  const T* output_gradient;  // [B, tokens, width]
+  const Real* mean;          // [B, tokens]
+  const Real* rstd;          // [B, tokens]
+  const T* other_gradient;   // [B, tokens, width] to be added to dx, or null: nothing; may be input_gradient
+  T* input_gradient;         // [B, tokens, width], or null: not wanted
+  Real* gain_gradient;       // [B, slices, width], or null: neither it nor bias_gradient is wanted
+  Real* bias_gradient;       // [B, slices, width]
+  index_t tokens, width;
+  TokenSlices slices;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    const T* x = input + row * width;
-    const T* g = output_gradient + row * width;
-    T* dx = input_gradient + row * width;
-    const Real mu = mean[row], scale = rstd[row], n = Real(width);
-    const Real w_mean = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(g) * at.load(gain); }) / n;
-    const Real wh_mean =
-        team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(g) * at.load(gain) * ((at.load(x) - mu) * scale); }) / n;
-    team.for_each(width, [&](auto at) DPMP_LAMBDA {
-      const auto h = (at.load(x) - mu) * scale;
-      at.store(dx, (at.load(g) * at.load(gain) - w_mean - h * wh_mean) * scale);
-    });
+    const index_t end = slices.end(row, tokens), first = slices.sample(row) * tokens;
+    index_t t = slices.begin(row);
+    if (t >= end && gain_gradient) add_tokens<0>(team, row, first, true);
+    // The sums are fetched and stored once for two tokens; with four a GPU runs out of registers.
+    for (; t + 2 <= end; t += 2) add_tokens<2>(team, row, first + t, t == slices.begin(row));
+    for (; t < end; ++t) add_tokens<1>(team, row, first + t, t == slices.begin(row));
   }
-};
 
-/// Per-sample gradients of gain and bias: gain_gradient[i] = sum_t g_t * h_t, bias_gradient[i] = sum_t g_t. One sample a
-/// row.
-template <class T>
-struct LayerNormBackwardParameters {
-  using Real = compute_t<T>;
-  using Storage = T;
-  const T* input;            // [B, tokens, width]
-  const T* output_gradient;  // [B, tokens, width]
-  const Real* mean;          // [B, tokens]
-  const Real* rstd;          // [B, tokens]
-  Real* gain_gradient;       // [B, width]
-  Real* bias_gradient;       // [B, width]
-  index_t tokens, width;
-  static constexpr bool columns_apart = true;
-  DPMP_HD index_t columns() const { return width; }
-
-  DPMP_ANY_TEAM
-  template <class Team>
-  DPMP_HD void operator()(const Team& team, index_t sample) const {
-    const T* x = input + sample * tokens * width;
-    const T* g = output_gradient + sample * tokens * width;
-    const Real* mu = mean + sample * tokens;
-    const Real* scale = rstd + sample * tokens;
+ private:
+  template <int count, class Team>
+  DPMP_HD void add_tokens(const Team& team, index_t row, index_t first, bool fresh) const {
+    const T *x = input + first * width, *g = output_gradient + first * width;
+    const Real *mu = mean + first, *scale = rstd + first;
+    Real w_mean[count + 1] = {}, wh_mean[count + 1] = {};  // no array is empty
+    for (int k = 0; k < count; ++k)
+      if (input_gradient) {
+        const T *xt = x + k * width, *gt = g + k * width;
+        w_mean[k] = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(gt) * at.load(gain); }) / Real(width);
+        wh_mean[k] = team.sum(width, [&](auto at) DPMP_LAMBDA {
+          return at.load(gt) * at.load(gain) * ((at.load(xt) - mu[k]) * scale[k]);
+        }) / Real(width);
+      }
     team.for_each(width, [&](auto at) DPMP_LAMBDA {
       typename Team::Pack gain_sum{}, bias_sum{};
-      for (index_t t = 0; t < tokens; ++t) {
-        const auto gt = at.load(g + t * width);
-        gain_sum = gain_sum + gt * ((at.load(x + t * width) - mu[t]) * scale[t]);
-        bias_sum = bias_sum + gt;
+      if (gain_gradient && !fresh) {
+        gain_sum = at.load(gain_gradient + row * width);
+        bias_sum = at.load(bias_gradient + row * width);
       }
-      at.store(gain_gradient + sample * width, gain_sum);
-      at.store(bias_gradient + sample * width, bias_sum);
+      for (int k = 0; k < count; ++k) {
+        const auto gt = at.load(g + k * width), h = (at.load(x + k * width) - mu[k]) * scale[k];
+        gain_sum = gain_sum + gt * h;
+        bias_sum = bias_sum + gt;
+        if (input_gradient) {
+          auto dx = (gt * at.load(gain) - w_mean[k] - h * wh_mean[k]) * scale[k];
+          if (other_gradient) dx = dx + at.load(other_gradient + (first + k) * width);
+          at.store(input_gradient + (first + k) * width, dx);
+        }
+      }
+      if (gain_gradient) {
+        at.store(gain_gradient + row * width, gain_sum);
+        at.store(bias_gradient + row * width, bias_sum);
+      }
     });
   }
 };

@@ -48,6 +48,7 @@ struct Certificate {
 /// One parameter into the table; an element is a sample.
 struct AddNorms {
   using Real = double;
+  static constexpr int elements_each = 1;
   NormTable table;
   const double* squared;  // [B]; null: (sum |a_t| |b_t|)^2, the norm of a sample of one token
   RowNormSums rows;
@@ -108,6 +109,7 @@ struct SumRowNorms {
 /// norms[r] = 1 for an id, 0 for padding (id < 0).
 struct OneHotNorms {
   using Real = double;
+  static constexpr int elements_each = 1;
   const std::int32_t* ids;
   double* norms;
   DPMP_ANY_TEAM

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "dpmp/core/low_precision.hpp"
+#include "dpmp/kernels/token_slices.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
@@ -32,55 +33,60 @@ struct RmsNormForward {
   }
 };
 
-/// With h = x rstd and w = g * gain: dx = rstd (w - h mean(w h)).
+/// One pass over x and the output gradient g for everything. With h = x rstd and w = g * gain:
+///   dx = rstd (w - h mean(w h)),   gain_gradient[i] = sum_t g_t * h_t.
+/// One slice of a sample's tokens a row; see kernels/token_slices.hpp.
 template <class T>
-struct RmsNormBackwardInput {
+struct RmsNormBackward {
   using Real = compute_t<T>;
-  using Storage = T;
-  const T* input;            // [rows, width]
+  using Storage = Real;      // the widest arrays, the sums
+  const T* input;            // [B, tokens, width]
   const T* gain;             // [width]
-  const T* output_gradient;  // [rows, width]
-  const Real* rstd;          // [rows]
-  T* input_gradient;         // [rows, width]
-  index_t width;
+  const T* output_gradient;  // [B, tokens, width]
+  const Real* rstd;          // [B, tokens]
+  const T* other_gradient;   // [B, tokens, width] to be added to dx, or null: nothing; may be input_gradient
+  T* input_gradient;         // [B, tokens, width], or null: not wanted
+  Real* gain_gradient;       // [B, slices, width], or null: not wanted
+  index_t tokens, width;
+  TokenSlices slices;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    const T* x = input + row * width;
-    const T* g = output_gradient + row * width;
-    T* dx = input_gradient + row * width;
-    const Real scale = rstd[row];
-    const Real wh_mean = team.sum(width, [&](auto at) DPMP_LAMBDA {
-      return at.load(g) * at.load(gain) * (at.load(x) * scale);
-    }) / Real(width);
-    team.for_each(width, [&](auto at) DPMP_LAMBDA {
-      at.store(dx, (at.load(g) * at.load(gain) - at.load(x) * scale * wh_mean) * scale);
-    });
+    const index_t end = slices.end(row, tokens), first = slices.sample(row) * tokens;
+    index_t t = slices.begin(row);
+    if (t >= end && gain_gradient) add_tokens<0>(team, row, first, true);
+    // The sums are fetched and stored once for two tokens; with four a GPU runs out of registers.
+    for (; t + 2 <= end; t += 2) add_tokens<2>(team, row, first + t, t == slices.begin(row));
+    for (; t < end; ++t) add_tokens<1>(team, row, first + t, t == slices.begin(row));
   }
-};
 
-/// Per-sample gradient of the gain: gain_gradient[i] = sum_t g_t * h_t. One sample a row.
-template <class T>
-struct RmsNormBackwardGain {
-  using Real = compute_t<T>;
-  using Storage = T;
-  const T* input;            // [B, tokens, width]
-  const T* output_gradient;  // [B, tokens, width]
-  const Real* rstd;          // [B, tokens]
-  Real* gain_gradient;       // [B, width]
-  index_t tokens, width;
-
-  DPMP_ANY_TEAM
-  template <class Team>
-  DPMP_HD void operator()(const Team& team, index_t sample) const {
-    const T* x = input + sample * tokens * width;
-    const T* g = output_gradient + sample * tokens * width;
-    const Real* scale = rstd + sample * tokens;
+ private:
+  template <int count, class Team>
+  DPMP_HD void add_tokens(const Team& team, index_t row, index_t first, bool fresh) const {
+    const T *x = input + first * width, *g = output_gradient + first * width;
+    const Real* scale = rstd + first;
+    Real wh_mean[count + 1] = {};  // no array is empty
+    for (int k = 0; k < count; ++k)
+      if (input_gradient) {
+        const T *xt = x + k * width, *gt = g + k * width;
+        wh_mean[k] = team.sum(width, [&](auto at) DPMP_LAMBDA {
+          return at.load(gt) * at.load(gain) * (at.load(xt) * scale[k]);
+        }) / Real(width);
+      }
     team.for_each(width, [&](auto at) DPMP_LAMBDA {
       typename Team::Pack sum{};
-      for (index_t t = 0; t < tokens; ++t) sum = sum + at.load(g + t * width) * (at.load(x + t * width) * scale[t]);
-      at.store(gain_gradient + sample * width, sum);
+      if (gain_gradient && !fresh) sum = at.load(gain_gradient + row * width);
+      for (int k = 0; k < count; ++k) {
+        const auto gt = at.load(g + k * width), h = at.load(x + k * width) * scale[k];
+        sum = sum + gt * h;
+        if (input_gradient) {
+          auto dx = (gt * at.load(gain) - h * wh_mean[k]) * scale[k];
+          if (other_gradient) dx = dx + at.load(other_gradient + (first + k) * width);
+          at.store(input_gradient + (first + k) * width, dx);
+        }
+      }
+      if (gain_gradient) at.store(gain_gradient + row * width, sum);
     });
   }
 };

@@ -9,7 +9,7 @@ namespace dpmp::inline DPMP_ABI::kernels {
 template <class T>
 struct TokenSum {
   using Real = compute_t<T>;
-  using Storage = T;
+  using Storage = Real;  // the widest array
   const T* input;  // [B, T, width]
   Real* output;    // [B, width]
   index_t tokens, width;

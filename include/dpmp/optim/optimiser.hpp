@@ -6,7 +6,7 @@
 #include <variant>
 #include <vector>
 
-#include "dpmp/kernels/optimiser_update.hpp"
+#include "dpmp/optim/fused_update.hpp"
 #include "dpmp/per_sample/gradient_sums.hpp"
 
 namespace dpmp::inline DPMP_ABI::optim {
@@ -24,6 +24,12 @@ struct AdamW {
 };
 using Rule = std::variant<Sgd, AdamW>;
 
+/// Gaussian noise that a step adds to the sums: to sum k the normals of parameter sums.places()[k].
+struct StepNoise {
+  dp::NoiseStream stream;
+  double standard_deviation = 0;
+};
+
 /// Keeps the moments of one set of parameters. Frozen parameters are skipped and keep their bits.
 class Optimiser {
  public:
@@ -33,7 +39,8 @@ class Optimiser {
     Tensor tensor;
   };
 
-  Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule) : rule_(rule) {
+  Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule)
+      : rule_(rule), numbers_(Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / sizeof(double))}, DType::f64)) {
     if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
       check_range("momentum", sgd->momentum, 0, 1);
       check_decay(sgd->weight_decay);
@@ -50,17 +57,40 @@ class Optimiser {
     }
   }
 
-  /// One update from gradient = sums * gradient_factor (1 / a public divisor), then the compute weights are rounded anew.
-  void step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor, double learning_rate) {
+  /// One update from gradient = (sums + noise) * gradient_factor (1 / a public divisor), with the compute weights rounded
+  /// anew. The sums stay as they are. Throws on noise that dp::add_gaussian_noise refuses.
+  void step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor, double learning_rate,
+            const StepNoise* noise = nullptr) {
+    begin_step(gradient_factor, learning_rate, noise);
+    update(ctx, sums, noise ? &noise->stream.key : nullptr);
+  }
+  /// The two halves of step. begin_step counts the step and puts its numbers into the memory of the device; update launches
+  /// kernels only, with nothing of the step but the key in their arguments: it may be captured in a CUDA graph, which then
+  /// is launched behind each begin_step.
+  void begin_step(double gradient_factor, double learning_rate, const StepNoise* noise = nullptr) {
+    StepNumbers now;
+    if (noise) {
+      dp::detail::check_noise(noise->standard_deviation);
+      now.noise_standard_deviation = noise->standard_deviation;
+      now.first_nonce = dp::noise_nonce(noise->stream.step, 0);
+    }
     ++steps_;
+    now.update = {.gradient_factor = gradient_factor, .rate = learning_rate};
+    if (const auto* a = std::get_if<AdamW>(&rule_)) {
+      now.update.rate = learning_rate * (1 / (1 - std::pow(a->beta1, double(steps_))));
+      now.update.second_correction = 1 / std::sqrt(1 - std::pow(a->beta2, double(steps_)));
+      now.update.decay = learning_rate * a->weight_decay;
+    }
+    numbers_.copy_from_host(&now);
+  }
+  void update(Context& ctx, const per_sample::GradientSums& sums, const Key256* noise_key = nullptr) const {
     for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
-      Moments& m = moments_of(*sums.parameters()[k]);
+      const Moments& m = moments_of(*sums.parameters()[k]);
       if (!m.parameter->trainable()) continue;
-      if (m.parameter->master().dtype() == DType::f64)
-        update<double>(ctx, m, sums.tensors()[k], gradient_factor, learning_rate);
-      else
-        update<float>(ctx, m, sums.tensors()[k], gradient_factor, learning_rate);
-      m.parameter->refresh(ctx);
+      dispatch_real(m.parameter->dtype(), [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        update_one<T>(ctx, m, sums.tensors()[k], sums.places()[k], noise_key);
+      });
     }
   }
   /// Updates made so far: Adam's bias correction depends on it. Save and restore it with state().
@@ -87,31 +117,38 @@ class Optimiser {
   static void check_decay(double decay) {
     DPMP_CHECK(decay >= 0 && std::isfinite(decay), "expected a finite weight decay >= 0, got ", decay);
   }
-  Moments& moments_of(const Parameter& p) {
-    for (Moments& m : moments_)
+  const Moments& moments_of(const Parameter& p) const {
+    for (const Moments& m : moments_)
       if (m.parameter == &p) return m;
     throw Error("expected a parameter this optimiser was made for, got " + p.name());
   }
-  template <class R>
-  void update(Context& ctx, Moments& m, const Tensor& sum, double factor, double rate) const {
-    R* weight = m.parameter->master().data<R>();
+  template <class T>
+  void update_one(Context& ctx, const Moments& m, const Tensor& sum, index_t place, const Key256* noise_key) const {
+    using R = compute_t<T>;
+    const auto launch = [&](const auto& formula) {
+      using Formula = std::decay_t<decltype(formula)>;
+      detail::FusedUpdate<Formula, T> fused{sum.data<double>(),
+                                            m.parameter->master().template data<R>(),
+                                            m.parameter->value().template data<T>(),
+                                            formula,
+                                            static_cast<const StepNumbers*>(numbers_.raw()),
+                                            dp::noise_nonce(0, place),
+                                            {},
+                                            noise_key != nullptr};
+      if (noise_key) std::copy(noise_key->words.begin(), noise_key->words.end(), fused.key);
+      detail::launch_update(ctx, sum.numel(), fused);
+    };
     if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
-      launch_elements(ctx, sum.numel(),
-                      kernels::SgdUpdate<R>{sum.data<double>(), weight, m.first.data<R>(), R(factor), R(rate),
-                                            R(sgd->momentum), R(sgd->weight_decay)});
-      return;
+      launch(kernels::SgdUpdate<R>{m.first.data<R>(), R(sgd->momentum), R(sgd->weight_decay)});
+    } else {
+      const AdamW& a = std::get<AdamW>(rule_);
+      launch(kernels::AdamWUpdate<R>{m.first.data<R>(), m.second.data<R>(), R(a.beta1), R(1 - a.beta1), R(a.beta2),
+                                     R(1 - a.beta2), R(a.epsilon)});
     }
-    const AdamW& a = std::get<AdamW>(rule_);
-    const double first_correction = 1 / (1 - std::pow(a.beta1, double(steps_))),
-                 second_correction = 1 / std::sqrt(1 - std::pow(a.beta2, double(steps_)));
-    launch_elements(
-        ctx, sum.numel(),
-        kernels::AdamWUpdate<R>{sum.data<double>(), weight, m.first.data<R>(), m.second.data<R>(), R(factor), R(a.beta1),
-                                R(1 - a.beta1), R(a.beta2), R(1 - a.beta2), R(rate * first_correction), R(second_correction),
-                                R(a.epsilon), R(rate * a.weight_decay)});
   }
 
   Rule rule_;
+  Tensor numbers_;  // StepNumbers
   std::vector<Moments> moments_;
   index_t steps_ = 0;
 };

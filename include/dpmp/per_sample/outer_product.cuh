@@ -56,7 +56,6 @@ struct GatherColumns {
 template <class T>
 struct DotRows {
   using Real = float;
-  using Storage = T;
   const float* x;
   const T* y;
   const std::int32_t* ids;

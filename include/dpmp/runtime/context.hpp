@@ -28,7 +28,10 @@ class Context {
   int threads() const { return team_.threads(); }
   ThreadTeam& team() { return team_; }
   Buffer allocate(index_t bytes) { return arena_->allocate(bytes); }
+  Arena& arena() const { return *arena_; }
   MemoryStatistics memory() const { return arena_->statistics(); }
+  /// Copies to and from the device's memory so far: a training step copies its batch in and nothing out.
+  TransferStatistics transfers() const { return backend().transfers(); }
   void reset_peak_memory() { arena_->reset_peak(); }
 
  private:

@@ -3,12 +3,20 @@
 // that a batch is copied while the GPU still works on the one before.
 #pragma once
 #include <array>
+#include <cstdint>
 #include <utility>
 
 #include "dpmp/runtime/backend.hpp"
 #include "dpmp/runtime/cuda_error.cuh"
 
 namespace dpmp::inline DPMP_ABI::detail {
+inline constexpr int fill_block = 256;
+template <class Word>
+__global__ void __launch_bounds__(fill_block) fill_kernel(Word* data, Word value, index_t n) {
+  const index_t k = index_t(blockIdx.x) * fill_block + threadIdx.x;
+  if (k < n) data[k] = value;
+}
+
 /// Pinned host memory that grows to the largest request, with an event for "the copy out of it is done".
 class PinnedSlot {
  public:
@@ -56,6 +64,8 @@ class CudaBackend final : public Backend {
     cudaStreamDestroy(stream_);
   }
   void* acquire(index_t bytes) override {
+    DPMP_CHECK(!capturing_, "expected the memory of a captured run to be there, got a request for ", bytes,
+               " more bytes: run the same work once before it is captured");
     void* data = nullptr;
     const cudaError_t code = cudaMalloc(&data, std::size_t(bytes));
     if (code == cudaErrorMemoryAllocation) {
@@ -66,17 +76,6 @@ class CudaBackend final : public Backend {
     return data;
   }
   void release(void* data, index_t) noexcept override { cudaFree(data); }
-  void copy_in(void* to, const void* from, index_t bytes) override {
-    if (bytes == 0) return;
-    next_ = (next_ + 1) % slots_.size();
-    slots_[next_].copy_in(stream_, to, from, bytes);
-  }
-  void copy_out(void* to, const void* from, index_t bytes) override {
-    if (bytes > 0)
-      check_cuda(cudaMemcpyAsync(to, from, std::size_t(bytes), cudaMemcpyDeviceToHost, stream_),
-                 concat("copy ", bytes, " bytes to the host"));
-    synchronize();
-  }
   void copy(void* to, const void* from, index_t bytes) override {
     if (bytes > 0)
       check_cuda(cudaMemcpyAsync(to, from, std::size_t(bytes), cudaMemcpyDeviceToDevice, stream_),
@@ -92,12 +91,65 @@ class CudaBackend final : public Backend {
   void set_zero(void* data, index_t bytes) override {
     if (bytes > 0) check_cuda(cudaMemsetAsync(data, 0, std::size_t(bytes), stream_), concat("clear ", bytes, " bytes"));
   }
-  void synchronize() override { check_cuda(cudaStreamSynchronize(stream_), "finish the work submitted so far"); }
+  void fill(void* data, const void* element, index_t element_bytes, index_t count) override {
+    switch (element_bytes) {
+      case 2: return fill_words<std::uint16_t>(data, element, count);
+      case 4: return fill_words<std::uint32_t>(data, element, count);
+      case 8: return fill_words<std::uint64_t>(data, element, count);
+    }
+    throw Error(concat("expected elements of 2, 4 or 8 bytes to fill memory with, got ", element_bytes));
+  }
   int multiprocessors() const override { return multiprocessors_; }
   void* stream() const override { return stream_; }
+  bool capturing() const override { return capturing_; }
+
+  /// From here on work is recorded and not carried out. Other threads and contexts are not concerned.
+  void begin_capture() {
+    refuse_in_capture("another capture");
+    check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture a stream");
+    capturing_ = true;
+  }
+  /// What was recorded; the caller destroys it.
+  cudaGraph_t end_capture() {
+    capturing_ = false;
+    cudaGraph_t graph = nullptr;
+    check_cuda(cudaStreamEndCapture(stream_, &graph), "end a capture");
+    return graph;
+  }
+  /// After a failure: what was recorded is thrown away.
+  void abandon_capture() noexcept {
+    capturing_ = false;
+    cudaGraph_t graph = nullptr;
+    if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess) cudaGraphDestroy(graph);
+    cudaGetLastError();  // the failure that led here is reported by who saw it
+  }
 
  private:
+  void read_host(void* to, const void* from, index_t bytes) override {
+    if (bytes == 0) return;
+    next_ = (next_ + 1) % slots_.size();
+    slots_[next_].copy_in(stream_, to, from, bytes);
+  }
+  void write_host(void* to, const void* from, index_t bytes) override {
+    if (bytes > 0)
+      check_cuda(cudaMemcpyAsync(to, from, std::size_t(bytes), cudaMemcpyDeviceToHost, stream_),
+                 concat("copy ", bytes, " bytes to the host"));
+    wait();
+  }
+  void wait() override { check_cuda(cudaStreamSynchronize(stream_), "finish the work submitted so far"); }
+  template <class Word>
+  void fill_words(void* data, const void* element, index_t count) {
+    if (count == 0) return;
+    Word value;
+    std::memcpy(&value, element, sizeof value);
+    const index_t blocks = (count + fill_block - 1) / fill_block;
+    DPMP_CHECK(blocks <= 0x7fffffff, "expected at most 2^31 blocks of ", fill_block, " elements to fill, got ", count);
+    fill_kernel<<<unsigned(blocks), fill_block, 0, stream_>>>(static_cast<Word*>(data), value, count);
+    check_cuda(cudaGetLastError(), concat("fill ", count, " elements"));
+  }
+
   int multiprocessors_ = 0;
+  bool capturing_ = false;
   cudaStream_t stream_ = nullptr;
   std::array<PinnedSlot, 4> slots_;
   std::size_t next_ = 0;

@@ -22,14 +22,30 @@ struct MemoryStatistics {
 
 class Arena;
 namespace detail {
+struct BlockPool;
 struct Block {
   Arena* arena = nullptr;
+  BlockPool* pool = nullptr;
   void* data = nullptr;
   index_t bytes = 0;
   std::atomic<int> references{0};
   Block* next_free = nullptr;
 };
+/// Where blocks go when nobody holds them: one for all, and one for each ReservedBlocks.
+struct BlockPool {
+  std::map<index_t, Block*> free;  // by size class
+  index_t blocks = 0;              // of a ReservedBlocks: those that are its own, in use or not
+  bool closed = false;
+
+  Block* take(index_t size) {
+    const auto at = free.find(size);
+    return at == free.end() || !at->second ? nullptr : std::exchange(at->second, at->second->next_free);
+  }
+  /// The size class must have been here before: nothing is allocated.
+  void put(Block* block) noexcept { block->next_free = std::exchange(free.find(block->bytes)->second, block); }
+};
 }  // namespace detail
+class ReservedBlocks;
 
 /// Shared ownership of one block of memory. Copies share it; the last one gives it back to its arena.
 class Buffer {
@@ -71,7 +87,7 @@ class Arena {
     DPMP_CHECK(bytes >= 0, "expected a size in bytes >= 0, got ", bytes);
     const index_t want = size_class(bytes);
     const std::lock_guard lock(guard_);
-    detail::Block* block = take_free(want);
+    detail::Block* block = reserving_ ? take_reserved(want) : general_.take(want);
     if (!block) block = take_from_system(want);
     block->references.store(1, std::memory_order_relaxed);
     ++users_;
@@ -91,6 +107,7 @@ class Arena {
 
  private:
   friend class Buffer;
+  friend class ReservedBlocks;
   static constexpr index_t granule = 64;
 
   /// Sizes are rounded up to at most an eighth more, always to a multiple of 64. A block serves its own class only: then a
@@ -102,10 +119,15 @@ class Arena {
                " bytes");
     return std::max<index_t>(1, (bytes + quantum - 1) / quantum) * quantum;
   }
-  detail::Block* take_free(index_t want) {
-    const auto it = free_.find(want);
-    if (it == free_.end() || !it->second) return nullptr;
-    return std::exchange(it->second, it->second->next_free);
+  detail::Block* take_reserved(index_t want) {
+    detail::Block* block = reserving_->take(want);
+    if (!block && (block = general_.take(want))) reserve(block);
+    return block;
+  }
+  void reserve(detail::Block* block) {
+    reserving_->free.try_emplace(block->bytes, nullptr);
+    block->pool = reserving_;
+    ++reserving_->blocks;
   }
   detail::Block* take_from_system(index_t want) {
     void* data = backend_->acquire(want);
@@ -115,7 +137,9 @@ class Arena {
     block->arena = this;
     block->data = data;
     block->bytes = want;
-    free_.try_emplace(want, nullptr);
+    block->pool = &general_;
+    general_.free.try_emplace(want, nullptr);
+    if (reserving_) reserve(block);
     statistics_.reserved_bytes += want;
     ++statistics_.system_allocations;
     return block;
@@ -124,11 +148,14 @@ class Arena {
     {
       const std::lock_guard lock(guard_);
       statistics_.live_bytes -= block->bytes;
-      detail::Block*& head = free_.find(block->bytes)->second;
-      block->next_free = head;
-      head = block;
+      if (block->pool->closed) return_to_general(block);
+      block->pool->put(block);
     }
     drop();
+  }
+  void return_to_general(detail::Block* block) noexcept {
+    detail::BlockPool* pool = std::exchange(block->pool, &general_);
+    if (--pool->blocks == 0) delete pool;
   }
   void drop() {
     bool last;
@@ -139,7 +166,7 @@ class Arena {
     if (last) delete this;
   }
   ~Arena() {
-    for (auto& [bytes, head] : free_)
+    for (auto& [bytes, head] : general_.free)
       while (head) {
         detail::Block* block = head;
         head = block->next_free;
@@ -150,9 +177,55 @@ class Arena {
 
   std::unique_ptr<Backend> backend_;
   mutable std::mutex guard_;
-  std::map<index_t, detail::Block*> free_;
+  detail::BlockPool general_;
+  detail::BlockPool* reserving_ = nullptr;  // where blocks are handed out from while a ReservedBlocks is being filled
   MemoryStatistics statistics_;
-  index_t users_ = 1;  // the owner and every live buffer
+  index_t users_ = 1;  // the owner, every live buffer and every ReservedBlocks
+};
+
+/// Memory for work that is recorded now and runs again later: blocks handed out between construction and seal() are never
+/// handed out to anybody else while this lives. Among themselves they are reused, as always.
+class ReservedBlocks {
+ public:
+  /// Throws when another one of this arena is not sealed yet.
+  explicit ReservedBlocks(Arena& arena) : arena_(&arena), pool_(std::make_unique<detail::BlockPool>()) {
+    const std::lock_guard lock(arena.guard_);
+    DPMP_CHECK(!arena.reserving_, "expected one set of reserved blocks to be filled at a time, got a second one");
+    arena.reserving_ = pool_.get();
+    ++arena.users_;
+  }
+  ReservedBlocks(const ReservedBlocks&) = delete;
+  ReservedBlocks& operator=(const ReservedBlocks&) = delete;
+  ~ReservedBlocks() {
+    {
+      const std::lock_guard lock(arena_->guard_);
+      stop();
+      // Blocks in use follow when they are given back; the last of them deletes the pool.
+      pool_->closed = true;
+      ++pool_->blocks;  // keeps it until the loop is done
+      detail::BlockPool* pool = pool_.release();
+      for (auto& [bytes, head] : pool->free)
+        while (detail::Block* block = head) {
+          head = block->next_free;
+          arena_->return_to_general(block);
+          arena_->general_.put(block);
+        }
+      if (--pool->blocks == 0) delete pool;
+    }
+    arena_->drop();
+  }
+  /// From here on the arena hands out what is everybody's.
+  void seal() {
+    const std::lock_guard lock(arena_->guard_);
+    stop();
+  }
+
+ private:
+  void stop() {
+    if (arena_->reserving_ == pool_.get()) arena_->reserving_ = nullptr;
+  }
+  Arena* arena_;
+  std::unique_ptr<detail::BlockPool> pool_;
 };
 
 inline Backend& Buffer::backend() const { return block_->arena->backend(); }

@@ -32,6 +32,19 @@ template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vector {
   T e[N];
 };
+/// In accesses of up to 16 bytes, by an intrinsic: the compiler takes a plain store apart and does not put it together again.
+template <class T, int N>
+__device__ __forceinline__ void store_vector(T* to, const Vector<T, N>& x) {
+  constexpr int bytes = int(sizeof(T)) * N, chunk = bytes < 16 ? bytes : 16;
+  static_assert(chunk == 4 || chunk == 8 || chunk == 16);
+  using Words = std::conditional_t<chunk == 16, uint4, std::conditional_t<chunk == 8, uint2, unsigned>>;
+#pragma unroll
+  for (int k = 0; k < bytes / chunk; ++k) {
+    Words words;
+    memcpy(&words, reinterpret_cast<const char*>(&x) + k * chunk, chunk);
+    __stwb(reinterpret_cast<Words*>(to) + k, words);
+  }
+}
 }  // namespace detail
 
 /// W elements in one thread's registers, computed in R.
@@ -135,7 +148,7 @@ struct CudaSpan {
       detail::Vector<T, W> raw;
 #pragma unroll
       for (int k = 0; k < W; ++k) raw.e[k] = detail::narrowed<T>(p.v[k]);
-      *reinterpret_cast<detail::Vector<T, W>*>(row + offset) = raw;
+      detail::store_vector(row + offset, raw);
     } else {
 #pragma unroll
       for (int k = 0; k < W; ++k)

@@ -33,7 +33,17 @@ class Tensor {
   }
   /// Every element = value, rounded to dtype.
   static Tensor full(Context& ctx, const Shape& shape, DType dtype, double value) {
-    return from(ctx, shape, dtype, std::vector<double>(std::size_t(shape.numel()), value));
+    const Tensor t = empty(ctx, shape, dtype);
+    const auto fill = [&](auto element) { t.backend().fill(t.raw(), &element, sizeof element, t.numel()); };
+    if (dtype == DType::i32) {
+      fill(std::int32_t(value));
+    } else {
+      dispatch_real(dtype, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        fill(from_float<T>(compute_t<T>(value)));
+      });
+    }
+    return t;
   }
   /// Elements from doubles, each rounded to dtype. Throws when the number of values is not the shape's.
   static Tensor from(Context& ctx, const Shape& shape, DType dtype, std::span<const double> values) {
@@ -170,5 +180,9 @@ inline void check_shape(std::string_view what, const Tensor& t, const Shape& exp
 /// Throws unless `t` has this dtype.
 inline void check_dtype(std::string_view what, const Tensor& t, DType expected) {
   DPMP_CHECK(t.dtype() == expected, "expected ", what, " in ", expected, ", got ", t.dtype(), " ", t.shape());
+}
+/// Throws unless `t` lies on the device of `ctx`.
+inline void check_device(std::string_view what, const Tensor& t, const Context& ctx) {
+  DPMP_CHECK(t.device() == ctx.device(), "expected ", what, " on ", ctx.device(), ", got ", t.device(), ": use Tensor::to");
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -13,6 +13,7 @@ namespace detail {
 template <class R>
 struct ClipSamples {
   using Real = double;
+  static constexpr int elements_each = 1;
   kernels::NormTable table;
   const R* weights;  // [B], 0 for an empty slot
   float* factors;    // [B]

@@ -33,16 +33,18 @@ struct TrainerOptions {
 /// and returns per-sample losses [slots]; a slot of dp::masked_slot may compute anything, it contributes nothing.
 /// clipping: one rule for each of the sink's groups. quantile_count: if not null, receives, for the first group, how many
 /// records have a norm of at most its threshold, each counted as 1/2, and the others as -1/2 (private: what adaptive
-/// clipping adds noise to); on a GPU that number is waited for.
+/// clipping adds noise to); on a GPU that number is waited for. slot_weights_there: slot_weights() of the slots where they are on the
+/// device already; then a GPU step that reads its batch there copies nothing, and a CudaGraph may capture it.
 template <class Losses>
 void accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> slots,
                         std::span<const dp::FlatClipping> clipping, per_sample::ClippedSumSink& sink,
-                        per_sample::GradientSums& sums, double* quantile_count = nullptr) {
+                        per_sample::GradientSums& sums, double* quantile_count = nullptr,
+                        const Tensor& slot_weights_there = Tensor()) {
   DPMP_CHECK(index_t(clipping.size()) == sink.groups(), "expected one clip rule for each of ", sink.groups(),
              " groups, got ", clipping.size());
   Tape tape(ctx, index_t(slots.size()));
   const Variable loss = losses(tape, slots);
-  const Tensor weights = slot_weights(ctx, slots, loss.dtype());
+  const Tensor weights = slot_weights_there.defined() ? slot_weights_there : slot_weights(ctx, slots, loss.dtype());
   const auto factors = [&](index_t group, const per_sample::NormBounds& norms) {
     const dp::FlatClipping& rule = clipping[std::size_t(group)];
     if (group == 0 && quantile_count)
@@ -93,13 +95,9 @@ class PrivateTrainer {
       accumulate_clipped(ctx_, losses, slots_, numbers.groups, sink_, sums_, threshold_ ? &here : nullptr);
       count += here;
     }
-    for (std::size_t k = 0; k < sums_.tensors().size(); ++k) {
-      const Tensor& sum = sums_.tensors()[k];
-      dp::add_gaussian_noise(ctx_, sum.data<double>(), sum.numel(), numbers.noise_standard_deviation, ticket.noise(keys_),
-                             sums_.places()[k]);
-    }
     if (threshold_) threshold_->update(count, ticket.auxiliary_noise(keys_));
-    optimiser_.step(ctx_, sums_, 1 / plan_.expected_batch(), rate_.at(ticket.step()));
+    const optim::StepNoise noise{ticket.noise(keys_), numbers.noise_standard_deviation};
+    optimiser_.step(ctx_, sums_, 1 / plan_.expected_batch(), rate_.at(ticket.step()), &noise);
   }
 
   /// What the next step will do with each parameter, from one pass over a batch of empty slots: nothing private is read,

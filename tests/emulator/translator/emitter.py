@@ -8,7 +8,7 @@ import re
 
 from .errors import TranslationError
 from .lexer import cpp_name, cpp_register
-from .types import BITS, CPP, storage
+from .ptx_types import BITS, CPP, storage
 
 _FLOAT_LITERAL = re.compile(r"0[fF]([0-9A-Fa-f]{8})")
 _DOUBLE_LITERAL = re.compile(r"0[dD]([0-9A-Fa-f]{16})")

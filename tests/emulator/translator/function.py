@@ -12,7 +12,7 @@ from .errors import TranslationError
 from .instruction import Instruction, translate
 from .lexer import cpp_name, cpp_register, split_list, statements
 from .locations import Locations
-from .types import BITS, register_type
+from .ptx_types import BITS, register_type
 from .variables import parse_variable
 
 _REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.*)$", re.S)

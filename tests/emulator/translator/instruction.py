@@ -8,7 +8,7 @@ import re
 
 from .errors import TranslationError
 from .lexer import split_list
-from .types import BITS
+from .ptx_types import BITS
 
 _SHAPE = re.compile(r"(?:@(?P<negated>!?)(?P<guard>[%\w$]+)\s+)?(?P<op>[\w.:]+)\s*(?P<operands>.*)$", re.S)
 _ROUNDING = {"rn": "RN", "rz": "RZ", "rm": "RM", "rp": "RP"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .errors import TranslationError
 from .lexer import blank, end_of_block, without_comments
-from .types import BITS
+from .ptx_types import BITS
 from .variables import parse_variable
 
 _FILE = re.compile(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', re.M)

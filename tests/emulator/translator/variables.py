@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from .errors import TranslationError
 from .lexer import split_list
-from .types import BITS
+from .ptx_types import BITS
 
 _DECLARATION = re.compile(
     r"(?P<linkage>(?:\.(?:visible|extern|weak|common)\s+)*)\.(?P<space>global|const|shared|local)\s+"

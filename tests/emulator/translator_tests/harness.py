@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from translator.kernel import translate_kernel
 from translator.module import Module
-from translator.types import BITS
+from translator.ptx_types import BITS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)

@@ -2,7 +2,7 @@
 """Logic, shifts, bit fields, permutations: the ISA's pseudo-code, bit by bit."""
 import unittest
 
-from translator.types import BITS
+from translator.ptx_types import BITS
 
 from .harness import Case, Kernels, generator, integers, signed
 

@@ -4,7 +4,7 @@ import math
 import unittest
 from fractions import Fraction
 
-from translator.types import BITS
+from translator.ptx_types import BITS
 
 from . import softfloat as sf
 from .harness import Case, Kernels, generator, integers, signed

@@ -2,7 +2,7 @@
 """Integer arithmetic, carries and packed small integers against Python's integers."""
 import unittest
 
-from translator.types import BITS
+from translator.ptx_types import BITS
 
 from .harness import Case, Kernels, generator, integers, signed
 

@@ -11,7 +11,7 @@ from translator.kernel import translate_kernel
 from translator.lexer import cpp_register, split_list, statements, without_comments
 from translator.locations import Locations
 from translator.module import Module, parse_parameters
-from translator.types import BITS
+from translator.ptx_types import BITS
 from translator.variables import parse_variable
 
 HEADER = ".version 8.0\n.target sm_80\n.address_size 64\n"

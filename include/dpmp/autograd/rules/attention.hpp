@@ -193,6 +193,7 @@ inline Variable attention(const Variable& qkv, const AttentionOptions& options) 
   if (options.keep.defined()) {
     check_shape("attention's padding mask", options.keep, {qkv.shape()[0], qkv.shape()[1]});
     check_dtype("attention's padding mask", options.keep, DType::i32);
+    check_device("attention's padding mask", options.keep, tape.ctx());
   }
   const index_t width = qkv.shape()[2] / options.packed_heads();
   const Tensor y = Tensor::empty(tape.ctx(), qkv.shape().with(2, options.heads * width), qkv.dtype());

@@ -22,7 +22,9 @@ struct CrossEntropy {
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const index_t classes = logits.shape().back(), rows = targets.numel();
     const index_t tokens = targets.shape().numel(1, targets.shape().rank());
-    const Tensor g = Tensor::empty(pass.ctx, logits.shape(), logits.dtype());
+    // The largest tensor of a language model: its gradient takes its place where nobody will read it any more.
+    const bool in_place = pass.releases() && !logits.value().shared();
+    const Tensor g = in_place ? logits.value() : Tensor::empty(pass.ctx, logits.shape(), logits.dtype());
     dispatch_real(logits.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
@@ -46,6 +48,7 @@ inline Variable cross_entropy(const Variable& logits, const Tensor& targets, Cro
              "cross_entropy: expected logits [B, .., classes] and targets i32 [B, ..], got ", shape, " and ",
              targets.dtype(), " ", targets.shape());
   DPMP_CHECK(options.divisor > 0, "cross_entropy: expected a divisor > 0, got ", options.divisor);
+  check_device("cross_entropy: the targets", targets, tape.ctx());
   const index_t classes = shape.back(), rows = targets.numel(), tokens = targets.shape().numel(1, targets.shape().rank());
   if (!tape.ctx().on_cuda())
     for (index_t r = 0; r < rows; ++r) {

@@ -25,6 +25,7 @@ struct Dropout {
   void backward(BackwardPass& pass, const Tensor& gradient) const { pass.accumulate(x, masked(pass.ctx, gradient)); }
 
   Tensor masked(Context& ctx, const Tensor& input) const {
+    ctx.backend().refuse_in_capture("dropout of a fixed step");
     const Tensor output = Tensor::empty(ctx, input.shape(), input.dtype());
     const index_t samples = input.shape().front(), width = input.shape().numel(1, input.shape().rank());
     // A key of its own, so that a run may use one seed for initialisation and dropout without sharing Philox blocks.
@@ -47,6 +48,7 @@ inline Variable dropout(const Variable& x, double rate, const DropoutKey& key, c
   Tape& tape = x.tape();
   DPMP_CHECK(rate >= 0 && rate < 1, "dropout: expected a rate in [0, 1), got ", rate);
   check_dtype("dropout: sample ids", sample_ids, DType::i32);
+  check_device("dropout: sample ids", sample_ids, tape.ctx());
   check_shape("dropout: sample ids", sample_ids, {tape.samples()});
   DPMP_CHECK(x.shape().numel(1, x.shape().rank()) <= index_t(1) << 34,
              "dropout: expected at most 2^34 elements a sample, got ", x.shape());

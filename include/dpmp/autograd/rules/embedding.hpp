@@ -42,6 +42,8 @@ inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table,
              " ", ids.shape());
   DPMP_CHECK(table.shape().rank() == 2, "embedding: expected a table [vocabulary, width], got ", table.name(), " ",
              table.shape());
+  check_device("embedding: the ids", ids, tape.ctx());
+  check_device("embedding: the table", table.value(), tape.ctx());
   const index_t vocabulary = table.shape()[0], width = table.shape()[1], rows = ids.numel();
   const Tensor kept = Tensor::empty(tape.ctx(), ids.shape(), DType::i32);
   if (!tape.ctx().on_cuda())
@@ -71,6 +73,7 @@ inline Variable position_embedding(const Variable& x, Parameter& table) {
              table.name(), " ", table.shape());
   DPMP_CHECK(table.dtype() == x.dtype(), "position_embedding: expected ", table.name(), " in ", x.dtype(), ", got ",
              table.dtype());
+  check_device("position_embedding: the table", table.value(), tape.ctx());
   const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
   const index_t per_sample = x.shape()[1] * x.shape()[2];
   dispatch_real(x.dtype(), [&](auto tag) {

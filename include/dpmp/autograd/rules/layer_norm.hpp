@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // layer_norm over the last axis; gain and bias are per-sample vectors.
 #pragma once
+#include "dpmp/autograd/rules/sliced_vectors.hpp"
 #include "dpmp/autograd/tape.hpp"
 #include "dpmp/kernels/layer_norm.hpp"
 
@@ -15,25 +16,28 @@ struct LayerNorm {
 
   std::vector<Parameter*> parameters() const { return {gain, bias}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    const index_t samples = x.shape().front(), width = x.shape().back(), rows = mean.numel();
+    const index_t samples = x.shape().front(), width = x.shape().back();
     const index_t tokens = x.shape().numel(1, x.shape().rank() - 1);
-    const Tensor gain_gradient = Tensor::empty(pass.ctx, {samples, width}, mean.dtype()),
-                 bias_gradient = Tensor::empty(pass.ctx, {samples, width}, mean.dtype());
-    const Tensor g = pass.needs(x.slot()) ? Tensor::empty(pass.ctx, x.shape(), x.dtype()) : Tensor();
+    const bool trained = gain->trainable() || bias->trainable();
+    // What x got as a residual is added here, in place where nobody else holds it: no pass of its own, one rounding less.
+    const Tensor other = pass.take(x.slot());
+    const bool in_place = other.defined() && !other.shared();
+    const Tensor g = !pass.needs(x.slot()) ? Tensor() : in_place ? other : Tensor::empty(pass.ctx, x.shape(), x.dtype());
+    const SlicedVectors gains(pass.ctx, samples, tokens, width, mean.dtype(), trained),
+        biases(pass.ctx, samples, tokens, width, mean.dtype(), trained);
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(
-          pass.ctx, samples, tokens * width,
-          kernels::LayerNormBackwardParameters<T>{x.value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
-                                                  gain_gradient.data<R>(), bias_gradient.data<R>(), tokens, width});
-      if (g.defined())
-        launch_rows(pass.ctx, rows, width,
-                    kernels::LayerNormBackwardInput<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
-                                                       mean.data<R>(), rstd.data<R>(), g.data<T>(), width});
+      launch_rows(pass.ctx, gains.rows(), gains.slices().length * width,
+                  kernels::LayerNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
+                                                mean.data<R>(), rstd.data<R>(), other.defined() ? other.data<T>() : nullptr,
+                                                g.defined() ? g.data<T>() : nullptr, gains.data<R>(), biases.data<R>(),
+                                                tokens, width, gains.slices()});
     });
-    pass.emit(ParameterSite::vector(*gain, gain_gradient));
-    pass.emit(ParameterSite::vector(*bias, bias_gradient));
+    if (trained) {
+      pass.emit(ParameterSite::vector(*gain, gains.joined(pass.ctx)));
+      pass.emit(ParameterSite::vector(*bias, biases.joined(pass.ctx)));
+    }
     if (g.defined()) pass.accumulate(x.slot(), g);
   }
 };

@@ -53,6 +53,8 @@ inline Variable linear(const Variable& x, Parameter& weight, Parameter* bias = n
              weight.dtype());
   DPMP_CHECK(!bias || (bias->shape() == Shape{weight.shape()[0]} && bias->dtype() == x.dtype()), "linear: expected a bias [",
              weight.shape()[0], "] in ", x.dtype(), ", got ", bias->shape(), " ", bias->dtype());
+  check_device("linear: the weight", weight.value(), tape.ctx());
+  if (bias) check_device("linear: the bias", bias->value(), tape.ctx());
   const index_t p = weight.shape()[0], d = weight.shape()[1];
   const Tensor y = Tensor::empty(tape.ctx(), x.shape().with(-1, p), x.dtype());
   gemm(tape.ctx(), {.m = x.shape().numel(0, x.shape().rank() - 1),

@@ -36,6 +36,7 @@ inline Variable mean_squared_error(const Variable& prediction, const Tensor& tar
   Tape& tape = prediction.tape();
   const DType dtype = accumulate_dtype(prediction.dtype());
   check_shape("mean_squared_error: a target", target, prediction.shape());
+  check_device("mean_squared_error: a target", target, prediction.tape().ctx());
   check_dtype("mean_squared_error: a target", target, dtype);
   const index_t width = Rule::elements(prediction.shape());
   const Tensor loss = Tensor::empty(tape.ctx(), {tape.samples()}, dtype);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // rms_norm over the last axis; the gain is a per-sample vector.
 #pragma once
+#include "dpmp/autograd/rules/sliced_vectors.hpp"
 #include "dpmp/autograd/tape.hpp"
 #include "dpmp/kernels/rms_norm.hpp"
 
@@ -14,25 +15,24 @@ struct RmsNorm {
 
   std::vector<Parameter*> parameters() const { return {gain}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    const index_t samples = x.shape().front(), width = x.shape().back(), rows = rstd.numel();
+    const index_t samples = x.shape().front(), width = x.shape().back();
     const index_t tokens = x.shape().numel(1, x.shape().rank() - 1);
+    // What x got as a residual is added here, in place where nobody else holds it: no pass of its own, one rounding less.
+    const Tensor other = pass.take(x.slot());
+    const bool in_place = other.defined() && !other.shared();
+    const Tensor g = !pass.needs(x.slot()) ? Tensor() : in_place ? other : Tensor::empty(pass.ctx, x.shape(), x.dtype());
+    const SlicedVectors gains(pass.ctx, samples, tokens, width, rstd.dtype(), gain->trainable());
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      if (gain->trainable()) {
-        const Tensor gain_gradient = Tensor::empty(pass.ctx, {samples, width}, rstd.dtype());
-        launch_rows(pass.ctx, samples, tokens * width,
-                    kernels::RmsNormBackwardGain<T>{x.value().data<T>(), gradient.data<T>(), rstd.data<R>(),
-                                                    gain_gradient.data<R>(), tokens, width});
-        pass.emit(ParameterSite::vector(*gain, gain_gradient));
-      }
-      if (!pass.needs(x.slot())) return;
-      const Tensor g = Tensor::empty(pass.ctx, x.shape(), x.dtype());
-      launch_rows(pass.ctx, rows, width,
-                  kernels::RmsNormBackwardInput<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
-                                                   rstd.data<R>(), g.data<T>(), width});
-      pass.accumulate(x.slot(), g);
+      launch_rows(
+          pass.ctx, gains.rows(), gains.slices().length * width,
+          kernels::RmsNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), rstd.data<R>(),
+                                      other.defined() ? other.data<T>() : nullptr, g.defined() ? g.data<T>() : nullptr,
+                                      gains.data<R>(), tokens, width, gains.slices()});
     });
+    if (gain->trainable()) pass.emit(ParameterSite::vector(*gain, gains.joined(pass.ctx)));
+    if (g.defined()) pass.accumulate(x.slot(), g);
   }
 };
 }  // namespace rules

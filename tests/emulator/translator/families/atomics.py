@@ -6,7 +6,7 @@ hides errors of missing order; the race detector looks for those.
 """
 from ..instruction import CACHE_HINTS, SCOPES, handles
 from ..lexer import split_list
-from ..types import BITS, CPP, FLOATS, HALVES, storage
+from ..ptx_types import BITS, CPP, FLOATS, HALVES, storage
 from .halves import on_halves
 
 _OPERATIONS = ("add", "max", "min", "exch", "cas", "and", "or", "xor", "inc", "dec")

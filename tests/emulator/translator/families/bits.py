@@ -3,7 +3,7 @@
 "Integer Arithmetic Instructions", "Data Movement and Conversion Instructions: prmt")."""
 from ..emitter import integer_literal
 from ..instruction import handles
-from ..types import BITS, CPP, INTEGERS, UNTYPED, storage
+from ..ptx_types import BITS, CPP, INTEGERS, UNTYPED, storage
 
 _ANY = INTEGERS + UNTYPED
 _LOGIC = {"and": "&", "or": "|", "xor": "^"}

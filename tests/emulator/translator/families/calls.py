@@ -6,7 +6,7 @@ Arguments and results are byte arrays of the caller (its .param variables); the 
 """
 from ..instruction import handles
 from ..lexer import cpp_name, split_list
-from ..types import CPP, storage
+from ..ptx_types import CPP, storage
 
 
 @handles("call")

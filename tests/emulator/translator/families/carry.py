@@ -5,7 +5,7 @@ The condition code register CC.CF is the variable `carry` of the generated funct
 borrow, as in the ISA: sub.cc sets it when b > a, subc takes it off.
 """
 from ..instruction import handles
-from ..types import BITS, WIDE, storage
+from ..ptx_types import BITS, WIDE, storage
 
 _TYPES = ("u32", "s32", "u64", "s64", "b32", "b64")
 

@@ -4,7 +4,7 @@
 eq ne lt le gt ge are false when an input is NaN (ne too); equ ... geu are then true; num and nan test for NaN.
 """
 from ..instruction import handles
-from ..types import BITS, FLOATS, HALVES
+from ..ptx_types import BITS, FLOATS, HALVES
 
 _ORDERED = {
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=", "hi": ">", "hs": ">=",

@@ -6,7 +6,7 @@ Each conversion rounds once. Integer results saturate where a float does not fit
 import re
 
 from ..instruction import handles
-from ..types import BITS, CPP, HALVES, INTEGERS
+from ..ptx_types import BITS, CPP, HALVES, INTEGERS
 from .halves import half_class, on_halves
 
 #: rounding to an integer -> C function

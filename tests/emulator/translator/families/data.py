@@ -5,7 +5,7 @@ Shared, local and parameter memory have windows in the generic address space (EM
 """
 from ..instruction import handles
 from ..lexer import split_list
-from ..types import BITS, CPP, STORAGE
+from ..ptx_types import BITS, CPP, STORAGE
 
 _WINDOW = {"shared": "EMU_SWIN", "local": "EMU_LWIN", "param": "EMU_PWIN"}
 

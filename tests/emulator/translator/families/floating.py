@@ -4,7 +4,7 @@
 Directed rounding is exact: device/rounding.hpp. .ftz flushes inputs and result of f32 operations.
 """
 from ..instruction import handles
-from ..types import FLOATS
+from ..ptx_types import FLOATS
 
 _SYMBOL = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 

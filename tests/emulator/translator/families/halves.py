@@ -5,7 +5,7 @@ Each operation is computed exactly enough in double and rounded once (device/hal
 where .ftz says otherwise for f16.
 """
 from ..instruction import handles
-from ..types import CPP, HALVES
+from ..ptx_types import CPP, HALVES
 
 _HELPER = {"add": "half_add", "sub": "half_sub", "mul": "half_mul", "fma": "half_fma", "min": "half_min", "max": "half_max"}
 

@@ -5,7 +5,7 @@ Sums and products are computed unsigned: C++ leaves signed overflow undefined, P
 to 32 bits first, since C++ would promote them to a signed int.
 """
 from ..instruction import handles
-from ..types import BITS, CPP, INTEGERS, WIDE, storage
+from ..ptx_types import BITS, CPP, INTEGERS, WIDE, storage
 from .carry import add_with_carry, multiply_with_carry
 
 _NARROW_SUM = {8: "uint32_t", 16: "uint32_t", 32: "uint32_t", 64: "uint64_t"}

@@ -6,7 +6,7 @@ relaxed, acquire, release) are atomic for the race detector and let other thread
 """
 from ..instruction import CACHE_HINTS, SCOPES, handles
 from ..lexer import cpp_register, split_list
-from ..types import BITS, CPP, storage
+from ..ptx_types import BITS, CPP, storage
 
 _SPACES = ("param", "shared", "global", "local", "const")
 _ORDERED = ("volatile", "relaxed", "acquire", "release", "mmio")

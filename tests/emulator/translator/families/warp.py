@@ -5,7 +5,7 @@
 The lanes of the member mask meet in the runtime (emu_coll), which then computes the results of all: device/warp.hpp.
 """
 from ..instruction import handles
-from ..types import CPP
+from ..ptx_types import CPP
 
 _SHUFFLES = {"idx": 0, "up": 1, "down": 2, "bfly": 3}
 _REDUCTIONS = ("add", "min", "max", "and", "or", "xor")

@@ -1,0 +1,370 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Predicts the time of a private training step of GPT-2 over that of a plain one on an H100, from flops and bytes.
+
+usage: predict.py                        the tables of docs/benchmarks.md
+       predict.py --check COUNTS.csv...  the formulas against counts of the emulated device: EMU_COUNT_FILE of
+                                         bench_cuda_kernels --tiny and bench_cuda_step --tiny
+
+Every kernel takes the longest of its roofs, tensor cores, integers, FP64 and memory, and a gap to the next launch. Nothing
+here has been measured on a GPU. The peaks and their sources are those of tests/emulator/roofline/gpus.py.
+"""
+import argparse
+import csv
+import math
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/emulator/roofline"))
+from gpus import GPUS  # noqa: E402  pylint: disable=wrong-import-position
+
+L2_BANDWIDTH = 5.5e12  # bytes per second on an H100, assumed
+INTEGER_LANES = 64  # of a multiprocessor of compute capability 9.0 (CUDA C++ Programming Guide, "Arithmetic Instructions")
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """Parts of the peaks that are reached, and the gap between launches."""
+
+    library: float = 0.7  # cuBLASLt, of the tensor cores' peak
+    mma_sync: float = 0.62  # mma.sync instead of wgmma, of the tensor cores' peak
+    own: float = 0.6  # our kernels, of what mma.sync reaches
+    dram: float = 0.8
+    fp64: float = 0.5
+    integer: float = 0.7
+    gap_us: float = 1.5
+
+
+@dataclass(frozen=True)
+class Model:
+    """A GPT with tied embeddings, and its batch."""
+
+    name: str
+    width: int
+    layers: int
+    heads: int
+    vocabulary: int = 50304
+    tokens: int = 1024
+    batch: int = 32
+
+    @property
+    def rows(self):
+        """Tokens of the batch."""
+        return self.batch * self.tokens
+
+    @property
+    def matrices(self):
+        """(p, d) of a layer's matrices: qkv, projection, up, down."""
+        w = self.width
+        return (3 * w, w), (w, w), (4 * w, w), (w, 4 * w)
+
+    @property
+    def parameters(self):
+        """Values in all parameters: matrices with biases, norms, the two tables."""
+        layer = sum(p * d + p for p, d in self.matrices) + 4 * self.width
+        return self.layers * layer + (self.vocabulary + self.tokens + 2) * self.width
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Work of `count` equal launches: operations of each unit, bytes of DRAM and of L2, for each of them."""
+
+    count: float = 1
+    library: float = 0
+    own: float = 0
+    fp64: float = 0
+    integer: float = 0
+    bytes: float = 0
+    l2_bytes: float = 0
+
+    def seconds(self, gpu, a):
+        """Without gaps."""
+        roofs = (
+            self.library / (gpu.tensor_bf16 * a.library),
+            self.own / (gpu.tensor_bf16 * a.mma_sync * a.own),
+            self.fp64 / (gpu.fp64 * a.fp64),
+            self.integer / (INTEGER_LANES * gpu.sms * gpu.clock * a.integer),
+            self.bytes / (gpu.bandwidth * a.dram),
+            self.l2_bytes / L2_BANDWIDTH,
+        )
+        return self.count * max(roofs)
+
+
+def tiles(extent, side):
+    """Tiles that cover the extent."""
+    return -(-extent // side)
+
+
+def triangle(n):
+    """1 + .. + n."""
+    return n * (n + 1) // 2
+
+
+def ghost_flops(samples, tokens, d, p):
+    """Tiles of the upper triangle of two Grams, as kernels/ghost_norm.cuh chooses them."""
+    side = 64 if triangle(tiles(tokens, 64)) <= 3 * triangle(tiles(tokens, 128)) else 128
+    return 2 * samples * triangle(tiles(tokens, side)) * side * side * (d + p)
+
+
+def outer_flops(samples, tokens, d, p):
+    """Per-sample gradients formed once: instantiated norms, weighted sums, plain weight gradients."""
+    return 2 * samples * tokens * d * p
+
+
+def attention_flops(samples, tokens, heads, width, products):
+    """Causal tiles of 64 x 64; products: 2 forward, 3 for the gradient of queries, 4 for that of keys and values."""
+    return 2 * products * samples * heads * triangle(tiles(tokens, 64)) * 64 * 64 * width
+
+
+def gemm(m, n, k, out_bytes=2, batch=1):
+    """A product of cuBLASLt, bf16 operands."""
+    return Kernel(library=2 * batch * m * n * k, bytes=batch * (2 * (m * k + k * n) + out_bytes * m * n))
+
+
+def shared_work(m):
+    """What a plain and a private step both do: all but the gradients of matrices."""
+    u, rows, w = 2 * m.rows * m.width, m.rows, m.width  # u: bytes of one activation
+    logits = 2 * rows * m.vocabulary
+    layer = [gemm(rows, p, d) for p, d in m.matrices] + [gemm(rows, d, p) for p, d in m.matrices]
+    attention = m.batch, m.tokens, m.heads, w // m.heads
+    layer += [
+        Kernel(own=attention_flops(*attention, 2), bytes=4 * u),
+        Kernel(bytes=2 * u),  # backward: row sums of output times gradient
+        Kernel(own=attention_flops(*attention, 3), bytes=5 * u),
+        Kernel(own=attention_flops(*attention, 4), bytes=6 * u),
+        # Two layer norms, residuals forward and backward, GELU, sums of bias gradients.
+        Kernel(bytes=2 * (2 + 3) * u),
+        Kernel(bytes=2 * (3 + 3) * u),
+        Kernel(bytes=(8 + 12) * u),
+        Kernel(bytes=(3 + 1 + 4 + 1) * u),
+    ]
+    touched = m.vocabulary * -math.expm1(-rows / m.vocabulary)  # table rows of uniform ids
+    ends = [
+        Kernel(bytes=(1 + 2) * u),  # embedding and positions
+        Kernel(bytes=(2 + 3) * u),  # the last norm
+        gemm(rows, m.vocabulary, w),
+        Kernel(bytes=3 * logits),  # cross-entropy: read, then read and write
+        gemm(rows, w, m.vocabulary),
+        Kernel(bytes=u + 16 * touched * w),  # gradient of the looked-up rows
+        Kernel(bytes=u),  # gradient of positions
+        Kernel(bytes=8 * m.parameters),  # clearing the sums
+    ]
+    return [replace(k, count=m.layers) for k in layer] + ends
+
+
+def all_matrices(m):
+    """(p, d, how many of them) with the tied output layer last."""
+    return [(p, d, m.layers) for p, d in m.matrices] + [(m.vocabulary, m.width, 1)]
+
+
+def plain_gradients(m):
+    """dW = b^T a over all rows in FP32, added to the double sum."""
+    for p, d, count in all_matrices(m):
+        yield replace(gemm(p, d, m.rows, 4), count=count)
+        yield Kernel(count, bytes=20 * p * d)
+
+
+def update(m, noise):
+    """AdamW on FP32 weights with a bf16 copy. Of a normal number: operations counted on the emulated device."""
+    n = m.parameters
+    return Kernel(bytes=34 * n, fp64=40 * n * noise, integer=148 * n * noise)
+
+
+def sites_bytes(m, p, d):
+    """One reading of a and b."""
+    return 2 * m.rows * (p + d)
+
+
+def norm_ways(m, p, d, count):
+    """The ways of kernels/: the Gram, or the instantiated gradient with one more reading for the row norms."""
+    e, read = (m.batch, m.tokens, d, p), sites_bytes(m, p, d)
+    return {
+        "gram": [Kernel(count, own=ghost_flops(*e), bytes=read)],
+        "instantiate": [Kernel(count, own=outer_flops(*e), bytes=read), Kernel(count, bytes=read)],
+    }
+
+
+def weighted_sum(m, p, d, count):
+    """Blocks of 8 samples meet in the double sum, in L2."""
+    return [Kernel(count, own=outer_flops(m.batch, m.tokens, d, p), bytes=sites_bytes(m, p, d) + 16 * p * d)]
+
+
+def kept_sites(m, p, d, count, *_):
+    """Book-keeping with the norm that per_sample/cost.hpp chooses."""
+    tied = (p, d) == (m.vocabulary, m.width)  # its site has the looked-up rows too
+    t = m.tokens * (2 if tied else 1)
+    gram = t * t * (p + d) + 6 * t * t + 2.4 * t * (p + d) < t * p * d + 24 * p * d
+    return norm_ways(m, p, d, count)["gram" if gram else "instantiate"] + weighted_sum(m, p, d, count)
+
+
+def kept_sites_faster(m, p, d, count, gpu, a):
+    """Book-keeping with the norm that is predicted to be faster."""
+    norm = min(norm_ways(m, p, d, count).values(), key=lambda way: total(way, gpu, a))
+    return norm + weighted_sum(m, p, d, count)
+
+
+def kept_gradients(m, p, d, count, *_):
+    """Per-sample gradients by cuBLASLt in FP32, read for the norm and read for the sum."""
+    stored = 4 * m.batch * p * d
+    product = gemm(p, d, m.tokens, 4, m.batch)
+    return [replace(product, count=count), Kernel(count, bytes=stored), Kernel(count, bytes=stored + 16 * p * d)]
+
+
+def kept_gradients_fused(m, p, d, count, *_):
+    """The same, with the norm taken where the gradient is formed."""
+    product, _, weighted = kept_gradients(m, p, d, count)
+    return [product, weighted]
+
+
+def gradients_in_cache(m, p, d, count, gpu, _):
+    """Clipping a layer by itself: gradients of a few samples at a time, which L2 holds from product to sum."""
+    if 2 * 4 * p * d > gpu.l2_bytes:
+        return kept_gradients_fused(m, p, d, count)
+    product = gemm(p, d, m.tokens, 4, m.batch)
+    stored = 4 * m.batch * p * d
+    reading = product.bytes - stored
+    return [Kernel(count, library=product.library, bytes=reading, l2_bytes=stored), Kernel(count, l2_bytes=2 * stored)]
+
+
+def private_gradients(m, way, gpu, a):
+    """Norms and clipped sums of all matrices and of the tables."""
+    for p, d, count in all_matrices(m):
+        yield from way(m, p, d, count, gpu, a)
+    u, pairs = 2 * m.rows * m.width, m.batch * m.tokens**2
+    yield Kernel(bytes=u)  # norm of positions
+    if way not in (kept_sites, kept_sites_faster):
+        yield Kernel(bytes=5 * u)  # the looked-up rows go into the gradients that are kept
+        return
+    yield Kernel(bytes=u)  # norms of the looked-up rows, and their product with the output layer's gradient
+    yield Kernel(bytes=4 * pairs)
+    yield Kernel(library=2 * pairs * m.width, bytes=2 * pairs + 3 * u)
+    yield Kernel(bytes=3 * u)
+
+
+def total(kernels, gpu, a):
+    """Seconds, without gaps."""
+    return sum(k.seconds(gpu, a) for k in kernels)
+
+
+#: Launches of a step beside those of each layer, counted on the emulated device with bench_cuda_step at 1 and 2 layers.
+LAUNCHES = {"plain": (34, 78), "sites": (54, 100), "gradients": (39, 98)}
+
+
+def gaps(m, kind, a):
+    """Seconds between launches."""
+    beside, each = LAUNCHES[kind]
+    return 1e-6 * a.gap_us * (beside + each * m.layers)
+
+
+#: Name, way, launches, instructions of our kernels.
+WAYS = (
+    ("book-keeping", kept_sites, "sites", "mma.sync"),
+    ("automatic: gradients kept", kept_gradients, "gradients", "mma.sync"),
+    ("if book-keeping chose the faster norm", kept_sites_faster, "sites", "mma.sync"),
+    ("... and our kernels used wgmma", kept_sites_faster, "sites", "wgmma"),
+    ("if the product of kept gradients took the norm", kept_gradients_fused, "gradients", "mma.sync"),
+    ("... and attention used wgmma", kept_gradients_fused, "gradients", "wgmma"),
+    ("per layer only: if kept gradients stayed in L2", gradients_in_cache, "gradients", "mma.sync"),
+)
+
+
+def predict(m, gpu, assumed):
+    """(way, plain ms, private ms) of each way. With wgmma our kernels run as cuBLASLt does, attention included."""
+    for name, way, launches, instructions in WAYS:
+        a = replace(assumed, mma_sync=1, own=assumed.library) if instructions == "wgmma" else assumed
+        shared = total(shared_work(m), gpu, a)
+        plain = shared + total([*plain_gradients(m), update(m, noise=False)], gpu, a) + gaps(m, "plain", a)
+        private = shared + total([*private_gradients(m, way, gpu, a), update(m, noise=True)], gpu, a) + gaps(m, launches, a)
+        yield name, 1e3 * plain, 1e3 * private
+
+
+MODELS = (Model("GPT-2 small", 768, 12, 12), Model("GPT-2 medium", 1024, 24, 16))
+
+
+def report(gpu, assumed):
+    """Lines of Markdown."""
+    texts = [f"{f.name} {getattr(assumed, f.name)}" for f in fields(assumed)]
+    lines = [f"Predicted, {gpu.name}; assumed: {', '.join(texts)}.", ""]
+    lines += ["| model | way | plain ms | private ms | private / plain |", "|---|---|---|---|---|"]
+    for m in MODELS:
+        for name, plain, private in predict(m, gpu, assumed):
+            lines.append(f"| {m.name} | {name} | {plain:.1f} | {private:.1f} | {private / plain:.2f} |")
+    lines += ["", "| matrix of GPT-2 small | dW, plain | gram | instantiate | weighted sum | gradients kept |"]
+    lines.append("|---|---|---|---|---|---|")
+    m = MODELS[0]
+    for name, (p, d, _) in zip(("qkv", "projection", "up", "down", "output (tied)"), all_matrices(m)):
+        ways = norm_ways(m, p, d, 1)
+        cells = [[replace(gemm(p, d, m.rows, 4)), Kernel(bytes=20 * p * d)], ways["gram"], ways["instantiate"]]
+        cells += [weighted_sum(m, p, d, 1), kept_gradients(m, p, d, 1)]
+        text = " | ".join(f"{1e3 * total(c, gpu, assumed):.2f}" for c in cells)
+        lines.append(f"| {name} [{p}, {d}], ms | {text} |")
+    return lines
+
+
+def formula_of(name):
+    """Tensor operations of a range of bench_cuda_kernels in bf16, or None."""
+    kernel, _, rest = name.rpartition(" bf16")[0].partition(" ")
+    if kernel not in ("ghost_norm", "instantiate_norm", "weighted_sum", "attention_forward", "attention_backward"):
+        return None
+    extents = [int(x) for x in rest.split(" x ")]
+    if kernel.startswith("attention"):
+        return attention_flops(*extents, 2 if kernel.endswith("forward") else 7)
+    return (ghost_flops if kernel == "ghost_norm" else outer_flops)(*extents)
+
+
+def step_formula(name):
+    """(tensor operations, bytes) of a range of bench_cuda_step --tiny, or None."""
+    m = Model("tiny", 64, 1, 1, vocabulary=64, tokens=64, batch=2)
+    clipping, _, kind = name.partition("/")
+    gpu, a = GPUS["H100-SXM5-80GB"], Assumptions()
+    if kind == "plain":
+        gradients = list(plain_gradients(m))
+    elif kind == "private":
+        way = kept_gradients if clipping.endswith("automatic") else kept_sites
+        gradients = list(private_gradients(m, way, gpu, a))
+    else:
+        return None
+    kernels = shared_work(m) + gradients + [update(m, noise=kind == "private")]
+    return sum(k.count * (k.library + k.own) for k in kernels), sum(k.count * k.bytes for k in kernels)
+
+
+def check(paths):
+    """Lines of Markdown, and whether all operations agree within 1 %."""
+    counted = defaultdict(lambda: [0.0, 0.0])
+    for path in paths:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                counted[row["range"]][0] += float(row["flops_tensor_bf16"])
+                counted[row["range"]][1] += float(row["unique_read_bytes"]) + float(row["unique_written_bytes"])
+    lines, agree = ["| range | counted flops | by formula | counted MB | by formula |", "|---|---|---|---|---|"], True
+    for name, (flops, moved) in counted.items():
+        step = step_formula(name)
+        wanted, wanted_bytes = step if step else (formula_of(name), None)
+        if wanted is None:
+            continue
+        agree &= abs(flops - wanted) <= 0.01 * wanted
+        megabytes = "" if wanted_bytes is None else f"{wanted_bytes / 1e6:.3f}"
+        lines.append(f"| {name} | {flops:.0f} | {wanted:.0f} | {moved / 1e6:.3f} | {megabytes} |")
+    return lines, agree and len(lines) > 2
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", nargs="+", metavar="COUNTS.csv")
+    for field in fields(Assumptions):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, default=field.default,
+                            help=f"assumption, {field.default} where not given")  # fmt: skip
+    options = parser.parse_args()
+    if options.check:
+        lines, agree = check(options.check)
+        print("\n".join(lines))
+        sys.exit(0 if agree else "predict.py: expected the formulas within 1 % of the counted operations")
+    assumed = Assumptions(**{f.name: getattr(options, f.name) for f in fields(Assumptions)})
+    print("\n".join(report(GPUS["H100-SXM5-80GB"], assumed)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// Noise, update and low-precision copy in one pass on a CUDA device against the same functor on the host, whose numbers are
+// checked against plain loops in tests/optim; replay of a captured graph.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "dpmp/optim/fused_update.hpp"
+#include "dpmp/runtime/cuda_backend.cuh"
+#include "dpmp/runtime/launch_cuda.cuh"
+#include "dpmp/tensor/tensor.hpp"
+#include "support/random.hpp"
+
+using namespace dpmp;
+using optim::StepNumbers;
+using optim::detail::FusedUpdate;
+
+namespace {
+template <class T>
+using Adam = FusedUpdate<kernels::AdamWUpdate<compute_t<T>>, T>;
+template <class T>
+using SgdOf = FusedUpdate<kernels::SgdUpdate<compute_t<T>>, T>;
+
+/// One parameter of n elements in the memory of a context, `shift` elements behind where arrays are aligned.
+template <class Update>
+struct State {
+  using R = typename Update::Real;
+  using T = std::remove_pointer_t<decltype(Update::copy)>;
+  State(Context& context, index_t n, index_t shift) : ctx(context), size(n), first(shift) {
+    test::Rng rng(test::seed(), 5);
+    const auto tensor = [&](DType dtype, double std) {
+      std::vector<double> values(std::size_t(n + shift + 1));
+      for (double& v : values) v = std::fabs(rng.normal(std));
+      return Tensor::from(ctx, {n + shift + 1}, dtype, values);
+    };
+    sum = tensor(DType::f64, 2), weight = tensor(dtype_of<R>, 0.5), copy = tensor(dtype_of<T>, 1);
+    moments[0] = tensor(dtype_of<R>, 0.1), moments[1] = tensor(dtype_of<R>, 0.1);
+    numbers = Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / 8)}, DType::f64);
+  }
+  Update update(bool noisy) const {
+    Update u{sum.data<double>() + first,
+             weight.data<R>() + first,
+             copy.data<T>() + first,
+             {},
+             static_cast<const StepNumbers*>(numbers.raw()),
+             dp::noise_nonce(0, 3),
+             {},
+             noisy};
+    for (int k = 0; k < 8; ++k) u.key[k] = std::uint32_t(test::seed() >> k) * 2654435761u;
+    if constexpr (requires { u.rule.velocity; })
+      u.rule = {moments[0].data<R>() + first, R(0.9), R(0.1)};
+    else
+      u.rule = {moments[0].data<R>() + first, moments[1].data<R>() + first, R(0.9), R(0.1), R(0.99), R(0.01), R(1e-6)};
+    return u;
+  }
+  void begin(int step) {
+    const StepNumbers now{{0.3 + step, 0.02, 1.5, 0.001}, 0.5 + step, dp::noise_nonce(7 + step, 0)};
+    numbers.copy_from_host(&now);
+  }
+  /// Everything an update may write, and the guard behind each array.
+  std::vector<double> all() const {
+    std::vector<double> values;
+    for (const Tensor& t : {weight, copy, moments[0], moments[1], sum})
+      for (double v : t.to_doubles()) values.push_back(v);
+    return values;
+  }
+  Context& ctx;
+  index_t size, first;
+  Tensor sum, weight, copy, moments[2], numbers;
+};
+
+/// Both devices compute with a handful of roundings of compute_t; the copy has one of T more.
+template <class Update>
+void check(index_t n, index_t shift, bool noisy) {
+  CAPTURE(n);
+  CAPTURE(shift);
+  Context host(Device::cpu(), 1), device(Device::cuda(0));
+  State<Update> want(host, n, shift), got(device, n, shift);
+  const double u = unit_roundoff(dtype_of<typename Update::Real>),
+               stored = unit_roundoff(dtype_of<typename State<Update>::T>);
+  for (int step = 0; step < 2; ++step) {
+    want.begin(step), got.begin(step);
+    optim::detail::launch_update(host, n, want.update(noisy));
+    optim::detail::launch_update(device, n, got.update(noisy));
+  }
+  const std::vector<double> a = want.all(), b = got.all();
+  const std::size_t array = std::size_t(n + shift + 1);
+  double worst = 0;
+  for (std::size_t k = 0; k < a.size(); ++k) {
+    const std::size_t j = k % array;
+    const bool touched = k / array != 4 && j >= std::size_t(shift) && j + 1 < array;
+    if (!touched || (k / array == 3 && !requires { got.update(noisy).rule.second; }))
+      CHECK(a[k] == b[k]);
+    else
+      worst = std::max(worst, std::fabs(a[k] - b[k]) / (200 * u * (std::fabs(a[k]) + 1) + 2.5 * stored * std::fabs(a[k])));
+  }
+  CHECK(worst <= 1);
+}
+}  // namespace
+
+TEST_CASE("P21: an update on the device draws the host's noise and agrees to rounding") {
+  for (index_t n : {1, 8, 37, 2053}) check<Adam<bf16>>(n, 0, true);
+  check<Adam<bf16>>(45, 1, true);
+  check<Adam<bf16>>(100, 0, false);
+  for (index_t n : {7, 300}) check<SgdOf<float>>(n, 0, true);
+  check<SgdOf<double>>(139, 0, true);
+}
+
+TEST_CASE("a captured update follows the numbers that are put into memory before each launch") {
+  Context device(Device::cuda(0));
+  State<Adam<bf16>> direct(device, 500, 0), replayed(device, 500, 0);
+  const auto stream = static_cast<cudaStream_t>(device.backend().stream());
+  cudaGraph_t graph{};
+  cudaGraphExec_t exec{};
+  replayed.begin(0);
+  dpmp::detail::check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
+  optim::detail::launch_update(device, 500, replayed.update(true));
+  dpmp::detail::check_cuda(cudaStreamEndCapture(stream, &graph), "end the capture");
+  dpmp::detail::check_cuda(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
+  for (int step = 0; step < 3; ++step) {
+    direct.begin(step), replayed.begin(step);
+    optim::detail::launch_update(device, 500, direct.update(true));
+    dpmp::detail::check_cuda(cudaGraphLaunch(exec, stream), "launch the graph");
+    CHECK(direct.all() == replayed.all());
+  }
+  dpmp::detail::check_cuda(cudaGraphExecDestroy(exec), "destroy");
+  dpmp::detail::check_cuda(cudaGraphDestroy(graph), "destroy");
+}

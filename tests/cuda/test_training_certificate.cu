@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Certified clipping on a GPU: norms, clip factors and sums of adversarial operands by its kernels, every sample released
+// alone. The float64 norm of what comes out is at most C. No tolerance.
+#include "dpmp/gemm/cublaslt.cuh"
+#include "dpmp/per_sample/outer_product.cuh"
+#include "dpmp/per_sample/per_sample.hpp"
+#include "dpmp/runtime/cuda_backend.cuh"
+#include "dpmp/train/clip_factors.hpp"
+#include "per_sample/adversarial_trial.hpp"
+#include "per_sample/adversaries.hpp"
+
+namespace {
+using namespace dpmp;
+using per_sample::NormBounds;
+using per_sample::NormMethod;
+using per_sample::SiteList;
+
+SiteList drawn_sites(Context& ctx, test::Rng& rng, Parameter& w, DType dtype, index_t samples, index_t tokens,
+                     const test::Adversary& adversary) {
+  const index_t p = w.shape()[0], d = w.shape()[1];
+  std::vector<double> a, b;
+  for (index_t i = 0; i < samples; ++i) {
+    test::AdversarialRows x{.tokens = tokens, .d = d, .p = p};
+    adversary.fill(rng, x);
+    if (i == 0 && rng.integer(0, 2) == 0) test::plant_non_finite(rng, x);
+    a.insert(a.end(), x.a.begin(), x.a.end());
+    b.insert(b.end(), x.b.begin(), x.b.end());
+  }
+  return {ParameterSite::outer_product(w, test::stored(ctx, {samples, tokens, d}, dtype, a),
+                                       test::stored(ctx, {samples, tokens, p}, dtype, b))};
+}
+
+test::Released release(Context& ctx, const SiteList& sites, NormMethod method, const dp::FlatClipping& clipping) {
+  const index_t samples = sites[0].samples();
+  NormBounds bounds(ctx, samples);
+  SiteList released = sites;
+  if (method == NormMethod::stored) {
+    const Tensor gradients = per_sample::stored_gradients_outer(ctx, sites, bounds);
+    released = {ParameterSite::vector(*sites[0].parameter, gradients)};
+  } else {
+    per_sample::squared_norms_outer(ctx, sites, bounds, method);
+  }
+  const std::vector<index_t> slots(static_cast<std::size_t>(samples), 0);
+  const per_sample::SampleFactors factors =
+      train::clip_factors(ctx, bounds, slots, Tensor::full(ctx, {samples}, DType::f32, 1), clipping);
+  test::Released r{
+      .factors = std::vector<float>(std::size_t(samples)), .upper = bounds.upper(), .ok = bounds.finite(), .alone = {}};
+  ctx.backend().copy_out(r.factors.data(), factors.on(ctx), samples * index_t(sizeof(float)));
+  for (std::size_t i = 0; i < r.factors.size(); ++i) {
+    std::vector<float> alone(r.factors.size(), 0.0f);
+    alone[i] = r.factors[i];
+    const Tensor sum = Tensor::zeros(ctx, sites[0].parameter->shape(), DType::f64);
+    per_sample::weighted_sum(ctx, released, alone, sum);
+    r.alone.push_back(sum.to_doubles());
+  }
+  return r;
+}
+}  // namespace
+
+TEST_CASE("P1, P9, P24: on CUDA nothing above C is released, whatever the operands") {
+  Context ctx(Device::cuda(0), 1);
+  test::Rng rng;
+  test::Tally tally;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const test::Adversary& adversary : test::adversaries)
+      for (const index_t tokens : {index_t(1), rng.integer(2, 8), rng.integer(30, 70)}) {
+        Parameter w(ctx, "w", Tensor::zeros(ctx, {rng.integer(1, 40), rng.integer(1, 40)}, DType::f32), dtype);
+        const SiteList sites = drawn_sites(ctx, rng, w, dtype, 3, tokens, adversary);
+        const std::vector<double> exact = test::exact_norms(sites);
+        std::vector<NormMethod> methods{NormMethod::instantiate, NormMethod::gram, NormMethod::stored};
+        if (tokens == 1) methods.push_back(NormMethod::rank_one);
+        for (const NormMethod method : methods) {
+          const double threshold = test::random_threshold(rng, exact[1]);
+          dp::ClipRule rule = test::random_rule(rng, threshold);
+          if (!rule.shrinks_only() && threshold > dp::max_amplified_threshold) rule = dp::ClipRule::abadi();
+          judge(tally, release(ctx, sites, method, dp::FlatClipping(threshold, rule)), exact, threshold, rule,
+                adversary.name, std::string(per_sample::name_of(method)),
+                detail::concat(dtype, ", ", tokens, " tokens, ", w.shape()));
+        }
+      }
+  MESSAGE(tally.contributions << " contributions, " << tally.non_finite << " not finite, " << tally.tight << " tight");
+  CHECK(tally.non_finite > 0);
+  CHECK(tally.tight > 0);
+  test::report(tally, "on CUDA");
+}
