@@ -34,8 +34,13 @@ foreach(source IN LISTS sources)
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   target_link_libraries(${name} PRIVATE dpmp_test_main)
   dpmp_cuda_test(${name} "" EMU_THREADS=0)
-  if(DPMP_EMULATED AND source MATCHES "/tests/cuda/")
-    dpmp_cuda_test(${name} _reverse EMU_ORDER=reverse EMU_CPASYNC=issue EMU_THREADS=0)
+  if(NOT DPMP_EMULATED OR NOT source MATCHES "/tests/cuda/")
+    continue()
+  endif()
+  dpmp_cuda_test(${name} _reverse EMU_ORDER=reverse EMU_CPASYNC=issue EMU_THREADS=0)
+  # The whole engine is built for the other modes on demand only: its kernels are those of the programs for single kernels and
+  # some hundred row kernels, and building them again takes minutes.
+  if(DPMP_EMULATED_EVERYTHING OR NOT name MATCHES "^test_(ops|training|graph)")
     dpmp_cuda_test(${name} _ahead EMU_ORDER=priority:1 EMU_THREADS=0)
     dpmp_cuda_test(${name} _races EMU_RACE=1)
   endif()
@@ -50,4 +55,12 @@ if(DPMP_EMULATED)
   add_test(NAME cuda_kernel_resources
     COMMAND ${check_resources} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/resources.txt sm_80 sm_90 sm_100 -- $<TARGET_FILE:test_ghost_norm>
       $<TARGET_FILE:test_instantiate_norm> $<TARGET_FILE:test_weighted_sum> $<TARGET_FILE:test_attention>)
+endif()
+
+# What a training step asks of a GPU: sectors, bank conflicts, launches.
+if(DPMP_EMULATED AND TARGET bench_cuda_step)
+  add_test(NAME cuda_counts
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/check_counts.py ${DPMP_EMULATOR_LIBRARIES}
+      ${CMAKE_CURRENT_SOURCE_DIR}/cuda/launches.txt $<TARGET_FILE:bench_cuda_step>)
+  set_tests_properties(cuda_counts PROPERTIES ENVIRONMENT EMU_CACHE=${CMAKE_BINARY_DIR}/emulated_kernels)
 endif()

@@ -34,9 +34,16 @@ bool compile(const Kernel& k) {
     say("EMU ERROR: kernel %s cannot be translated (see above)\n", k.shown.c_str());
     return false;
   }
-  if (!run_compiler(source, temporary + ".so")) {
-    say("EMU ERROR: generated code of kernel %s does not compile (%s)\n", k.shown.c_str(), source.c_str());
-    return false;
+  // Programs share kernels: what was compiled from the same C++ is copied. (A link would be one library to dlopen.)
+  const std::string same = cache_folder() + "code-" + hex(fnv1a(read_file(source), fnv1a(compiler_hash()))) + ".so";
+  std::error_code failed;
+  if (!exists(same) || !std::filesystem::copy_file(same, temporary + ".so", failed)) {
+    if (!run_compiler(source, temporary + ".so")) {
+      say("EMU ERROR: generated code of kernel %s does not compile (%s)\n", k.shown.c_str(), source.c_str());
+      return false;
+    }
+    if (std::filesystem::copy_file(temporary + ".so", temporary + ".copy", failed))
+      std::rename((temporary + ".copy").c_str(), same.c_str());
   }
   std::rename(source.c_str(), (base + ".cpp").c_str());
   std::rename((temporary + ".so").c_str(), object.c_str());
