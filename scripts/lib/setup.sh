@@ -55,6 +55,8 @@ find_missing() {
   has_header benchmark/benchmark.h || optional+=(libbenchmark-dev)
   command -v ccache >/dev/null || optional+=(ccache)
   command -v bible >/dev/null || optional+=(bible-kjv)
+  # Where there is nvcc and no GPU, the CUDA tests run on an emulated device that is partly written in Python.
+  if command -v nvcc >/dev/null && ! command -v python3 >/dev/null; then optional+=(python3); fi
 }
 
 # Sets `as_root` to the words that run a command as root; fails where there are none.

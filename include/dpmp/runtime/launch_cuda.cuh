@@ -24,9 +24,10 @@ struct StorageOf<F> {
 };
 template <class F>
 inline constexpr int pack_width = 16 / int(sizeof(typename StorageOf<F>::type));
-/// A functor that works element by element, not in packs, says `elements_each = 1`: then neighbours go to neighbouring lanes.
+/// A functor that works element by element, not in packs, says `elements_each = 1`: then neighbours go to neighbouring
+/// lanes.
 template <class F>
-  requires requires { F::elements_each; }
+requires requires { F::elements_each; }
 inline constexpr int pack_width<F> = F::elements_each;
 
 template <class F>

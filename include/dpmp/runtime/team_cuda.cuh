@@ -32,7 +32,8 @@ template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vector {
   T e[N];
 };
-/// In accesses of up to 16 bytes, by an intrinsic: the compiler takes a plain store apart and does not put it together again.
+/// In accesses of up to 16 bytes, by an intrinsic: the compiler takes a plain store apart and does not put it together
+/// again.
 template <class T, int N>
 __device__ __forceinline__ void store_vector(T* to, const Vector<T, N>& x) {
   constexpr int bytes = int(sizeof(T)) * N, chunk = bytes < 16 ? bytes : 16;

@@ -33,8 +33,8 @@ struct TrainerOptions {
 /// and returns per-sample losses [slots]; a slot of dp::masked_slot may compute anything, it contributes nothing.
 /// clipping: one rule for each of the sink's groups. quantile_count: if not null, receives, for the first group, how many
 /// records have a norm of at most its threshold, each counted as 1/2, and the others as -1/2 (private: what adaptive
-/// clipping adds noise to); on a GPU that number is waited for. slot_weights_there: slot_weights() of the slots where they are on the
-/// device already; then a GPU step that reads its batch there copies nothing, and a CudaGraph may capture it.
+/// clipping adds noise to); on a GPU that number is waited for. slot_weights_there: slot_weights() of the slots where they
+/// are on the device already; then a GPU step that reads its batch there copies nothing, and a CudaGraph may capture it.
 template <class Losses>
 void accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> slots,
                         std::span<const dp::FlatClipping> clipping, per_sample::ClippedSumSink& sink,
