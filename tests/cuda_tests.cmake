@@ -31,7 +31,7 @@ foreach(source IN LISTS sources)
   endif()
   dpmp_cuda_program(${name} ${source})
   # Of the host's code, as in the other tests; what runs on the device is always fully optimised.
-  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-Xcompiler=-O1>)
   target_link_libraries(${name} PRIVATE dpmp_test_main)
   dpmp_cuda_test(${name} "" EMU_THREADS=0)
   if(NOT DPMP_EMULATED OR NOT source MATCHES "/tests/cuda/")

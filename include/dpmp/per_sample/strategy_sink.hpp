@@ -162,8 +162,8 @@ class MaterialisedSink final : public StrategySink {
 /// operand bit for bit (same tape, shapes, kernels and threads), so what is released is what was normed.
 class ReplaySink final : public GradientSink {
  public:
-  ReplaySink(const StrategySink& first, const SampleFactors& factors, GradientSums& sums)
-      : first_(first), factors_(factors), sums_(sums) {}
+  ReplaySink(const StrategySink& first, SampleFactors factors, GradientSums& sums)
+      : first_(first), factors_(std::move(factors)), sums_(sums) {}
   void accept(Context&, const ParameterSite& site) override {
     if (first_.dropped(*site.parameter)) pending_.add(site);
   }
@@ -174,7 +174,7 @@ class ReplaySink final : public GradientSink {
 
  private:
   const StrategySink& first_;
-  const SampleFactors& factors_;
+  SampleFactors factors_;
   GradientSums& sums_;
   PendingSites pending_;
 };
