@@ -19,7 +19,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
   # False alarms of GCC 12: the deliberately undefined registers inside its own AVX-512 headers, which Eigen uses (PR 105593),
   # and "text" + std::string (PR 105329).
   list(APPEND dpmp_warnings -Wno-maybe-uninitialized -Wno-restrict)
-  set(dpmp_cuda_warnings -Wall,-Wextra,-Wno-maybe-uninitialized)
+  set(dpmp_cuda_warnings -Wall,-Wextra,-Wno-maybe-uninitialized,-Wno-restrict)
 endif()
 if(DPMP_WARNINGS_AS_ERRORS)
   list(APPEND dpmp_warnings -Werror)
