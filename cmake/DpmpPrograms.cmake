@@ -7,7 +7,9 @@ mark_as_advanced(DPMP_CCACHE)
 if(PROJECT_IS_TOP_LEVEL AND DPMP_CCACHE)
   foreach(language CXX CUDA)
     if(NOT DEFINED CMAKE_${language}_COMPILER_LAUNCHER)
-      set(CMAKE_${language}_COMPILER_LAUNCHER ${DPMP_CCACHE})
+      # Paths below the checkout count relative to it: what one checkout compiled serves another.
+      set(CMAKE_${language}_COMPILER_LAUNCHER
+        ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${DPMP_CCACHE})
     endif()
   endforeach()
 endif()

@@ -7,10 +7,12 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "support/source_folder.hpp"
+
 namespace test {
 inline const nlohmann::json& accountant_references() {
   static const nlohmann::json data = [] {
-    std::ifstream file(DPMP_TEST_DATA "/dp/accountant_refs.json");
+    std::ifstream file(source_folder() / "tests/dp/accountant_refs.json");
     REQUIRE(file.good());
     std::string text{std::istreambuf_iterator<char>(file), {}};
     // Python wrote an infinity, which JSON has no word for.

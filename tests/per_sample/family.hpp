@@ -16,6 +16,7 @@
 #include "dpmp/per_sample/clipped_sum_sink.hpp"
 #include "dpmp/per_sample/sum_sink.hpp"
 #include "support/oracle.hpp"
+#include "support/source_folder.hpp"
 
 namespace test {
 using dpmp::DType;
@@ -293,8 +294,8 @@ inline void check_family(const std::string& family, const std::vector<FamilyCase
   CHECK((single_tokens > 0 || outer_products == 0));
 
   const std::string begin = "<!-- support table, " + family + ": begin -->\n",
-                    end = "<!-- support table, " + family + ": end -->",
-                    path = std::string(DPMP_TEST_DATA) + "/../README.md";
+                    end = "<!-- support table, " + family + ": end -->";
+  const auto path = source_folder() / "README.md";
   std::ostringstream text;
   text << std::ifstream(path).rdbuf();
   std::string readme = text.str();

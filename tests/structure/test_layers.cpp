@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "support/source_folder.hpp"
+
 namespace fs = std::filesystem;
 
 namespace {
@@ -161,14 +163,14 @@ class PlantedTree {
 }  // namespace
 
 TEST_CASE("headers keep the layer order, the include rules, the length limit, the licence line and ASCII") {
-  const Violations found = check_headers(fs::path(DPMP_TEST_DATA) / ".." / "include");
+  const Violations found = check_headers(test::source_folder() / "include");
   CHECK_MESSAGE(found.empty(), joined(found));
 }
 
 TEST_CASE("every source has the licence line, the length limit and ASCII") {
   Violations found;
   for (const char* folder : {"tests", "bench", "examples"})
-    for (const auto& entry : fs::recursive_directory_iterator(fs::path(DPMP_TEST_DATA) / ".." / folder)) {
+    for (const auto& entry : fs::recursive_directory_iterator(test::source_folder() / folder)) {
       const std::string extension = entry.path().extension().string();
       if (extension == ".cpp" || extension == ".hpp" || extension == ".cu" || extension == ".cuh")
         check_text(entry.path().lexically_normal().generic_string(), entry.path(), found);

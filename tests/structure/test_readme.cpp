@@ -5,10 +5,12 @@
 #include <fstream>
 #include <sstream>
 
+#include "support/source_folder.hpp"
+
 namespace {
 std::string read(const std::string& name) {
   std::ostringstream text;
-  text << std::ifstream(std::string(DPMP_TEST_DATA) + "/../" + name).rdbuf();
+  text << std::ifstream(test::source_folder() / name).rdbuf();
   return text.str();
 }
 }  // namespace
