@@ -51,7 +51,10 @@ void measure(DType dtype, int threads, index_t width, index_t tokens, int rounds
       {"book-keeping, instantiate", {.strategy = Strategy::book_keeping, .norms = NormChoice::instantiate}, {}},
       {"book-keeping, mixed", {.strategy = Strategy::book_keeping}, {}},
       {"two-pass, mixed", {.strategy = Strategy::two_pass}, {}},
-      {"materialised", {.strategy = Strategy::materialised}, {}}};
+      {"materialised", {.strategy = Strategy::materialised}, {}},
+      {"materialised, narrow",
+       {.strategy = Strategy::materialised, .gradients = per_sample::GradientStorage::compute},
+       {}}};
   per_sample::GradientSums sums(ctx, parameters.all());
   for (int round = -1; round < rounds; ++round)  // one to warm up
     for (std::size_t turn = 0; turn < candidates.size(); ++turn) {
@@ -101,8 +104,7 @@ int main(int argc, char** argv) {
   }
   std::printf(
       "| dtype | width | T | B | automatic | book-keeping, gram | book-keeping, instantiate | book-keeping, mixed | "
-      "two-pass, "
-      "mixed | materialised |\n|---|---|---|---|---|---|---|---|---|---|\n");
+      "two-pass, mixed | materialised | materialised, narrow |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const index_t width : {256, 768})
       for (const index_t tokens : {1, 32, 128, 512, 1024}) measure(dtype, threads, width, tokens, rounds);

@@ -191,39 +191,66 @@ def weighted_sum(m, p, d, count):
     return [Kernel(count, own=outer_flops(m.batch, m.tokens, d, p), bytes=sites_bytes(m, p, d) + 16 * p * d)]
 
 
+def site_tokens(m, p, d):
+    """Rows of a parameter's sites: the tied output layer has the looked-up rows too."""
+    return m.tokens * (2 if (p, d) == (m.vocabulary, m.width) else 1)
+
+
+def takes_gram(t, p, d):
+    """The norm that per_sample/cost.hpp chooses on a GPU."""
+    return (t + 64) / 2 * (p + d) < p * d
+
+
+def keeps_gradients(m, p, d, element):
+    """What per_sample/cost.hpp keeps on a GPU of 16-bit operands, automatic strategy."""
+    t, price = site_tokens(m, p, d), 270
+    rows = 0.5 * price * t * (p + d)
+    norm = (t * (t + 64) / 2 * (p + d) if takes_gram(t, p, d) else t * p * d) + rows
+    sites = norm + t * p * d + price * p * d
+    gradients = 0.53 * t * p * d + 2 * element / 4 * price * p * d
+    return gradients < sites and element * p * d <= 5 * 2 * t * (p + d)
+
+
 def kept_sites(m, p, d, count, *_):
-    """Book-keeping with the norm that per_sample/cost.hpp chooses."""
-    tied = (p, d) == (m.vocabulary, m.width)  # its site has the looked-up rows too
-    t = m.tokens * (2 if tied else 1)
-    gram = t * t * (p + d) + 6 * t * t + 2.4 * t * (p + d) < t * p * d + 24 * p * d
-    return norm_ways(m, p, d, count)["gram" if gram else "instantiate"] + weighted_sum(m, p, d, count)
+    """Book-keeping."""
+    way = "gram" if takes_gram(site_tokens(m, p, d), p, d) else "instantiate"
+    return norm_ways(m, p, d, count)[way] + weighted_sum(m, p, d, count)
 
 
-def kept_sites_faster(m, p, d, count, gpu, a):
-    """Book-keeping with the norm that is predicted to be faster."""
-    norm = min(norm_ways(m, p, d, count).values(), key=lambda way: total(way, gpu, a))
-    return norm + weighted_sum(m, p, d, count)
-
-
-def kept_gradients(m, p, d, count, *_):
+def kept_gradients(m, p, d, count, *_, element=4):
     """Per-sample gradients by cuBLASLt in FP32, read for the norm and read for the sum."""
-    stored = 4 * m.batch * p * d
-    product = gemm(p, d, m.tokens, 4, m.batch)
+    stored = element * m.batch * p * d
+    product = gemm(p, d, m.tokens, element, m.batch)
     return [replace(product, count=count), Kernel(count, bytes=stored), Kernel(count, bytes=stored + 16 * p * d)]
 
 
-def kept_gradients_fused(m, p, d, count, *_):
+def kept_narrow(m, p, d, count, *_):
+    """The same, rounded to bf16 by the product."""
+    return kept_gradients(m, p, d, count, element=2)
+
+
+def automatic(m, p, d, count, *_):
+    """The automatic strategy."""
+    return (kept_gradients if keeps_gradients(m, p, d, 4) else kept_sites)(m, p, d, count)
+
+
+def automatic_narrow(m, p, d, count, *_):
+    """The automatic strategy with gradients kept in bf16."""
+    return (kept_narrow if keeps_gradients(m, p, d, 2) else kept_sites)(m, p, d, count)
+
+
+def kept_narrow_fused(m, p, d, count, *_):
     """The same, with the norm taken where the gradient is formed."""
-    product, _, weighted = kept_gradients(m, p, d, count)
+    product, _, weighted = kept_narrow(m, p, d, count)
     return [product, weighted]
 
 
-def gradients_in_cache(m, p, d, count, gpu, _):
-    """Clipping a layer by itself: gradients of a few samples at a time, which L2 holds from product to sum."""
-    if 2 * 4 * p * d > gpu.l2_bytes:
-        return kept_gradients_fused(m, p, d, count)
-    product = gemm(p, d, m.tokens, 4, m.batch)
-    stored = 4 * m.batch * p * d
+def narrow_in_cache(m, p, d, count, gpu, _):
+    """Clipping a matrix by itself: gradients of a few samples at a time, which L2 holds from product to sum."""
+    if 2 * 2 * p * d > gpu.l2_bytes:
+        return kept_narrow(m, p, d, count)
+    product = gemm(p, d, m.tokens, 2, m.batch)
+    stored = 2 * m.batch * p * d
     reading = product.bytes - stored
     return [Kernel(count, library=product.library, bytes=reading, l2_bytes=stored), Kernel(count, l2_bytes=2 * stored)]
 
@@ -234,8 +261,9 @@ def private_gradients(m, way, gpu, a):
         yield from way(m, p, d, count, gpu, a)
     u, pairs = 2 * m.rows * m.width, m.batch * m.tokens**2
     yield Kernel(bytes=u)  # norm of positions
-    if way not in (kept_sites, kept_sites_faster):
-        yield Kernel(bytes=5 * u)  # the looked-up rows go into the gradients that are kept
+    element = 4 if way is automatic else 2
+    if way is not kept_sites and keeps_gradients(m, m.vocabulary, m.width, element):
+        yield Kernel(bytes=(1 + element) * u)  # the looked-up rows go into the gradients that are kept
         return
     yield Kernel(bytes=u)  # norms of the looked-up rows, and their product with the output layer's gradient
     yield Kernel(bytes=4 * pairs)
@@ -261,12 +289,12 @@ def gaps(m, kind, a):
 #: Name, way, launches, instructions of our kernels.
 WAYS = (
     ("book-keeping", kept_sites, "sites", "mma.sync"),
-    ("automatic: gradients kept", kept_gradients, "gradients", "mma.sync"),
-    ("if book-keeping chose the faster norm", kept_sites_faster, "sites", "mma.sync"),
-    ("... and our kernels used wgmma", kept_sites_faster, "sites", "wgmma"),
-    ("if the product of kept gradients took the norm", kept_gradients_fused, "gradients", "mma.sync"),
-    ("... and attention used wgmma", kept_gradients_fused, "gradients", "wgmma"),
-    ("per layer only: if kept gradients stayed in L2", gradients_in_cache, "gradients", "mma.sync"),
+    ("automatic", automatic, "gradients", "mma.sync"),
+    ("automatic, gradients kept in bf16", automatic_narrow, "gradients", "mma.sync"),
+    ("if our kernels used wgmma: book-keeping", kept_sites, "sites", "wgmma"),
+    ("... automatic, bf16", automatic_narrow, "gradients", "wgmma"),
+    ("if the product took the norm: automatic, bf16", kept_narrow_fused, "gradients", "mma.sync"),
+    ("per layer only: if gradients in bf16 stayed in L2", narrow_in_cache, "gradients", "mma.sync"),
 )
 
 
@@ -291,13 +319,13 @@ def report(gpu, assumed):
     for m in MODELS:
         for name, plain, private in predict(m, gpu, assumed):
             lines.append(f"| {m.name} | {name} | {plain:.1f} | {private:.1f} | {private / plain:.2f} |")
-    lines += ["", "| matrix of GPT-2 small | dW, plain | gram | instantiate | weighted sum | gradients kept |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines += ["", "| matrix of GPT-2 small | dW, plain | gram | instantiate | weighted sum | gradients kept | in bf16 |"]
+    lines.append("|---|---|---|---|---|---|---|")
     m = MODELS[0]
     for name, (p, d, _) in zip(("qkv", "projection", "up", "down", "output (tied)"), all_matrices(m)):
         ways = norm_ways(m, p, d, 1)
         cells = [[replace(gemm(p, d, m.rows, 4)), Kernel(bytes=20 * p * d)], ways["gram"], ways["instantiate"]]
-        cells += [weighted_sum(m, p, d, 1), kept_gradients(m, p, d, 1)]
+        cells += [weighted_sum(m, p, d, 1), kept_gradients(m, p, d, 1), kept_narrow(m, p, d, 1)]
         text = " | ".join(f"{1e3 * total(c, gpu, assumed):.2f}" for c in cells)
         lines.append(f"| {name} [{p}, {d}], ms | {text} |")
     return lines
@@ -322,7 +350,7 @@ def step_formula(name):
     if kind == "plain":
         gradients = list(plain_gradients(m))
     elif kind == "private":
-        way = kept_gradients if clipping.endswith("automatic") else kept_sites
+        way = {"automatic": automatic, "narrow": automatic_narrow}.get(clipping.split(", ")[-1], kept_sites)
         gradients = list(private_gradients(m, way, gpu, a))
     else:
         return None

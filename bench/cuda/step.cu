@@ -11,6 +11,7 @@
 namespace bench {
 namespace {
 using namespace dpmp;
+using per_sample::GradientStorage;
 using per_sample::Groups;
 using per_sample::Strategy;
 using per_sample::StrategyOptions;
@@ -93,8 +94,10 @@ std::vector<StepRow> measure_steps(const StepOptions& o) {
     StrategyOptions options;
   } ways[] = {{"flat", "book-keeping", false, {.strategy = Strategy::book_keeping}},
               {"flat", "automatic", false, {}},
+              {"flat", "automatic, narrow", false, {.gradients = GradientStorage::compute}},
               {"per layer", "book-keeping", true, {.strategy = Strategy::book_keeping}},
-              {"per layer", "automatic", true, {}}};
+              {"per layer", "automatic", true, {}},
+              {"per layer", "automatic, narrow", true, {.gradients = GradientStorage::compute}}};
   std::vector<StepRow> rows;
   for (const auto& way : ways) {
     const std::string range = std::string(way.clipping) + ", " + way.strategy;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokens in the order of their ids, and the squared norms and the clipped weighted sum of looked-up rows on CUDA, against
-// plain loops in double.
+// Tokens in the order of their ids, and the squared norms, per-sample gradients and the clipped weighted sum of looked-up
+// rows on CUDA, against plain loops in double.
 #include <doctest/doctest.h>
 #include <algorithm>
 #include <cmath>
@@ -42,6 +42,7 @@ std::vector<T> on_host(const T* data, std::size_t size) {
 
 struct Results {
   std::vector<double> squared, table;
+  std::vector<double> wide, narrow;  // gradients that the segments were added to, in FP32 and in T
   bool operator==(const Results&) const = default;
 };
 
@@ -70,11 +71,26 @@ struct Case {
     const OnDevice<TokenKey> first(std::vector<TokenKey>(ids.size())), second(std::vector<TokenKey>(ids.size()));
     TokenKeys keys = sort_tokens(nullptr, device_ids.data(), {first.data(), second.data()}, samples, tokens);
     segment_norms<T>(nullptr, {rows_of.data(), keys.keys, samples, tokens, rows, columns}, squared.data());
+    const std::vector<double> wide = gradients<float>(keys.keys, rows_of.data()),
+                              narrow = gradients<T>(keys.keys, rows_of.data());
     keys = merge_samples(nullptr, keys, samples, tokens);
     segment_sum<T>(nullptr, {rows_of.data(), keys.keys, samples, tokens, rows, columns}, device_factors.data(),
                    table.data());
     checked(cudaDeviceSynchronize());
-    return {on_host(squared.data(), std::size_t(samples)), on_host(table.data(), before.size())};
+    return {on_host(squared.data(), std::size_t(samples)), on_host(table.data(), before.size()), wide, narrow};
+  }
+  /// What per-sample gradients hold before the segments are added: exact in every dtype.
+  double gradient_before(index_t element) const { return double(element % 17) / 4 - 2; }
+  template <class Out>
+  std::vector<double> gradients(const TokenKey* keys, const T* rows_of) const {
+    std::vector<Out> start;
+    for (index_t k = 0; k < samples * rows * columns; ++k) start.push_back(from_float<Out>(float(gradient_before(k))));
+    const OnDevice<Out> there(start);
+    segment_add<T>(nullptr, {rows_of, keys, samples, tokens, rows, columns}, there.data());
+    checked(cudaDeviceSynchronize());
+    std::vector<double> values;
+    for (const Out x : on_host(there.data(), start.size())) values.push_back(double(to_float(x)));
+    return values;
   }
 
   /// Sums of sample i's rows by id, and of their absolute values.
@@ -113,6 +129,20 @@ struct Case {
       CHECK(std::fabs(got.squared[std::size_t(i)] - squared) <= slack + 1e-12 * squared);
     }
     index_t wrong = 0;
+    for (index_t i = 0; i < samples; ++i) {
+      const auto sums = segments(i);
+      for (index_t r = 0; r < rows; ++r)
+        for (index_t j = 0; j < columns; ++j) {
+          const index_t k = (i * rows + r) * columns + j;
+          const auto found = sums.find(std::int32_t(r));
+          const double x = found == sums.end() ? 0 : found->second.first[std::size_t(j)],
+                       error = found == sums.end() ? 0 : gamma * found->second.second[std::size_t(j)],
+                       y = gradient_before(k) + x, half = std::is_same_v<T, bf16> ? 0x1p-8 : 0x1p-11;
+          const double rounding = x == 0 && error == 0 ? 0 : u, narrow = std::is_same_v<T, float> || rounding == 0 ? 0 : half;
+          wrong += !(std::fabs(got.wide[std::size_t(k)] - y) <= error + rounding * (std::fabs(y) + error));
+          wrong += !(std::fabs(got.narrow[std::size_t(k)] - y) <= error + (rounding + narrow) * (std::fabs(y) + error) * (1 + u));
+        }
+    }
     for (std::size_t k = 0; k < wanted.size(); ++k)
       wrong += !(std::fabs(got.table[k] - wanted[k]) <= allowed[k] + double(samples + 2) * 0x1p-52 * std::fabs(before[k]));
     CHECK(wrong == 0);
@@ -178,8 +208,12 @@ TEST_CASE("norms and weighted sums of looked-up rows") {
 TEST_CASE("looked-up rows: empty extents") {
   test::Rng rng;
   const Case<bf16> none(0, 5, 4, 6, 0, 3, rng), silent(3, 0, 4, 6, 0, 3, rng);
-  CHECK(none.on_device() == Results{{}, none.before});
-  CHECK(silent.on_device() == Results{{0, 0, 0}, silent.before});
+  const Results nothing = none.on_device(), nought = silent.on_device();
+  CHECK(nothing.squared.empty());
+  CHECK(nothing.table == none.before);
+  CHECK(nought.squared == std::vector<double>{0, 0, 0});
+  CHECK(nought.table == silent.before);
+  for (std::size_t k = 0; k < nought.wide.size(); ++k) CHECK(nought.narrow[k] == silent.gradient_before(index_t(k)));
 }
 
 TEST_CASE("looked-up rows: a dropped sample vanishes exactly, samples do not touch each other") {
@@ -196,6 +230,8 @@ TEST_CASE("looked-up rows: a dropped sample vanishes exactly, samples do not tou
   CHECK(!std::isfinite(got.squared[std::size_t(bad)]));
   got.squared[std::size_t(bad)] = wanted.squared[std::size_t(bad)];
   CHECK(got.squared == wanted.squared);
+  for (std::size_t k = 0; k < got.wide.size(); ++k)
+    if (index_t(k) / 120 != bad) CHECK((got.wide[k] == wanted.wide[k] && got.narrow[k] == wanted.narrow[k]));
   x.factors[std::size_t(bad)] = poison[0];
   CHECK(x.on_device().table == wanted.table);
 }

@@ -11,6 +11,7 @@
 
 namespace {
 using namespace dpmp;
+using per_sample::GradientStorage;
 using per_sample::NormBounds;
 using per_sample::NormMethod;
 using per_sample::SiteList;
@@ -30,15 +31,22 @@ SiteList drawn_sites(Context& ctx, test::Rng& rng, Parameter& w, DType dtype, in
                                        test::stored(ctx, {samples, tokens, p}, dtype, b))};
 }
 
-test::Released release(Context& ctx, const SiteList& sites, NormMethod method, const dp::FlatClipping& clipping) {
+/// A way to a norm, or gradients that are kept as `storage` says.
+struct Way {
+  NormMethod method;
+  GradientStorage storage = GradientStorage::accumulate;
+};
+
+test::Released release(Context& ctx, const SiteList& sites, const Way& way, const dp::FlatClipping& clipping) {
   const index_t samples = sites[0].samples();
   NormBounds bounds(ctx, samples);
   SiteList released = sites;
-  if (method == NormMethod::stored) {
-    const Tensor gradients = per_sample::stored_gradients_outer(ctx, sites, bounds);
+  if (way.method == NormMethod::stored) {
+    const Tensor gradients = per_sample::stored_gradients_outer(
+        ctx, sites, bounds, per_sample::kept_dtype(per_sample::shape_of(sites), way.storage));
     released = {ParameterSite::vector(*sites[0].parameter, gradients)};
   } else {
-    per_sample::squared_norms_outer(ctx, sites, bounds, method);
+    per_sample::squared_norms_outer(ctx, sites, bounds, way.method);
   }
   const std::vector<index_t> slots(static_cast<std::size_t>(samples), 0);
   const per_sample::SampleFactors factors =
@@ -67,14 +75,17 @@ TEST_CASE("P1, P9, P24: on CUDA nothing above C is released, whatever the operan
         Parameter w(ctx, "w", Tensor::zeros(ctx, {rng.integer(1, 40), rng.integer(1, 40)}, DType::f32), dtype);
         const SiteList sites = drawn_sites(ctx, rng, w, dtype, 3, tokens, adversary);
         const std::vector<double> exact = test::exact_norms(sites);
-        std::vector<NormMethod> methods{NormMethod::instantiate, NormMethod::gram, NormMethod::stored};
-        if (tokens == 1) methods.push_back(NormMethod::rank_one);
-        for (const NormMethod method : methods) {
+        std::vector<Way> ways{{NormMethod::instantiate},
+                              {NormMethod::gram},
+                              {NormMethod::stored},
+                              {NormMethod::stored, GradientStorage::compute}};
+        if (tokens == 1) ways.push_back({NormMethod::rank_one});
+        for (const Way& way : ways) {
           const double threshold = test::random_threshold(rng, exact[1]);
           dp::ClipRule rule = test::random_rule(rng, threshold);
           if (!rule.shrinks_only() && threshold > dp::max_amplified_threshold) rule = dp::ClipRule::abadi();
-          judge(tally, release(ctx, sites, method, dp::FlatClipping(threshold, rule)), exact, threshold, rule,
-                adversary.name, std::string(per_sample::name_of(method)),
+          judge(tally, release(ctx, sites, way, dp::FlatClipping(threshold, rule)), exact, threshold, rule, adversary.name,
+                detail::concat(per_sample::name_of(way.method), way.storage == GradientStorage::compute ? ", narrow" : ""),
                 detail::concat(dtype, ", ", tokens, " tokens, ", w.shape()));
         }
       }

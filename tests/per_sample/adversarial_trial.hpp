@@ -161,14 +161,18 @@ inline std::string text(const dpmp::per_sample::StrategyOptions& o) {
   return dpmp::detail::concat("sink: ", dpmp::per_sample::name_of(o.strategy), o.byte_budget ? ", budget" : "", ", norms ",
                               o.norms == dpmp::per_sample::NormChoice::automatic ? "automatic"
                               : o.norms == dpmp::per_sample::NormChoice::gram    ? "gram"
-                                                                                 : "instantiate");
+                                                                                 : "instantiate",
+                              o.gradients == dpmp::per_sample::GradientStorage::compute ? ", narrow gradients" : "");
 }
 /// Every strategy with every choice of norms, and budgets that little fits into.
 inline dpmp::per_sample::StrategyOptions any_options(Rng& rng) {
+  dpmp::per_sample::StrategyOptions o{.norms = dpmp::per_sample::NormChoice(rng.integer(0, 2)),
+                                      .gradients = dpmp::per_sample::GradientStorage(rng.integer(0, 1))};
   if (rng.integer(0, 4) == 0)
-    return {.norms = dpmp::per_sample::NormChoice(rng.integer(0, 2)), .byte_budget = rng.integer(0, 4000)};
-  return {.strategy = dpmp::per_sample::Strategy(rng.integer(0, 3)),
-          .norms = dpmp::per_sample::NormChoice(rng.integer(0, 2))};
+    o.byte_budget = rng.integer(0, 4000);
+  else
+    o.strategy = dpmp::per_sample::Strategy(rng.integer(0, 3));
+  return o;
 }
 /// Prints the counts of a full run, or of a failed one, and checks that nothing failed.
 inline void report(const Tally& tally, const char* title) {

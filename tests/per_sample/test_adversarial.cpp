@@ -140,7 +140,7 @@ Operands make_operands(Context& ctx, test::Rng& rng, const test::Adversary& adve
 struct Way {
   std::string name;
   std::optional<NormMethod> method;  // forced; stored: the per-sample gradients are kept
-  StrategyOptions options;           // else by this sink
+  StrategyOptions options;           // how they are kept; where nothing is forced, the sink's
 };
 /// Up to this many tokens two T x T matrices are no trouble.
 constexpr index_t most_gram_tokens = 4096;
@@ -154,6 +154,7 @@ std::vector<Way> ways_of(test::Rng& rng, const SiteList& sites) {
   const auto add = [&](const char* name, NormMethod m) { ways.push_back({name, m, {}}); };
   add("method: instantiate", NormMethod::instantiate);
   add("method: gradients kept", NormMethod::stored);
+  ways.push_back({"method: narrow gradients kept", NormMethod::stored, {.gradients = per_sample::GradientStorage::compute}});
   if (shape.tokens <= most_gram_tokens) add("method: gram", NormMethod::gram);
   if (shape.one_hot_only) add("method: segments", NormMethod::segments);
   if (shape.tokens == 1 && !shape.any_one_hot) add("method: rank one", NormMethod::rank_one);
@@ -179,7 +180,9 @@ Released release(Context& ctx, const Way& way, const SiteList& sites, double thr
     NormBounds bounds(sites[0].samples());
     SiteList kept = per_sample::reduced(ctx, sites);
     if (*way.method == NormMethod::stored)
-      kept = {ParameterSite::vector(w, per_sample::stored_gradients_outer(ctx, kept, bounds))};
+      kept = {ParameterSite::vector(
+          w, per_sample::stored_gradients_outer(
+                 ctx, kept, bounds, per_sample::kept_dtype(per_sample::shape_of(kept), way.options.gradients)))};
     else
       per_sample::squared_norms_outer(ctx, kept, bounds, *way.method);
     return release_alone(bounds, threshold, rule, [&](const std::vector<float>& factors) {

@@ -18,6 +18,7 @@
 namespace {
 using namespace dpmp;
 using per_sample::ClippedSumSink;
+using per_sample::GradientStorage;
 using per_sample::GradientSums;
 using per_sample::Groups;
 using per_sample::Keep;
@@ -41,18 +42,20 @@ nn::TransformerConfig config(bool tied, double dropout = 0) {
           .seed = test::seed()};
 }
 
-/// Every strategy, budgets that some and none of the parameters fit into, and each norm by force.
+/// Every strategy, budgets that some and none of the parameters fit into, each norm by force, both ways to keep gradients.
 std::vector<StrategyOptions> all_options(test::Rng& rng) {
   std::vector<StrategyOptions> options;
   for (Strategy s : {Strategy::automatic, Strategy::book_keeping, Strategy::two_pass, Strategy::materialised})
     for (NormChoice n : {NormChoice::automatic, NormChoice::gram, NormChoice::instantiate})
       options.push_back({.strategy = s, .norms = n});
+  for (Strategy s : {Strategy::automatic, Strategy::materialised})
+    options.push_back({.strategy = s, .gradients = GradientStorage::compute});
   for (index_t bytes : {index_t(0), rng.integer(1000, 60000), index_t(1) << 30}) options.push_back({.byte_budget = bytes});
   return options;
 }
 std::string text(const StrategyOptions& o) {
   return dpmp::detail::concat(per_sample::name_of(o.strategy), ", norms ", int(o.norms), ", budget ",
-                              o.byte_budget.value_or(-1));
+                              o.byte_budget.value_or(-1), ", gradients ", int(o.gradients));
 }
 
 /// A forward pass of the model, for as many walks as are wanted.
@@ -142,16 +145,58 @@ TEST_CASE("P13: all strategies agree on norms, clipped sums and the certificate,
         CAPTURE(tied);
         CAPTURE(name_of(dtype));
         const Outcome got = outcome(ctx, model, data, options, factors);
-        CHECK(test::distance(got.sum, expected) <= 1e-5 * scale);
+        // One rounding of each coordinate to bf16.
+        const double narrow =
+            options.gradients == GradientStorage::compute && dtype == DType::bf16 ? unit_roundoff(dtype) : 0;
+        CHECK(test::distance(got.sum, expected) <= (1e-5 + narrow) * scale);
         for (index_t i = 0; i < samples; ++i) {
           const double norm = std::sqrt(exact[std::size_t(i)]);
-          CHECK(std::fabs(got.norms->norm(i) - norm) <= 1e-5 * norm);
-          CHECK(got.norms->upper(i) >= norm);
-          CHECK(got.norms->upper(i) <= 1.005 * norm);
+          CHECK(std::fabs(got.norms->norm(i) - norm) <= (1e-5 + narrow) * norm);
+          CHECK(got.norms->upper(i) >= (1 - narrow) * norm);
+          CHECK(got.norms->upper(i) <= (1.005 + narrow) * norm);
         }
         CHECK(got.walked_again == (options.strategy == Strategy::two_pass || options.byte_budget.value_or(1 << 30) < 60001));
       }
     }
+}
+
+TEST_CASE("P1, P13: gradients kept in bf16 are normed and released as they are stored, in half the bytes") {
+  Context ctx(Device::cpu(), 2);
+  test::Rng rng;
+  const index_t samples = 3;
+  for (const bool tied : {false, true}) {
+    const nn::Transformer model(ctx, config(tied), DType::bf16);
+    const test::Tokens data = test::random_tokens(ctx, rng, samples, 12, 23);
+    index_t bytes[2];
+    for (const GradientStorage storage : {GradientStorage::accumulate, GradientStorage::compute}) {
+      Pass pass(ctx, model, data);
+      StrategySink sink({.strategy = Strategy::materialised, .gradients = storage});
+      pass.tape.backward(pass.losses, sink);
+      const NormBounds norms = sink.norms(ctx, samples);
+      bytes[std::size_t(storage)] = 0;
+      std::vector<double> squares(std::size_t(samples), 0.0);
+      GradientSums sums(ctx, model.parameters().all());
+      const std::vector<float> second{0, 0.37f, 0};
+      sink.weighted_sum(ctx, second, sums);
+      for (const per_sample::SiteList& list : sink.lists()) {
+        const Tensor& kept = list[0].b;
+        const bool matrix = list[0].parameter->shape().rank() == 2 && list[0].parameter->name() != "positions.weight";
+        if (matrix) bytes[std::size_t(storage)] += kept.bytes();
+        if (matrix) CHECK((kept.dtype() == DType::bf16) == (storage == GradientStorage::compute));
+        const std::vector<double> values = kept.to_doubles(), sum = sums.of(*list[0].parameter).to_doubles();
+        const std::size_t n = values.size() / std::size_t(samples);
+        for (std::size_t i = 0; i < squares.size(); ++i)
+          for (std::size_t j = 0; j < n; ++j) squares[i] += values[i * n + j] * values[i * n + j];
+        for (std::size_t j = 0; j < n; ++j) CHECK(sum[j] == double(0.37f * float(values[n + j])));
+      }
+      for (index_t i = 0; i < samples; ++i) {
+        const double norm = std::sqrt(squares[std::size_t(i)]);
+        CHECK(norms.norm(i) == doctest::Approx(norm).epsilon(1e-5));
+        CHECK(norms.upper(i) >= norm);
+      }
+    }
+    CHECK(bytes[0] == 2 * bytes[1]);
+  }
 }
 
 TEST_CASE("the second walk repeats every operand of the first one, bit for bit") {
@@ -302,6 +347,30 @@ TEST_CASE("the choice is a pure function of public shapes, and follows another n
   CHECK(way(512, 256, 256, {.byte_budget = gradients}).keep == Keep::gradients);
   CHECK(way(512, 256, 256, {.byte_budget = gradients}, 1).keep == Keep::nothing);
   CHECK(way(512, 256, 256, {.norms = NormChoice::gram}).kept_bytes == gradients);
+  // A kept gradient in bf16 takes half the bytes; other dtypes keep FP32.
+  const auto kept_bytes = [](DType dtype, bool on_cuda) {
+    const SiteShape s{.samples = 8, .tokens = 512, .p = 256, .d = 256, .dtype = dtype, .on_cuda = on_cuda};
+    return per_sample::choose_way(s, {.strategy = Strategy::materialised, .gradients = GradientStorage::compute}, 0)
+        .kept_bytes;
+  };
+  for (const bool on_cuda : {false, true}) {
+    CHECK(kept_bytes(DType::bf16, on_cuda) == gradients / 2);
+    CHECK(kept_bytes(DType::f16, on_cuda) == gradients);
+    CHECK(kept_bytes(DType::f32, on_cuda) == gradients);
+  }
+  // A GPU forms half of a Gram and pays more for memory beside arithmetic: at 512 tokens of width 768 a Gram is cheaper
+  // there than a tile, on a CPU dearer; at 128 tokens it keeps sites, at 1024 gradients.
+  const auto on = [](bool cuda, index_t tokens) {
+    SiteShape s{.samples = 8, .tokens = tokens, .p = 768, .d = 768, .dtype = DType::bf16, .on_cuda = cuda};
+    s.site_bytes = 8 * tokens * (768 + 768) * 2;
+    return per_sample::choose_way(s, {}, 0);
+  };
+  CHECK(per_sample::choose_norm_method({.tokens = 512, .p = 768, .d = 768, .dtype = DType::bf16, .on_cuda = true}) ==
+        NormMethod::gram);
+  CHECK(per_sample::choose_norm_method({.tokens = 512, .p = 768, .d = 768, .dtype = DType::bf16}) ==
+        NormMethod::instantiate);
+  CHECK(on(true, 128).keep == Keep::sites);
+  CHECK(on(true, 1024).keep == Keep::gradients);
   CHECK(refuses([] { StrategySink sink({.byte_budget = -1}); }, "byte budget >= 0"));
   CHECK(refuses([] { StrategySink sink({.strategy = Strategy::two_pass, .byte_budget = 5}); }, "the automatic strategy"));
   // One sink, two passes of different length: nothing is remembered.

@@ -7,18 +7,39 @@
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
 /// sums[row] = sum_j tile[row, j]^2; the caller adds the rows in double.
-template <class Real_>
+template <class T>
 struct SquaredRows {
-  using Real = Real_;
+  using Real = compute_t<T>;
+  using Storage = T;
+  const T* tile;  // [rows, width]
+  double* sums;   // [rows]
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    const T* x = tile + row * width;
+    sums[row] = double(team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x) * at.load(x); }));
+  }
+};
+
+/// kept[row, :] = round(tile[row, :]), sums[row] = sum_j kept[row, j]^2: the norm is that of the rounded numbers.
+template <class T>
+struct RoundedSquaredRows {
+  using Real = compute_t<T>;
   const Real* tile;  // [rows, width]
+  T* kept;           // [rows, width]
   double* sums;      // [rows]
   index_t width;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    const Real* x = tile + row * width;
-    sums[row] = double(team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x) * at.load(x); }));
+    sums[row] = double(team.sum(width, [&](auto at) DPMP_LAMBDA {
+      const auto x = at.load(tile + row * width).template rounded<T>();
+      at.store(kept + row * width, x);
+      return x * x;
+    }));
   }
 };
 
@@ -69,34 +90,6 @@ struct AddRow {
   DPMP_HD void operator()(const Team& team, index_t row) const {
     Real* y = output + row * output_stride;
     team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(y, at.load(y) + at.load(x + row * x_stride)); });
-  }
-};
-
-/// output[row, id_t, :] += x[row, t, :] for each token t of the sample `row`; ids < 0 are left out by select. The order
-/// among equal ids is the order of the tokens.
-template <class T>
-struct AddRowsById {
-  using Real = compute_t<T>;
-  const T* x;               // [samples, tokens, width]
-  const std::int32_t* ids;  // [samples, tokens]
-  Real* output;             // [samples, table_rows, width]
-  index_t tokens, table_rows, width;
-
-  static constexpr bool columns_apart = true;
-  DPMP_HD index_t columns() const { return width; }
-
-  DPMP_ANY_TEAM
-  template <class Team>
-  DPMP_HD void operator()(const Team& team, index_t sample) const {
-    using Pack = typename Team::Pack;
-    team.for_each(width, [&](auto at) DPMP_LAMBDA {
-      for (index_t t = 0; t < tokens; ++t) {
-        const std::int32_t id = ids[sample * tokens + t];
-        Real* y = output + (sample * table_rows + (id < 0 ? 0 : id)) * width;
-        const Pack inside = Pack::splat(id < 0 ? Real(0) : Real(1)), v = at.load(x + (sample * tokens + t) * width);
-        at.store(y, at.load(y) + select_less(Pack{}, inside, v, Pack{}));
-      }
-    });
   }
 };
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Per-sample gradients of a table whose rows were looked up: G_i[id, :] is the sum of a's rows of sample i with that id, in
-// FP32 in the order of the tokens. Squared norms, and the clipped weighted sum into the double table. Tokens come in the
-// order of token_sort.cuh, so that an id's rows follow each other and one warp owns a table row: no atomics.
+// FP32 in the order of the tokens. Squared norms, the addition to per-sample gradients that are kept, and the clipped
+// weighted sum into the double table. Tokens come in the order of token_sort.cuh, so that an id's rows follow each other and
+// one warp owns a table row: no atomics.
 //
 // Ids below 0 (padding) or beyond the table count nothing, in the norm and in the sum alike. Which table rows are touched
 // depends on the ids, as it must in anything that does not write the whole table; factors act by select only.
 #pragma once
 #include "dpmp/core/low_precision.hpp"
 #include "dpmp/kernels/token_sort.cuh"
+#include "dpmp/runtime/team_cuda.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// The rows that were looked up with, and the table's extents.
@@ -47,6 +49,37 @@ inline bool is_pair_aligned(const void* p, index_t columns, std::size_t element)
 
 /// Rows that a warp reads ahead of their use; 32 keys are read at once.
 inline constexpr int walk_batch = 8;
+
+/// Calls f(ended, id, sum of the pairs of that id's rows) behind each token of a sample's sorted keys; `ended`: that was the
+/// last row of that id, which may be padding or no row of the table. Called whether or not: what ends where is private, and
+/// f selects. Every thread of a warp walks along, each with its own pair of columns.
+template <class T, class F>
+__device__ __forceinline__ void for_each_segment(const TokenKey* keys, index_t tokens, const ColumnPair<T>& row, F&& f) {
+  const int lane = int(threadIdx.x) % 32;
+  std::int32_t current = -1;
+  float2 segment{0, 0};
+  for (index_t t = 0; t < tokens; t += 32) {
+    const TokenKey mine = t + lane < tokens ? keys[t + lane] : 0;
+    for (int k = 0; k < 32 && t + k < tokens; k += walk_batch) {
+      TokenKey key[walk_batch];
+      float2 x[walk_batch];
+#pragma unroll
+      for (int j = 0; j < walk_batch; ++j) {
+        key[j] = __shfl_sync(~0u, mine, k + j);
+        x[j] = row.load(index_t(index_of(key[j])), t + k + j < tokens);
+      }
+#pragma unroll
+      for (int j = 0; j < walk_batch; ++j) {
+        const bool changed = t + k + j < tokens && id_of(key[j]) != current;
+        f(changed, current, segment);
+        current = changed ? id_of(key[j]) : current;
+        segment.x = (changed ? 0.0f : segment.x) + x[j].x;
+        segment.y = (changed ? 0.0f : segment.y) + x[j].y;
+      }
+    }
+  }
+  f(true, current, segment);
+}
 }  // namespace detail
 
 /// squared[i] = sum over the ids of sample i of |G_i[id, :]|^2. Each pair of columns is squared in FP32, all else is summed
@@ -64,33 +97,10 @@ struct SegmentNorms {
     double total = 0;
     for (index_t left = 0; left < in.columns; left += threads * 2) {
       const detail::ColumnPair<T> row{in.a, in.columns, left + index_t(threadIdx.x) * 2, pairs};
-      std::int32_t current = -1;
-      float2 segment{0, 0};
-      const auto end_segment = [&](bool ended) {
-        const bool counted = ended && current >= 0 && current < in.rows;
+      detail::for_each_segment(keys, in.tokens, row, [&](bool ended, std::int32_t id, float2 segment) {
+        const bool counted = ended && id >= 0 && id < in.rows;
         total += counted ? double(fmaf(segment.y, segment.y, segment.x * segment.x)) : 0.0;
-      };
-      for (index_t t = 0; t < in.tokens; t += 32) {
-        const TokenKey mine = t + lane < in.tokens ? keys[t + lane] : 0;
-        for (int k = 0; k < 32 && t + k < in.tokens; k += detail::walk_batch) {
-          TokenKey key[detail::walk_batch];
-          float2 x[detail::walk_batch];
-#pragma unroll
-          for (int j = 0; j < detail::walk_batch; ++j) {
-            key[j] = __shfl_sync(~0u, mine, k + j);
-            x[j] = row.load(index_t(index_of(key[j])), t + k + j < in.tokens);
-          }
-#pragma unroll
-          for (int j = 0; j < detail::walk_batch; ++j) {
-            const bool exists = t + k + j < in.tokens, changed = exists && id_of(key[j]) != current;
-            end_segment(changed);
-            current = changed ? id_of(key[j]) : current;
-            segment.x = (changed ? 0.0f : segment.x) + x[j].x;
-            segment.y = (changed ? 0.0f : segment.y) + x[j].y;
-          }
-        }
-      }
-      end_segment(true);
+      });
     }
     for (int distance = 16; distance > 0; distance /= 2) total += __shfl_xor_sync(~0u, total, distance);
     double* const warps = reinterpret_cast<double*>(shared);
@@ -100,6 +110,41 @@ struct SegmentNorms {
       double sum = 0;
       for (int w = 0; w < threads / 32; ++w) sum += warps[w];
       squared[blockIdx.x] = sum;
+    }
+  }
+};
+
+/// gradients[i, id, :] += G_i[id, :], rounded once for each id of a sample; a block of two warps takes 128 columns of it.
+template <class T, class Out>
+struct SegmentAdd {
+  static constexpr int threads = 64, blocks_per_multiprocessor = 8;
+  SegmentOperands<T> in;
+  Out* gradients;  // [samples, rows, columns]
+  bool pairs, gradient_pairs;
+
+  __device__ void operator()(char*) const {
+    const index_t column = index_t(blockIdx.y) * threads * 2 + index_t(threadIdx.x) * 2;
+    const detail::ColumnPair<T> row{in.a, in.columns, column, pairs};
+    const detail::ColumnPair<Out> before{gradients, in.columns, column, gradient_pairs};
+    detail::for_each_segment(in.keys + index_t(blockIdx.x) * in.tokens, in.tokens, row,
+                             [&](bool ended, std::int32_t id, float2 segment) {
+                               const bool inside = ended && id >= 0 && id < in.rows;
+                               const index_t at = index_t(blockIdx.x) * in.rows + id;
+                               const float2 old = before.load(inside ? at : 0, inside);
+                               if (inside) store(at, column, {old.x + segment.x, old.y + segment.y});
+                             });
+  }
+
+ private:
+  __device__ void store(index_t row, index_t column, float2 x) const {
+    using dpmp::detail::narrowed;
+    Out* const to = gradients + row * in.columns + column;
+    const bool first = column < in.columns, second = column + 1 < in.columns;
+    if (gradient_pairs) {
+      if (first) dpmp::detail::store_vector(to, dpmp::detail::Vector<Out, 2>{{narrowed<Out>(x.x), narrowed<Out>(x.y)}});
+    } else {
+      if (first) to[0] = narrowed<Out>(x.x);
+      if (second) to[1] = narrowed<Out>(x.y);
     }
   }
 };
@@ -220,6 +265,17 @@ void segment_norms(cudaStream_t stream, const SegmentOperands<T>& in, double* sq
   detail::check_segments(in);
   launch_blocks(stream, dim3(unsigned(in.samples)), SegmentNorms<T>::threads / 32 * sizeof(double),
                 SegmentNorms<T>{in, squared, detail::is_pair_aligned(in.a, in.columns, sizeof(T))});
+}
+
+/// gradients[i] += G_i, [samples, rows, columns] in FP32 or in T; in.keys: sorted within each sample (sort_tokens).
+template <class T, class Out>
+void segment_add(cudaStream_t stream, const SegmentOperands<T>& in, Out* gradients) {
+  detail::check_segments(in);
+  const index_t slices = ceil_div(in.columns, SegmentAdd<T, Out>::threads * 2);
+  DPMP_CHECK(slices < 65536, "expected at most 65535 slices of ", SegmentAdd<T, Out>::threads * 2, " columns, got ", slices);
+  launch_blocks(stream, dim3(unsigned(in.samples), unsigned(slices)), 0,
+                SegmentAdd<T, Out>{in, gradients, detail::is_pair_aligned(in.a, in.columns, sizeof(T)),
+                                   detail::is_pair_aligned(gradients, in.columns, sizeof(Out))});
 }
 
 /// table += sum_i c_i G_i, [rows, columns]; in.keys: sorted over the batch (merge_samples). A sample with c_i = 0 vanishes

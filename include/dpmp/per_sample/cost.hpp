@@ -19,11 +19,17 @@ enum class Keep : std::uint8_t { sites, gradients, nothing };
 /// How a pass gets from norms to clipped sums. book_keeping keeps sites, materialised keeps per-sample gradients, two_pass
 /// keeps nothing; automatic keeps what costs least, parameter by parameter.
 enum class Strategy : std::uint8_t { automatic, book_keeping, two_pass, materialised };
+/// How per-sample gradients that are kept are stored. accumulate: in the accumulate dtype. compute: those of bf16 parameters
+/// rounded once to bf16, which is half the bytes and moves half of them; norm, certificate and sum are of the rounded numbers,
+/// so clipping is as exact as ever, and a coordinate of one sample's gradient is off by up to 2^-8 of itself (2^-7 where
+/// looked-up rows are added on a GPU). f16 parameters keep FP32: their gradients would leave its range.
+enum class GradientStorage : std::uint8_t { accumulate, compute };
 /// Norms of outer products: the cheaper one ("mixed ghost clipping", Bu et al. 2022, arXiv 2205.10683), or always one kind.
 enum class NormChoice : std::uint8_t { automatic, gram, instantiate };
 struct StrategyOptions {
   Strategy strategy = Strategy::automatic;
   NormChoice norms = NormChoice::automatic;
+  GradientStorage gradients = GradientStorage::accumulate;
   /// Most bytes that a pass may keep between norms and sums (automatic only). What does not fit is done by a second walk of
   /// the same pass. Not set: no second walk, and per-sample gradients may take up to five times the bytes of their sites.
   std::optional<index_t> byte_budget = {};
@@ -47,11 +53,12 @@ struct SiteShape {
   index_t samples = 0, tokens = 0, p = 0, d = 0;
   DType dtype = DType::f32;
   index_t site_bytes = 0;
-  bool vector = false, one_hot_only = false, any_one_hot = false;
+  bool vector = false, one_hot_only = false, any_one_hot = false, on_cuda = false;
 };
 inline SiteShape shape_of(const SiteList& sites) {
   SiteShape s{.samples = sites[0].samples(), .dtype = sites[0].parameter->dtype()};
   s.vector = sites[0].form == SiteForm::vector;
+  s.on_cuda = sites[0].b.device().kind == DeviceKind::cuda;
   for (const ParameterSite& site : sites) {
     s.site_bytes += site.b.numel() * size_of(site.b.dtype());
     if (s.vector) continue;
@@ -66,6 +73,11 @@ inline SiteShape shape_of(const SiteList& sites) {
   return s;
 }
 
+/// The dtype of gradients that are kept.
+inline DType kept_dtype(const SiteShape& s, GradientStorage storage) {
+  return storage == GradientStorage::compute && s.dtype == DType::bf16 ? DType::bf16 : accumulate_dtype(s.dtype);
+}
+
 /// A way, with its price in multiply-adds of one sample, norm and clipped sum together, and the bytes it keeps.
 struct Way {
   NormMethod norm = NormMethod::stored;
@@ -75,15 +87,27 @@ struct Way {
 };
 
 namespace detail {
-/// What one pass over p d elements costs in multiply-adds of a product: memory is slow beside arithmetic, and bf16
-/// arithmetic is twice as fast (measured, docs/benchmarks.md).
-inline double element_cost(DType dtype) { return dtype == DType::bf16 ? 24 : 14; }
+/// In multiply-adds of the kernels of norms and clipped sums.
+struct Prices {
+  double element;         // moving an FP32 element to or from memory
+  double stored_product;  // a multiply-add of a product whose result is kept: a library's
+};
+/// CPU: memory is slow beside arithmetic, and bf16 arithmetic is twice as fast (measured, docs/benchmarks.md). GPU: from the
+/// peaks of an H100 and the shares of them that docs/benchmarks.md assumes (predicted): for 16-bit operands 0.37 of 989
+/// TFLOP/s beside 0.7 for the library, for FP32 0.5 of 67 TFLOP/s beside 0.7, and 0.8 of 3.35 TB/s.
+inline Prices prices_of(const SiteShape& s) {
+  if (!s.on_cuda) return {s.dtype == DType::bf16 ? 24.0 : 14.0, 1};
+  return size_of(s.dtype) == 2 ? Prices{270, 0.53} : Prices{25, 0.7};
+}
 
+/// A CPU writes Grams and tiles to memory. A GPU's stay in registers: it pays for reading a and b, and its Grams are the tiles
+/// of 64 tokens from the diagonal up.
 inline double norm_cost(const SiteShape& s, NormMethod method) {
-  const double t = double(s.tokens), p = double(s.p), d = double(s.d), e = element_cost(s.dtype);
+  const double t = double(s.tokens), p = double(s.p), d = double(s.d), e = prices_of(s).element;
+  const double rows = (s.on_cuda ? 0.25 * double(size_of(s.dtype)) : 0.1) * e * t * (p + d);
   switch (method) {
-    case NormMethod::gram: return t * t * (p + d) + 0.25 * e * t * t + 0.1 * e * t * (p + d);
-    case NormMethod::instantiate: return t * p * d + e * p * d;
+    case NormMethod::gram: return s.on_cuda ? t * (t + 64) / 2 * (p + d) + rows : t * t * (p + d) + 0.25 * e * t * t + rows;
+    case NormMethod::instantiate: return t * p * d + (s.on_cuda ? rows : e * p * d);
     case NormMethod::segments: return e * t * d;
     case NormMethod::rank_one: return 0.1 * e * (p + d);
     case NormMethod::stored: return 0;
@@ -106,13 +130,16 @@ inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm
 /// How one parameter's sites are dealt with. kept_bytes: what this pass keeps already.
 inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes) {
   const double release = double(s.tokens) * double(s.p) * double(s.d), element = double(s.p) * double(s.d);
-  const double e = detail::element_cost(s.dtype);
+  const detail::Prices price = detail::prices_of(s);
+  const DType kept = kept_dtype(s, options.gradients);
+  const double narrow = double(size_of(kept)) / double(size_of(accumulate_dtype(s.dtype)));
   Way sites{choose_norm_method(s, options.norms), Keep::sites, 0, s.site_bytes};
-  sites.cost = detail::norm_cost(s, sites.norm) + release + e * element;
+  sites.cost = detail::norm_cost(s, sites.norm) + release + price.element * element;
   if (s.one_hot_only) sites.cost = 2 * detail::norm_cost(s, sites.norm);
-  // Formed, squared and stored in one go, then read once: the product is not done again.
-  const Way gradients{NormMethod::instantiate, Keep::gradients, release + 2 * e * element,
-                      s.samples * s.p * s.d * size_of(accumulate_dtype(s.dtype))};
+  // Formed, squared and stored, then read once: the product is not done again.
+  const Way gradients{NormMethod::instantiate, Keep::gradients,
+                      price.stored_product * release + 2 * narrow * price.element * element,
+                      s.samples * s.p * s.d * size_of(kept)};
   const bool can_store = !s.vector && !s.one_hot_only;
   Way again = sites;
   again.keep = Keep::nothing;

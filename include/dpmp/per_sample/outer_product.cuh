@@ -214,7 +214,8 @@ void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, Norm
   }
 }
 
-/// output[i, :] = G_i.
+/// output[i, :] = G_i, in the accumulate dtype or in T. Dense rows in one product; looked-up rows are added behind it, an id
+/// at a time.
 template <class T>
 void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output) {
   const index_t samples = sites[0].samples(), p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
@@ -222,9 +223,18 @@ void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output
   for (const ParameterSite& site : sites) {
     const index_t tokens = site.b.shape()[1];
     if (site.one_hot()) {
-      launch_rows(
-          ctx, samples, tokens * d,
-          kernels::AddRowsById<T>{site.a.data<T>(), site.b.data<std::int32_t>(), output.data<compute_t<T>>(), tokens, p, d});
+      if constexpr (!has_cuda_norms<T>) {
+        refuse_double();
+      } else {
+        const SortedTokens sorted(ctx, site);
+        const auto add = [&](auto* gradients) {
+          kernels::segment_add<T>(dpmp::detail::stream_of(ctx), sorted.operands<T>(site), gradients);
+        };
+        if (output.dtype() == dtype_of<T>)
+          add(output.data<T>());
+        else
+          add(output.data<float>());
+      }
       continue;
     }
     if (samples > 0)

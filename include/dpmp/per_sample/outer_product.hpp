@@ -16,7 +16,7 @@
 namespace dpmp::inline DPMP_ABI::per_sample {
 namespace detail {
 // The GPU's half, defined in per_sample/outer_product.cuh: norms by any method; norms of parameters with one input;
-// gradients [B, p d]; weighted sums.
+// gradients [B, p d], in the accumulate dtype or in T; weighted sums.
 template <class T>
 void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method);
 template <class T>
@@ -70,21 +70,27 @@ inline kernels::Certificate instantiation_certificate(const SiteList& sites, boo
           .linear_products = stored ? 0 : 2 * gamma(chain, r.u)};
 }
 
-/// stored [B, p d]: keep the tiles there, to be released as they are; not defined: square them and throw them away.
+/// stored [B, p d], in the accumulate dtype or rounded to T: keep the tiles there, to be released as they are; not defined:
+/// square them and throw them away.
 template <class T>
 void norms_by_instantiation(Context& ctx, const SiteList& sites, NormBounds& bounds, const Tensor& stored) {
   using R = compute_t<T>;
   const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
+  const bool in_place = stored.defined() && stored.dtype() == dtype_of<R>;
   const Tensor squared = Tensor::empty(ctx, {bounds.samples()}, DType::f64);
   ctx.team().parallel_for(bounds.samples(), [&](index_t begin, index_t end) {
-    const Buffer scratch = ctx.allocate(stored.defined() ? 0 : p * d * index_t(sizeof(R))), sums = ctx.allocate(p * 8);
+    const Buffer scratch = ctx.allocate(in_place ? 0 : p * d * index_t(sizeof(R))), sums = ctx.allocate(p * 8);
+    double* const of_rows = static_cast<double*>(sums.data());
     for (index_t i = begin; i < end; ++i) {
-      R* tile = stored.defined() ? stored.data<R>() + i * p * d : static_cast<R*>(scratch.data());
+      R* tile = in_place ? stored.data<R>() + i * p * d : static_cast<R*>(scratch.data());
       instantiate<T>(ctx, sites, i, 0, p, tile);
-      run_rows(0, p, kernels::SquaredRows<R>{tile, static_cast<double*>(sums.data()), d});
+      if (in_place || !stored.defined())
+        run_rows(0, p, kernels::SquaredRows<R>{tile, of_rows, d});
+      else
+        run_rows(0, p, kernels::RoundedSquaredRows<T>{tile, stored.data<T>() + i * p * d, of_rows, d});
       double& sum = squared.data<double>()[i];
       sum = 0;
-      for (index_t r = 0; r < p; ++r) sum += static_cast<double*>(sums.data())[r];
+      for (index_t r = 0; r < p; ++r) sum += of_rows[r];
     }
   });
   const kernels::Certificate certificate = instantiation_certificate(sites, stored.defined(), rounding_on_host<T>());
@@ -92,17 +98,17 @@ void norms_by_instantiation(Context& ctx, const SiteList& sites, NormBounds& bou
   bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), certificate);
 }
 
-/// Norms of gradients [B, p d] that are there.
+/// Norms of gradients [B, p d] that are there, in any real dtype.
 inline void norms_of_stored(Context& ctx, const SiteList& sites, const Tensor& stored, NormBounds& bounds) {
   const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1], samples = bounds.samples();
   const Tensor rows = Tensor::empty(ctx, {samples, p}, DType::f64), squared = Tensor::empty(ctx, {samples}, DType::f64);
   dispatch_real(stored.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if constexpr (std::is_same_v<T, compute_t<T>>)
-      launch_rows(ctx, samples * p, d, kernels::SquaredRows<T>{stored.data<T>(), rows.data<double>(), d});
+    launch_rows(ctx, samples * p, d, kernels::SquaredRows<T>{stored.data<T>(), rows.data<double>(), d});
   });
   launch_rows(ctx, samples, p, kernels::SumRows{rows.data<double>(), squared.data<double>(), p});
-  bounds.add(ctx, squared.data<double>(), {}, instantiation_certificate(sites, true, {.u = unit_roundoff(stored.dtype())}));
+  const double u = unit_roundoff(accumulate_dtype(stored.dtype()));
+  bounds.add(ctx, squared.data<double>(), {}, instantiation_certificate(sites, true, {.u = u}));
 }
 
 inline kernels::Certificate segments_certificate(const SiteList& sites, const ProductRounding& r) {
@@ -169,11 +175,11 @@ inline void squared_norms_shared_input(Context& ctx, std::span<const SiteList> l
   });
 }
 
-/// Forms and keeps the per-sample gradients of one parameter, [B, p d] in the accumulate dtype, and adds their squared norms
-/// and certificate to bounds: what is stored is what will be released.
-inline Tensor stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds) {
+/// Forms and keeps the per-sample gradients of one parameter, [B, p d], and adds their squared norms and certificate to
+/// bounds: what is stored, rounded or not, is what is normed and released. dtype: kept_dtype(shape, storage).
+inline Tensor stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds, DType dtype) {
   const Parameter& w = *sites[0].parameter;
-  const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), w.numel()}, accumulate_dtype(w.dtype()));
+  const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), w.numel()}, dtype);
   dispatch_real(w.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA

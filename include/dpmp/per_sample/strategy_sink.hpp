@@ -107,7 +107,7 @@ class StrategySink : public GradientSink {
     if (shape.vector) {
       squared_norms_vector(ctx, sites[0], *bounds_);
     } else if (way.keep == Keep::gradients) {
-      const Tensor gradients = stored_gradients_outer(ctx, sites, *bounds_);
+      const Tensor gradients = stored_gradients_outer(ctx, sites, *bounds_, kept_dtype(shape, options_.gradients));
       sites = {ParameterSite::vector(*sites[0].parameter, gradients)};
     } else if (way.norm == NormMethod::gram && !shape.any_one_hot) {
       // Parameters that share their input finish one after the other: they wait here for each other, to share its Gram.
