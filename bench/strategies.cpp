@@ -52,9 +52,7 @@ void measure(DType dtype, int threads, index_t width, index_t tokens, int rounds
       {"book-keeping, mixed", {.strategy = Strategy::book_keeping}, {}},
       {"two-pass, mixed", {.strategy = Strategy::two_pass}, {}},
       {"materialised", {.strategy = Strategy::materialised}, {}},
-      {"materialised, narrow",
-       {.strategy = Strategy::materialised, .gradients = per_sample::GradientStorage::compute},
-       {}}};
+      {"materialised, narrow", {.strategy = Strategy::materialised, .gradients = per_sample::GradientStorage::compute}, {}}};
   per_sample::GradientSums sums(ctx, parameters.all());
   for (int round = -1; round < rounds; ++round)  // one to warm up
     for (std::size_t turn = 0; turn < candidates.size(); ++turn) {

@@ -138,9 +138,11 @@ struct Case {
           const double x = found == sums.end() ? 0 : found->second.first[std::size_t(j)],
                        error = found == sums.end() ? 0 : gamma * found->second.second[std::size_t(j)],
                        y = gradient_before(k) + x, half = std::is_same_v<T, bf16> ? 0x1p-8 : 0x1p-11;
-          const double rounding = x == 0 && error == 0 ? 0 : u, narrow = std::is_same_v<T, float> || rounding == 0 ? 0 : half;
+          const double rounding = x == 0 && error == 0 ? 0 : u,
+                       narrow = std::is_same_v<T, float> || rounding == 0 ? 0 : half;
           wrong += !(std::fabs(got.wide[std::size_t(k)] - y) <= error + rounding * (std::fabs(y) + error));
-          wrong += !(std::fabs(got.narrow[std::size_t(k)] - y) <= error + (rounding + narrow) * (std::fabs(y) + error) * (1 + u));
+          wrong +=
+              !(std::fabs(got.narrow[std::size_t(k)] - y) <= error + (rounding + narrow) * (std::fabs(y) + error) * (1 + u));
         }
     }
     for (std::size_t k = 0; k < wanted.size(); ++k)

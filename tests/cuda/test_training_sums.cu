@@ -63,7 +63,8 @@ std::vector<double> clipped_sum(Context& ctx, const nn::Parameters& parameters, 
 /// in bf16 are rounded once here and up to twice there. global(1000): the factor is C / 1000 here and there.
 double limit_of(const Case& c, DType dtype, index_t records, index_t groups) {
   const double certificates = c.rule.kind() == dp::ClipRule::Kind::global ? 0 : dtype == DType::f32 ? 1e-4 : 5e-3;
-  const double narrow = c.options.gradients == GradientStorage::compute && dtype == DType::bf16 ? 3 * unit_roundoff(dtype) : 0;
+  const double narrow =
+      c.options.gradients == GradientStorage::compute && dtype == DType::bf16 ? 3 * unit_roundoff(dtype) : 0;
   return double(records) * C * std::sqrt(double(c.by_layer ? groups : 1)) *
          (2 * std::sqrt(40.0) * unit_roundoff(dtype) + certificates + narrow);
 }

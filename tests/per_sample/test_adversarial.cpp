@@ -181,8 +181,8 @@ Released release(Context& ctx, const Way& way, const SiteList& sites, double thr
     SiteList kept = per_sample::reduced(ctx, sites);
     if (*way.method == NormMethod::stored)
       kept = {ParameterSite::vector(
-          w, per_sample::stored_gradients_outer(
-                 ctx, kept, bounds, per_sample::kept_dtype(per_sample::shape_of(kept), way.options.gradients)))};
+          w, per_sample::stored_gradients_outer(ctx, kept, bounds,
+                                                per_sample::kept_dtype(per_sample::shape_of(kept), way.options.gradients)))};
     else
       per_sample::squared_norms_outer(ctx, kept, bounds, *way.method);
     return release_alone(bounds, threshold, rule, [&](const std::vector<float>& factors) {

@@ -20,9 +20,10 @@ enum class Keep : std::uint8_t { sites, gradients, nothing };
 /// keeps nothing; automatic keeps what costs least, parameter by parameter.
 enum class Strategy : std::uint8_t { automatic, book_keeping, two_pass, materialised };
 /// How per-sample gradients that are kept are stored. accumulate: in the accumulate dtype. compute: those of bf16 parameters
-/// rounded once to bf16, which is half the bytes and moves half of them; norm, certificate and sum are of the rounded numbers,
-/// so clipping is as exact as ever, and a coordinate of one sample's gradient is off by up to 2^-8 of itself (2^-7 where
-/// looked-up rows are added on a GPU). f16 parameters keep FP32: their gradients would leave its range.
+/// rounded once to bf16, which is half the bytes and moves half of them; norm, certificate and sum are of the rounded
+/// numbers, so clipping is as exact as ever, and a coordinate of one sample's gradient is off by up to 2^-8 of itself; where
+/// a GPU adds looked-up rows also by 2^-8 of what it adds them to. f16 parameters keep FP32: their gradients would leave
+/// its range.
 enum class GradientStorage : std::uint8_t { accumulate, compute };
 /// Norms of outer products: the cheaper one ("mixed ghost clipping", Bu et al. 2022, arXiv 2205.10683), or always one kind.
 enum class NormChoice : std::uint8_t { automatic, gram, instantiate };
@@ -100,8 +101,8 @@ inline Prices prices_of(const SiteShape& s) {
   return size_of(s.dtype) == 2 ? Prices{270, 0.53} : Prices{25, 0.7};
 }
 
-/// A CPU writes Grams and tiles to memory. A GPU's stay in registers: it pays for reading a and b, and its Grams are the tiles
-/// of 64 tokens from the diagonal up.
+/// A CPU writes Grams and tiles to memory. A GPU's stay in registers: it pays for reading a and b, and its Grams are the
+/// tiles of 64 tokens from the diagonal up.
 inline double norm_cost(const SiteShape& s, NormMethod method) {
   const double t = double(s.tokens), p = double(s.p), d = double(s.d), e = prices_of(s).element;
   const double rows = (s.on_cuda ? 0.25 * double(size_of(s.dtype)) : 0.1) * e * t * (p + d);
