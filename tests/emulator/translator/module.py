@@ -2,6 +2,7 @@
 """A PTX module: its functions, parameters and variables ("PTX Module Directives", "Specifying Kernel Entry Points and
 Functions")."""
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from .errors import TranslationError
@@ -59,6 +60,7 @@ class Module:
         source = _HEADER.sub(lambda m: blank(m[0]), source)
         source = _SECTION.sub(lambda m: blank(m[0]), source)
         self._source = source
+        self._line_ends = [match.start() for match in re.finditer("\n", source)]
         self._parse()
         device = [name for name, function in self.functions.items() if function and not function.is_entry]
         #: numbers that stand for device functions (function pointers) and for variables in global memory
@@ -68,7 +70,7 @@ class Module:
 
     def line_of(self, position):
         """Line number of a position in the source."""
-        return self._source.count("\n", 0, position) + 1
+        return bisect_left(self._line_ends, position) + 1
 
     def _parse(self):
         source, position = self._source, 0
