@@ -9,6 +9,7 @@
 #include "dpmp/autograd/rules/dropout.hpp"
 #include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/autograd/rules/embedding.hpp"
+#include "dpmp/autograd/rules/feed_forward.hpp"
 #include "dpmp/autograd/rules/group_norm.hpp"
 #include "dpmp/autograd/rules/layer_norm.hpp"
 #include "dpmp/autograd/rules/linear.hpp"

@@ -8,6 +8,7 @@
 #include "dpmp/autograd/rules/dropout.hpp"
 #include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/autograd/rules/embedding.hpp"
+#include "dpmp/autograd/rules/feed_forward.hpp"
 #include "dpmp/autograd/rules/layer_norm.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/autograd/rules/matmul.hpp"
@@ -71,6 +72,22 @@ inline Problem linear(Draw& draw, bool with_bias) {
               return Variables{linear(v[0], *w[0], with_bias ? w[1] : nullptr)};
             }};
   if (with_bias) p.parameters.push_back(draw.values({outputs}));
+  return p;
+}
+
+inline Problem gelu_feed_forward(Draw& draw, dpmp::GemmActivation form) {
+  const Shape x = draw.shape();
+  const index_t hidden = draw.width(), outputs = draw.width();
+  const bool biases = draw.coin();
+  Problem p{x.front(),
+            {draw.values(x)},
+            {draw.values({hidden, x.back()}), draw.values({outputs, hidden})},
+            [=](dpmp::Tape&, const Variables& v, const Parameters& w) {
+              return Variables{
+                  dpmp::gelu_feed_forward(v[0], *w[0], biases ? w[2] : nullptr, *w[1], biases ? w[3] : nullptr, form)};
+            },
+            4};
+  if (biases) p.parameters.push_back(draw.values({hidden})), p.parameters.push_back(draw.values({outputs}));
   return p;
 }
 
@@ -206,6 +223,9 @@ inline std::vector<Op> general_ops() {
       {"attention (bidirectional, padding)", [](Draw& draw) { return detail::attention(draw, false, true); }},
       {"linear", [](Draw& draw) { return detail::linear(draw, false); }},
       {"linear (bias)", [](Draw& draw) { return detail::linear(draw, true); }},
+      {"gelu_feed_forward", [](Draw& draw) { return detail::gelu_feed_forward(draw, dpmp::GemmActivation::gelu_erf); }},
+      {"gelu_feed_forward (tanh)",
+       [](Draw& draw) { return detail::gelu_feed_forward(draw, dpmp::GemmActivation::gelu_tanh); }},
       {"embedding and linear, tied", detail::tied},
       {"linear, used three times", detail::reused},
       {"matmul", detail::matmul},

@@ -66,6 +66,7 @@ struct Options {
   DType dtype = DType::f32, out = DType::f32;
   index_t m = 0, n = 0, k = 0, batch = 1;
   bool a_transposed = false, b_transposed = false, integers = false, accumulate = false, bias = false, save = false;
+  bool slope = false;  // multiplied by the activation's derivative: no bias, nothing saved or added
   float alpha = 1;
   GemmActivation activation = GemmActivation::none;
   Addend addend = Addend::none;
@@ -82,13 +83,18 @@ struct Options {
     o.activation = GemmActivation(std::max<index_t>(0, rng.integer(-1, 2)));
     o.save = o.activation != GemmActivation::none && rng.integer(0, 1);
     o.addend = Addend(rng.integer(0, 2));
+    if (o.activation != GemmActivation::none && rng.integer(0, 2) == 0) o.take_slope();
     return o;
+  }
+  void take_slope() {
+    slope = true, bias = save = false;
+    addend = Addend::none;
   }
 };
 
 struct Case {
   GemmSpec spec;
-  Elements a, b, out, bias, residual, saved;
+  Elements a, b, out, bias, residual, saved, slope_at;
   Layout out_layout;
   bool integers = false;
 
@@ -116,6 +122,7 @@ struct Case {
     if (o.accumulate || in_place_) each([&](index_t, index_t, index_t, index_t at) { out.set(at, 8 * number()); });
     if (o.bias) fill(bias, o.dtype, o.n);
     if (o.save) saved = Elements(o.out, out_layout.size);
+    if (o.slope) fill(slope_at, o.out, out_layout.size);
     const Layout lr = o.addend == Addend::apart ? Layout::random(rng, o.batch, o.m, o.n, true) : out_layout;
     if (o.addend == Addend::apart) fill(residual, o.out, lr.size);
     s.residual_row_stride = lr.row_stride, s.residual_batch_stride = lr.batch_stride;
@@ -129,6 +136,7 @@ struct Case {
         bias(o.bias),
         residual(o.residual),
         saved(o.saved),
+        slope_at(o.slope_at),
         out_layout(o.out_layout),
         integers(o.integers),
         in_place_(o.in_place_) {
@@ -145,12 +153,13 @@ struct Case {
   }
   std::string describe() const {
     const GemmSpec& s = spec;
-    return dpmp::detail::concat(
-        s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch, " ta ", s.a.transposed,
-        " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',', s.a.batch_stride, " b ", s.b.row_stride, ',',
-        s.b.batch_stride, " out ", s.out.row_stride, ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ",
-        s.accumulate, " bias ", s.bias != nullptr, " activation ", int(s.activation), " saved ",
-        s.activation_input != nullptr, " residual ", s.residual != nullptr, " in place ", in_place_, " integers ", integers);
+    return dpmp::detail::concat(s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch,
+                                " ta ", s.a.transposed, " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',',
+                                s.a.batch_stride, " b ", s.b.row_stride, ',', s.b.batch_stride, " out ", s.out.row_stride,
+                                ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ", s.accumulate, " bias ",
+                                s.bias != nullptr, " activation ", int(s.activation), " saved ",
+                                s.activation_input != nullptr, " slope ", s.slope_at != nullptr, " residual ",
+                                s.residual != nullptr, " in place ", in_place_, " integers ", integers);
   }
 
  private:
@@ -158,6 +167,7 @@ struct Case {
     const auto pointer = [](Elements& x) { return x.size() ? x.data() : nullptr; };
     spec.a.data = pointer(a), spec.b.data = pointer(b), spec.out.data = pointer(out), spec.bias = pointer(bias);
     spec.residual = in_place_ ? pointer(out) : pointer(residual), spec.activation_input = pointer(saved);
+    spec.slope_at = pointer(slope_at);
   }
   bool in_place_ = false;
 };
@@ -180,6 +190,7 @@ inline Elements magnitudes(const Case& c, bool with_residual) {
   s.residual = s.residual && with_residual ? residual.data() : nullptr;
   s.activation = GemmActivation::none;
   s.activation_input = nullptr;
+  s.slope_at = nullptr;
   gemm_reference(s);
   return out;
 }
@@ -194,8 +205,9 @@ struct Expectation {
   }
 };
 
-/// Checks what `got` holds: values within bounds (equal for integers), padding untouched.
-inline void check_result(const Expectation& expected, const Case& got) {
+/// Checks what `got` holds: values within bounds (equal for integers), padding untouched. rounded_first: the activation is
+/// applied to exactly the number that is saved.
+inline void check_result(const Expectation& expected, const Case& got, bool rounded_first = true) {
   const Case& before = expected.before;
   const Case& want = expected.want;
   const Elements &sums = expected.sums, &all = expected.all;
@@ -228,11 +240,16 @@ inline void check_result(const Expectation& expected, const Case& got) {
       compare(y, want.out.get(at), before.integers ? 0.0 : bound(all, want.out.get(at)));
       return;
     }
+    if (s.slope_at) {  // a derivative of GELU is at most 1.13
+      compare(y, want.out.get(at),
+              1.13 * bound(sums, sums.get(at)) + 0x1p-20 * (1 + sums.get(at)) + 2 * u_out * std::abs(want.out.get(at)));
+      return;
+    }
     double pre_error = before.integers ? 0.0 : bound(sums, got.saved.size() ? want.saved.get(at) : sums.get(at));
     if (got.saved.size()) compare(got.saved.get(at), want.saved.get(at), pre_error);
     // Given the saved input, only the function may differ: y lies between the roundings of the ends of its interval.
     const double function_error = 0x1p-20 * (1 + all.get(at));
-    if (got.saved.size()) {
+    if (got.saved.size() && rounded_first) {
       const double added = s.residual ? (s.residual == s.out.data ? before.out.get(at) : before.residual.get(beside)) : 0;
       const double x = got.saved.get(at), exact = dpmp::detail::reference_activation(s.activation, x) + added,
                    slack = 0x1p-20 * (std::abs(x) + std::abs(added));

@@ -63,6 +63,7 @@ TEST_CASE("gemm equals the reference: every combination of epilogue and dtype") 
             test::Options o{.dtype = dtype, .out = out, .m = 9, .n = 21, .k = 13, .batch = 2};
             o.activation = activation, o.addend = addend;
             o.integers = bits & 1, o.bias = bits & 2, o.save = (bits & 4) && activation != GemmActivation::none;
+            if (bits >= 6 && activation != GemmActivation::none) o.take_slope();
             const Case c(rng, o);
             const test::Expectation expected(c);
             for (GemmBackend backend : test::backends_for(dtype)) {

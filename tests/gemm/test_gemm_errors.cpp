@@ -68,6 +68,12 @@ TEST_CASE("bad specs are refused") {
   CHECK(says(refusal([](GemmSpec& s) { s.activation_input = s.out.data; }), "expected an activation"));
   CHECK(says(refusal([](GemmSpec& s) { s.activation = GemmActivation::gelu_erf, s.activation_input = s.out.data; }),
              "storage of its own"));
+  CHECK(says(refusal([](GemmSpec& s) { s.slope_at = s.a.data; }), "an activation whose derivative"));
+  CHECK(
+      says(refusal([](GemmSpec& s) { s.activation = GemmActivation::gelu_tanh, s.slope_at = s.a.data, s.bias = s.a.data; }),
+           "no bias, residual or saved input"));
+  CHECK(says(refusal([](GemmSpec& s) { s.activation = GemmActivation::gelu_tanh, s.slope_at = s.out.data; }),
+             "storage of its own for the numbers"));
   CHECK(says(refusal([](GemmSpec& s) { s.residual = s.a.data; }), "gemm residual"));
   CHECK(says(refusal([](GemmSpec& s) { s.residual = s.a.data, s.residual_row_stride = 3, s.residual_batch_stride = -3; }),
              "gemm residual"));

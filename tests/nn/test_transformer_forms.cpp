@@ -22,7 +22,7 @@ TEST_CASE("the transformer in every form: sizes, causality, gradients for every 
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   for (const nn::Norm norm : {nn::Norm::layer_norm, nn::Norm::rms_norm})
-    for (const nn::FeedForward feed_forward : {nn::FeedForward::gelu, nn::FeedForward::swiglu})
+    for (const nn::FeedForward feed_forward : {nn::FeedForward::gelu, nn::FeedForward::gelu_tanh, nn::FeedForward::swiglu})
       for (const nn::Positions positions : {nn::Positions::learned, nn::Positions::rotary})
         for (const index_t key_heads : {0, 2, 1})
           for (const index_t rank : {0, 2}) {
@@ -99,7 +99,7 @@ TEST_CASE("the transformer: gradients of the modern form equal differences, with
   }
 }
 
-TEST_CASE("lora in the transformer: names, the base's initial bits and logits, dropout of its own") {
+TEST_CASE("lora in the transformer: names, the base's initial bits and values, dropout of its own") {
   Context ctx(Device::cpu(), 1);
   test::Rng rng;
   nn::TransformerConfig config{.vocabulary = 11, .width = 8, .layers = 2, .heads = 2, .context = 6, .seed = test::seed()};
@@ -120,7 +120,10 @@ TEST_CASE("lora in the transformer: names, the base's initial bits and logits, d
     Tape tape(ctx, 3, mode);
     return m(tape, ids, run).value().to_doubles();
   };
-  CHECK(logits(model, TapeMode::inference) == logits(base, TapeMode::inference));
+  // The same formula, though without adapters the GELU is an epilogue of its product: a compiler may contract it
+  // differently.
+  const std::vector<double> fresh = logits(base, TapeMode::inference);
+  CHECK(test::distance(logits(model, TapeMode::inference), fresh) <= 16 * unit_roundoff(DType::f32) * test::norm(fresh));
   CHECK(refuses([&] { logits(model, TapeMode::training); }, "sample ids for dropout 0.25"));
   for (Parameter* p : model.parameters().all())
     if (nn::is_lora(*p)) {

@@ -35,6 +35,17 @@ inline std::uint32_t alignment_of(const void* p) {
   return std::uint32_t(std::min<std::uintptr_t>(256, address == 0 ? 256 : address & (~address + 1)));
 }
 
+/// What an epilogue reads or writes beside the output.
+inline const void* auxiliary(const GemmSpec& s) { return s.slope_at ? s.slope_at : s.activation_input; }
+/// Whether cuBLASLt has an epilogue for the spec's activation: it knows one GELU, adds a residual before it, and asks for
+/// aligned rows of 16-bit numbers beside the output.
+inline bool has_lt_epilogue(const GemmSpec& s) {
+  if (s.activation == GemmActivation::none) return true;
+  if (s.activation != GemmActivation::gelu_tanh || s.residual) return false;
+  return !auxiliary(s) || (size_of(s.out.dtype) == 2 && s.out.row_stride % 8 == 0 && s.out.batch_stride % 8 == 0 &&
+                           alignment_of(auxiliary(s)) >= 16);
+}
+
 struct LtDelete {
   void operator()(cublasLtContext* p) const { cublasLtDestroy(p); }
   void operator()(cublasLtMatmulDescOpaque_t* p) const { cublasLtMatmulDescDestroy(p); }
@@ -65,12 +76,12 @@ class LtState {
     return *static_cast<LtState*>(state.get());
   }
 
-  /// s: k > 0, nothing empty. The activation may only be gelu_tanh, and not beside a residual.
+  /// s: k > 0, nothing empty, has_lt_epilogue.
   void run(cudaStream_t stream, const GemmSpec& s) {
     const void* addend = s.accumulate ? s.out.data : s.residual;
     LtPlan& plan = plan_of(s);
     set(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, s.bias, s);
-    set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, s.activation_input, s);
+    set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, auxiliary(s), s);
     const float alpha = s.alpha, beta = addend ? 1.0f : 0.0f;
     const double wide_alpha = s.alpha, wide_beta = beta;
     const bool wide = s.a.dtype == DType::f64;
@@ -84,7 +95,7 @@ class LtState {
 
  private:
   static constexpr index_t workspace_bytes = index_t(32) << 20;
-  using Key = std::array<index_t, 24>;
+  using Key = std::array<index_t, 25>;
 
   static Key key_of(const GemmSpec& s) {
     return {s.m,
@@ -105,6 +116,7 @@ class LtState {
             s.bias != nullptr,
             index_t(s.activation),
             s.activation_input != nullptr,
+            s.slope_at != nullptr,
             s.residual != nullptr,
             s.residual_row_stride,
             s.residual_batch_stride,
@@ -132,6 +144,7 @@ class LtState {
     return owned;
   }
   static cublasLtEpilogue_t epilogue_of(const GemmSpec& s) {
+    if (s.slope_at) return CUBLASLT_EPILOGUE_DGELU;
     if (s.activation == GemmActivation::gelu_tanh) {
       if (s.activation_input) return s.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
       return s.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
@@ -163,7 +176,7 @@ class LtState {
       set(plan, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, lt_type(s.a.dtype), s);
       set(plan, CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, index_t(0), s);
     }
-    if (s.activation_input) {
+    if (auxiliary(s)) {
       set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, s.out.row_stride, s);
       set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, s.out.batch_stride, s);
     }
@@ -219,6 +232,22 @@ struct ActivateRows {
   }
 };
 
+/// Row r: output = output * A'(slope_at).
+template <class T>
+struct ScaleRowsBySlope {
+  using Real = compute_t<T>;
+  using Storage = T;
+  const T* slope_at;
+  T* output;
+  index_t rows, width, row_stride, batch_stride;
+  GemmActivation activation;
+  template <class Team>
+  __device__ __forceinline__ void operator()(const Team& team, index_t index) const {
+    const index_t at = index / rows * batch_stride + index % rows * row_stride;
+    kernels::ScaleBySlope<T, T>{output + at, slope_at + at, output + at, width, activation}(team, index);
+  }
+};
+
 /// Row r of a product of length 0: output = A(bias) + residual, as kernels::GemmEpilogue of sums that are 0.
 template <class In, class Out>
 struct EmptyProductRows {
@@ -232,10 +261,13 @@ struct EmptyProductRows {
     const auto* bias = static_cast<const In*>(s.bias);
     const auto* residual = static_cast<const Out*>(s.residual);
     auto* saved = static_cast<Out*>(s.activation_input);
+    const auto* slope_at = static_cast<const Out*>(s.slope_at);
     team.for_each(s.n, [&](auto at) {
       typename Team::Pack x{};
       if (bias) x = at.load(bias);
-      if (s.activation != GemmActivation::none) {
+      if (slope_at)
+        x = x * kernels::activation_slope(s.activation, at.load(slope_at + at_out));
+      else if (s.activation != GemmActivation::none) {
         x = x.template rounded<Out>();
         if (saved) at.store(saved + at_out, x);
         x = kernels::activate(s.activation, x);
@@ -257,21 +289,30 @@ void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
       else
         launch_rows(ctx, s.batch * s.m, s.n, EmptyProductRows<In, compute_t<In>>{s});
     });
-  // cuBLASLt knows one GELU and adds a residual before it: what it cannot do is left to a kernel behind the product.
-  const bool behind = s.activation != GemmActivation::none && (s.activation != GemmActivation::gelu_tanh || s.residual);
-  if (!behind) return LtState::of(ctx).run(stream_of(ctx), s);
+  if (has_lt_epilogue(s)) return LtState::of(ctx).run(stream_of(ctx), s);
+  // What cuBLASLt cannot do is left to a kernel behind the product.
+  // The product must not be written over a residual that is still to be read.
+  const bool aside = s.residual == s.out.data && !s.activation_input;
+  const index_t span = (s.batch - 1) * s.out.batch_stride + (s.m - 1) * s.out.row_stride + s.n;
+  const Buffer scratch = ctx.allocate(aside ? span * size_of(s.out.dtype) : 0);
+  if (aside) s.out.data = scratch.data();
   s.activation = GemmActivation::none;
-  s.residual = nullptr;
+  s.residual = s.slope_at = nullptr;
   if (s.activation_input) s.out.data = s.activation_input;
   s.activation_input = nullptr;
   LtState::of(ctx).run(stream_of(ctx), s);
   dispatch_real(spec.out.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(ctx, spec.batch * spec.m, spec.n,
-                ActivateRows<T>{static_cast<const T*>(s.out.data), static_cast<const T*>(spec.residual),
-                                static_cast<T*>(spec.out.data), spec.m, spec.n, spec.out.row_stride, spec.out.batch_stride,
-                                spec.residual_row_stride, spec.residual_batch_stride, spec.out.row_stride,
-                                spec.out.batch_stride, spec.activation});
+    if (spec.slope_at)
+      launch_rows(ctx, spec.batch * spec.m, spec.n,
+                  ScaleRowsBySlope<T>{static_cast<const T*>(spec.slope_at), static_cast<T*>(spec.out.data), spec.m, spec.n,
+                                      spec.out.row_stride, spec.out.batch_stride, spec.activation});
+    else
+      launch_rows(ctx, spec.batch * spec.m, spec.n,
+                  ActivateRows<T>{static_cast<const T*>(s.out.data), static_cast<const T*>(spec.residual),
+                                  static_cast<T*>(spec.out.data), spec.m, spec.n, spec.out.row_stride, spec.out.batch_stride,
+                                  spec.residual_row_stride, spec.residual_batch_stride, spec.out.row_stride,
+                                  spec.out.batch_stride, spec.activation});
   });
 }
 // gemm() itself may be compiled in a unit that knows nothing of CUDA: this one must offer what that one calls.

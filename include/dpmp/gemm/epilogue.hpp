@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens to a row of FP32 accumulators on its way into the output: bias, activation, residual, one rounding.
+// What happens to a row of FP32 accumulators on its way into the output: bias, activation or its derivative, residual, one
+// rounding.
 #pragma once
 #include "dpmp/gemm/spec.hpp"
 #include "dpmp/runtime/launch.hpp"
@@ -23,17 +24,28 @@ struct Epilogue {
     if (!spec.residual) return nullptr;
     return static_cast<const Out*>(spec.residual) + batch * spec.residual_batch_stride + row * spec.residual_row_stride;
   }
+  const Out* slope_at(index_t batch, index_t row) const {
+    return static_cast<const Out*>(spec.slope_at) + batch * spec.out.batch_stride + row * spec.out.row_stride;
+  }
 
   /// One row of accumulators `sum` [n], alpha applied; `sum` may be the output row itself.
   void finish(const Real* sum, index_t batch, index_t row) const {
+    if (spec.slope_at) return scale(sum, batch, row);
     run_rows(0, 1,
              kernels::GemmEpilogue<In, Out>{sum, static_cast<const In*>(spec.bias), residual(batch, row), saved(batch, row),
                                             output(batch, row), spec.n, spec.activation});
   }
   /// One row whose rounded pre-activation a backend has already written to `pre` [n], which may be the output row itself.
   void finish_activation(const Out* pre, index_t batch, index_t row) const {
+    if (spec.slope_at) return scale(pre, batch, row);
     run_rows(0, 1,
              kernels::ActivateAndAddResidual<Out>{pre, residual(batch, row), output(batch, row), spec.n, spec.activation});
+  }
+
+ private:
+  template <class X>
+  void scale(const X* x, index_t batch, index_t row) const {
+    run_rows(0, 1, kernels::ScaleBySlope<X, Out>{x, slope_at(batch, row), output(batch, row), spec.n, spec.activation});
   }
 };
 

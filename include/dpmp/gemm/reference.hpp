@@ -33,6 +33,20 @@ inline double reference_activation(GemmActivation activation, double x) {
   return x;
 }
 
+/// Its derivative.
+inline double reference_slope(GemmActivation activation, double x) {
+  switch (activation) {
+    case GemmActivation::gelu_erf:
+      return 0.5 * (1 + std::erf(x * 0.70710678118654752440)) + x * 0.39894228040143267794 * std::exp(-0.5 * x * x);
+    case GemmActivation::gelu_tanh: {
+      const double c = 0.79788456080286535588, y = std::tanh(c * (x + 0.044715 * x * x * x));
+      return 0.5 * (1 + y) + 0.5 * x * (1 - y * y) * c * (1 + 3 * 0.044715 * x * x);
+    }
+    case GemmActivation::none: break;
+  }
+  return 1;
+}
+
 template <class In, class Out>
 void reference_product(const GemmSpec& s) {
   const Epilogue<In, Out> at{s};
@@ -50,7 +64,9 @@ void reference_product(const GemmSpec& s) {
         Out& y = at.output(batch, i)[j];
         if (s.accumulate) x += double(to_float(y));
         if (s.bias) x += double(to_float(static_cast<const In*>(s.bias)[j]));
-        if (s.activation != GemmActivation::none) {
+        if (s.slope_at) {
+          x *= reference_slope(s.activation, double(to_float(at.slope_at(batch, i)[j])));
+        } else if (s.activation != GemmActivation::none) {
           const Out pre = round_once<Out>(x);
           if (Out* saved = at.saved(batch, i)) saved[j] = pre;
           x = reference_activation(s.activation, double(to_float(pre)));

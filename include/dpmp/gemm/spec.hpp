@@ -26,8 +26,9 @@ using GemmActivation = kernels::EpilogueActivation;
 /// Who computes. `automatic` depends on the spec, the build and the CPU, never on data.
 enum class GemmBackend : std::uint8_t { automatic, eigen, onednn };
 
-/// out[m,n] = act(alpha * op(a)[m,k] op(b)[k,n] + bias) + residual, `batch` times; sums in FP32 (f64: in double).
-/// Operands of one real dtype; the output has that dtype, or f32. alpha = 0 ignores the operands, as BLAS does.
+/// out[m,n] = act(alpha * op(a)[m,k] op(b)[k,n] + bias) + residual, or (alpha * ..) * act'(slope_at), `batch` times; sums in
+/// FP32 (f64: in double). Operands of one real dtype; the output has that dtype, or f32. alpha = 0 ignores the operands, as
+/// BLAS does.
 struct GemmSpec {
   index_t m = 0, n = 0, k = 0, batch = 1;
   GemmOperand a, b;
@@ -36,9 +37,13 @@ struct GemmSpec {
   bool accumulate = false;     ///< out += alpha * op(a) op(b); out is f32 (f64), and there is no epilogue
   const void* bias = nullptr;  ///< [n], dtype of the operands
   GemmActivation activation = GemmActivation::none;
-  /// Laid out like out, or null. Receives the pre-activation rounded to out's dtype; the activation is applied to exactly
-  /// that rounded value, saved or not. Must not be out itself.
+  /// Laid out like out, or null. Receives the pre-activation rounded to out's dtype; on a CPU the activation is applied to
+  /// exactly that rounded value, saved or not (cuBLASLt's epilogue takes the FP32 sum). Must not be out itself.
   void* activation_input = nullptr;
+  /// The backward pass of a product that saved its activation's input: laid out like out, in its dtype, or null. The result
+  /// is multiplied by the activation's derivative at these numbers instead of going through it; it may be rounded to out's
+  /// dtype before. Not beside a bias, a residual or activation_input. Must not overlap out.
+  const void* slope_at = nullptr;
   /// dtype of out, or null. Added last, before the only rounding. May be out itself (same strides), else must not overlap
   /// it.
   const void* residual = nullptr;
@@ -88,6 +93,12 @@ inline void check_gemm(const GemmSpec& s) {
              "expected an activation where its input is to be saved, got none");
   DPMP_CHECK(!s.activation_input || s.activation_input != s.out.data,
              "expected storage of its own for the activation's input, got out's");
+  DPMP_CHECK(!s.slope_at || s.activation != GemmActivation::none,
+             "expected an activation whose derivative a gemm is multiplied by, got none");
+  DPMP_CHECK(!s.slope_at || (!s.bias && !s.residual && !s.activation_input),
+             "expected no bias, residual or saved input in a gemm that is multiplied by an activation's derivative");
+  DPMP_CHECK(!s.slope_at || s.slope_at != s.out.data,
+             "expected storage of its own for the numbers that a derivative is taken at, got out's");
   if (s.m == 0 || s.n == 0 || s.batch == 0) return;
   detail::check_operand(s.a, "a", s.m, s.k);
   detail::check_operand(s.b, "b", s.k, s.n);

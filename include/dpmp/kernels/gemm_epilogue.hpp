@@ -32,6 +32,15 @@ DPMP_HD P activate(EpilogueActivation activation, P x) {
   return x;
 }
 
+/// The activation's derivative.
+DPMP_ANY_TEAM
+template <class P>
+DPMP_HD P activation_slope(EpilogueActivation activation, P x) {
+  if (activation == EpilogueActivation::gelu_erf) return GeluErf::derivative(x);
+  if (activation == EpilogueActivation::gelu_tanh) return GeluTanh::derivative(x);
+  return P{} + 1;
+}
+
 /// x = round(sum + bias), or sum + bias unrounded where there is no activation; output = round(A(x) + residual); x is kept
 /// in `saved`. sum and residual may be the output itself. bias, residual and saved may be null.
 template <class In, class Out>
@@ -79,6 +88,24 @@ struct ActivateAndAddResidual {
       if (residual) x = x + at.load(residual);
       at.store(output, x);
     });
+  }
+};
+
+/// output = round(x * A'(at)); x may be the output itself.
+template <class X, class T>
+struct ScaleBySlope {
+  using Real = compute_t<T>;
+  using Storage = T;
+  const X* x;       // [width]
+  const T* at_row;  // [width]
+  T* output;        // [width]
+  index_t width;
+  EpilogueActivation activation;
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t) const {
+    team.for_each(
+        width, [&](auto at) DPMP_LAMBDA { at.store(output, at.load(x) * activation_slope(activation, at.load(at_row))); });
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

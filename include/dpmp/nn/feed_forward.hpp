@@ -4,23 +4,36 @@
 #include <array>
 
 #include "dpmp/autograd/rules/activation.hpp"
+#include "dpmp/autograd/rules/feed_forward.hpp"
 #include "dpmp/autograd/rules/swiglu.hpp"
 #include "dpmp/nn/lora.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-/// down(gelu(up(x))), x [B, .., width], `name.up` and `name.down`.
+/// down(GELU(up(x))), x [B, .., width], `name.up` and `name.down`. One operation where there are no adapters.
 class GeluFeedForward {
  public:
-  /// down_deviation: standard deviation of down's initial weights, 0: 1 / sqrt(hidden).
-  GeluFeedForward(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0)
+  /// down_deviation: standard deviation of down's initial weights, 0: 1 / sqrt(hidden). form: gelu_erf or gelu_tanh.
+  GeluFeedForward(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0,
+                  GemmActivation form = GemmActivation::gelu_erf)
       : up_(parameters, name + ".up", width, hidden),
-        down_(parameters, name + ".down", hidden, width, {.standard_deviation = down_deviation}) {}
-  Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const { return down_(gelu(up_(x, run)), run); }
+        down_(parameters, name + ".down", hidden, width, {.standard_deviation = down_deviation}),
+        form_(form) {
+    DPMP_CHECK(form != GemmActivation::none, "expected a form of GELU for ", name, ", got none");
+  }
+  Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
+    if (!up_.adapted() && !down_.adapted()) {
+      const Linear &up = up_.base(), &down = down_.base();
+      return gelu_feed_forward(x, up.weight(), up.bias(), down.weight(), down.bias(), form_);
+    }
+    const Variable hidden = up_(x, run);
+    return down_(form_ == GemmActivation::gelu_tanh ? gelu_tanh(hidden) : gelu(hidden), run);
+  }
   /// The layers that may carry adapters.
   std::array<LoraLinear*, 2> linears() { return {&up_, &down_}; }
 
  private:
   LoraLinear up_, down_;
+  GemmActivation form_;
 };
 
 /// down(silu(gate(x)) * up(x)), no biases (Shazeer 2020, arXiv 2002.05202); `name.gate_up` and `name.down`. gate and up have

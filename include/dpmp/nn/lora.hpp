@@ -54,6 +54,7 @@ class LoraLinear {
     return add(y, linear(scale(linear(adapter_->dropout(x, run), *adapter_->a), adapter_->scale), *adapter_->b));
   }
   const Linear& base() const { return base_; }
+  bool adapted() const { return adapter_.has_value(); }
 
  private:
   struct Adapter {

@@ -12,7 +12,8 @@
 
 namespace dpmp::inline DPMP_ABI::nn {
 enum class Norm : std::uint8_t { layer_norm, rms_norm };
-enum class FeedForward : std::uint8_t { gelu, swiglu };
+/// gelu: x Phi(x). gelu_tanh: its tanh approximation, which GPT-2 was trained with and a GPU computes inside of products.
+enum class FeedForward : std::uint8_t { gelu, gelu_tanh, swiglu };
 enum class Positions : std::uint8_t { learned, rotary };
 
 struct TransformerConfig {
@@ -28,7 +29,7 @@ struct TransformerConfig {
   double dropout = 0;
   std::uint64_t seed = 0;
   Norm norm = Norm::layer_norm;
-  /// gelu: 4 * width hidden values. swiglu: 8 / 3 * width, rounded up to a multiple of 8, for as many parameters.
+  /// gelu, gelu_tanh: 4 * width hidden values. swiglu: 8 / 3 * width, rounded up to a multiple of 8, for as many parameters.
   FeedForward feed_forward = FeedForward::gelu;
   /// rotary: queries and keys are turned (an even width / heads is needed), there is no table.
   Positions positions = Positions::learned;
@@ -118,10 +119,14 @@ class Transformer {
 
    private:
     static AnyFeedForward make_feed_forward(Parameters& parameters, const std::string& name, const TransformerConfig& c) {
-      const index_t hidden = c.feed_forward == FeedForward::gelu ? 4 * c.width : (8 * c.width + 23) / 24 * 8;
-      if (c.feed_forward == FeedForward::gelu)
-        return GeluFeedForward(parameters, name, c.width, hidden, residual_scale(c, hidden));
-      return SwiGlu(parameters, name, c.width, hidden, residual_scale(c, hidden));
+      if (c.feed_forward == FeedForward::swiglu) {
+        const index_t hidden = (8 * c.width + 23) / 24 * 8;
+        return SwiGlu(parameters, name, c.width, hidden, residual_scale(c, hidden));
+      }
+      const index_t hidden = 4 * c.width;
+      return GeluFeedForward(
+          parameters, name, c.width, hidden, residual_scale(c, hidden),
+          c.feed_forward == FeedForward::gelu_tanh ? GemmActivation::gelu_tanh : GemmActivation::gelu_erf);
     }
     // Each of the 2 * layers residual branches adds its share to the variance of the stream.
     static double residual_scale(const TransformerConfig& c, index_t inputs) {

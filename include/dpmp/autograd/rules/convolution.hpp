@@ -53,7 +53,7 @@ struct GroupedConvolution {
 
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     if (weight->trainable()) pass.emit(ParameterSite::vector(*weight, weight_gradients(pass.ctx, gradient)));
-    if (bias && bias->trainable()) pass.emit(ParameterSite::vector(*bias, Linear::token_sums(pass.ctx, gradient)));
+    if (bias && bias->trainable()) pass.emit(ParameterSite::vector(*bias, Affine::token_sums(pass.ctx, gradient)));
     if (pass.needs(x)) pass.accumulate(x, input_gradient(pass.ctx, gradient));
   }
 
