@@ -38,7 +38,8 @@ struct State {
     numbers = Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / 8)}, DType::f64);
   }
   Update update(bool noisy) const {
-    Update u{sum.data<double>() + first,
+    Update u{size,
+             sum.data<double>() + first,
              weight.data<R>() + first,
              copy.data<T>() + first,
              {},
@@ -80,8 +81,8 @@ void check(index_t n, index_t shift, bool noisy) {
                stored = unit_roundoff(dtype_of<typename State<Update>::T>);
   for (int step = 0; step < 2; ++step) {
     want.begin(step), got.begin(step);
-    optim::detail::launch_update(host, n, want.update(noisy));
-    optim::detail::launch_update(device, n, got.update(noisy));
+    optim::detail::launch_update(host, want.update(noisy));
+    optim::detail::launch_update(device, got.update(noisy));
   }
   const std::vector<double> a = want.all(), b = got.all();
   const std::size_t array = std::size_t(n + shift + 1);
@@ -114,12 +115,12 @@ TEST_CASE("a captured update follows the numbers that are put into memory before
   cudaGraphExec_t exec{};
   replayed.begin(0);
   dpmp::detail::check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-  optim::detail::launch_update(device, 500, replayed.update(true));
+  optim::detail::launch_update(device, replayed.update(true));
   dpmp::detail::check_cuda(cudaStreamEndCapture(stream, &graph), "end the capture");
   dpmp::detail::check_cuda(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
   for (int step = 0; step < 3; ++step) {
     direct.begin(step), replayed.begin(step);
-    optim::detail::launch_update(device, 500, direct.update(true));
+    optim::detail::launch_update(device, direct.update(true));
     dpmp::detail::check_cuda(cudaGraphLaunch(exec, stream), "launch the graph");
     CHECK(direct.all() == replayed.all());
   }
