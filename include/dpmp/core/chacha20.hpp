@@ -79,7 +79,7 @@ inline ChaChaBlock chacha20_block(const Key256& key, std::uint64_t counter, std:
   return out;
 }
 
-/// Blocks counter .. counter + W - 1 of chacha20_block, one a vector lane: out [16, W], word k of block `lane` at k W + lane.
+/// Blocks counter .. counter + W - 1 of chacha20_block, one a vector lane: word k of block counter + j is out[k W + j].
 /// W: 4, 8 or 16, the 32-bit lanes of the instruction set it is inlined into.
 template <int W>
 DPMP_HOST void chacha20_lanes(const Key256& key, std::uint64_t counter, std::uint64_t nonce, std::uint32_t* out) {

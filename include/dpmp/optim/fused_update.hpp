@@ -26,7 +26,7 @@ struct FusedUpdate {
   const double* sum;  // [n]
   Real* weight;       // [n]
   T* copy;            // [n]; not used where T is Real
-  Rule rule;            // moments [n]
+  Rule rule;          // moments [n]
   const StepNumbers* numbers;
   std::uint64_t parameter;  // its number in the nonces
   std::uint32_t key[8];
@@ -105,8 +105,9 @@ void launch_update(Context& ctx, const Update& update) {
 #endif
   const UpdateChunks<Update> chunks{update};
   const index_t worth_a_fork = update.noisy ? 4096 : 16384;
-  ctx.team().parallel_for(dp::detail::noise_blocks(n) / dp::detail::noise_chunk_blocks,
-                          [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
+  ctx.team().parallel_for(
+      dp::detail::noise_blocks(n) / dp::detail::noise_chunk_blocks,
+      [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
 }
 }  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI::optim
