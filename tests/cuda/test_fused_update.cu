@@ -9,6 +9,7 @@
 #include "dpmp/runtime/cuda_backend.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"
 #include "dpmp/tensor/tensor.hpp"
+#include "support/noise.hpp"
 #include "support/random.hpp"
 
 using namespace dpmp;
@@ -98,6 +99,25 @@ void check(index_t n, index_t shift, bool noisy) {
   CHECK(worst <= 1);
 }
 }  // namespace
+
+TEST_CASE("P21: noise on the device: every element gets the normal that is its own, and nothing lies behind them") {
+  Context device(Device::cuda(0));
+  test::Rng rng(test::seed(), 6);
+  Key256 key;
+  for (auto& word : key.words) word = std::uint32_t(rng.bits());
+  for (index_t n : {1, 2, 31, 33, 127, 128, 129, 256, 2053})
+    for (index_t shift : {0, 1}) {
+      CAPTURE(n);
+      CAPTURE(shift);
+      const Tensor sum = Tensor::zeros(device, {n + shift + 1}, DType::f64);
+      dp::add_gaussian_noise(device, sum.data<double>() + shift, n, 1.0, {key, 12}, 7);
+      const std::vector<double> got = sum.to_doubles(),
+                                want = test::normals_by_hand(key, dp::noise_nonce(12, 7), std::size_t(n));
+      for (std::size_t j = 0; j < want.size(); ++j)
+        CHECK(std::fabs(got[j + std::size_t(shift)] - want[j]) <= test::normal_error);
+      CHECK((got.back() == 0 && (shift == 0 || got.front() == 0)));
+    }
+}
 
 TEST_CASE("P21: an update on the device draws the host's noise and agrees to rounding") {
   for (index_t n : {1, 8, 37, 2053}) check<Adam<bf16>>(n, 0, true);
