@@ -51,15 +51,15 @@ void bench_norms(Suite& suite, const SiteExtents& e) {
   };
   if (suite.wants("ghost_norm")) {
     const Array<double> scratch(suite.ctx, kernels::ghost_norm_scratch<T>(e.samples, e.tokens, 1));
-    const Array<kernels::GhostNormResult> results(suite.ctx, e.samples);
+    const Array<double> results(suite.ctx, kernels::GhostNormResults::arrays * e.samples);
     const kernels::SampleRows<T> output = site.output();
     suite.add<T>(
         "ghost_norm", e.text(), product_work<T>(2 * pairs * double(e.d + e.p), site.bytes()),
         [&] {
           kernels::ghost_norm<T>(suite.stream(), e.samples, e.tokens, site.input(), {&output, 1}, scratch.data(),
-                                 results.data());
+                                 kernels::GhostNormResults::in(results.data(), e.samples));
         },
-        [&] { return error_of(results.read(last, 1)[0].squared); });
+        [&] { return error_of(results.read_one(last)); });
   }
   if (suite.wants("instantiate_norm")) {
     const Array<double> scratch(suite.ctx, kernels::instantiate_norm_scratch<T>(e.samples, e.d, e.p)),

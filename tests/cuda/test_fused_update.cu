@@ -9,6 +9,7 @@
 #include "dpmp/runtime/cuda_backend.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"
 #include "dpmp/tensor/tensor.hpp"
+#include "support/noise.hpp"
 #include "support/random.hpp"
 
 using namespace dpmp;
@@ -38,7 +39,8 @@ struct State {
     numbers = Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / 8)}, DType::f64);
   }
   Update update(bool noisy) const {
-    Update u{sum.data<double>() + first,
+    Update u{size,
+             sum.data<double>() + first,
              weight.data<R>() + first,
              copy.data<T>() + first,
              {},
@@ -80,8 +82,8 @@ void check(index_t n, index_t shift, bool noisy) {
                stored = unit_roundoff(dtype_of<typename State<Update>::T>);
   for (int step = 0; step < 2; ++step) {
     want.begin(step), got.begin(step);
-    optim::detail::launch_update(host, n, want.update(noisy));
-    optim::detail::launch_update(device, n, got.update(noisy));
+    optim::detail::launch_update(host, want.update(noisy));
+    optim::detail::launch_update(device, got.update(noisy));
   }
   const std::vector<double> a = want.all(), b = got.all();
   const std::size_t array = std::size_t(n + shift + 1);
@@ -97,6 +99,25 @@ void check(index_t n, index_t shift, bool noisy) {
   CHECK(worst <= 1);
 }
 }  // namespace
+
+TEST_CASE("P21: noise on the device: every element gets the normal that is its own, and nothing lies behind them") {
+  Context device(Device::cuda(0));
+  test::Rng rng(test::seed(), 6);
+  Key256 key;
+  for (auto& word : key.words) word = std::uint32_t(rng.bits());
+  for (index_t n : {1, 2, 31, 33, 127, 128, 129, 256, 2053})
+    for (index_t shift : {0, 1}) {
+      CAPTURE(n);
+      CAPTURE(shift);
+      const Tensor sum = Tensor::zeros(device, {n + shift + 1}, DType::f64);
+      dp::add_gaussian_noise(device, sum.data<double>() + shift, n, 1.0, {key, 12}, 7);
+      const std::vector<double> got = sum.to_doubles(),
+                                want = test::normals_by_hand(key, dp::noise_nonce(12, 7), std::size_t(n));
+      for (std::size_t j = 0; j < want.size(); ++j)
+        CHECK(std::fabs(got[j + std::size_t(shift)] - want[j]) <= test::normal_error);
+      CHECK((got.back() == 0 && (shift == 0 || got.front() == 0)));
+    }
+}
 
 TEST_CASE("P21: an update on the device draws the host's noise and agrees to rounding") {
   for (index_t n : {1, 8, 37, 2053}) check<Adam<bf16>>(n, 0, true);
@@ -114,12 +135,12 @@ TEST_CASE("a captured update follows the numbers that are put into memory before
   cudaGraphExec_t exec{};
   replayed.begin(0);
   dpmp::detail::check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-  optim::detail::launch_update(device, 500, replayed.update(true));
+  optim::detail::launch_update(device, replayed.update(true));
   dpmp::detail::check_cuda(cudaStreamEndCapture(stream, &graph), "end the capture");
   dpmp::detail::check_cuda(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
   for (int step = 0; step < 3; ++step) {
     direct.begin(step), replayed.begin(step);
-    optim::detail::launch_update(device, 500, direct.update(true));
+    optim::detail::launch_update(device, direct.update(true));
     dpmp::detail::check_cuda(cudaGraphLaunch(exec, stream), "launch the graph");
     CHECK(direct.all() == replayed.all());
   }

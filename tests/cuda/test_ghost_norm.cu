@@ -10,7 +10,7 @@
 #include "dpmp/kernels/ghost_norm.cuh"
 
 using namespace dpmp;
-using kernels::GhostNormResult;
+using kernels::GhostNormResults;
 using test::dense_rows;
 using test::DeviceArray;
 using test::DeviceRows;
@@ -18,8 +18,30 @@ using test::Rows;
 using test::slice_of_rows;
 
 namespace {
+/// The numbers of one parameter and sample.
+struct Numbers {
+  double squared, product_sum, input_sum, output_sum;
+};
+/// Memory for the results, filled with NaN.
+class DeviceResults {
+ public:
+  explicit DeviceResults(index_t count)
+      : count_(std::size_t(count)), memory_(std::vector<double>(4 * count_, std::numeric_limits<double>::quiet_NaN())) {}
+  GhostNormResults arrays() const { return GhostNormResults::in(memory_.data(), index_t(count_)); }
+  std::vector<Numbers> values() const {
+    const std::vector<double> x = memory_.values();
+    std::vector<Numbers> numbers;
+    for (std::size_t k = 0; k < count_; ++k) numbers.push_back({x[k], x[count_ + k], x[2 * count_ + k], x[3 * count_ + k]});
+    return numbers;
+  }
+
+ private:
+  std::size_t count_;
+  DeviceArray<double> memory_;
+};
+
 template <class T>
-std::vector<GhostNormResult> on_device(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<Rows<T>>& b) {
+std::vector<Numbers> on_device(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<Rows<T>>& b) {
   const auto nan = std::numeric_limits<double>::quiet_NaN();
   const DeviceRows<T> input(a);
   std::deque<DeviceRows<T>> arrays;
@@ -28,16 +50,15 @@ std::vector<GhostNormResult> on_device(index_t samples, index_t tokens, const Ro
   const index_t count = index_t(b.size());
   const DeviceArray<double> scratch(
       std::vector<double>(std::size_t(kernels::ghost_norm_scratch<T>(samples, tokens, count)), nan));
-  const DeviceArray<GhostNormResult> results(
-      std::vector<GhostNormResult>(std::size_t(count * samples), GhostNormResult{nan, nan, nan, nan}));
-  kernels::ghost_norm<T>(nullptr, samples, tokens, input.rows(), outputs, scratch.data(), results.data());
+  const DeviceResults results(count * samples);
+  kernels::ghost_norm<T>(nullptr, samples, tokens, input.rows(), outputs, scratch.data(), results.arrays());
   return results.values();
 }
 
 /// What ghost_norm computes, in double.
 template <class T>
-GhostNormResult exact(index_t sample, index_t tokens, const Rows<T>& a, const Rows<T>& b) {
-  GhostNormResult r{0, 0, 0, 0};
+Numbers exact(index_t sample, index_t tokens, const Rows<T>& a, const Rows<T>& b) {
+  Numbers r{0, 0, 0, 0};
   for (const double g : test::exact_gradient(sample, tokens, a, b)) r.squared += g * g;
   for (index_t t = sample * tokens; t < (sample + 1) * tokens; ++t) {
     const double x = test::exact_row_norm(a, t), y = test::exact_row_norm(b, t);
@@ -48,7 +69,7 @@ GhostNormResult exact(index_t sample, index_t tokens, const Rows<T>& a, const Ro
 
 /// The bound that the certificate uses: gamma_n S^2 + eta.
 template <class T>
-double quadratic(index_t tokens, index_t d, index_t p, const GhostNormResult& r) {
+double quadratic(index_t tokens, index_t d, index_t p, const Numbers& r) {
   const double n = kernels::ghost_norm_roundings<T>(d, p) * 0x1p-24, t = double(tokens);
   return n / (1 - n) * r.product_sum * r.product_sum +
          0x1p-125 * (double(d) * r.output_sum * r.output_sum + double(p) * r.input_sum * r.input_sum + t * t);
@@ -59,7 +80,7 @@ void check_upper_bound(double bound, double value, double floor) {
 }
 template <class T>
 void check(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<Rows<T>>& b) {
-  const std::vector<GhostNormResult> got = on_device<T>(samples, tokens, a, b);
+  const std::vector<Numbers> got = on_device<T>(samples, tokens, a, b);
   for (std::size_t k = 0; k < b.size(); ++k)
     for (index_t i = 0; i < samples; ++i) {
       CAPTURE(tokens);
@@ -67,15 +88,15 @@ void check(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<
       CAPTURE(b[k].width);
       CAPTURE(k);
       CAPTURE(i);
-      const GhostNormResult &r = got[k * std::size_t(samples) + std::size_t(i)], want = exact<T>(i, tokens, a, b[k]);
+      const Numbers &r = got[k * std::size_t(samples) + std::size_t(i)], want = exact<T>(i, tokens, a, b[k]);
       CHECK(std::abs(r.squared - want.squared) <= quadratic<T>(tokens, a.width, b[k].width, want));
       check_upper_bound(r.product_sum, want.product_sum, 1e-12);
       check_upper_bound(r.input_sum, want.input_sum, 1e-12);
       check_upper_bound(r.output_sum, want.output_sum, 1e-12);
     }
 }
-bool same_bits(const GhostNormResult& x, const GhostNormResult& y) { return std::memcmp(&x, &y, sizeof x) == 0; }
-bool finite(const GhostNormResult& x) { return std::isfinite(x.squared) && std::isfinite(x.product_sum); }
+bool same_bits(const Numbers& x, const Numbers& y) { return std::memcmp(&x, &y, sizeof x) == 0; }
+bool finite(const Numbers& x) { return std::isfinite(x.squared) && std::isfinite(x.product_sum); }
 }  // namespace
 
 TEST_CASE_TEMPLATE("ghost norm: dense rows of any length and width", T, bf16, f16, float) {
@@ -158,7 +179,7 @@ TEST_CASE_TEMPLATE("ghost norm: bounds survive underflow, overflow makes a sampl
   for (index_t k = 0; k < tokens * d; ++k) a.values[std::size_t(tokens * d + k)] = from_float<T>(1e20f);     // sample 1
   for (index_t k = 0; k < tokens * p; ++k) b.values[std::size_t(2 * tokens * p + k)] = from_float<T>(0.0f);  // sample 2
   const auto got = on_device<T>(3, tokens, a, {b});
-  const GhostNormResult want = exact<T>(0, tokens, a, b);
+  const Numbers want = exact<T>(0, tokens, a, b);
   CHECK(got[0].product_sum >= want.product_sum);
   CHECK(got[0].input_sum >= want.input_sum);
   CHECK(got[0].output_sum >= want.output_sum);
@@ -175,7 +196,7 @@ TEST_CASE("ghost norm: nothing to add up") {
     for (const index_t p : {0, 8})
       for (const index_t tokens : {0, 5}) {
         if (d * p * tokens > 0) continue;
-        for (const GhostNormResult& r :
+        for (const Numbers& r :
              on_device<bf16>(2, tokens, dense_rows<bf16>(rng, 2 * tokens, d), {dense_rows<bf16>(rng, 2 * tokens, p)})) {
           CHECK(r.squared == 0);
           CHECK(r.product_sum < 1e-12);
@@ -197,13 +218,13 @@ TEST_CASE("ghost norm: replayed from a captured graph") {
   const Rows<bf16> a = dense_rows<bf16>(rng, samples * tokens, 16), b = dense_rows<bf16>(rng, samples * tokens, 24);
   const DeviceRows<bf16> input(a), output(b);
   const DeviceArray<double> scratch(std::size_t(kernels::ghost_norm_scratch<bf16>(samples, tokens, 1)));
-  const DeviceArray<GhostNormResult> results(std::vector<GhostNormResult>(2));
+  const DeviceResults results(samples);
   cudaStream_t stream;
   cudaGraph_t graph;
   cudaGraphExec_t program;
   REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
   REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
-  kernels::ghost_norm<bf16>(stream, samples, tokens, input.rows(), {&output.rows(), 1}, scratch.data(), results.data());
+  kernels::ghost_norm<bf16>(stream, samples, tokens, input.rows(), {&output.rows(), 1}, scratch.data(), results.arrays());
   REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
   REQUIRE(cudaGraphInstantiate(&program, graph, 0) == cudaSuccess);
   CHECK(cudaGraphLaunch(program, stream) == cudaSuccess);
@@ -218,7 +239,7 @@ TEST_CASE("ghost norm: what is refused") {
   const kernels::SampleRows<bf16> x{nullptr, 8, 8}, narrow{nullptr, 8, 7};
   const std::vector<kernels::SampleRows<bf16>> one = {x}, none, five(5, x), wrong = {narrow};
   const auto run = [&](index_t samples, index_t tokens, const std::vector<kernels::SampleRows<bf16>>& b) {
-    kernels::ghost_norm<bf16>(nullptr, samples, tokens, x, b, nullptr, nullptr);
+    kernels::ghost_norm<bf16>(nullptr, samples, tokens, x, b, nullptr, {});
   };
   CHECK_THROWS_AS(run(-1, 1, one), Error);
   CHECK_THROWS_AS(run(1, -1, one), Error);

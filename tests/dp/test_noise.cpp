@@ -9,6 +9,7 @@
 #include "dpmp/dp/entropy.hpp"
 #include "dpmp/dp/ledger.hpp"
 #include "dpmp/dp/noise.hpp"
+#include "support/noise.hpp"
 #include "support/random.hpp"
 
 using namespace dpmp;
@@ -62,9 +63,10 @@ TEST_CASE("P3: Kolmogorov-Smirnov test of normality, also of either half of Box-
   // P[statistic > 2.5] = 7e-6
   CHECK(kolmogorov_smirnov(z) < 2.5);
   std::vector<double> cosines, sines, mixed;
-  for (std::size_t i = 0; i < z.size(); ++i) {
-    (i % 8 < 4 ? cosines : sines).push_back(z[i]);
-    if (i % 8 < 4) mixed.push_back((z[i] + z[i + 4]) / std::sqrt(2.0));
+  for (std::size_t i = 0; i < z.size(); i += 2) {
+    cosines.push_back(z[i]);
+    sines.push_back(z[i + 1]);
+    mixed.push_back((z[i] + z[i + 1]) / std::sqrt(2.0));
   }
   CHECK(kolmogorov_smirnov(cosines) < 2.5);
   CHECK(kolmogorov_smirnov(sines) < 2.5);
@@ -107,15 +109,10 @@ TEST_CASE("P22: Box-Muller agrees with long double at every scale of the radius,
     const std::uint64_t radius[2] = {flipped, flipped}, angle[2] = {a, a};
     double x[2], y[2];
     dp::detail::box_muller<2>(radius, angle, x, y);
-    // The uniform is rounded once to double: that is part of its law, not an error. Both summands are exact.
-    const double u = (double(flipped >> 32) * 0x1p32 + (double(flipped & 0xffffffffu) + 0.5)) * 0x1p-64;
-    const long double length = std::sqrt(-2 * std::log((long double)u));
-    const long double position = (((long double)(a & (~0ull >> 2)) + 0.5L) * 0x1p-62L - 0.5L) * 1.57079632679489661923L;
-    const bool negative = (a >> 62) & 1, swap = a >> 63;
-    const long double large = (negative ? -1 : 1) * length * std::cos(position), small = length * std::sin(position);
-    const double bound = 0x1p-48 * double(length);
-    CHECK(std::fabs(double(x[0] - (swap ? small : large))) <= bound);
-    CHECK(std::fabs(double(y[0] - (swap ? large : small))) <= bound);
+    const test::NormalPair want = test::normal_pair(flipped, a);
+    const double bound = 0x1p-48 * double(want.length);
+    CHECK(std::fabs(double(x[0] - want.cosine)) <= bound);
+    CHECK(std::fabs(double(y[0] - want.sine)) <= bound);
     seen[a >> 62] = true;
   }
   CHECK((seen[0] && seen[1] && seen[2] && seen[3]));
@@ -130,6 +127,22 @@ TEST_CASE("P21: noise is a function of (key, step, parameter, element), whatever
     const std::vector<double> prefix = normals(n, stream, 5, 3);
     CHECK(std::equal(prefix.begin(), prefix.end(), long_run.begin()));
   }
+}
+
+TEST_CASE("P21: every element gets one normal, its own: a pair of a block that no other element has") {
+  const Key256 key = test_key(10);
+  ThreadTeam team(2);
+  for (std::size_t n : {1u, 2u, 31u, 33u, 127u, 128u, 129u, 255u, 256u, 6147u}) {
+    CAPTURE(n);
+    const std::vector<double> want = test::normals_by_hand(key, dp::noise_nonce(12, 7), n);
+    std::vector<double> sum(n + 2, 0.0);
+    dp::add_gaussian_noise(team, {sum.data(), n}, 1.0, {key, 12}, 7);
+    for (std::size_t j = 0; j < n; ++j) CHECK(std::fabs(sum[j] - want[j]) <= test::normal_error);
+    CHECK((sum[n] == 0 && sum[n + 1] == 0));
+    CHECK(std::set<double>(sum.begin(), sum.begin() + std::ptrdiff_t(n)).size() == n);
+  }
+  CHECK(std::fabs(dp::standard_normal({key, 12}, 7) - test::normals_by_hand(key, dp::noise_nonce(12, 7), 1)[0]) <=
+        test::normal_error);
 }
 
 TEST_CASE("P21: instruction sets agree to rounding") {

@@ -79,10 +79,10 @@ inline ChaChaBlock chacha20_block(const Key256& key, std::uint64_t counter, std:
   return out;
 }
 
-/// Blocks counter .. counter + W - 1 of chacha20_block, one a vector lane: out [16 * W] words, block after block.
+/// Blocks counter .. counter + W - 1 of chacha20_block, one a vector lane: word k of block counter + j is out[k W + j].
 /// W: 4, 8 or 16, the 32-bit lanes of the instruction set it is inlined into.
 template <int W>
-DPMP_HOST void chacha20_blocks(const Key256& key, std::uint64_t counter, std::uint64_t nonce, std::uint32_t* out) {
+DPMP_HOST void chacha20_lanes(const Key256& key, std::uint64_t counter, std::uint64_t nonce, std::uint32_t* out) {
   using Word = typename detail::ChaChaLanes<W>::Word;
   Word start[16], x[16];
   start[0] = Word{} + detail::chacha_0;
@@ -101,11 +101,17 @@ DPMP_HOST void chacha20_blocks(const Key256& key, std::uint64_t counter, std::ui
   start[15] = Word{} + std::uint32_t(nonce >> 32);
   for (int k = 0; k < 16; ++k) x[k] = start[k];
   DPMP_CHACHA_20_ROUNDS(x)
-  alignas(64) std::uint32_t by_word[16 * W];
   for (int k = 0; k < 16; ++k) {
     x[k] = x[k] + start[k];
-    memcpy(by_word + k * W, &x[k], sizeof x[k]);
+    memcpy(out + k * W, &x[k], sizeof x[k]);
   }
+}
+
+/// The same blocks one after the other: out [W, 16].
+template <int W>
+DPMP_HOST void chacha20_blocks(const Key256& key, std::uint64_t counter, std::uint64_t nonce, std::uint32_t* out) {
+  alignas(64) std::uint32_t by_word[16 * W];
+  chacha20_lanes<W>(key, counter, nonce, by_word);
   for (int lane = 0; lane < W; ++lane)
     for (int k = 0; k < 16; ++k) out[lane * 16 + k] = by_word[k * W + lane];
 }

@@ -123,10 +123,22 @@ DPMP_HD void box_muller(const std::uint64_t* radius_bits, const std::uint64_t* a
   memcpy(second, &b, sizeof b);
 }
 
+// A chunk of 128 elements gets the 64 pairs of sixteen ChaCha20 blocks, four of each: elements 2 i and 2 i + 1 are the
+// cosine and the sine of pair i, which is pair i / 16 of block i % 16. A GPU's thread computes one block; neighbours in its
+// warp then hold neighbouring elements, and their accesses fill whole sectors of memory.
 inline constexpr index_t noise_chunk_blocks = 16, noise_chunk = 8 * noise_chunk_blocks;
+inline constexpr int pairs_of_block = 4;
+
+/// Blocks that the noise of n elements takes: chunks are drawn whole.
+DPMP_HD index_t noise_blocks(index_t n) { return (n + noise_chunk - 1) / noise_chunk * noise_chunk_blocks; }
+
+/// First of the two elements that pair k of a block belongs to.
+DPMP_HD index_t first_element(index_t block, int k) {
+  return block / noise_chunk_blocks * noise_chunk + 2 * (k * noise_chunk_blocks + block % noise_chunk_blocks);
+}
 
 /// Row r: elements 128 r .. 128 r + 127 += standard_deviation * z, from ChaCha20 blocks 16 r .. 16 r + 15. A block's eight
-/// 64-bit words are four radii and four angles; they make its elements 0..3 (cos) and 4..7 (sin).
+/// 64-bit words are the radii of its four pairs, then their angles.
 struct GaussianChunks {
   using Real = float;  // decides the instruction set only
   Key256 key;
@@ -138,20 +150,20 @@ struct GaussianChunks {
 
   template <int W>
   DPMP_HOST void operator()(HostTeam<float, W>, index_t row) const {
-    alignas(64) std::uint32_t words[noise_chunk_blocks * 16];
-    for (int g = 0; g < int(noise_chunk_blocks); g += W)
-      chacha20_blocks<W>(key, std::uint64_t(row * noise_chunk_blocks + g), nonce, words + g * 16);
     alignas(64) std::uint64_t radius[noise_chunk / 2], angle[noise_chunk / 2];
-    for (int b = 0; b < int(noise_chunk_blocks); ++b) {
-      memcpy(radius + 4 * b, words + 16 * b, 32);
-      memcpy(angle + 4 * b, words + 16 * b + 8, 32);
+    for (int g = 0; g < int(noise_chunk_blocks); g += W) {
+      alignas(64) std::uint32_t words[16 * W];
+      chacha20_lanes<W>(key, std::uint64_t(row * noise_chunk_blocks + g), nonce, words);
+      for (int k = 0; k < pairs_of_block; ++k)
+        for (int b = 0; b < W; ++b) {
+          const std::uint32_t *r = words + 2 * k * W + b, *a = r + 8 * W;
+          radius[k * noise_chunk_blocks + g + b] = r[0] | std::uint64_t(r[W]) << 32;
+          angle[k * noise_chunk_blocks + g + b] = a[0] | std::uint64_t(a[W]) << 32;
+        }
     }
     alignas(64) double first[noise_chunk / 2], second[noise_chunk / 2], z[noise_chunk];
-    for (int k = 0; k < int(noise_chunk) / 2; k += W / 2) box_muller<W / 2>(radius + k, angle + k, first + k, second + k);
-    for (int b = 0; b < int(noise_chunk_blocks); ++b) {
-      memcpy(z + 8 * b, first + 4 * b, 32);
-      memcpy(z + 8 * b + 4, second + 4 * b, 32);
-    }
+    for (int i = 0; i < int(noise_chunk) / 2; i += W / 2) box_muller<W / 2>(radius + i, angle + i, first + i, second + i);
+    for (int i = 0; i < int(noise_chunk) / 2; ++i) z[2 * i] = first[i], z[2 * i + 1] = second[i];
     const index_t begin = (row - first_row) * noise_chunk, left = n - begin;
     double* out = sum + begin;
     const index_t count = left < noise_chunk ? left : noise_chunk;
@@ -159,23 +171,28 @@ struct GaussianChunks {
   }
 };
 
-/// The eight normals of a ChaCha20 block, for threads that are many and narrow. Registers only.
-DPMP_HD void block_normals(const std::uint32_t* key, std::uint64_t nonce, index_t block, double* z) {
-  const std::uint64_t counter = std::uint64_t(block);
-  const std::uint32_t tail[4] = {std::uint32_t(counter), std::uint32_t(counter >> 32), std::uint32_t(nonce),
-                                 std::uint32_t(nonce >> 32)};
+/// The four pairs of a ChaCha20 block, for threads that are many and narrow. Registers only.
+struct BlockNormals {
   std::uint32_t words[16];
-  dpmp::detail::chacha20_state_block(key, tail, words);
-  for (int k = 0; k < 4; ++k) {
+
+  DPMP_HD void draw(const std::uint32_t* key, std::uint64_t nonce, index_t block) {
+    const std::uint64_t counter = std::uint64_t(block);
+    const std::uint32_t tail[4] = {std::uint32_t(counter), std::uint32_t(counter >> 32), std::uint32_t(nonce),
+                                   std::uint32_t(nonce >> 32)};
+    dpmp::detail::chacha20_state_block(key, tail, words);
+  }
+  /// z [2]: of elements first_element(block, k) and the next one.
+  DPMP_HD void pair(int k, double* z) const {
     const std::uint64_t radius = words[2 * k] | std::uint64_t(words[2 * k + 1]) << 32,
                         angle = words[8 + 2 * k] | std::uint64_t(words[9 + 2 * k]) << 32;
-    box_muller<1>(&radius, &angle, z + k, z + k + 4);
+    box_muller<1>(&radius, &angle, z, z + 1);
   }
-}
+};
 
-/// The same numbers as GaussianChunks adds, an element a block of eight.
+/// The same numbers as GaussianChunks adds, on a GPU: launched over noise_blocks(n) blocks, a thread for each.
 struct GaussianBlocks {
   using Real = double;
+  static constexpr int elements_each = 1;
   std::uint32_t key[8];
   std::uint64_t nonce;
   double* sum;
@@ -183,14 +200,19 @@ struct GaussianBlocks {
   double standard_deviation;
 
   DPMP_ANY_TEAM
-  template <class Span>
-  DPMP_HD void operator()(const Span& at) const {
-    for (int b = 0; b < at.size(); ++b) {
-      double z[8];
-      block_normals(key, nonce, at.offset + b, z);
-      const index_t first = 8 * (at.offset + b);
-      for (int k = 0; k < 8; ++k)
-        if (first + k < n) sum[first + k] += standard_deviation * z[k];
+  template <template <class, int> class Span>
+  DPMP_HD void operator()(const Span<double, 1>& block) const {
+    BlockNormals normals;
+    normals.draw(key, nonce, block.offset);
+    for (int k = 0; k < pairs_of_block; ++k) {
+      const index_t first = first_element(block.offset, k);
+      if (first >= n) return;
+      const Span<double, 2> at{first, n - first < 2 ? 1 : 2};
+      auto noised = at.load(sum);
+      double z[2];
+      normals.pair(k, z);
+      for (int j = 0; j < 2; ++j) noised.v[j] += standard_deviation * z[j];
+      at.store(sum, noised);
     }
   }
 };
@@ -217,12 +239,16 @@ inline void add_gaussian_noise(ThreadTeam& team, std::span<double> sum, double s
 /// The same for n elements in the memory of a context's device. On a GPU the last bit of a z may differ from the host's.
 inline void add_gaussian_noise(Context& ctx, double* sum, index_t n, double standard_deviation, const NoiseStream& stream,
                                index_t parameter) {
-  if (!ctx.on_cuda()) return add_gaussian_noise(ctx.team(), {sum, std::size_t(n)}, standard_deviation, stream, parameter);
-  detail::check_noise(standard_deviation);
-  ctx.backend().refuse_in_capture("noise of a fixed step");
-  detail::GaussianBlocks blocks{{}, noise_nonce(stream.step, parameter), sum, n, standard_deviation};
-  std::copy(stream.key.words.begin(), stream.key.words.end(), blocks.key);
-  launch_elements(ctx, (n + 7) / 8, blocks);
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+  if (ctx.on_cuda()) {
+    detail::check_noise(standard_deviation);
+    ctx.backend().refuse_in_capture("noise of a fixed step");
+    detail::GaussianBlocks blocks{{}, noise_nonce(stream.step, parameter), sum, n, standard_deviation};
+    std::copy(stream.key.words.begin(), stream.key.words.end(), blocks.key);
+    return dpmp::detail::launch_elements_on_cuda(ctx, detail::noise_blocks(n), blocks);
+  }
+#endif
+  add_gaussian_noise(ctx.team(), {sum, std::size_t(n)}, standard_deviation, stream, parameter);
 }
 
 /// One standard normal: what add_gaussian_noise adds to element 0 for a standard deviation of 1.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who draws which part of the ChaCha20 key stream. No two draws of a run may ever share a (key, counter, nonce):
 //
-//   root key, run nonce --> one subkey per stream  = first half of block {key: root, counter: run nonce, nonce: tag |
-//   stream} noise subkey        --> nonce = step (40 bits) | parameter index (24 bits),  counter = element index / 8 sampler
-//   subkey      --> nonce = step,                                        counter = record index / 8
+//   root key, run nonce --> one subkey a stream = first half of block {key: root, counter: run nonce, nonce: tag | stream}
+//   noise subkey        --> nonce = step (40 bits) | parameter (24 bits), counter = 16 (element / 128) + element / 2 % 16
+//   sampler subkey      --> nonce = step, counter = record / 8
 //
 // The root key makes subkeys and nothing else. Fields have fixed widths and are checked, so different (stream, step,
 // parameter, element) give different inputs of the block function: separation by construction, not by luck.

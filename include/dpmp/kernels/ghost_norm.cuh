@@ -10,12 +10,19 @@
 #include "dpmp/runtime/launch_blocks.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
-/// What is known of one parameter's gradient of one sample.
-struct GhostNormResult {
-  double squared;      // |G|^2 as computed: sums of a tile in FP32, across tiles in double
-  double product_sum;  // upper bounds of sum_t |a_t| |b_t|,
-  double input_sum;    //                 sum_t |a_t|
-  double output_sum;   //             and sum_t |b_t|; Inf where a square overflows FP32
+/// What is known of the gradients of each parameter and sample, in arrays [outputs, samples]: who adds them up over the
+/// samples reads neighbours.
+struct GhostNormResults {
+  double* squared;      // |G|^2 as computed: sums of a tile in FP32, across tiles in double
+  double* product_sum;  // upper bounds of sum_t |a_t| |b_t|,
+  double* input_sum;    //                 sum_t |a_t|
+  double* output_sum;   //             and sum_t |b_t|; Inf where a square overflows FP32
+
+  static constexpr index_t arrays = 4;
+  /// In memory [arrays, count], count = outputs * samples.
+  static GhostNormResults in(double* memory, index_t count) {
+    return {memory, memory + count, memory + 2 * count, memory + 3 * count};
+  }
 };
 
 /// A block's work: one tile of the upper triangle of the Grams of one sample, for all parameters. Chunks of `depth` columns
@@ -127,8 +134,8 @@ struct GhostNormTiles {
 /// A warp adds up the tiles of one sample and parameter.
 struct GhostNormSums {
   static constexpr int threads = 128, blocks_per_multiprocessor = 8;
-  const double* partial;     // [count, tiles + 3 tiles_per_side]
-  GhostNormResult* results;  // [count]
+  const double* partial;  // [count, tiles + 3 tiles_per_side]
+  GhostNormResults results;
   index_t count;
   int tiles, tiles_per_side;
 
@@ -138,10 +145,12 @@ struct GhostNormSums {
     const double* const sums = partial + k * (tiles + 3 * tiles_per_side);
     const double* const bounds = sums + tiles;
     constexpr double up = 1 + 0x1p-30;  // more than all roundings of the sums in double
-    const GhostNormResult result = {warp_sum_of(sums, tiles), up * warp_sum_of(bounds, tiles_per_side, 3),
-                                    up * warp_sum_of(bounds + 1, tiles_per_side, 3),
-                                    up * warp_sum_of(bounds + 2, tiles_per_side, 3)};
-    if (threadIdx.x % 32 == 0) results[k] = result;
+    const double squared = warp_sum_of(sums, tiles), product_sum = up * warp_sum_of(bounds, tiles_per_side, 3),
+                 input_sum = up * warp_sum_of(bounds + 1, tiles_per_side, 3),
+                 output_sum = up * warp_sum_of(bounds + 2, tiles_per_side, 3);
+    if (threadIdx.x % 32 != 0) return;
+    results.squared[k] = squared, results.product_sum[k] = product_sum;
+    results.input_sum[k] = input_sum, results.output_sum[k] = output_sum;
   }
 };
 
@@ -162,7 +171,7 @@ int ghost_norm_side(index_t tokens) {
 }
 template <class T, int side>
 void launch_ghost_norm(cudaStream_t stream, index_t samples, index_t tokens, const SampleRows<T>& input,
-                       std::span<const SampleRows<T>> outputs, double* scratch, GhostNormResult* results) {
+                       std::span<const SampleRows<T>> outputs, double* scratch, const GhostNormResults& results) {
   using Kernel = GhostNormTiles<T, side>;
   Kernel kernel{};
   const auto operand = [&](const SampleRows<T>& x) -> typename Kernel::Operand {
@@ -191,12 +200,12 @@ index_t ghost_norm_scratch(index_t samples, index_t tokens, index_t outputs) {
   return outputs * samples * (detail::triangle(per_side) + 3 * per_side);
 }
 
-/// results[k, sample] for parameters k with the same inputs a [samples, tokens, d] and output gradients b_k
+/// Element [k, sample] of the results for parameters k with the same inputs a [samples, tokens, d] and output gradients b_k
 /// [samples, tokens, p_k] (queries, keys and values; at most 4): the Gram of a is formed once. T: bf16, f16 or float.
 /// scratch: ghost_norm_scratch doubles. All pointers to device memory; runs on the stream, allocates nothing.
 template <class T>
 void ghost_norm(cudaStream_t stream, index_t samples, index_t tokens, const SampleRows<T>& input,
-                std::span<const SampleRows<T>> outputs, double* scratch, GhostNormResult* results) {
+                std::span<const SampleRows<T>> outputs, double* scratch, const GhostNormResults& results) {
   constexpr std::size_t most = GhostNormTiles<T, 64>::max_outputs;
   DPMP_CHECK(outputs.size() >= 1 && outputs.size() <= most, "expected 1 to ", most, " output gradients, got ",
              outputs.size());

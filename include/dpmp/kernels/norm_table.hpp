@@ -52,7 +52,6 @@ struct AddNorms {
   NormTable table;
   const double* squared;  // [B]; null: (sum |a_t| |b_t|)^2, the norm of a sample of one token
   RowNormSums rows;
-  index_t stride;  // from one sample's number to the next one's, in all four arrays
   Certificate c;
 
   DPMP_ANY_TEAM
@@ -65,11 +64,10 @@ struct AddNorms {
   DPMP_HD void add(index_t i) const {
     // The factor covers the relative error of the row norms up to width 10^5. Infinite near the largest FP32 number and
     // beyond: the released sum might overflow there though the norm, in another order, did not.
-    const index_t at = i * stride;
-    const double computed = rows.products ? rows.products[at] : 0, bound = 1.01 * computed;
+    const double computed = rows.products ? rows.products[i] : 0, bound = 1.01 * computed;
     const double S = bound < 0x1p127 ? bound : HUGE_VAL;
-    const double a = rows.inputs ? 1.01 * rows.inputs[at] : 0, b = rows.outputs ? 1.01 * rows.outputs[at] : 0;
-    const double n2 = squared ? squared[at] : computed * computed;
+    const double a = rows.inputs ? 1.01 * rows.inputs[i] : 0, b = rows.outputs ? 1.01 * rows.outputs[i] : 0;
+    const double n2 = squared ? squared[i] : computed * computed;
     table.add(i, n2, c.constant + c.square * n2 + c.products * S * S + c.inputs * a * a + c.outputs * b * b,
               c.linear_constant + c.linear_products * S);
   }

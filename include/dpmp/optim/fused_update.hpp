@@ -21,11 +21,12 @@ template <class Rule_, class T>
 struct FusedUpdate {
   using Rule = Rule_;
   using Real = typename Rule::Real;
-  using Storage = f16;  // of which 16 bytes are eight elements: a thread of a GPU gets a block of noise whole
-  const double* sum;    // [n]
-  Real* weight;         // [n]
-  T* copy;              // [n]; not used where T is Real
-  Rule rule;            // moments [n]
+  static constexpr int elements_each = 1;  // on a GPU, where a thread gets a block of noise
+  index_t n;
+  const double* sum;  // [n]
+  Real* weight;       // [n]
+  T* copy;            // [n]; not used where T is Real
+  Rule rule;          // moments [n]
   const StepNumbers* numbers;
   std::uint64_t parameter;  // its number in the nonces
   std::uint32_t key[8];
@@ -40,36 +41,42 @@ struct FusedUpdate {
     if constexpr (!std::is_same_v<T, Real>) at.store(copy, updated);
   }
 
-  /// A thread of a GPU with eight elements or what is left of them.
+  /// A thread of a GPU, launched over dp::detail::noise_blocks(n): the pairs of elements of one block.
   DPMP_ANY_TEAM
   template <template <class, int> class Span>
-  DPMP_HD void operator()(const Span<Real, 8>& at) const {
+  DPMP_HD void operator()(const Span<Real, 1>& block) const {
     const StepNumbers now = *numbers;
-    auto wide = Span<double, 8>{at.offset, at.count}.load(sum);
-    if (noisy) {
-      double z[8];
-      dp::detail::block_normals(key, now.first_nonce | parameter, at.offset / 8, z);
-      for (int k = 0; k < 8; ++k) wide.v[k] += now.noise_standard_deviation * z[k];
+    dp::detail::BlockNormals normals{};
+    if (noisy) normals.draw(key, now.first_nonce | parameter, block.offset);
+    for (int k = 0; k < dp::detail::pairs_of_block; ++k) {
+      const index_t first = dp::detail::first_element(block.offset, k);
+      if (first >= n) return;
+      const Span<Real, 2> at{first, n - first < 2 ? 1 : 2};
+      auto sums = Span<double, 2>{at.offset, at.count}.load(sum);
+      if (noisy) {
+        double z[2];
+        normals.pair(k, z);
+        for (int j = 0; j < 2; ++j) sums.v[j] += now.noise_standard_deviation * z[j];
+      }
+      typename Span<Real, 2>::Pack noised;
+      for (int j = 0; j < 2; ++j) noised.v[j] = Real(sums.v[j]);
+      apply(at, noised, now.update);
     }
-    typename Span<Real, 8>::Pack noised;
-    for (int k = 0; k < 8; ++k) noised.v[k] = Real(wide.v[k]);
-    apply(at, noised, now.update);
   }
 };
 
-/// The same for the host, whose noise comes in chunks: row r has the elements 128 r .. 128 r + 127 of n.
+/// The same for the host, whose noise comes in chunks: row r has the elements 128 r .. 128 r + 127.
 template <class Update>
 struct UpdateChunks {
   using Real = float;  // decides the instruction set only
   Update update;
-  index_t n;
 
   template <int W>
   DPMP_HOST void operator()(HostTeam<float, W>, index_t row) const {
     using R = typename Update::Real;
     using Team = HostTeam<R, std::is_same_v<R, double> ? W / 2 : W>;
     const StepNumbers now = *update.numbers;
-    const index_t begin = row * dp::detail::noise_chunk, left = n - begin,
+    const index_t begin = row * dp::detail::noise_chunk, left = update.n - begin,
                   count = left < dp::detail::noise_chunk ? left : dp::detail::noise_chunk;
     alignas(64) double noised[dp::detail::noise_chunk];
     const double* sum = update.sum + begin;
@@ -89,16 +96,18 @@ struct UpdateChunks {
   }
 };
 
-/// Runs an update of n elements on the device of a context.
+/// Runs an update on the device of a context.
 template <class Update>
-void launch_update(Context& ctx, index_t n, const Update& update) {
+void launch_update(Context& ctx, const Update& update) {
+  const index_t n = update.n;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) return dpmp::detail::launch_elements_on_cuda(ctx, n, update);
+  if (ctx.on_cuda()) return dpmp::detail::launch_elements_on_cuda(ctx, dp::detail::noise_blocks(n), update);
 #endif
-  const UpdateChunks<Update> chunks{update, n};
+  const UpdateChunks<Update> chunks{update};
   const index_t worth_a_fork = update.noisy ? 4096 : 16384;
-  ctx.team().parallel_for((n + dp::detail::noise_chunk - 1) / dp::detail::noise_chunk,
-                          [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
+  ctx.team().parallel_for(
+      dp::detail::noise_blocks(n) / dp::detail::noise_chunk_blocks,
+      [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
 }
 }  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI::optim

@@ -127,7 +127,8 @@ class Optimiser {
     using R = compute_t<T>;
     const auto launch = [&](const auto& formula) {
       using Formula = std::decay_t<decltype(formula)>;
-      detail::FusedUpdate<Formula, T> fused{sum.data<double>(),
+      detail::FusedUpdate<Formula, T> fused{sum.numel(),
+                                            sum.data<double>(),
                                             m.parameter->master().template data<R>(),
                                             m.parameter->value().template data<T>(),
                                             formula,
@@ -136,7 +137,7 @@ class Optimiser {
                                             {},
                                             noise_key != nullptr};
       if (noise_key) std::copy(noise_key->words.begin(), noise_key->words.end(), fused.key);
-      detail::launch_update(ctx, sum.numel(), fused);
+      detail::launch_update(ctx, fused);
     };
     if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
       launch(kernels::SgdUpdate<R>{m.first.data<R>(), R(sgd->momentum), R(sgd->weight_decay)});

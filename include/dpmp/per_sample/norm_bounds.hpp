@@ -50,11 +50,9 @@ class NormBounds {
     DPMP_CHECK(!device_.defined(), "expected norms on the host to add to, got norms on ", device_.device());
     table().add(sample, squared, quadratic, linear);
   }
-  /// Adds one parameter: squared [B] and, where the certificate asks for them, sums of row norms, all on the device and
-  /// `stride` elements apart.
-  void add(Context& ctx, const double* squared, const kernels::RowNormSums& rows, const kernels::Certificate& certificate,
-           index_t stride = 1) {
-    launch_elements(ctx, samples_, kernels::AddNorms{table(), squared, rows, stride, certificate});
+  /// Adds one parameter: squared [B] and, where the certificate asks for them, sums of row norms, all on the device.
+  void add(Context& ctx, const double* squared, const kernels::RowNormSums& rows, const kernels::Certificate& certificate) {
+    launch_elements(ctx, samples_, kernels::AddNorms{table(), squared, rows, certificate});
   }
 
   /// The norm as computed, not certified: sqrt(sum_k n_k^2).

@@ -29,7 +29,7 @@ ProductRounding rounding_on_cuda() {
 template <class T>
 struct GatherColumns {
   using Real = float;
-  using Storage = T;
+  static constexpr int elements_each = 1;
   const T* b;               // [samples, tokens, width]
   const std::int32_t* ids;  // [samples, columns]
   T* output;                // [samples, tokens, columns]
@@ -39,15 +39,9 @@ struct GatherColumns {
   __device__ __forceinline__ void operator()(const Team& team, index_t row) const {
     const std::int32_t* x = ids + row / tokens * columns;
     team.for_each(columns, [&](auto at) {
-      typename Team::Pack p{};
-#pragma unroll
-      for (int k = 0; k < int(sizeof(p.v) / sizeof(p.v[0])); ++k)
-        if (k < at.size()) {
-          const std::int32_t id = x[at.offset + k];
-          const float value = dpmp::detail::widened(b[row * width + (id < 0 ? 0 : id)]);
-          p.v[k] = id < 0 ? 0.0f : value;
-        }
-      at.store(output + row * columns, p);
+      const std::int32_t id = x[at.offset];
+      const float value = dpmp::detail::widened(b[row * width + (id < 0 ? 0 : id)]);
+      output[row * columns + at.offset] = dpmp::detail::narrowed<T>(id < 0 ? 0.0f : value);
     });
   }
 };
@@ -160,24 +154,23 @@ void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBou
       std::vector<kernels::SampleRows<T>> outputs;
       for (const SiteList& sites : part) outputs.push_back(rows_of<T>(sites[0].b));
       const index_t count = index_t(part.size());
-      constexpr index_t numbers = sizeof(kernels::GhostNormResult) / sizeof(double);
-      const Tensor results = Tensor::empty(ctx, {count, samples, numbers}, DType::f64);
+      const Tensor numbers = Tensor::empty(ctx, {kernels::GhostNormResults::arrays, count, samples}, DType::f64);
+      const auto results = kernels::GhostNormResults::in(numbers.data<double>(), count * samples);
       const Buffer scratch = ctx.allocate(kernels::ghost_norm_scratch<T>(samples, tokens, count) * 8);
       kernels::ghost_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(part[0][0].a), outputs,
-                             static_cast<double*>(scratch.data()),
-                             reinterpret_cast<kernels::GhostNormResult*>(results.data<double>()));
+                             static_cast<double*>(scratch.data()), results);
       for (std::size_t k = 0; k < part.size(); ++k) {
         const SiteList& sites = part[k];
-        double* r = results.data<double>() + index_t(k) * samples * numbers;
+        const index_t first = index_t(k) * samples;
         const kernels::Certificate certificate = gram_certificate(sites, rounding_on_cuda<T>());
         if (sites.size() == 1) {
-          bounds.add(ctx, r, {r + 1, r + 2, r + 3}, certificate, numbers);
+          bounds.add(ctx, results.squared + first,
+                     {results.product_sum + first, results.input_sum + first, results.output_sum + first}, certificate);
           continue;
         }
         const Tensor squared = segment_squares<T>(ctx, sites[1]), cross = cross_terms<T>(ctx, sites[0], sites[1]);
         launch_elements(ctx, samples, AddScaled{squared.data<double>(), cross.data<double>(), 2});
-        ctx.backend().copy_rows(cross.raw(), 8, r, 8 * numbers, 8, samples);
-        launch_elements(ctx, samples, AddScaled{squared.data<double>(), cross.data<double>(), 1});
+        launch_elements(ctx, samples, AddScaled{squared.data<double>(), results.squared + first, 1});
         bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), certificate);
       }
     }
