@@ -3,6 +3,7 @@
 #pragma once
 #include "dpmp/autograd/gradcheck.hpp"
 #include "dpmp/autograd/rules/activation.hpp"
+#include "dpmp/autograd/rules/add_norm.hpp"
 #include "dpmp/autograd/rules/attention.hpp"
 #include "dpmp/autograd/rules/convolution.hpp"
 #include "dpmp/autograd/rules/cross_entropy.hpp"

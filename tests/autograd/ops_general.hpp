@@ -3,13 +3,13 @@
 #pragma once
 #include "autograd/op.hpp"
 #include "dpmp/autograd/rules/activation.hpp"
+#include "dpmp/autograd/rules/add_norm.hpp"
 #include "dpmp/autograd/rules/attention.hpp"
 #include "dpmp/autograd/rules/cross_entropy.hpp"
 #include "dpmp/autograd/rules/dropout.hpp"
 #include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/autograd/rules/embedding.hpp"
 #include "dpmp/autograd/rules/feed_forward.hpp"
-#include "dpmp/autograd/rules/layer_norm.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/autograd/rules/matmul.hpp"
 #include "dpmp/autograd/rules/mean_squared_error.hpp"
@@ -27,6 +27,40 @@ inline Problem layer_norm(Draw& draw) {
       {draw.values(width), draw.values(width)},
       [](dpmp::Tape&, const Variables& x, const Parameters& p) { return Variables{layer_norm(x[0], *p[0], *p[1], 0.25)}; },
       2};
+}
+
+/// Values of which every dtype holds the sums of two exactly: the norm behind an addition then rounds as it does alone.
+inline Values halves(Values v) {
+  for (double& x : v.values) x /= 2;
+  return v;
+}
+/// Both results of an addition and the norm behind it, or the norm alone.
+inline Variables some_results(const dpmp::SumAndNorm& results, bool both) {
+  return both ? Variables{results.sum, results.normed} : Variables{results.normed};
+}
+
+inline Problem add_layer_norm(Draw& draw) {
+  const Shape shape = draw.shape(), width{shape.back()};
+  const bool both = draw.coin();
+  return {shape.front(),
+          {halves(draw.values(shape)), halves(draw.values(shape))},
+          {draw.values(width), draw.values(width)},
+          [=](dpmp::Tape&, const Variables& x, const Parameters& p) {
+            return some_results(add_layer_norm(x[0], x[1], *p[0], *p[1], 0.25), both);
+          },
+          2};
+}
+
+inline Problem add_rms_norm(Draw& draw) {
+  const Shape shape = draw.shape();
+  const bool both = draw.coin();
+  return {shape.front(),
+          {halves(draw.values(shape)), halves(draw.values(shape))},
+          {draw.values({shape.back()})},
+          [=](dpmp::Tape&, const Variables& x, const Parameters& p) {
+            return some_results(add_rms_norm(x[0], x[1], *p[0], 0.25), both);
+          },
+          2};
 }
 
 inline Problem embedding(Draw& draw) {
@@ -215,6 +249,8 @@ inline std::vector<Op> general_ops() {
       detail::elementwise("sigmoid", 1, [](const Variables& x) { return sigmoid(x[0]); }),
       detail::elementwise("softmax", 1, [](const Variables& x) { return softmax(x[0]); }),
       {"layer_norm", detail::layer_norm},
+      {"add_layer_norm", detail::add_layer_norm},
+      {"add_rms_norm", detail::add_rms_norm},
       {"embedding", detail::embedding},
       {"position_embedding", detail::position_embedding},
       {"attention (causal)", [](Draw& draw) { return detail::attention(draw, true, false); }},

@@ -184,6 +184,11 @@ TEST_CASE("element-wise ops, layers and look-ups refuse wrong shapes, dtypes and
   CHECK(refuses([&] { layer_norm(x, *v16, *v4); }, "layer_norm: expected v16 [4] in f32"));
   CHECK(refuses([&] { layer_norm(x, *v4, *v4, 0); }, "epsilon > 0"));
   CHECK(refuses([&] { layer_norm(counted(tape, {2}), *v4, *v4); }, "layer_norm: expected x [B, .., width]"));
+  CHECK(refuses([&] { add_layer_norm(x, narrow, *v4, *v4); },
+                "add_layer_norm: expected two values of one shape and dtype, got [2, 3, 4] f32 and [2, 3, 3] f32"));
+  CHECK(refuses([&] { add_layer_norm(x, x, *v4, *v5); }, "add_layer_norm: expected v5 [4] in f32"));
+  CHECK(refuses([&] { add_rms_norm(x, x, *v16); }, "add_rms_norm: expected v16 [4] in f32"));
+  CHECK(refuses([&] { add_rms_norm(x, x, *v4, 0); }, "add_rms_norm: expected epsilon > 0"));
 
   const auto ids = [&](const Shape& shape, const std::vector<std::int32_t>& values) {
     return Tensor::from(ctx, shape, values);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backward passes of layer and RMS norm, which read x and the output gradient once, on a CUDA device against plain loops
-// in double: the gradient of x, and the per-sample vectors that are summed slice by slice.
+// in double: the gradient of x, and the per-sample vectors that are summed slice by slice. And the forward passes that form
+// the sum before the norm: the bits of both apart.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -8,8 +9,7 @@
 #include <limits>
 #include <map>
 
-#include "dpmp/autograd/rules/layer_norm.hpp"
-#include "dpmp/autograd/rules/rms_norm.hpp"
+#include "autograd/add_norm_bits.hpp"
 #include "dpmp/runtime/cuda_backend.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"
 #include "support/random.hpp"
@@ -158,5 +158,22 @@ TEST_CASE("P8: NaN in one sample leaves every bit of the others") {
     const index_t rest = 2 * 19 * 40;
     CHECK(same(&clean.input_gradient[19 * 40], &spoiled.input_gradient[19 * 40], rest));
     CHECK(same(&clean.vectors.at("gain")[40], &spoiled.vectors.at("gain")[40], 80));
+  }
+}
+
+TEST_CASE("an addition and the norm behind it in one pass: the bits of both apart, a warp or a block to a row") {
+  Context ctx(Device::cuda(0));
+  const auto check = [&](DType dtype, const test::AddNormCase& c) {
+    CAPTURE(name_of(dtype));
+    CAPTURE(c.centred);
+    CAPTURE(c.shape[2]);
+    CHECK(test::differing(test::run_add_norm(ctx, dtype, c, true), test::run_add_norm(ctx, dtype, c, false)) == "");
+  };
+  for (bool centred : {true, false}) {
+    for (const Shape& shape : {Shape{2, 9, 64}, Shape{3, 5, 37}, Shape{1, 3, 4100}, Shape{2, 0, 8}, Shape{0, 4, 8}})
+      check(DType::bf16, {shape, centred});
+    check(DType::bf16, {.shape = {2, 9, 40}, .centred = centred, .sum_used = false});
+    check(DType::bf16, {.shape = {2, 9, 40}, .centred = centred, .normed_used = false});
+    for (DType dtype : {DType::f32, DType::f16}) check(dtype, {{2, 5, 40}, centred});
   }
 }

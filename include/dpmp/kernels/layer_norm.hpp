@@ -26,10 +26,16 @@ struct LayerNormForward {
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
+    normalise(team, row, [&](auto at) DPMP_LAMBDA { return at.load(input + row * width); });
+  }
+  /// first(at): the row's elements at `at`, for the first pass; the later ones read `input`, which first may write.
+  DPMP_ANY_TEAM
+  template <class Team, class First>
+  DPMP_HD void normalise(const Team& team, index_t row, const First& first) const {
     const T* x = input + row * width;
     T* y = output + row * width;
     const Real n = Real(width);
-    const Real mu = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x); }) / n;
+    const Real mu = team.sum(width, first) / n;
     // A second pass over a row that is in cache: the one-pass E[x^2] - mu^2 cancels when |mu| is large.
     const Real variance = team.sum(width, [&](auto at) DPMP_LAMBDA {
       const auto d = at.load(x) - mu;

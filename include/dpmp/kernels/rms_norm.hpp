@@ -24,9 +24,18 @@ struct RmsNormForward {
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
+    normalise(team, row, [&](auto at) DPMP_LAMBDA { return at.load(input + row * width); });
+  }
+  /// first(at): the row's elements at `at`, for the first pass; the later one reads `input`, which first may write.
+  DPMP_ANY_TEAM
+  template <class Team, class First>
+  DPMP_HD void normalise(const Team& team, index_t row, const First& first) const {
     const T* x = input + row * width;
     T* y = output + row * width;
-    const Real mean_square = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x) * at.load(x); }) / Real(width);
+    const Real mean_square = team.sum(width, [&](auto at) DPMP_LAMBDA {
+      const auto element = first(at);
+      return element * element;
+    }) / Real(width);
     const Real scale = Real(1) / std::sqrt(mean_square + epsilon);
     team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(y, at.load(x) * scale * at.load(gain)); });
     rstd[row] = scale;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layers: the parameters of an operation and how they start. Calling one records the operation.
 #pragma once
+#include "dpmp/autograd/rules/add_norm.hpp"
 #include "dpmp/autograd/rules/embedding.hpp"
-#include "dpmp/autograd/rules/layer_norm.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/nn/parameters.hpp"
 
@@ -38,6 +38,10 @@ class LayerNorm {
   LayerNorm(Parameters& parameters, const std::string& name, index_t width)
       : gain_(&parameters.constant(name + ".gain", {width}, 1)), bias_(&parameters.constant(name + ".bias", {width}, 0)) {}
   Variable operator()(const Variable& x) const { return layer_norm(x, *gain_, *bias_); }
+  /// x + branch, and that normalised.
+  SumAndNorm operator()(const Variable& x, const Variable& branch) const {
+    return add_layer_norm(x, branch, *gain_, *bias_);
+  }
 
  private:
   Parameter* gain_;

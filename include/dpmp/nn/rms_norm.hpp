@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "dpmp/autograd/rules/rms_norm.hpp"
+#include "dpmp/autograd/rules/add_norm.hpp"
 #include "dpmp/nn/parameters.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
@@ -10,6 +10,8 @@ class RmsNorm {
   RmsNorm(Parameters& parameters, const std::string& name, index_t width)
       : gain_(&parameters.constant(name + ".gain", {width}, 1)) {}
   Variable operator()(const Variable& x) const { return rms_norm(x, *gain_); }
+  /// x + branch, and that normalised.
+  SumAndNorm operator()(const Variable& x, const Variable& branch) const { return add_rms_norm(x, branch, *gain_); }
 
  private:
   Parameter* gain_;

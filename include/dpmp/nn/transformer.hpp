@@ -70,10 +70,10 @@ class Transformer {
   Variable operator()(Tape& tape, const Tensor& ids, const DropoutRun* dropout = nullptr) const {
     DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context,
                "], got ", ids.shape());
-    Variable x = tokens_(tape, ids);
-    if (positions_) x = position_embedding(x, *positions_);
-    for (std::size_t k = 0; k < blocks_.size(); ++k) x = blocks_[k](x, k, dropout);
-    x = normalised(last_norm_, x);
+    Stream stream{tokens_(tape, ids), std::nullopt};
+    if (positions_) stream.x = position_embedding(stream.x, *positions_);
+    for (std::size_t k = 0; k < blocks_.size(); ++k) stream = blocks_[k](std::move(stream), k, dropout);
+    const Variable x = normalised(last_norm_, std::move(stream)).normed;
     return head_ ? (*head_)(x) : linear(x, tokens_.table());
   }
 
@@ -84,8 +84,18 @@ class Transformer {
     if (c.norm == Norm::rms_norm) return RmsNorm(parameters, name, c.width);
     return LayerNorm(parameters, name, c.width);
   }
-  static Variable normalised(const AnyNorm& norm, const Variable& x) {
-    return std::visit([&](const auto& n) { return n(x); }, norm);
+  /// The residual stream between blocks: the last branch is added by the norm that follows, in the same pass.
+  struct Stream {
+    Variable x;
+    std::optional<Variable> branch;
+  };
+  /// By value: the branch lives no longer than its addition.
+  static SumAndNorm normalised(const AnyNorm& norm, Stream stream) {
+    return std::visit(
+        [&](const auto& n) {
+          return stream.branch ? n(stream.x, *stream.branch) : SumAndNorm{stream.x, n(stream.x)};
+        },
+        norm);
   }
 
   class Block {
@@ -99,14 +109,14 @@ class Transformer {
                       {.standard_deviation = residual_scale(c, c.width)}),
           mlp_norm_(make_norm(parameters, name + ".mlp_norm", c)),
           mlp_(make_feed_forward(parameters, name + ".mlp", c)) {}
-    Variable operator()(const Variable& x, std::size_t layer, const DropoutRun* run) const {
-      Variable qkv = qkv_(normalised(attention_norm_, x), run);
+    Stream operator()(Stream stream, std::size_t layer, const DropoutRun* run) const {
+      const SumAndNorm x = normalised(attention_norm_, std::move(stream));
+      Variable qkv = qkv_(x.normed, run);
       if (config_.positions == Positions::rotary) qkv = rope(qkv, attention_.heads + attention_.key_heads(), head_width());
       const Variable attended = projection_(attention(qkv, attention_), run);
-      const Variable y = add(x, dropout(2 * layer)(attended, run));
-      const Variable normal = normalised(mlp_norm_, y);
-      const Variable fed = std::visit([&](const auto& mlp) { return mlp(normal, run); }, mlp_);
-      return add(y, dropout(2 * layer + 1)(fed, run));
+      const SumAndNorm y = normalised(mlp_norm_, {x.sum, dropout(2 * layer)(attended, run)});
+      const Variable fed = std::visit([&](const auto& mlp) { return mlp(y.normed, run); }, mlp_);
+      return {y.sum, dropout(2 * layer + 1)(fed, run)};
     }
     void adapt(Parameters& parameters, std::size_t layer) {
       std::vector<LoraLinear*> linears{&qkv_, &projection_};

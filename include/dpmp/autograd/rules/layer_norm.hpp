@@ -41,29 +41,52 @@ struct LayerNorm {
     if (g.defined()) pass.accumulate(x.slot(), g);
   }
 };
+
+/// What a forward pass of layer norm reads beside its input, checked, and what it writes.
+class LayerNormPass {
+ public:
+  /// name: the operation's, for errors. x [B, .., width]: what is normalised, or has its shape and dtype.
+  LayerNormPass(std::string_view name, const Variable& x, Parameter& gain, Parameter& bias, double epsilon)
+      : gain_(&gain), bias_(&bias), epsilon_(epsilon) {
+    DPMP_CHECK(x.shape().rank() >= 2, name, ": expected x [B, .., width], got ", x.shape());
+    const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
+    for (const Parameter* p : {&gain, &bias})
+      DPMP_CHECK(p->shape() == Shape{width} && p->dtype() == x.dtype(), name, ": expected ", p->name(), " [", width, "] in ",
+                 x.dtype(), ", got ", p->shape(), " ", p->dtype());
+    DPMP_CHECK(epsilon > 0, name, ": expected epsilon > 0, got ", epsilon);
+    Context& ctx = x.tape().ctx();
+    y_ = Tensor::empty(ctx, x.shape(), x.dtype());
+    mean_ = Tensor::empty(ctx, {rows}, accumulate_dtype(x.dtype()));
+    rstd_ = Tensor::empty(ctx, {rows}, mean_.dtype());
+  }
+  template <class T>
+  kernels::LayerNormForward<T> kernel(const Tensor& input) const {
+    using R = compute_t<T>;
+    return {input.data<T>(), gain_->value().data<T>(), bias_->value().data<T>(), y_.data<T>(),
+            mean_.data<R>(), rstd_.data<R>(),          y_.shape().back(),        R(epsilon_)};
+  }
+  /// The result on x's tape; x holds what the kernel normalised.
+  Variable recorded(const Variable& x) const {
+    return x.tape().record(y_, x.tape().needs_gradient(x) || gain_->trainable() || bias_->trainable(),
+                           LayerNorm{x, gain_, bias_, mean_, rstd_});
+  }
+
+ private:
+  Parameter *gain_, *bias_;
+  double epsilon_;
+  Tensor y_, mean_, rstd_;
+};
 }  // namespace rules
 
 /// Normalises the last axis of x [B, .., width]; gain and bias [width] in x's dtype. epsilon > 0 keeps a constant row
 /// finite.
 inline Variable layer_norm(const Variable& x, Parameter& gain, Parameter& bias, double epsilon = 1e-5) {
-  Tape& tape = x.tape();
-  DPMP_CHECK(x.shape().rank() >= 2, "layer_norm: expected x [B, .., width], got ", x.shape());
-  const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
-  for (const Parameter* p : {&gain, &bias})
-    DPMP_CHECK(p->shape() == Shape{width} && p->dtype() == x.dtype(), "layer_norm: expected ", p->name(), " [", width,
-               "] in ", x.dtype(), ", got ", p->shape(), " ", p->dtype());
-  DPMP_CHECK(epsilon > 0, "layer_norm: expected epsilon > 0, got ", epsilon);
-  const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
-  const Tensor mean = Tensor::empty(tape.ctx(), {rows}, accumulate_dtype(x.dtype())),
-               rstd = Tensor::empty(tape.ctx(), {rows}, mean.dtype());
+  const rules::LayerNormPass norm("layer_norm", x, gain, bias, epsilon);
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    using R = compute_t<T>;
-    launch_rows(tape.ctx(), rows, width,
-                kernels::LayerNormForward<T>{x.value().data<T>(), gain.value().data<T>(), bias.value().data<T>(),
-                                             y.data<T>(), mean.data<R>(), rstd.data<R>(), width, R(epsilon)});
+    launch_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
+                norm.template kernel<T>(x.value()));
   });
-  return tape.record(y, tape.needs_gradient(x) || gain.trainable() || bias.trainable(),
-                     rules::LayerNorm{x, &gain, &bias, mean, rstd});
+  return norm.recorded(x);
 }
 }  // namespace dpmp::inline DPMP_ABI

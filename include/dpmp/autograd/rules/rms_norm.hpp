@@ -35,26 +35,46 @@ struct RmsNorm {
     if (g.defined()) pass.accumulate(x.slot(), g);
   }
 };
+
+/// What a forward pass of RMS norm reads beside its input, checked, and what it writes.
+class RmsNormPass {
+ public:
+  /// name: the operation's, for errors. x [B, .., width]: what is normalised, or has its shape and dtype.
+  RmsNormPass(std::string_view name, const Variable& x, Parameter& gain, double epsilon) : gain_(&gain), epsilon_(epsilon) {
+    DPMP_CHECK(x.shape().rank() >= 2, name, ": expected x [B, .., width], got ", x.shape());
+    const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
+    DPMP_CHECK(gain.shape() == Shape{width} && gain.dtype() == x.dtype(), name, ": expected ", gain.name(), " [", width,
+               "] in ", x.dtype(), ", got ", gain.shape(), " ", gain.dtype());
+    DPMP_CHECK(epsilon > 0, name, ": expected epsilon > 0, got ", epsilon);
+    y_ = Tensor::empty(x.tape().ctx(), x.shape(), x.dtype());
+    rstd_ = Tensor::empty(x.tape().ctx(), {rows}, accumulate_dtype(x.dtype()));
+  }
+  template <class T>
+  kernels::RmsNormForward<T> kernel(const Tensor& input) const {
+    using R = compute_t<T>;
+    return {input.data<T>(), gain_->value().data<T>(), y_.data<T>(), rstd_.data<R>(), y_.shape().back(), R(epsilon_)};
+  }
+  /// The result on x's tape; x holds what the kernel normalised.
+  Variable recorded(const Variable& x) const {
+    return x.tape().record(y_, x.tape().needs_gradient(x) || gain_->trainable(), RmsNorm{x, gain_, rstd_});
+  }
+
+ private:
+  Parameter* gain_;
+  double epsilon_;
+  Tensor y_, rstd_;
+};
 }  // namespace rules
 
 /// Divides the last axis of x [B, .., width] by its root mean square and multiplies by gain [width], in x's dtype (Zhang,
 /// Sennrich 2019). epsilon > 0 keeps a row of zeros finite.
 inline Variable rms_norm(const Variable& x, Parameter& gain, double epsilon = 1e-5) {
-  Tape& tape = x.tape();
-  DPMP_CHECK(x.shape().rank() >= 2, "rms_norm: expected x [B, .., width], got ", x.shape());
-  const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
-  DPMP_CHECK(gain.shape() == Shape{width} && gain.dtype() == x.dtype(), "rms_norm: expected ", gain.name(), " [", width,
-             "] in ", x.dtype(), ", got ", gain.shape(), " ", gain.dtype());
-  DPMP_CHECK(epsilon > 0, "rms_norm: expected epsilon > 0, got ", epsilon);
-  const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
-  const Tensor rstd = Tensor::empty(tape.ctx(), {rows}, accumulate_dtype(x.dtype()));
+  const rules::RmsNormPass norm("rms_norm", x, gain, epsilon);
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    using R = compute_t<T>;
-    launch_rows(tape.ctx(), rows, width,
-                kernels::RmsNormForward<T>{x.value().data<T>(), gain.value().data<T>(), y.data<T>(), rstd.data<R>(), width,
-                                           R(epsilon)});
+    launch_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
+                norm.template kernel<T>(x.value()));
   });
-  return tape.record(y, tape.needs_gradient(x) || gain.trainable(), rules::RmsNorm{x, &gain, rstd});
+  return norm.recorded(x);
 }
 }  // namespace dpmp::inline DPMP_ABI
