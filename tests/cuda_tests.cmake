@@ -57,6 +57,14 @@ if(DPMP_EMULATED)
       $<TARGET_FILE:test_instantiate_norm> $<TARGET_FILE:test_weighted_sum> $<TARGET_FILE:test_attention>)
 endif()
 
+# The main job with a GPU's half, beside the same run on the CPU.
+if(DPMP_EMULATED AND TARGET train_gpt_cuda)
+  add_test(NAME cuda_train_gpt
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/check_train_gpt.py ${DPMP_EMULATOR_LIBRARIES}
+      $<TARGET_FILE:train_gpt_cuda>)
+  set_tests_properties(cuda_train_gpt PROPERTIES ENVIRONMENT EMU_CACHE=${CMAKE_BINARY_DIR}/emulated_kernels)
+endif()
+
 # What a training step asks of a GPU: sectors, bank conflicts, launches.
 if(DPMP_EMULATED AND TARGET bench_cuda_step)
   add_test(NAME cuda_counts

@@ -49,6 +49,16 @@ class ClippedSumSink final : public GradientSink {
     for (index_t g = 0; g < groups_.count(); ++g) complete(ctx, g);
   }
 
+  /// After the pass: frees what it kept, so that the next one asks for no memory beside it. Whether it walked twice is known.
+  void release() {
+    for (Part& part : parts_) {
+      part.sink.release();
+      part.factors = {};
+    }
+    second_.reset();
+    factors_of_ = {};
+  }
+
   bool may_walk_again() const { return parts_[0].sink.may_walk_again(); }
   bool walks_again() const {
     return std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.sink.walks_again(); });
@@ -108,5 +118,6 @@ inline void clipped_backward(Tape& tape, const Variable& losses, const Tensor& w
   tape.backward(losses, sink, weights, sink.may_walk_again() ? AfterWalk::keep : AfterWalk::release);
   sink.end(tape.ctx());
   if (sink.walks_again()) tape.backward(losses, sink.second_walk(), weights);
+  sink.release();
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample

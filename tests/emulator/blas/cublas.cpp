@@ -86,8 +86,7 @@ cublasStatus_t gemm(cublasHandle_t handle, const char* api, const Shape& s, cons
     p->alpha_on_device = alpha_f;
     p->beta_on_device = beta_f;
   }
-  return emu_submit(h->stream, emu_blas_run, emu_blas_destroy, p.release()) ? CUBLAS_STATUS_EXECUTION_FAILED
-                                                                            : CUBLAS_STATUS_SUCCESS;
+  return emu_blas_submit(h->stream, p.release()) ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t check_compute(cublasComputeType_t t, const char* api) {

@@ -205,8 +205,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t d, c
     product->alpha_on_device = alpha_f;
     product->beta_on_device = beta_f;
   }
-  return emu_submit(stream, emu_blas_run, emu_blas_destroy, product.release()) ? CUBLAS_STATUS_EXECUTION_FAILED
-                                                                               : CUBLAS_STATUS_SUCCESS;
+  return emu_blas_submit(stream, product.release()) ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
 }
 
 }  // extern "C"

@@ -3,6 +3,7 @@
 #include "product.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <string>
@@ -193,6 +194,19 @@ bool run(Product p) {
   return true;
 }
 
+/// All of a product but its addresses.
+std::string identity_of(const Product& p) {
+  std::string text = p.api;
+  const auto add = [&text](auto... numbers) { ((text += ' ' + std::to_string(numbers)), ...); };
+  add(p.m, p.n, p.k, p.batch, int(p.unit), std::bit_cast<std::uint64_t>(p.alpha), std::bit_cast<std::uint64_t>(p.beta),
+      p.alpha_on_device != nullptr);
+  for (const Matrix& x : {p.a, p.b, p.c, p.d}) add(int(x.type), x.rows, x.cols, x.ld, x.row_major, x.transposed, x.stride);
+  const Epilogue& e = p.epilogue;
+  add(e.bias, e.relu, e.gelu, e.store_aux, e.dgelu, e.sum_rows, e.sum_a, e.sum_b);
+  for (const Operand& x : {p.bias, p.aux}) add(int(x.type), x.ld, x.stride);
+  return text;
+}
+
 }  // namespace
 
 Epilogue epilogue_of(int code) {
@@ -219,6 +233,11 @@ Epilogue epilogue_of(int code) {
 }  // namespace emu::blas
 
 extern "C" {
-int emu_blas_run(void* product) { return emu::blas::run(*static_cast<emu::blas::Product*>(product)) ? 0 : 1; }
-void emu_blas_destroy(void* product) { delete static_cast<emu::blas::Product*>(product); }
+int emu_blas_submit(cudaStream_t stream, emu::blas::Product* product) {
+  using emu::blas::Product;
+  const std::string identity = emu::blas::identity_of(*product);
+  return emu_submit(
+      stream, [](void* p) { return emu::blas::run(*static_cast<Product*>(p)) ? 0 : 1; },
+      [](void* p) { delete static_cast<Product*>(p); }, product, identity.c_str());
+}
 }

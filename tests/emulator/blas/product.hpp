@@ -69,7 +69,6 @@ struct Product {
 }  // namespace emu::blas
 
 extern "C" {
-/// Runs a Product; 0, or not 0 after a report.
-int emu_blas_run(void* product);
-void emu_blas_destroy(void* product);
+/// Submits a Product and owns it from here on. 0, or not 0 after a report.
+int emu_blas_submit(cudaStream_t stream, emu::blas::Product* product);
 }

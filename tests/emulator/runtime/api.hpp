@@ -4,21 +4,14 @@
 #include <cuda_runtime_api.h>
 
 #include <chrono>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "graph.hpp"
 #include "module.hpp"
 
 namespace emu {
-
-using Work = std::function<cudaError_t()>;
-
-/// Operations in the order in which they were captured.
-struct Graph {
-  std::vector<Work> operations;
-};
 
 /// A capture under way; shared by the streams that joined it.
 struct Capture {
@@ -29,13 +22,15 @@ struct Capture {
 
 struct Stream {
   std::shared_ptr<Capture> capture;
-  bool blocking = true;  // synchronises with the legacy default stream
+  std::vector<std::size_t> last;  // captured nodes that the next one waits for
+  bool blocking = true;           // synchronises with the legacy default stream
 };
 
 struct Event {
   std::chrono::steady_clock::time_point time;
   bool recorded = false, timing = true;
   std::shared_ptr<Capture> capture;
+  std::vector<std::size_t> last;  // as the stream's where it was recorded
 };
 
 /// Remembers the error for cudaGetLastError and returns it.
@@ -49,7 +44,7 @@ void set_sticky_error(cudaError_t code);
 /// Stream of a handle: the default stream for the special handles, null (and a report) for one that does not exist.
 Stream* stream_of(cudaStream_t handle, const char* api);
 /// Runs the work now, or adds it to the capture of the stream. Streams run in the order of submission.
-cudaError_t submit(cudaStream_t stream, const char* api, Work work);
+cudaError_t submit(cudaStream_t stream, const char* api, Work work, NodeFacts facts = {});
 /// Calls that must not happen while a stream captures: they invalidate the capture, as on a GPU.
 cudaError_t refuse_during_capture(const char* api);
 /// Tables at exit.

@@ -40,12 +40,26 @@ void count_copy(const char* api, std::size_t read, std::size_t written) {
   count_work(WorkKind::copy, api, s);
 }
 
-cudaError_t copy(Side to, Side from, std::size_t width, std::size_t height, const char* api, cudaStream_t stream) {
+NodeFacts facts_of_copy(const Side& to, const Side& from, std::size_t width, std::size_t height, cudaMemcpyKind kind) {
+  const auto part = [&](const Side& side) {
+    return cudaPitchedPtr{const_cast<void*>(side.pointer), side.pitch, width, height};
+  };
+  NodeFacts facts;
+  facts.type = cudaGraphNodeTypeMemcpy;
+  facts.copy.srcPtr = part(from);
+  facts.copy.dstPtr = part(to);
+  facts.copy.extent = {width, height, 1};
+  facts.copy.kind = kind;
+  return facts;
+}
+
+cudaError_t copy(Side to, Side from, std::size_t width, std::size_t height, cudaMemcpyKind kind, const char* api,
+                 cudaStream_t stream) {
   if (!width || !height) return cudaSuccess;
   if (height > 1 && (width > to.pitch || width > from.pitch)) {
     return mistake(cudaErrorInvalidPitchValue, api, "width exceeds pitch");
   }
-  return submit(stream, api, [=] {
+  const auto work = [=] {
     std::uint8_t* d = range(to, (height - 1) * to.pitch + width, api);
     if (!d) return cudaErrorInvalidValue;
     const std::uint8_t* s = range(from, (height - 1) * from.pitch + width, api);
@@ -56,27 +70,32 @@ cudaError_t copy(Side to, Side from, std::size_t width, std::size_t height, cons
     };
     count_copy(api, on_device(from), on_device(to));
     return cudaSuccess;
-  });
+  };
+  return submit(stream, api, work, facts_of_copy(to, from, width, height, kind));
 }
 
 cudaError_t copy(void* d, std::size_t dp, const void* s, std::size_t sp, std::size_t width, std::size_t height,
                  cudaMemcpyKind kind, const char* api, cudaStream_t stream) {
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
   const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-  return copy(Side{d, dp, to_device}, Side{s, sp, from_device}, width, height, api, stream);
+  return copy(Side{d, dp, to_device}, Side{s, sp, from_device}, width, height, kind, api, stream);
 }
 
 cudaError_t fill(void* d, std::size_t pitch, int value, std::size_t width, std::size_t height, const char* api,
                  cudaStream_t stream) {
   if (!width || !height) return cudaSuccess;
   if (height > 1 && width > pitch) return mistake(cudaErrorInvalidPitchValue, api, "width exceeds pitch");
-  return submit(stream, api, [=] {
+  const auto work = [=] {
     std::uint8_t* p = range(Side{d, pitch, true}, (height - 1) * pitch + width, api);
     if (!p) return cudaErrorInvalidValue;
     for (std::size_t i = 0; i < height; i++) std::memset(p + i * pitch, value, width);
     count_copy(api, 0, width * height);
     return cudaSuccess;
-  });
+  };
+  NodeFacts facts;
+  facts.type = cudaGraphNodeTypeMemset;
+  facts.fill = {d, pitch, unsigned(value) & 0xffu, 1, width, height};
+  return submit(stream, api, work, std::move(facts));
 }
 
 cudaError_t variable_of(const void* symbol, Variable** out) {

@@ -56,14 +56,22 @@ cudaError_t launch(Kernel* k, dim3 g, dim3 b, void** arguments, std::size_t shar
   std::copy(block, block + 3, a->block);
   a->dynamic_shared = std::uint32_t(shared);
   a->parameters.assign(k->parameter_bytes + 16, 0);  // vector loads of the last parameter may reach beyond it
+  NodeFacts facts;
+  facts.type = cudaGraphNodeTypeKernel;
+  facts.arguments = std::make_shared<std::vector<void*>>();
   for (std::size_t i = 0; i < k->parameters.size(); i++) {
-    std::memcpy(a->parameters.data() + k->parameters[i].first, arguments[i], k->parameters[i].second);
+    facts.arguments->push_back(a->parameters.data() + k->parameters[i].first);
+    std::memcpy(facts.arguments->back(), arguments[i], k->parameters[i].second);
   }
-  return submit(stream, k->shown.c_str(), [a] {
-    const auto code = static_cast<cudaError_t>(run(*a));
-    if (code) set_sticky_error(code);
-    return code;
-  });
+  facts.kernel = {const_cast<void*>(k->host_function), g, b, unsigned(shared), facts.arguments->data(), nullptr};
+  return submit(
+      stream, k->shown.c_str(),
+      [a] {
+        const auto code = static_cast<cudaError_t>(run(*a));
+        if (code) set_sticky_error(code);
+        return code;
+      },
+      std::move(facts));
 }
 
 }  // namespace

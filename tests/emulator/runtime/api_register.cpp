@@ -56,7 +56,9 @@ char __cudaInitModule(void** handle) { return emu::load(module_of(handle)) ? 1 :
 
 void __cudaRegisterFunction(void** handle, const char* host_function, char*, const char* name, int, uint3*, uint3*, dim3*,
                             dim3*, int*) {
-  registry().by_host_function[host_function] = emu::add_kernel(module_of(handle), name);
+  emu::Kernel* kernel = emu::add_kernel(module_of(handle), name);
+  kernel->host_function = host_function;
+  registry().by_host_function[host_function] = kernel;
 }
 
 void __cudaRegisterVar(void** handle, char* host_variable, char*, const char* name, int, size_t, int, int) {

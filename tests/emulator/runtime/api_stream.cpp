@@ -87,12 +87,14 @@ Stream* stream_of(cudaStream_t handle, const char* api) {
   return nullptr;
 }
 
-cudaError_t submit(cudaStream_t handle, const char* api, Work work) {
+cudaError_t submit(cudaStream_t handle, const char* api, Work work, NodeFacts facts) {
   std::lock_guard<std::recursive_mutex> lock(registry().mutex);
   Stream* s = stream_of(handle, api);
   if (!s) return cudaErrorInvalidResourceHandle;
   if (s->capture) {
-    s->capture->graph->operations.push_back(std::move(work));
+    std::vector<Node>& nodes = s->capture->graph->nodes;
+    nodes.push_back({std::move(work), std::move(facts), std::move(s->last)});
+    s->last = {nodes.size() - 1};
     return cudaSuccess;
   }
   if (is_special(handle)) {
@@ -173,7 +175,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
   Stream* s = stream_of(handle, "cudaStreamWaitEvent");
   Event* e = emu::event_of(event, "cudaStreamWaitEvent");
   if (!s || !e) return cudaErrorInvalidResourceHandle;
-  if (e->capture) s->capture = e->capture;
+  if (!e->capture) return cudaSuccess;
+  s->capture = e->capture;
+  for (const std::size_t node : e->last) {
+    if (std::find(s->last.begin(), s->last.end(), node) == s->last.end()) s->last.push_back(node);
+  }
   return cudaSuccess;
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t f, void* data) {
@@ -214,6 +220,7 @@ cudaError_t cudaEventRecord(cudaEvent_t handle, cudaStream_t stream) {
   Stream* s = stream_of(stream, "cudaEventRecord");
   if (!e || !s) return error(cudaErrorInvalidResourceHandle);
   e->capture = s->capture;
+  e->last = s->last;
   if (e->capture) return cudaSuccess;
   e->time = std::chrono::steady_clock::now();
   e->recorded = true;
@@ -253,7 +260,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* out) {
   const std::shared_ptr<emu::Capture> capture = s->capture;
   std::lock_guard<std::mutex> lock(emu::handles().mutex);
   for (Stream* x : emu::handles().streams) {
-    if (x->capture == capture) x->capture = nullptr;
+    if (x->capture != capture) continue;
+    x->capture = nullptr;
+    x->last.clear();
   }
   for (Event* e : emu::handles().events) {
     if (e->capture == capture) e->capture = nullptr;
@@ -261,6 +270,21 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* out) {
   *out = nullptr;
   if (capture->invalid) return error(cudaErrorStreamCaptureInvalidated);
   *out = reinterpret_cast<cudaGraph_t>(new emu::Graph(*capture->graph));
+  return cudaSuccess;
+}
+/// The graph as it is so far: what is captured later is added to it.
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t handle, cudaStreamCaptureStatus* status, unsigned long long* id,
+                                     cudaGraph_t* graph, const cudaGraphNode_t** after, const cudaGraphEdgeData** edges,
+                                     size_t* count) {
+  if (after || edges || count) {
+    return emu::mistake(cudaErrorNotSupported, "cudaStreamGetCaptureInfo", "a capture's dependences are not modelled");
+  }
+  if (!status) return error(cudaErrorInvalidValue);
+  if (cudaError_t e = cudaStreamIsCapturing(handle, status)) return e;
+  if (*status != cudaStreamCaptureStatusActive) return cudaSuccess;
+  emu::Graph* captured = stream_of(handle, "cudaStreamGetCaptureInfo")->capture->graph.get();
+  if (id) *id = reinterpret_cast<std::uintptr_t>(captured);
+  if (graph) *graph = reinterpret_cast<cudaGraph_t>(captured);
   return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* status) {

@@ -17,5 +17,6 @@ struct EmuProductCount {
 /// Adds a matrix product to the counts, where they are asked for.
 void emu_count_product(const EmuProductCount* product);
 /// Runs run(argument) in the stream: now, or when the graph that captures it is launched. destroy(argument) comes last.
-int emu_submit(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* argument);
+/// identity: all that tells this piece of work from others but the memory it works on; the function of its graph node.
+int emu_submit(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* argument, const char* identity);
 }

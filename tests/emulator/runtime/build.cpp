@@ -30,7 +30,7 @@ bool compile(const Kernel& k) {
   if (exists(object)) return true;
   const auto begin = std::chrono::steady_clock::now();
   const std::string temporary = temporary_name(base), source = temporary + ".cpp";
-  if (!run_translator_kernel(k.name, cache_folder() + k.module->hash + ".ptx", source)) {
+  if (!run_translator_kernel(k.name, cache_folder() + k.module->hash + ".parsed", source)) {
     say("EMU ERROR: kernel %s cannot be translated (see above)\n", k.shown.c_str());
     return false;
   }

@@ -117,15 +117,16 @@ bool load(Module& m) {
     return false;
   }
   m.hash = hex(fnv1a(m.ptx, fnv1a(toolchain_hash())));
-  const std::string base = cache_folder() + m.hash, ptx = base + ".ptx", info = base + ".info";
+  const std::string base = cache_folder() + m.hash, ptx = base + ".ptx", info = base + ".info", parsed = base + ".parsed";
   if (!exists(ptx)) write_whole(ptx, m.ptx);
   if (!exists(info)) {
-    const std::string temporary = temporary_name(info);
-    if (!run_translator_info(ptx, temporary)) {
+    const std::string temporary = temporary_name(info), temporary_parsed = temporary_name(parsed);
+    if (!run_translator_info(ptx, temporary, temporary_parsed)) {
       say("EMU ERROR: PTX module %s could not be read\n", m.hash.c_str());
       return false;
     }
-    std::rename(temporary.c_str(), info.c_str());
+    std::rename(temporary_parsed.c_str(), parsed.c_str());
+    std::rename(temporary.c_str(), info.c_str());  // last: where it is, the other is too
   }
   read_info(m, read_file(info));
   for (Variable& v : m.variables) create_variable(m, v);

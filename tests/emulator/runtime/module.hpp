@@ -29,6 +29,7 @@ struct Variable {
 
 struct Kernel {
   Module* module = nullptr;
+  const void* host_function = nullptr;                              // what the program launches it by
   std::string name, shown;                                          // mangled, readable
   std::vector<std::pair<std::uint32_t, std::uint32_t>> parameters;  // offset and size
   std::uint32_t parameter_bytes = 0, max_threads = 1024;

@@ -122,13 +122,14 @@ void write_whole(const std::string& path, const std::string& text) {
   std::rename(temporary.c_str(), path.c_str());
 }
 
-bool run_translator_info(const std::string& ptx, const std::string& out) {
-  return command("python3 " + shell_quote(translator()) + " --info " + shell_quote(ptx) + " " + shell_quote(out));
+bool run_translator_info(const std::string& ptx, const std::string& out, const std::string& parsed) {
+  return command("python3 " + shell_quote(translator()) + " --info " + shell_quote(ptx) + " " + shell_quote(out) + " " +
+                 shell_quote(parsed));
 }
 
-bool run_translator_kernel(const std::string& kernel, const std::string& ptx, const std::string& out) {
-  return command("python3 " + shell_quote(translator()) + " --kernel " + shell_quote(kernel) + " " + shell_quote(ptx) + " " +
-                 shell_quote(out));
+bool run_translator_kernel(const std::string& kernel, const std::string& parsed, const std::string& out) {
+  return command("python3 " + shell_quote(translator()) + " --kernel " + shell_quote(kernel) + " " + shell_quote(parsed) +
+                 " " + shell_quote(out));
 }
 
 bool run_compiler(const std::string& source, const std::string& out) {

@@ -17,10 +17,10 @@ bool exists(const std::string& path);
 /// Writes `text` so that readers see nothing or all of it.
 void write_whole(const std::string& path, const std::string& text);
 
-/// PTX file -> list of kernels, parameters and variables.
-bool run_translator_info(const std::string& ptx, const std::string& out);
-/// PTX file, kernel -> C++ file.
-bool run_translator_kernel(const std::string& kernel, const std::string& ptx, const std::string& out);
+/// PTX file -> list of kernels, parameters and variables; and what was read, for run_translator_kernel.
+bool run_translator_info(const std::string& ptx, const std::string& out, const std::string& parsed);
+/// Parsed module, kernel -> C++ file.
+bool run_translator_kernel(const std::string& kernel, const std::string& parsed, const std::string& out);
 /// C++ file -> shared object.
 bool run_compiler(const std::string& source, const std::string& out);
 

@@ -2,7 +2,6 @@
 """A PTX module: its functions, parameters and variables ("PTX Module Directives", "Specifying Kernel Entry Points and
 Functions")."""
 import re
-from bisect import bisect_left
 from dataclasses import dataclass
 
 from .errors import TranslationError
@@ -59,34 +58,29 @@ class Module:
         self.toolkit_files = {number for number, path in paths.items() if _TOOLKIT.search(path)}
         source = _HEADER.sub(lambda m: blank(m[0]), source)
         source = _SECTION.sub(lambda m: blank(m[0]), source)
-        self._source = source
-        self._line_ends = [match.start() for match in re.finditer("\n", source)]
-        self._parse()
+        self._parse(source)
         device = [name for name, function in self.functions.items() if function and not function.is_entry]
         #: numbers that stand for device functions (function pointers) and for variables in global memory
         self.function_index = {name: number for number, name in enumerate(device)}
         placed = [v.name for v in self.variables.values() if v.space in ("global", "const")]
         self.global_index = {name: number for number, name in enumerate(placed)}
 
-    def line_of(self, position):
-        """Line number of a position in the source."""
-        return bisect_left(self._line_ends, position) + 1
-
-    def _parse(self):
-        source, position = self._source, 0
+    def _parse(self, source):
+        line, counted, position = 1, 0, 0  # line: of the position `counted`
         while True:
             start = re.compile(r"[^\s;]").search(source, position)
             if start is None:
                 return
             start = start.start()
+            line, counted = line + source.count("\n", counted, start), start
             stop = re.compile(r"[;{=]").search(source, start)
             if stop is None:
-                raise TranslationError("statement without an end", self.line_of(start))
+                raise TranslationError("statement without an end", line)
             stop = stop.start()
             head = source[start:stop]
             try:
                 if re.search(r"\.(entry|func)\b", head):
-                    position = self._function(head, stop)
+                    position = self._function(source, head, stop, line + head.count("\n"))
                     continue
                 if source[stop] == "{":
                     raise TranslationError("unexpected { after " + " ".join(head.split())[:80])
@@ -96,26 +90,27 @@ class Module:
                     variable = parse_variable(statement)
                     self.variables[variable.name] = variable
             except TranslationError as error:
-                raise error.at(self.line_of(start))
+                raise error.at(line)
 
-    def _function(self, head, stop):
-        """Reads a function declaration or definition whose head ends at `stop`; returns the position after it."""
+    def _function(self, source, head, stop, line):
+        """Reads a function declaration or definition whose head ends at `stop`, in this line; returns the position after
+        it."""
         match = _FUNCTION.search(head)
         if not match:
             raise TranslationError("function header: " + " ".join(head.split())[:120])
-        if self._source[stop] != "{":
+        if source[stop] != "{":
             self.functions.setdefault(match["name"], None)
             return stop + 1
         limit = _MAXNTID.search(head[match.end() :])
-        end = end_of_block(self._source, stop + 1)
+        end = end_of_block(source, stop + 1)
         self.functions[match["name"]] = Function(
             name=match["name"],
             is_entry=match["kind"] == "entry",
             returns=parse_parameters(match["returns"] or ""),
             params=parse_parameters(match["params"] or ""),
             max_threads=[int(x) for x in limit[1].split(",") if x.strip()] if limit else [],
-            body=self._source[stop + 1 : end - 1],
-            first_line=self.line_of(stop),
+            body=source[stop + 1 : end - 1],
+            first_line=line,
         )
         return end
 

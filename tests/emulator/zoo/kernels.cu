@@ -209,6 +209,78 @@ __global__ void axpy(float a, const float* x, float* y, int n) {
   if (i < n) y[i] += a * x[i];
 }
 
+/// What a captured graph says of itself: each node's type and parameters, and which waits for which.
+void test_graph_nodes() {
+  const int n = 1000;
+  DeviceArray<float> x(noise(n, 7)), y(n), sum(1);
+  cudaStream_t stream, side_stream;
+  cudaEvent_t fork, join;
+  CHECK_CUDA(cudaStreamCreate(&stream));
+  CHECK_CUDA(cudaStreamCreate(&side_stream));
+  CHECK_CUDA(cudaEventCreate(&fork));
+  CHECK_CUDA(cudaEventCreate(&join));
+  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  CHECK_CUDA(cudaMemcpyAsync(y, x, n * sizeof(float), cudaMemcpyDeviceToDevice, stream));
+  CHECK_CUDA(cudaEventRecord(fork, stream));
+  CHECK_CUDA(cudaStreamWaitEvent(side_stream, fork, 0));
+  CHECK_CUDA(cudaMemsetAsync(sum, 1, sizeof(float), side_stream));
+  axpy<<<4, 256, 32, stream>>>(0.5f, x, y, n);
+  CHECK_CUDA(cudaEventRecord(join, side_stream));
+  CHECK_CUDA(cudaStreamWaitEvent(stream, join, 0));
+  reduce<<<2, 128, 0, stream>>>(y, sum, n);
+  cudaGraph_t graph;
+  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+
+  size_t nodes = 0, edges = 0;
+  CHECK_CUDA(cudaGraphGetNodes(graph, nullptr, &nodes));
+  CHECK_CUDA(cudaGraphGetEdges(graph, nullptr, nullptr, nullptr, &edges));
+  int wrong = nodes != 4 || edges != 4;
+  std::vector<cudaGraphNode_t> all(nodes), from(edges), to(edges);
+  CHECK_CUDA(cudaGraphGetNodes(graph, all.data(), &nodes));
+  CHECK_CUDA(cudaGraphGetEdges(graph, from.data(), to.data(), nullptr, &edges));
+  cudaGraphNode_t copied = nullptr, filled = nullptr, added = nullptr, reduced = nullptr;
+  for (cudaGraphNode_t node : all) {
+    cudaGraphNodeType type;
+    cudaKernelNodeParams kernel{};
+    CHECK_CUDA(cudaGraphNodeGetType(node, &type));
+    if (type == cudaGraphNodeTypeMemcpy) copied = node;
+    if (type == cudaGraphNodeTypeMemset) filled = node;
+    if (type != cudaGraphNodeTypeKernel) continue;
+    CHECK_CUDA(cudaGraphKernelNodeGetParams(node, &kernel));
+    (kernel.func == reinterpret_cast<void*>(axpy) ? added : reduced) = node;
+  }
+  const auto waits = [&](cudaGraphNode_t before, cudaGraphNode_t after) {
+    for (size_t i = 0; i < edges; i++) {
+      if (from[i] == before && to[i] == after) return true;
+    }
+    return false;
+  };
+  wrong += !(waits(copied, filled) && waits(copied, added) && waits(filled, reduced) && waits(added, reduced));
+
+  cudaKernelNodeParams kernel{};
+  CHECK_CUDA(cudaGraphKernelNodeGetParams(added, &kernel));
+  wrong += kernel.gridDim.x != 4 || kernel.blockDim.x != 256 || kernel.sharedMemBytes != 32;
+  wrong += *static_cast<float*>(kernel.kernelParams[0]) != 0.5f || *static_cast<int*>(kernel.kernelParams[3]) != n;
+  CHECK_CUDA(cudaGraphKernelNodeGetParams(reduced, &kernel));
+  wrong += kernel.gridDim.x != 2 || kernel.blockDim.x != 128 || kernel.func != reinterpret_cast<void*>(reduce);
+  cudaMemcpy3DParms copy{};
+  CHECK_CUDA(cudaGraphMemcpyNodeGetParams(copied, &copy));
+  wrong += copy.extent.width * copy.extent.height * copy.extent.depth != n * sizeof(float) || copy.dstPtr.ptr != y ||
+           copy.srcPtr.ptr != x;
+  cudaMemsetParams fill{};
+  CHECK_CUDA(cudaGraphMemsetNodeGetParams(filled, &fill));
+  wrong += fill.width * fill.height * fill.elementSize != sizeof(float) || (fill.value & 255) != 1 || fill.dst != sum;
+  wrong += cudaGraphKernelNodeGetParams(filled, &kernel) == cudaSuccess;
+  wrong += cudaGraphMemsetNodeGetParams(added, &fill) == cudaSuccess;
+  cudaGetLastError();
+  expect("graph_nodes", wrong, 0);
+  CHECK_CUDA(cudaGraphDestroy(graph));
+  CHECK_CUDA(cudaEventDestroy(fork));
+  CHECK_CUDA(cudaEventDestroy(join));
+  CHECK_CUDA(cudaStreamDestroy(side_stream));
+  CHECK_CUDA(cudaStreamDestroy(stream));
+}
+
 /// A captured step, replayed: nothing runs during the capture, everything at each replay. Two streams joined by events.
 void test_graph() {
   const int n = 1000;
@@ -257,5 +329,6 @@ int main() {
   test_atomics();
   test_gemm();
   test_graph();
+  test_graph_nodes();
   return report();
 }
