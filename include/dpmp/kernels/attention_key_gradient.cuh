@@ -25,8 +25,7 @@ struct AttentionKeyGradient {
 
   __device__ void operator()(char* shared) const {
     const AttentionShape& shape = work.shape;
-    const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, group = lane / 4, member = lane % 4;
-    const int tokens = int(shape.tokens), width = int(shape.width);
+    const int warp = int(threadIdx.x) / 32, tokens = int(shape.tokens), width = int(shape.width);
     const int first_row = grid.tile() * rows, first = first_row + warp * own;
     // Addresses are worked out from the sample where they are needed: the sums leave no registers to keep them in.
     int sample = int(grid.sample()), key_head = int(grid.head());
@@ -47,9 +46,9 @@ struct AttentionKeyGradient {
     const auto copy_tile = [&](int turn, std::uint64_t kept) {
       const Rows to = buffer(turn);
       copy_attention_rows(to, sample_rows() + shape.query_column(head), packed, first_query, attention_tile, width,
-                          kept, warp, attention_warps);
+                          kept, warp, attention_warps, read_lane());
       copy_attention_rows(to.from(attention_tile), work.output_gradient + first_token() * plain + shape.query_column(head),
-                          plain, first_query, attention_tile, width, kept, warp, attention_warps);
+                          plain, first_query, attention_tile, width, kept, warp, attention_warps, read_lane());
       const bool sums = int(threadIdx.x) >= attention_tile;
       const int query = first_query + int(threadIdx.x) % attention_tile;
       const float* const from =
@@ -64,9 +63,9 @@ struct AttentionKeyGradient {
     };
     const unsigned own_kept = unsigned(kept_tokens(first).mask());
     copy_attention_rows(tiles.from(warp * own), sample_rows() + shape.key_column(key_head), packed, first, own, width,
-                        own_kept);
+                        own_kept, 0, 1, read_lane());
     copy_attention_rows(tiles.from(rows + warp * own), sample_rows() + shape.value_column(key_head), packed, first,
-                        own, width, own_kept);
+                        own, width, own_kept, 0, 1, read_lane());
     copy_async_commit();
     copy_async_wait<0>();
     __syncwarp();
@@ -92,6 +91,7 @@ struct AttentionKeyGradient {
       if (left > 1) copy_tile(left - 1, next.mask());
       // A warp may have nothing to do in this tile; that depends on public extents only.
       if (first < tokens && (!shape.causal || tile_query + attention_tile > first)) {
+        const int lane = read_lane(), group = lane / 4, member = lane % 4;
         // 16 queries at a time, and the first of this lane minus its first key.
         Rows query_rows = buffer(left);
         const float* log_sum_exp = statistics + left % 2 * 2 * attention_tile + 2 * member;
@@ -106,8 +106,8 @@ struct AttentionKeyGradient {
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
             float p[strips][1][4], g[strips][1][4];
-            multiply_by_rows<1>(p, keys, query_rows, 8 * j);
-            multiply_by_rows<1>(g, values, gradient_rows, 8 * j);
+            multiply_by_rows<1>(p, keys, query_rows, 8 * j, lane);
+            multiply_by_rows<1>(g, values, gradient_rows, 8 * j, lane);
             const float2 shift = *reinterpret_cast<const float2*>(log_sum_exp + 8 * j);
             const float2 row_sum = *reinterpret_cast<const float2*>(log_sum_exp + attention_tile + 8 * j);
 #pragma unroll
@@ -126,12 +126,14 @@ struct AttentionKeyGradient {
                 probabilities[s][2 * j + h] = round_pair<T>(x[0], x[1]), slopes[s][2 * j + h] = round_pair<T>(y[0], y[1]);
               }
           }
-          add_weighted_rows(value_sum, probabilities, gradient_rows, 0);
-          add_weighted_rows(key_sum, slopes, query_rows, 0);
+          add_weighted_rows(value_sum, probabilities, gradient_rows, 0, lane);
+          add_weighted_rows(key_sum, slopes, query_rows, 0, lane);
           query_rows = query_rows.from(16), log_sum_exp += 16, ahead_by += 16;
         }
       }
     } while (--left > 0);
+    // The walk ended at the next group's first head: the key head comes from there, not out of a register kept for it.
+    key_head = head / group_heads - 1;
     const unsigned still_kept = unsigned(kept_tokens(first).mask());
     // Nobody reads the other buffer any more.
     const Rows staging = buffer(0).from(warp * own);

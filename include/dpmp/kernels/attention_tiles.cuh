@@ -10,6 +10,14 @@ namespace dpmp::inline DPMP_ABI::kernels {
 /// registers; all of them walk over tiles of 64 rows of the other side, which lie in shared memory.
 inline constexpr int attention_warps = 4, attention_threads = 32 * attention_warps, attention_tile = 64;
 
+/// This thread's lane, read anew by every call. What follows from threadIdx the compiler works out once and keeps in
+/// registers across main loops, which have none to spare; what follows from this dies after its last use.
+__device__ __forceinline__ int read_lane() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
 /// Rows of a head in shared memory, Width (the head's width, padded with zeros to 32, 64, 96 or 128) elements each. A row
 /// takes an odd number of 16-byte chunks, so one chunk of 8 successive rows (what ldmatrix and the copies touch at a time)
 /// covers all banks once.
@@ -29,14 +37,12 @@ struct AttentionRows {
     load_matrix_x4(a, at(row + lane % 16, column + lane / 16 * 8));
   }
   /// 8 columns of the second operand for two steps of 16: b[2 i + ..] of step i is this[row + j][column + 16 i + k].
-  __device__ __forceinline__ void load_second(unsigned (&b)[4], int row, int column) const {
-    const int lane = int(threadIdx.x) % 32;
+  __device__ __forceinline__ void load_second(unsigned (&b)[4], int row, int column, int lane) const {
     load_matrix_x4(b, at(row + lane % 8, column + lane / 8 * 8));
   }
   /// 16 columns of the second operand from transposed rows, this[row + k][column + j]: b[0], b[1] for columns 0..7, b[2],
   /// b[3] for 8..15.
-  __device__ __forceinline__ void load_second_transposed(unsigned (&b)[4], int row, int column) const {
-    const int lane = int(threadIdx.x) % 32;
+  __device__ __forceinline__ void load_second_transposed(unsigned (&b)[4], int row, int column, int lane) const {
     load_matrix_x4_transposed(b, at(row + lane % 16, column + lane / 16 * 8));
   }
 };
@@ -65,14 +71,15 @@ struct KeptTokens {
 };
 
 /// Starts the copy of rows first .. first + count - 1 (count: a multiple of 8), row t at from + t * row_stride, into `to`;
-/// `warps` warps share the work and this is the warp-th of them. Rows whose bit in `kept` is 0 and columns from `width` on
-/// become 0: padding never gets into a product, whatever it holds. from: a head of the sample's first token.
+/// `warps` warps share the work and this is the warp-th of them; lane: this thread's. Rows whose bit in `kept` is 0 and
+/// columns from `width` on become 0: padding never gets into a product, whatever it holds. from: a head of the sample's
+/// first token.
 template <class T, int Width>
 __device__ __forceinline__ void copy_attention_rows(AttentionRows<T, Width> to, const T* from, index_t row_stride, int first,
-                                                    int count, int width, std::uint64_t kept, int warp = 0, int warps = 1) {
+                                                    int count, int width, std::uint64_t kept, int warp = 0, int warps = 1,
+                                                    int lane = int(threadIdx.x) % 32) {
   // A warp copies 64 bytes of 8 rows at a time: whole sectors of global memory, every bank of shared memory once.
   constexpr int columns = Width / 32;
-  const int lane = int(threadIdx.x) % 32;
 #pragma unroll 1
   for (int patch = warp; patch < count / 8 * columns; patch += warps) {
     const int row = patch / columns * 8 + lane % 8, column = (patch % columns * 4 + lane / 8) * 8;
@@ -118,11 +125,11 @@ __device__ __forceinline__ void load_strip(unsigned (&strip)[Width / 16][4], Att
   for (int k = 0; k < Width / 16; ++k) rows.load_first(strip[k], row, 16 * k);
 }
 
-/// product (strip x 8 * Columns) = strip tile^T, the tile's rows row .. row + 8 * Columns - 1.
+/// product (strip x 8 * Columns) = strip tile^T, the tile's rows row .. row + 8 * Columns - 1. lane: this thread's.
 template <int Columns, class T, int Width, int Strips>
 __device__ __forceinline__ void multiply_by_rows(float (&product)[Strips][Columns][4],
                                                  const unsigned (&strip)[Strips][Width / 16][4],
-                                                 AttentionRows<T, Width> tile, int row) {
+                                                 AttentionRows<T, Width> tile, int row, int lane = int(threadIdx.x) % 32) {
 #pragma unroll
   for (int s = 0; s < Strips; ++s)
 #pragma unroll
@@ -134,7 +141,7 @@ __device__ __forceinline__ void multiply_by_rows(float (&product)[Strips][Column
 #pragma unroll
     for (int j = 0; j < Columns; ++j) {
       unsigned b[4];
-      tile.load_second(b, row + 8 * j, 16 * k);
+      tile.load_second(b, row + 8 * j, 16 * k, lane);
 #pragma unroll
       for (int s = 0; s < Strips; ++s) multiply_16_8_16<T>(product[s][j], strip[s][k], b[0], b[1]);
 #pragma unroll
@@ -142,14 +149,14 @@ __device__ __forceinline__ void multiply_by_rows(float (&product)[Strips][Column
     }
 }
 
-/// sum (strip x Width) += weights (strip x 16) tile, the tile's rows row .. row + 15.
+/// sum (strip x Width) += weights (strip x 16) tile, the tile's rows row .. row + 15. lane: this thread's.
 template <class T, int Width, int Strips>
 __device__ __forceinline__ void add_weighted_rows(float (&sum)[Strips][Width / 8][4], const unsigned (&weights)[Strips][4],
-                                                  AttentionRows<T, Width> tile, int row) {
+                                                  AttentionRows<T, Width> tile, int row, int lane = int(threadIdx.x) % 32) {
 #pragma unroll
   for (int j = 0; j < Width / 8; j += 2) {
     unsigned b[4];
-    tile.load_second_transposed(b, row, 8 * j);
+    tile.load_second_transposed(b, row, 8 * j, lane);
 #pragma unroll
     for (int s = 0; s < Strips; ++s) {
       multiply_16_8_16<T>(sum[s][j], weights[s], b[0], b[1]);
