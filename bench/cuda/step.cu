@@ -47,7 +47,8 @@ StepRow measure(const StepOptions& o, const char* clipping, const char* strategy
                                .layers = o.layers,
                                .heads = o.heads,
                                .context = o.context,
-                               .tied = true},
+                               .tied = true,
+                               .feed_forward = nn::FeedForward::gelu_tanh},
                               parse_dtype(o.dtype));
   const auto parameters = model.parameters().all();
   // Sampling rate 1 of `batch` records: every step has exactly that many.

@@ -21,21 +21,17 @@ struct GroupNorm {
     const index_t samples = s.front(), channels = s.back(), positions = s.numel(1, s.rank() - 1);
     const Tensor gain_gradient = Tensor::empty(pass.ctx, mean.shape(), mean.dtype()),
                  bias_gradient = Tensor::empty(pass.ctx, mean.shape(), mean.dtype());
-    const Tensor g = pass.needs(x.slot()) ? Tensor::empty(pass.ctx, s, x.dtype()) : Tensor();
+    const bool wanted = pass.needs(x.slot());
+    const Tensor g = wanted ? Tensor::empty(pass.ctx, s, x.dtype()) : Tensor(),
+                 scratch = wanted ? Tensor::empty(pass.ctx, {samples, 2, channels}, mean.dtype()) : Tensor();
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(
-          pass.ctx, samples, positions * channels,
-          kernels::GroupNormBackwardParameters<T>{x.value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
-                                                  gain_gradient.data<R>(), bias_gradient.data<R>(), positions, channels});
-      if (!g.defined()) return;
-      const Tensor scratch = Tensor::empty(pass.ctx, {samples, 2, channels}, mean.dtype());
       launch_rows(pass.ctx, samples, positions * channels,
-                  kernels::GroupNormBackwardInput<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
-                                                     mean.data<R>(), rstd.data<R>(), gain_gradient.data<R>(),
-                                                     bias_gradient.data<R>(), scratch.data<R>(), g.data<T>(), positions,
-                                                     channels, groups});
+                  kernels::GroupNormBackward<T>{
+                      x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
+                      gain_gradient.data<R>(), bias_gradient.data<R>(), wanted ? scratch.data<R>() : nullptr,
+                      wanted ? g.data<T>() : nullptr, positions, channels, groups});
     });
     pass.emit(ParameterSite::vector(*gain, gain_gradient));
     pass.emit(ParameterSite::vector(*bias, bias_gradient));
