@@ -84,8 +84,7 @@ inline Variable layer_norm(const Variable& x, Parameter& gain, Parameter& bias, 
   const rules::LayerNormPass norm("layer_norm", x, gain, bias, epsilon);
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
-                norm.template kernel<T>(x.value()));
+    launch_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(), norm.kernel<T>(x.value()));
   });
   return norm.recorded(x);
 }

@@ -72,8 +72,7 @@ inline Variable rms_norm(const Variable& x, Parameter& gain, double epsilon = 1e
   const rules::RmsNormPass norm("rms_norm", x, gain, epsilon);
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
-                norm.template kernel<T>(x.value()));
+    launch_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(), norm.kernel<T>(x.value()));
   });
   return norm.recorded(x);
 }
