@@ -217,7 +217,8 @@ class FamilyProblem {
   bool norms_agree(const dpmp::per_sample::Groups& groups, index_t g, const dpmp::per_sample::NormBounds& norms) const {
     bool agrees = true;
     for (index_t i = 0; i < samples_; ++i) {
-      double squared = 0, scale = 1e-30;
+      // The floor pays for what a certificate adds for underflow, up to some 10^7 w, where all gradients are zeros.
+      double squared = 0, scale = 1e-26;
       for (const auto& [parameter, gradients] : exact_) {
         if (groups.of(*parameter) != g) continue;
         const double n = norm(gradients[std::size_t(i)]), s = scale_.at(parameter)[std::size_t(i)];
