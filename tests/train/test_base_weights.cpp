@@ -7,6 +7,7 @@
 #include "dpmp/nn/transformer.hpp"
 #include "dpmp/train/checkpoint.hpp"
 #include "support/errors.hpp"
+#include "support/oracle.hpp"
 #include "support/sites.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -45,7 +46,10 @@ TEST_CASE("base weights load into a model with adapters: the base's logits, adap
     const std::vector<double> before = adapted.parameters().find("block0.mlp.up.lora_a").master().to_doubles();
     CHECK(logits(ctx, adapted) != logits(ctx, base));
     train::load_base_weights(folder / "base", adapted.parameters());
-    CHECK(logits(ctx, adapted) == logits(ctx, base));
+    // The same formula, though without adapters the GELU is an epilogue of its product: a compiler may contract it
+    // differently, and a hidden value be rounded the other way.
+    const std::vector<double> wanted = logits(ctx, base);
+    CHECK(test::distance(logits(ctx, adapted), wanted) <= 16 * unit_roundoff(dtype) * test::norm(wanted));
     CHECK(adapted.parameters().find("block0.mlp.up.lora_a").master().to_doubles() == before);
     CHECK(refuses([&] { train::load_weights(folder / "base", adapted.parameters()); }, "block0.attention.qkv.lora_a"));
     const auto untouched = masters(deeper);
