@@ -38,12 +38,8 @@ foreach(source IN LISTS sources)
     continue()
   endif()
   dpmp_cuda_test(${name} _reverse EMU_ORDER=reverse EMU_CPASYNC=issue EMU_THREADS=0)
-  # The whole engine is built for the other modes on demand only: its kernels are those of the programs for single kernels and
-  # some hundred row kernels, and building them again takes minutes.
-  if(DPMP_EMULATED_EVERYTHING OR NOT name MATCHES "^test_(ops|training|graph)")
-    dpmp_cuda_test(${name} _ahead EMU_ORDER=priority:1 EMU_THREADS=0)
-    dpmp_cuda_test(${name} _races EMU_RACE=1)
-  endif()
+  dpmp_cuda_test(${name} _ahead EMU_ORDER=priority:1 EMU_THREADS=0)
+  dpmp_cuda_test(${name} _races EMU_RACE=1)
 endforeach()
 
 # Registers and spills, from ptxas on the PTX in the programs.
