@@ -78,8 +78,8 @@ void bench_layer_norm(Suite& suite, index_t samples, index_t tokens, index_t wid
   constexpr double epsilon = 1e-5;
   const Array<T> x(suite.ctx, rows * width, 1), gain(suite.ctx, width, 2), bias(suite.ctx, width, 3),
       y(suite.ctx, rows * width), g(suite.ctx, rows * width, 4), dx(suite.ctx, rows * width);
-  const Array<float> mean(suite.ctx, rows), rstd(suite.ctx, rows), gain_gradient(suite.ctx, samples * width),
-      bias_gradient(suite.ctx, samples * width);
+  const Array<float> mean(suite.ctx, rows), rstd(suite.ctx, rows), gain_and_bias(suite.ctx, 2 * samples * width);
+  const Array<double> squares(suite.ctx, 2 * samples);
   const std::string text = shape_text(samples, tokens, width);
   const double pass = double(x.size()) * sizeof(T);
   const auto row_of = [&](std::uint64_t seed, index_t row) { return test_values(seed, row * width, width); };
@@ -104,17 +104,16 @@ void bench_layer_norm(Suite& suite, index_t samples, index_t tokens, index_t wid
         return error.share();
       });
   const k::TokenSlices slices = k::token_slices(samples, tokens, 4 * suite.ctx.backend().multiprocessors());
-  const Array<float> gain_parts(suite.ctx, samples * slices.count * width),
-      bias_parts(suite.ctx, samples * slices.count * width);
+  const index_t part = samples * slices.count * width;
+  const Array<float> parts(suite.ctx, 2 * part);
   suite.add<T>(
       "layer_norm_backward", text, {.fp32 = 19.0 * double(x.size()), .bytes = 3 * pass + 8.0 * double(samples * width)},
       [&] {
         launch_rows(suite.ctx, samples * slices.count, slices.length * width,
                     k::LayerNormBackward<T>{x.data(), gain.data(), g.data(), mean.data(), rstd.data(), nullptr, dx.data(),
-                                            gain_parts.data(), bias_parts.data(), tokens, width, slices});
-        for (const auto& [parts, sums] : {std::pair{&gain_parts, &gain_gradient}, std::pair{&bias_parts, &bias_gradient}})
-          launch_rows(suite.ctx, samples, slices.count * width,
-                      k::JoinSlices<float>{parts->data(), sums->data(), slices.count, width});
+                                            parts.data(), parts.data() + part, nullptr, nullptr, tokens, width, slices});
+        launch_rows(suite.ctx, 2 * samples, slices.count * width,
+                    k::JoinSlices<float>{parts.data(), gain_and_bias.data(), squares.data(), slices.count, width});
       },
       [&] {
         LargestError error;
@@ -129,7 +128,7 @@ void bench_layer_norm(Suite& suite, index_t samples, index_t tokens, index_t wid
           const RowStatistics s(input, epsilon);
           for (std::size_t j = 0; j < want.size(); ++j) want[j] += gradient[j] * (input[j] - s.mean) * s.rstd;
         }
-        const std::vector<float> got = gain_gradient.read((samples - 1) * width, width);
+        const std::vector<float> got = gain_and_bias.read((samples - 1) * width, width);
         LargestError vector_error;
         for (std::size_t j = 0; j < want.size(); ++j) vector_error.add(double(got[j]), want[j]);
         return std::max(error.share(), vector_error.share());

@@ -31,14 +31,15 @@ void check(Context& ctx, const test::Case& c) {
   const test::Expectation expected(c);
   test::Case got = c;
   There a(ctx, got.a), b(ctx, got.b), out(ctx, got.out), bias(ctx, got.bias), residual(ctx, got.residual),
-      saved(ctx, got.saved), slope_at(ctx, got.slope_at);
+      saved(ctx, got.saved), slope_at(ctx, got.slope_at), row_sums(ctx, got.row_sums);
   GemmSpec s = got.spec;
   s.residual = s.residual == s.out.data && s.residual ? out.data() : residual.data();
   s.a.data = a.data(), s.b.data = b.data(), s.out.data = out.data(), s.bias = bias.data();
-  s.activation_input = saved.data(), s.slope_at = slope_at.data();
+  s.activation_input = saved.data(), s.slope_at = slope_at.data(), s.row_sums = row_sums.data();
   gemm(ctx, s);
   out.fetch();
   saved.fetch();
+  row_sums.fetch();
   test::check_result(expected, got, false);
 }
 }  // namespace
@@ -50,13 +51,28 @@ TEST_CASE("products on CUDA: every combination of epilogue and dtype, aligned ro
     for (const DType out : {dtype, accumulate_dtype(dtype)})
       for (const GemmActivation activation : {GemmActivation::none, GemmActivation::gelu_erf, GemmActivation::gelu_tanh})
         for (const test::Addend addend : {test::Addend::none, test::Addend::apart, test::Addend::in_place})
-          for (int bits = 0; bits < 8; ++bits) {
+          for (int bits = 0; bits < 10; ++bits) {
             test::Options o{.dtype = dtype, .out = out, .m = 9, .n = 24, .k = 13, .batch = 2};
             o.activation = activation, o.addend = addend;
             o.integers = bits & 1, o.bias = bits & 2, o.save = (bits & 4) && activation != GemmActivation::none;
-            if (bits >= 6 && activation != GemmActivation::none) o.take_slope();
+            if (bits >= 8 && activation != GemmActivation::none) o.take_slope();
             check(ctx, test::Case(rng, o));
           }
+}
+
+TEST_CASE("products on CUDA: the sums of rows beside a weight's gradient, one and one for each sample") {
+  Context ctx(Device::cuda(0), 1);
+  test::Rng rng(test::seed(), 7);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
+    for (const DType out : {dtype, accumulate_dtype(dtype)})
+      for (const index_t batch : {1, 3})
+        for (const index_t n : {0, 24})
+          for (const index_t k : {0, 1, 200})
+            for (const bool integers : {false, true}) {
+              test::Options o{.dtype = dtype, .out = out, .m = 40, .n = n, .k = k, .batch = batch, .integers = integers};
+              o.sum_rows();
+              check(ctx, test::Case(rng, o));
+            }
 }
 
 TEST_CASE("products on CUDA: random shapes, layouts and epilogues") {
@@ -89,4 +105,10 @@ TEST_CASE("products on CUDA: the epilogues are cuBLASLt's where it has them") {
   CHECK(!detail::has_lt_epilogue(s));
   s.activation_input = nullptr, s.activation = GemmActivation::gelu_erf;
   CHECK(!detail::has_lt_epilogue(s));
+  s.activation = GemmActivation::none, s.bias = rows;
+  CHECK(detail::has_lt_epilogue(s));
+  s.out.dtype = DType::f32;
+  CHECK(!detail::has_lt_epilogue(s));
+  s.bias = nullptr, s.row_sums = rows;
+  CHECK(detail::has_lt_epilogue(s));
 }

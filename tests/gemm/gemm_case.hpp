@@ -66,7 +66,8 @@ struct Options {
   DType dtype = DType::f32, out = DType::f32;
   index_t m = 0, n = 0, k = 0, batch = 1;
   bool a_transposed = false, b_transposed = false, integers = false, accumulate = false, bias = false, save = false;
-  bool slope = false;  // multiplied by the activation's derivative: no bias, nothing saved or added
+  bool row_sums = false;  // of op(a): a is transposed, and there is nothing but the product
+  bool slope = false;     // multiplied by the activation's derivative: no bias, nothing saved or added
   float alpha = 1;
   GemmActivation activation = GemmActivation::none;
   Addend addend = Addend::none;
@@ -79,12 +80,20 @@ struct Options {
     o.alpha = float(alphas[rng.integer(0, 6)]);
     o.accumulate = o.out == accumulate_dtype(dtype) && rng.integer(0, 2) == 0;
     if (o.accumulate) return o;
+    if (rng.integer(0, 4) == 0) {
+      o.sum_rows();
+      return o;
+    }
     o.bias = rng.integer(0, 1);
     o.activation = GemmActivation(std::max<index_t>(0, rng.integer(-1, 2)));
     o.save = o.activation != GemmActivation::none && rng.integer(0, 1);
     o.addend = Addend(rng.integer(0, 2));
     if (o.activation != GemmActivation::none && rng.integer(0, 2) == 0) o.take_slope();
     return o;
+  }
+  void sum_rows() {
+    row_sums = a_transposed = true;
+    alpha = 1;
   }
   void take_slope() {
     slope = true, bias = save = false;
@@ -94,7 +103,7 @@ struct Options {
 
 struct Case {
   GemmSpec spec;
-  Elements a, b, out, bias, residual, saved, slope_at;
+  Elements a, b, out, bias, residual, saved, slope_at, row_sums;
   Layout out_layout;
   bool integers = false;
 
@@ -123,6 +132,7 @@ struct Case {
     if (o.bias) fill(bias, o.dtype, o.n);
     if (o.save) saved = Elements(o.out, out_layout.size);
     if (o.slope) fill(slope_at, o.out, out_layout.size);
+    if (o.row_sums) row_sums = Elements(o.out, o.batch * o.m);
     const Layout lr = o.addend == Addend::apart ? Layout::random(rng, o.batch, o.m, o.n, true) : out_layout;
     if (o.addend == Addend::apart) fill(residual, o.out, lr.size);
     s.residual_row_stride = lr.row_stride, s.residual_batch_stride = lr.batch_stride;
@@ -137,6 +147,7 @@ struct Case {
         residual(o.residual),
         saved(o.saved),
         slope_at(o.slope_at),
+        row_sums(o.row_sums),
         out_layout(o.out_layout),
         integers(o.integers),
         in_place_(o.in_place_) {
@@ -153,13 +164,13 @@ struct Case {
   }
   std::string describe() const {
     const GemmSpec& s = spec;
-    return dpmp::detail::concat(s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch,
-                                " ta ", s.a.transposed, " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',',
-                                s.a.batch_stride, " b ", s.b.row_stride, ',', s.b.batch_stride, " out ", s.out.row_stride,
-                                ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ", s.accumulate, " bias ",
-                                s.bias != nullptr, " activation ", int(s.activation), " saved ",
-                                s.activation_input != nullptr, " slope ", s.slope_at != nullptr, " residual ",
-                                s.residual != nullptr, " in place ", in_place_, " integers ", integers);
+    return dpmp::detail::concat(
+        s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch, " ta ", s.a.transposed,
+        " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',', s.a.batch_stride, " b ", s.b.row_stride, ',',
+        s.b.batch_stride, " out ", s.out.row_stride, ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ",
+        s.accumulate, " bias ", s.bias != nullptr, " activation ", int(s.activation), " saved ",
+        s.activation_input != nullptr, " slope ", s.slope_at != nullptr, " row sums ", s.row_sums != nullptr, " residual ",
+        s.residual != nullptr, " in place ", in_place_, " integers ", integers);
   }
 
  private:
@@ -167,13 +178,14 @@ struct Case {
     const auto pointer = [](Elements& x) { return x.size() ? x.data() : nullptr; };
     spec.a.data = pointer(a), spec.b.data = pointer(b), spec.out.data = pointer(out), spec.bias = pointer(bias);
     spec.residual = in_place_ ? pointer(out) : pointer(residual), spec.activation_input = pointer(saved);
-    spec.slope_at = pointer(slope_at);
+    spec.slope_at = pointer(slope_at), spec.row_sums = pointer(row_sums);
   }
   bool in_place_ = false;
 };
 
-/// |alpha| |op(a)| |op(b)| + |bias| + |what is added|, laid out like the case's output.
-inline Elements magnitudes(const Case& c, bool with_residual) {
+/// |alpha| |op(a)| |op(b)| + |bias| + |what is added|, laid out like the case's output; the sums of |op(a)|'s rows into
+/// row_sums.
+inline Elements magnitudes(const Case& c, bool with_residual, Elements* row_sums = nullptr) {
   const auto absolute = [](const Elements& x) {
     Elements y(DType::f64, x.size());
     for (index_t i = 0; i < x.size(); ++i) y.set(i, std::abs(x.get(i)));
@@ -191,7 +203,10 @@ inline Elements magnitudes(const Case& c, bool with_residual) {
   s.activation = GemmActivation::none;
   s.activation_input = nullptr;
   s.slope_at = nullptr;
+  Elements sums(DType::f64, c.row_sums.size());
+  s.row_sums = sums.size() ? sums.data() : nullptr;
   gemm_reference(s);
+  if (row_sums) *row_sums = sums;
   return out;
 }
 
@@ -199,8 +214,8 @@ inline Elements magnitudes(const Case& c, bool with_residual) {
 struct Expectation {
   const Case before;
   Case want;
-  Elements sums, all;
-  explicit Expectation(const Case& c) : before(c), want(c), sums(magnitudes(c, false)), all(magnitudes(c, true)) {
+  Elements row_sums, sums, all;
+  explicit Expectation(const Case& c) : before(c), want(c), sums(magnitudes(c, false)), all(magnitudes(c, true, &row_sums)) {
     gemm_reference(want.spec);
   }
 };
@@ -258,6 +273,11 @@ inline void check_result(const Expectation& expected, const Case& got, bool roun
     compare(y, want.out.get(at),
             1.13 * pre_error + function_error + 2 * u_out * (std::abs(want.out.get(at)) + 1.13 * pre_error) + tiny);
   });
+  for (index_t i = 0; i < got.row_sums.size(); ++i) {
+    const double error = 2 * gamma * expected.row_sums.get(i);
+    compare(got.row_sums.get(i), want.row_sums.get(i),
+            before.integers ? 0.0 : error + 2 * u_out * (std::abs(want.row_sums.get(i)) + error) + tiny);
+  }
   CHECK(worst <= 1);
   CHECK(exactly_activated);
   const auto padding_kept = [&](const Elements& x, const Elements& y) {

@@ -46,6 +46,23 @@ TEST_CASE("a good spec is accepted") {
   CHECK(refusal([](GemmSpec& s) { s.k = 0, s.a.data = s.b.data = nullptr; }).empty());
 }
 
+TEST_CASE("the sums of rows are refused beside all that they cannot stand beside") {
+  static float sums[4];
+  const auto sum = [](GemmSpec& s) { s.a.transposed = true, s.a.row_stride = 2, s.row_sums = sums; };
+  CHECK(refusal(sum).empty());
+  const std::function<void(GemmSpec&)> beside[] = {
+      [](GemmSpec& s) { s.a.transposed = false, s.a.row_stride = 4; },
+      [](GemmSpec& s) { s.alpha = 2; },
+      [](GemmSpec& s) { s.accumulate = true; },
+      [](GemmSpec& s) { s.bias = s.a.data; },
+      [](GemmSpec& s) { s.activation = GemmActivation::gelu_erf; },
+      [](GemmSpec& s) { s.activation = GemmActivation::gelu_erf, s.slope_at = s.a.data; },
+      [](GemmSpec& s) { s.residual = s.a.data, s.residual_row_stride = 3; },
+  };
+  for (const auto& change : beside)
+    CHECK(says(refusal([&](GemmSpec& s) { sum(s), change(s); }), "a transposed operand a, alpha = 1, no epilogue"));
+}
+
 TEST_CASE("bad specs are refused") {
   CHECK(says(refusal([](GemmSpec& s) { s.m = -1; }), "extents >= 0"));
   CHECK(says(refusal([](GemmSpec& s) { s.batch = -2; }), "batch = -2"));

@@ -17,6 +17,8 @@ struct ParameterSite {
   /// outer_product: output-gradient rows [B, T, p], or i32 ids [B, T] that stand for one-hot rows (id < 0: a zero row).
   /// vector: the per-sample gradients [B, n] of the first n elements of the parameter.
   Tensor b;
+  /// vector: their squared norms [B] in f64 where the rule has taken them, or Tensor().
+  Tensor squares = {};
 
   index_t samples() const { return b.shape().front(); }
   bool one_hot() const { return b.dtype() == DType::i32; }
@@ -31,11 +33,14 @@ struct ParameterSite {
                " and b ", b.shape());
     return site;
   }
-  static ParameterSite vector(Parameter& w, const Tensor& gradients) {
+  static ParameterSite vector(Parameter& w, const Tensor& gradients, const Tensor& squares = Tensor()) {
     const index_t samples = gradients.shape().front(), n = gradients.shape().numel(1, gradients.shape().rank());
     DPMP_CHECK(n <= w.numel(), "expected at most ", w.numel(), " elements for the parameter ", w.name(), ", got ",
                gradients.shape());
-    return {&w, SiteForm::vector, Tensor(), gradients.reshaped({samples, n})};
+    DPMP_CHECK(!squares.defined() || (squares.numel() == samples && squares.dtype() == DType::f64),
+               "expected a squared norm in f64 for each of ", samples, " samples of ", w.name(), ", got ", squares.shape(),
+               " ", squares.dtype());
+    return {&w, SiteForm::vector, Tensor(), gradients.reshaped({samples, n}), squares};
   }
 };
 
@@ -44,6 +49,10 @@ class GradientSink {
  public:
   virtual ~GradientSink() = default;
   virtual void accept(Context& ctx, const ParameterSite& site) = 0;
+  /// The uses of a weight and of the bias behind it at once: `weight` is dense, and the bias' per-sample gradients are the
+  /// sums of the rows of weight.b over a sample's tokens. A sink that can form both in one product takes them and returns
+  /// true; for all others they come one by one.
+  virtual bool accept_affine(Context&, const ParameterSite& /*weight*/, Parameter& /*bias*/) { return false; }
   /// No further site of this trainable parameter will come in this pass. Called once for each one that the tape has a use
   /// of, whether or not the losses depend on it.
   virtual void finish(Context&, Parameter&) {}

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dpmp/autograd/site.hpp"
+#include "dpmp/runtime/profiler_range.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 class Tape;
@@ -56,13 +57,23 @@ class BackwardPass {
   Tensor take(const GradientSlot& input);
   /// Hands over one use of a parameter that the rule's parameters() names. Frozen parameters are dropped here.
   void emit(const ParameterSite& site) {
-    DPMP_CHECK(std::find(declared_->begin(), declared_->end(), site.parameter) != declared_->end(), rule_,
-               ": expected a site of a parameter that the rule's parameters() names, got one of ", site.parameter->name());
+    check_declared(*site.parameter);
     if (site.parameter->trainable()) sink_.accept(ctx, site);
+  }
+  /// Hands over the uses of a weight and of a bias behind it at once, where both are trained and the sink takes them so
+  /// (GradientSink::accept_affine). False: emit them one by one.
+  bool emit_affine(const ParameterSite& weight, Parameter& bias) {
+    check_declared(*weight.parameter);
+    check_declared(bias);
+    return weight.parameter->trainable() && bias.trainable() && sink_.accept_affine(ctx, weight, bias);
   }
 
  private:
   friend class Tape;
+  void check_declared(const Parameter& p) const {
+    DPMP_CHECK(std::find(declared_->begin(), declared_->end(), &p) != declared_->end(), rule_,
+               ": expected a site of a parameter that the rule's parameters() names, got one of ", p.name());
+  }
   BackwardPass(Context& context, Tape& tape, GradientSink& sink) : ctx(context), tape_(tape), sink_(sink) {}
   Tape& tape_;
   GradientSink& sink_;
@@ -135,6 +146,7 @@ class Tape {
     for (Slot& slot : slots_) slot.gradient = Tensor();
     slots_[std::size_t(losses.slot_)].gradient = std::move(seed);
     find_last_uses();
+    const ProfilerRange whole(ctx_, "backward");
     BackwardPass pass(ctx_, *this, sink);
     for (index_t k = index_t(steps_.size()) - 1; k >= 0; --k) {
       Step& step = steps_[std::size_t(k)];
@@ -144,7 +156,10 @@ class Tape {
       const std::vector<Parameter*> declared = step.rule->parameters();
       pass.declared_ = &declared;
       pass.rule_ = step.rule->name();
-      if (gradient.defined()) step.rule->backward(pass, gradient);
+      if (gradient.defined()) {
+        const ProfilerRange of_rule(ctx_, pass.rule_);
+        step.rule->backward(pass, gradient);
+      }
       const std::vector<Parameter*> finished = std::move(step.finishes);
       if (released_) steps_.pop_back();
       for (Parameter* p : finished) sink.finish(ctx_, *p);

@@ -37,9 +37,12 @@ inline std::uint32_t alignment_of(const void* p) {
 
 /// What an epilogue reads or writes beside the output.
 inline const void* auxiliary(const GemmSpec& s) { return s.slope_at ? s.slope_at : s.activation_input; }
-/// Whether cuBLASLt has an epilogue for the spec's activation: it knows one GELU, adds a residual before it, and asks for
-/// aligned rows of 16-bit numbers beside the output.
+/// The vector that an epilogue adds or writes.
+inline const void* vector_of(const GemmSpec& s) { return s.row_sums ? s.row_sums : s.bias; }
+/// Whether the documentation of cuBLASLt has an epilogue for all that the spec asks for: it knows one GELU, adds a residual
+/// before it, asks for aligned rows of 16-bit numbers beside the output, and for a bias in the output's dtype.
 inline bool has_lt_epilogue(const GemmSpec& s) {
+  if (s.bias && s.out.dtype != s.a.dtype) return false;
   if (s.activation == GemmActivation::none) return true;
   if (s.activation != GemmActivation::gelu_tanh || s.residual) return false;
   return !auxiliary(s) || (size_of(s.out.dtype) == 2 && s.out.row_stride % 8 == 0 && s.out.batch_stride % 8 == 0 &&
@@ -55,11 +58,12 @@ struct LtDelete {
 template <class T>
 using LtOwned = std::unique_ptr<T, LtDelete>;
 
-/// Everything that cuBLASLt has to know of one kind of product but its addresses.
+/// Everything that cuBLASLt has to know of one kind of product but its addresses. `found`: whether it has an algorithm.
 struct LtPlan {
   LtOwned<cublasLtMatmulDescOpaque_t> product;
   LtOwned<cublasLtMatrixLayoutOpaque_t> a, b, c, out;
   cublasLtMatmulHeuristicResult_t heuristic{};
+  bool found = false;
 };
 
 /// One library handle, its workspace and the plans of a context; lives in Backend::gemm_state.
@@ -76,12 +80,14 @@ class LtState {
     return *static_cast<LtState*>(state.get());
   }
 
-  /// s: k > 0, nothing empty, has_lt_epilogue.
+  /// Whether cuBLASLt does all of it. s: k > 0, nothing empty.
+  bool takes(const GemmSpec& s) { return has_lt_epilogue(s) && plan_of(s).found; }
+  /// s: as for takes, without an epilogue unless that said yes.
   void run(cudaStream_t stream, const GemmSpec& s) {
     const void* addend = s.accumulate ? s.out.data : s.residual;
     LtPlan& plan = plan_of(s);
-    set(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, s.bias, s);
-    set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, auxiliary(s), s);
+    DPMP_CHECK(plan.found, "expected cuBLASLt to have an algorithm for ", shape_text(s), ", got none");
+    point(plan, s);
     const float alpha = s.alpha, beta = addend ? 1.0f : 0.0f;
     const double wide_alpha = s.alpha, wide_beta = beta;
     const bool wide = s.a.dtype == DType::f64;
@@ -95,7 +101,7 @@ class LtState {
 
  private:
   static constexpr index_t workspace_bytes = index_t(32) << 20;
-  using Key = std::array<index_t, 25>;
+  using Key = std::array<index_t, 27>;
 
   static Key key_of(const GemmSpec& s) {
     return {s.m,
@@ -114,6 +120,7 @@ class LtState {
             s.out.batch_stride,
             s.accumulate,
             s.bias != nullptr,
+            s.row_sums != nullptr,
             index_t(s.activation),
             s.activation_input != nullptr,
             s.slope_at != nullptr,
@@ -122,11 +129,16 @@ class LtState {
             s.residual_batch_stride,
             alignment_of(s.a.data),
             alignment_of(s.b.data),
-            alignment_of(s.out.data)};
+            alignment_of(s.out.data),
+            alignment_of(vector_of(s))};
   }
   template <class T>
   static void set(LtPlan& plan, cublasLtMatmulDescAttributes_t attribute, const T& value, const GemmSpec& s) {
     check_lt(cublasLtMatmulDescSetAttribute(plan.product.get(), attribute, &value, sizeof value), "describe a product", s);
+  }
+  static void point(LtPlan& plan, const GemmSpec& s) {
+    set(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector_of(s), s);
+    set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, auxiliary(s), s);
   }
   /// A row-major matrix [rows, columns] is a column-major one [columns, rows].
   static LtOwned<cublasLtMatrixLayoutOpaque_t> layout(const GemmSpec& s, DType dtype, index_t rows, index_t columns,
@@ -144,6 +156,7 @@ class LtState {
     return owned;
   }
   static cublasLtEpilogue_t epilogue_of(const GemmSpec& s) {
+    if (s.row_sums) return CUBLASLT_EPILOGUE_BGRADB;
     if (s.slope_at) return CUBLASLT_EPILOGUE_DGELU;
     if (s.activation == GemmActivation::gelu_tanh) {
       if (s.activation_input) return s.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
@@ -172,9 +185,9 @@ class LtState {
     set(plan, CUBLASLT_MATMUL_DESC_TRANSA, s.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N, s);
     set(plan, CUBLASLT_MATMUL_DESC_TRANSB, s.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N, s);
     set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(s), s);
-    if (s.bias) {
-      set(plan, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, lt_type(s.a.dtype), s);
-      set(plan, CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, index_t(0), s);
+    if (vector_of(s)) {
+      set(plan, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, lt_type(s.out.dtype), s);
+      set(plan, CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, s.row_sums ? s.m : index_t(0), s);
     }
     if (auxiliary(s)) {
       set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, s.out.row_stride, s);
@@ -199,11 +212,12 @@ class LtState {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(s.a.data));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(s.residual ? s.residual : s.out.data));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(s.out.data));
+    point(plan, s);  // the heuristic looks at how the vector is aligned
     int found = 0;
-    check_lt(cublasLtMatmulAlgoGetHeuristic(handle_.get(), product, plan.a.get(), plan.b.get(), plan.c.get(), plan.out.get(),
-                                            made, 1, &plan.heuristic, &found),
-             "find an algorithm", s);
-    DPMP_CHECK(found > 0, "expected cuBLASLt to have an algorithm for ", shape_text(s), ", got none");
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        handle_.get(), product, plan.a.get(), plan.b.get(), plan.c.get(), plan.out.get(), made, 1, &plan.heuristic, &found);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_lt(status, "find an algorithm", s);
+    plan.found = found > 0;
   }
 
   LtOwned<cublasLtContext> handle_;
@@ -211,109 +225,55 @@ class LtState {
   std::map<Key, LtPlan> plans_;
 };
 
-/// Row r: output = A(input) + residual, rows `stride` apart.
-template <class T>
-struct ActivateRows {
-  using Real = compute_t<T>;
-  using Storage = T;
-  const T* input;
-  const T* residual;
-  T* output;
-  index_t rows, width, input_stride, input_batch_stride, residual_stride, residual_batch_stride, output_stride,
-      output_batch_stride;
-  GemmActivation activation;
-  template <class Team>
-  __device__ __forceinline__ void operator()(const Team& team, index_t index) const {
-    const index_t batch = index / rows, row = index % rows;
-    kernels::ActivateAndAddResidual<T>{input + batch * input_batch_stride + row * input_stride,
-                                       residual ? residual + batch * residual_batch_stride + row * residual_stride : nullptr,
-                                       output + batch * output_batch_stride + row * output_stride, width,
-                                       activation}(team, row);
-  }
-};
-
-/// Row r: output = output * A'(slope_at).
-template <class T>
-struct ScaleRowsBySlope {
-  using Real = compute_t<T>;
-  using Storage = T;
-  const T* slope_at;
-  T* output;
-  index_t rows, width, row_stride, batch_stride;
-  GemmActivation activation;
-  template <class Team>
-  __device__ __forceinline__ void operator()(const Team& team, index_t index) const {
-    const index_t at = index / rows * batch_stride + index % rows * row_stride;
-    kernels::ScaleBySlope<T, T>{output + at, slope_at + at, output + at, width, activation}(team, index);
-  }
-};
-
-/// Row r of a product of length 0: output = A(bias) + residual, as kernels::GemmEpilogue of sums that are 0.
+/// Row r of all products: what is left to do with its sum, laid out like the output; null: a product of length 0.
 template <class In, class Out>
-struct EmptyProductRows {
+struct FinishRows {
   using Real = compute_t<Out>;
   using Storage = Out;
   GemmSpec s;
+  const Out* sums;
   template <class Team>
   __device__ __forceinline__ void operator()(const Team& team, index_t index) const {
-    const index_t batch = index / s.m, row = index % s.m, at_out = batch * s.out.batch_stride + row * s.out.row_stride,
-                  at_residual = batch * s.residual_batch_stride + row * s.residual_row_stride;
-    const auto* bias = static_cast<const In*>(s.bias);
-    const auto* residual = static_cast<const Out*>(s.residual);
-    auto* saved = static_cast<Out*>(s.activation_input);
-    const auto* slope_at = static_cast<const Out*>(s.slope_at);
-    team.for_each(s.n, [&](auto at) {
-      typename Team::Pack x{};
-      if (bias) x = at.load(bias);
-      if (slope_at)
-        x = x * kernels::activation_slope(s.activation, at.load(slope_at + at_out));
-      else if (s.activation != GemmActivation::none) {
-        x = x.template rounded<Out>();
-        if (saved) at.store(saved + at_out, x);
-        x = kernels::activate(s.activation, x);
-      }
-      if (residual) x = x + at.load(residual + at_residual);
-      at.store(static_cast<Out*>(s.out.data) + at_out, x);
-    });
+    const index_t batch = index / s.m, row = index % s.m, at = batch * s.out.batch_stride + row * s.out.row_stride;
+    epilogue_of_row<Out, In, Out>(s, sums ? sums + at : nullptr, static_cast<const In*>(s.bias), batch, row)(team, row);
   }
 };
+inline void finish_rows(Context& ctx, const GemmSpec& s, const void* sums) {
+  dispatch_real(s.a.dtype, [&](auto tag) {
+    using In = typename decltype(tag)::type;
+    using Wide = compute_t<In>;
+    if (s.out.dtype == s.a.dtype)
+      launch_rows(ctx, s.batch * s.m, s.n, FinishRows<In, In>{s, static_cast<const In*>(sums)});
+    else
+      launch_rows(ctx, s.batch * s.m, s.n, FinishRows<In, Wide>{s, static_cast<const Wide*>(sums)});
+  });
+}
 
 template <class Context_>
 void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
   GemmSpec s = spec;
-  if (s.k == 0)  // an empty sum (or alpha = 0), which cuBLASLt does not take; gemm() keeps those that accumulate
-    return dispatch_real(s.a.dtype, [&](auto tag) {
-      using In = typename decltype(tag)::type;
-      if (s.out.dtype == s.a.dtype)
-        launch_rows(ctx, s.batch * s.m, s.n, EmptyProductRows<In, In>{s});
-      else
-        launch_rows(ctx, s.batch * s.m, s.n, EmptyProductRows<In, compute_t<In>>{s});
-    });
-  if (has_lt_epilogue(s)) return LtState::of(ctx).run(stream_of(ctx), s);
-  // What cuBLASLt cannot do is left to a kernel behind the product.
-  // The product must not be written over a residual that is still to be read.
+  if (s.row_sums && (s.n == 0 || s.k == 0 || !LtState::of(ctx).takes(s))) {
+    sum_rows_of_a(ctx, s);
+    s.row_sums = nullptr;
+  }
+  if (s.n == 0) return;
+  // An empty sum (or alpha = 0), which cuBLASLt does not take; gemm() keeps those that accumulate.
+  if (s.k == 0) return finish_rows(ctx, s, nullptr);
+  LtState& library = LtState::of(ctx);
+  if (library.takes(s)) return library.run(stream_of(ctx), s);
+  // What cuBLASLt cannot do is left to a kernel behind the product, which must not be written over a residual that is still
+  // to be read.
   const bool aside = s.residual == s.out.data && !s.activation_input;
   const index_t span = (s.batch - 1) * s.out.batch_stride + (s.m - 1) * s.out.row_stride + s.n;
   const Buffer scratch = ctx.allocate(aside ? span * size_of(s.out.dtype) : 0);
-  if (aside) s.out.data = scratch.data();
-  s.activation = GemmActivation::none;
-  s.residual = s.slope_at = nullptr;
-  if (s.activation_input) s.out.data = s.activation_input;
-  s.activation_input = nullptr;
-  LtState::of(ctx).run(stream_of(ctx), s);
-  dispatch_real(spec.out.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    if (spec.slope_at)
-      launch_rows(ctx, spec.batch * spec.m, spec.n,
-                  ScaleRowsBySlope<T>{static_cast<const T*>(spec.slope_at), static_cast<T*>(spec.out.data), spec.m, spec.n,
-                                      spec.out.row_stride, spec.out.batch_stride, spec.activation});
-    else
-      launch_rows(ctx, spec.batch * spec.m, spec.n,
-                  ActivateRows<T>{static_cast<const T*>(s.out.data), static_cast<const T*>(spec.residual),
-                                  static_cast<T*>(spec.out.data), spec.m, spec.n, spec.out.row_stride, spec.out.batch_stride,
-                                  spec.residual_row_stride, spec.residual_batch_stride, spec.out.row_stride,
-                                  spec.out.batch_stride, spec.activation});
-  });
+  GemmSpec product = s;
+  product.out.data = aside ? scratch.data() : s.activation_input ? s.activation_input : s.out.data;
+  product.activation = GemmActivation::none;
+  product.residual = product.slope_at = nullptr;
+  product.activation_input = nullptr;
+  (s.out.dtype == s.a.dtype ? s.bias : product.bias) = nullptr;
+  library.run(stream_of(ctx), product);
+  finish_rows(ctx, s, product.out.data);
 }
 // gemm() itself may be compiled in a unit that knows nothing of CUDA: this one must offer what that one calls.
 template void gemm_on_cuda<Context>(Context&, const GemmSpec&);

@@ -1,53 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens to a row of FP32 accumulators on its way into the output: bias, activation or its derivative, residual, one
-// rounding.
+// rounding. And the sums of rows that a product may give beside it.
 #pragma once
 #include "dpmp/gemm/spec.hpp"
+#include "dpmp/gemm/token_sums.hpp"
 #include "dpmp/runtime/launch.hpp"
 
 namespace dpmp::inline DPMP_ABI::detail {
-/// A spec's epilogue for operands of type In and outputs of type Out.
+/// What becomes of the sum [n] of row `row` of a product of the batch. bias [n]: null where it is in the sum.
+template <class X, class In, class Out>
+DPMP_HD kernels::GemmEpilogue<X, In, Out> epilogue_of_row(const GemmSpec& s, const X* sum, const In* bias, index_t batch,
+                                                          index_t row) {
+  const index_t at = batch * s.out.batch_stride + row * s.out.row_stride,
+                at_residual = batch * s.residual_batch_stride + row * s.residual_row_stride;
+  return {sum,
+          bias,
+          s.slope_at ? static_cast<const Out*>(s.slope_at) + at : nullptr,
+          s.residual ? static_cast<const Out*>(s.residual) + at_residual : nullptr,
+          s.activation_input ? static_cast<Out*>(s.activation_input) + at : nullptr,
+          static_cast<Out*>(s.out.data) + at,
+          s.n,
+          s.activation};
+}
+
+/// A spec's epilogue on the host, for operands of type In and outputs of type Out.
 template <class In, class Out>
 struct Epilogue {
   using Real = compute_t<Out>;
   const GemmSpec& spec;
 
-  Out* output(index_t batch, index_t row) const {
-    return static_cast<Out*>(spec.out.data) + batch * spec.out.batch_stride + row * spec.out.row_stride;
+  /// Where the row's numbers lie, but for its sum.
+  kernels::GemmEpilogue<Real, In, Out> row(index_t batch, index_t row) const {
+    return epilogue_of_row<Real, In, Out>(spec, nullptr, static_cast<const In*>(spec.bias), batch, row);
   }
-  /// Where the rounded pre-activation of a row goes, or null.
-  Out* saved(index_t batch, index_t row) const {
-    if (!spec.activation_input) return nullptr;
-    return static_cast<Out*>(spec.activation_input) + batch * spec.out.batch_stride + row * spec.out.row_stride;
-  }
-  const Out* residual(index_t batch, index_t row) const {
-    if (!spec.residual) return nullptr;
-    return static_cast<const Out*>(spec.residual) + batch * spec.residual_batch_stride + row * spec.residual_row_stride;
-  }
-  const Out* slope_at(index_t batch, index_t row) const {
-    return static_cast<const Out*>(spec.slope_at) + batch * spec.out.batch_stride + row * spec.out.row_stride;
-  }
-
+  Out* output(index_t batch, index_t row) const { return this->row(batch, row).output; }
   /// One row of accumulators `sum` [n], alpha applied; `sum` may be the output row itself.
   void finish(const Real* sum, index_t batch, index_t row) const {
-    if (spec.slope_at) return scale(sum, batch, row);
-    run_rows(0, 1,
-             kernels::GemmEpilogue<In, Out>{sum, static_cast<const In*>(spec.bias), residual(batch, row), saved(batch, row),
-                                            output(batch, row), spec.n, spec.activation});
+    run_rows(0, 1, epilogue_of_row<Real, In, Out>(spec, sum, static_cast<const In*>(spec.bias), batch, row));
   }
-  /// One row whose rounded pre-activation a backend has already written to `pre` [n], which may be the output row itself.
+  /// One row whose rounded pre-activation, bias included, a backend has already written to `pre` [n], which may be the
+  /// output row itself.
   void finish_activation(const Out* pre, index_t batch, index_t row) const {
-    if (spec.slope_at) return scale(pre, batch, row);
-    run_rows(0, 1,
-             kernels::ActivateAndAddResidual<Out>{pre, residual(batch, row), output(batch, row), spec.n, spec.activation});
-  }
-
- private:
-  template <class X>
-  void scale(const X* x, index_t batch, index_t row) const {
-    run_rows(0, 1, kernels::ScaleBySlope<X, Out>{x, slope_at(batch, row), output(batch, row), spec.n, spec.activation});
+    run_rows(0, 1, epilogue_of_row<Out, In, Out>(spec, pre, nullptr, batch, row));
   }
 };
+
+/// spec.row_sums by a kernel of its own, in compute precision and rounded once.
+inline void sum_rows_of_a(Context& ctx, const GemmSpec& s) {
+  dispatch_real(s.a.dtype, [&](auto tag) {
+    using In = typename decltype(tag)::type;
+    const auto sum = [&](auto* sums) {
+      using Out = std::remove_pointer_t<decltype(sums)>;
+      sum_tokens<In, Out>(ctx, {static_cast<const In*>(s.a.data), s.batch, s.k, s.m, s.a.row_stride, s.a.batch_stride}, sums,
+                          nullptr);
+    };
+    if (s.out.dtype == s.a.dtype)
+      sum(static_cast<In*>(s.row_sums));
+    else
+      sum(static_cast<compute_t<In>*>(s.row_sums));
+  });
+}
 
 /// Converts `rows` rows of `columns` elements: y = float(x), exactly.
 template <class T>

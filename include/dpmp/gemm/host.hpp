@@ -39,7 +39,7 @@ DPMP_GEMM_LINKAGE void gemm(Context& ctx, const GemmSpec& spec, GemmBackend back
              "expected a GEMM backend of this build (eigen), got onednn");
   DPMP_CHECK(backend != GemmBackend::onednn || spec.a.dtype != DType::f64,
              "expected f32, bf16 or f16 for the GEMM backend onednn, got f64");
-  if (spec.m == 0 || spec.n == 0 || spec.batch == 0) return;
+  if (spec.m == 0 || spec.batch == 0 || (spec.n == 0 && !spec.row_sums)) return;
   GemmSpec folded = detail::fold_batch(spec);
   if (folded.alpha == 0.0f) folded.k = 0;
   if (folded.k == 0 && folded.accumulate) return;
@@ -49,6 +49,8 @@ DPMP_GEMM_LINKAGE void gemm(Context& ctx, const GemmSpec& spec, GemmBackend back
     return detail::gemm_on_cuda<Context>(ctx, folded);
   }
 #endif
+  if (folded.row_sums) detail::sum_rows_of_a(ctx, folded);
+  if (folded.n == 0) return;
   const detail::Workers workers(ctx, folded);
   const bool eigen = backend == GemmBackend::eigen || !detail::has_onednn || spec.a.dtype == DType::f64;
   if (eigen)

@@ -189,11 +189,11 @@ class OnednnBf16 {
     }
     if (add_first && s_.residual != s_.out.data)
       each_row([&](index_t i, index_t r) {
-        std::memcpy(finish_.output(i, r), finish_.residual(i, r), std::size_t(s_.n) * sizeof(Out));
+        std::memcpy(finish_.output(i, r), finish_.row(i, r).residual, std::size_t(s_.n) * sizeof(Out));
       });
     const Scratch scratch(workers_.context, aside ? padded_bytes(s_.batch * s_.m * s_.n, sizeof(Out)) : 0);
     Out* target = aside                 ? reinterpret_cast<Out*>(scratch.data())
-                  : s_.activation_input ? finish_.saved(0, 0)
+                  : s_.activation_input ? finish_.row(0, 0).saved
                                         : finish_.output(0, 0);
     const index_t target_row = aside ? s_.n : s_.out.row_stride, target_batch = aside ? s_.m * s_.n : s_.out.batch_stride;
     const auto multiply = [&](index_t i) {

@@ -56,31 +56,37 @@ void reference_product(const GemmSpec& s) {
   };
   const index_t depth = s.alpha == 0.0f ? 0 : s.k;
   for (index_t batch = 0; batch < s.batch; ++batch)
-    for (index_t i = 0; i < s.m; ++i)
+    for (index_t i = 0; i < s.m; ++i) {
+      if (s.row_sums) {
+        double sum = 0;
+        for (index_t k = 0; k < depth; ++k) sum += element(s.a, batch, i, k);
+        static_cast<Out*>(s.row_sums)[batch * s.m + i] = round_once<Out>(sum);
+      }
+      const auto row = at.row(batch, i);
       for (index_t j = 0; j < s.n; ++j) {
         double x = 0;
         for (index_t k = 0; k < depth; ++k) x += element(s.a, batch, i, k) * element(s.b, batch, k, j);
         x *= double(s.alpha);
-        Out& y = at.output(batch, i)[j];
+        Out& y = row.output[j];
         if (s.accumulate) x += double(to_float(y));
-        if (s.bias) x += double(to_float(static_cast<const In*>(s.bias)[j]));
-        if (s.slope_at) {
-          x *= reference_slope(s.activation, double(to_float(at.slope_at(batch, i)[j])));
+        if (row.bias) x += double(to_float(row.bias[j]));
+        if (row.slope_at) {
+          x *= reference_slope(s.activation, double(to_float(row.slope_at[j])));
         } else if (s.activation != GemmActivation::none) {
           const Out pre = round_once<Out>(x);
-          if (Out* saved = at.saved(batch, i)) saved[j] = pre;
+          if (row.saved) row.saved[j] = pre;
           x = reference_activation(s.activation, double(to_float(pre)));
         }
-        if (const Out* add = at.residual(batch, i)) x += double(to_float(add[j]));
+        if (row.residual) x += double(to_float(row.residual[j]));
         y = round_once<Out>(x);
       }
+    }
 }
 }  // namespace detail
 
 /// What gemm computes, slowly. All dtypes, any layout. Throws what check_gemm throws.
 inline void gemm_reference(const GemmSpec& spec) {
   check_gemm(spec);
-  if (spec.m == 0 || spec.n == 0 || spec.batch == 0) return;
   dispatch_real(spec.a.dtype, [&](auto in) {
     using In = typename decltype(in)::type;
     if (spec.out.dtype == spec.a.dtype)

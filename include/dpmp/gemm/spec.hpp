@@ -48,6 +48,9 @@ struct GemmSpec {
   /// it.
   const void* residual = nullptr;
   index_t residual_row_stride = 0, residual_batch_stride = 0;
+  /// [batch, m] in out's dtype, or null. Receives the sums of op(a)'s rows: where out = y_gradient^T x is the gradient of a
+  /// weight, that of the bias behind it. a is transposed, alpha 1, and there is no epilogue and nothing to accumulate into.
+  void* row_sums = nullptr;
 
   bool has_epilogue() const { return bias || residual || activation != GemmActivation::none; }
 };
@@ -99,8 +102,12 @@ inline void check_gemm(const GemmSpec& s) {
              "expected no bias, residual or saved input in a gemm that is multiplied by an activation's derivative");
   DPMP_CHECK(!s.slope_at || s.slope_at != s.out.data,
              "expected storage of its own for the numbers that a derivative is taken at, got out's");
-  if (s.m == 0 || s.n == 0 || s.batch == 0) return;
-  detail::check_operand(s.a, "a", s.m, s.k);
+  DPMP_CHECK(
+      !s.row_sums || (s.a.transposed && s.alpha == 1 && !s.accumulate && !s.has_epilogue() && !s.slope_at),
+      "expected a transposed operand a, alpha = 1, no epilogue and no accumulation in a gemm that sums the rows of op(a)");
+  if (s.m == 0 || s.batch == 0) return;
+  if (s.n > 0 || s.row_sums) detail::check_operand(s.a, "a", s.m, s.k);
+  if (s.n == 0) return;
   detail::check_operand(s.b, "b", s.k, s.n);
   detail::check_output(s);
   DPMP_CHECK(!s.residual || s.residual_row_stride >= s.n, "expected a row stride >= n = ", s.n,

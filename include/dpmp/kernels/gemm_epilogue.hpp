@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows on their way into a product and out of it: widening of operands, bias, residual, activation, one rounding.
 #pragma once
+#include <type_traits>
+
 #include "dpmp/core/low_precision.hpp"
 #include "dpmp/kernels/activations.hpp"
 
@@ -41,13 +43,16 @@ DPMP_HD P activation_slope(EpilogueActivation activation, P x) {
   return P{} + 1;
 }
 
-/// x = round(sum + bias), or sum + bias unrounded where there is no activation; output = round(A(x) + residual); x is kept
-/// in `saved`. sum and residual may be the output itself. bias, residual and saved may be null.
-template <class In, class Out>
+/// With x = sum + bias: output = round(x * A'(slope_at)) where there is a slope; output = round(A(round(x)) + residual), and
+/// round(x) kept in `saved`, where there is an activation; else output = round(x + residual). Everything but output may be
+/// null, sum where it has no terms; sum and residual may be the output itself, sum what is saved.
+template <class X, class In, class Out>
 struct GemmEpilogue {
   using Real = compute_t<Out>;
-  const Real* sum;      // [width]
+  using Storage = std::conditional_t<(sizeof(X) > sizeof(Out)), X, Out>;
+  const X* sum;         // [width]
   const In* bias;       // [width]
+  const Out* slope_at;  // [width]
   const Out* residual;  // [width]
   Out* saved;           // [width]
   Out* output;          // [width]
@@ -57,55 +62,19 @@ struct GemmEpilogue {
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t) const {
     team.for_each(width, [&](auto at) DPMP_LAMBDA {
-      auto x = at.load(sum);
+      typename Team::Pack x{};
+      if (sum) x = at.load(sum);
       if (bias) x = x + at.load(bias);
-      if (activation != EpilogueActivation::none) {
+      if (slope_at) {
+        x = x * activation_slope(activation, at.load(slope_at));
+      } else if (activation != EpilogueActivation::none) {
         x = x.template rounded<Out>();
-        if (saved) at.store(saved, x);
+        if (saved && (bias || static_cast<const void*>(saved) != sum)) at.store(saved, x);
         x = activate(activation, x);
       }
       if (residual) x = x + at.load(residual);
       at.store(output, x);
     });
-  }
-};
-
-/// output = round(A(input) + residual); input and residual may be the output itself. residual may be null.
-template <class T>
-struct ActivateAndAddResidual {
-  using Real = compute_t<T>;
-  using Storage = T;
-  const T* input;     // [width]
-  const T* residual;  // [width]
-  T* output;          // [width]
-  index_t width;
-  EpilogueActivation activation;
-  DPMP_ANY_TEAM
-  template <class Team>
-  DPMP_HD void operator()(const Team& team, index_t) const {
-    team.for_each(width, [&](auto at) DPMP_LAMBDA {
-      auto x = activate(activation, at.load(input));
-      if (residual) x = x + at.load(residual);
-      at.store(output, x);
-    });
-  }
-};
-
-/// output = round(x * A'(at)); x may be the output itself.
-template <class X, class T>
-struct ScaleBySlope {
-  using Real = compute_t<T>;
-  using Storage = T;
-  const X* x;       // [width]
-  const T* at_row;  // [width]
-  T* output;        // [width]
-  index_t width;
-  EpilogueActivation activation;
-  DPMP_ANY_TEAM
-  template <class Team>
-  DPMP_HD void operator()(const Team& team, index_t) const {
-    team.for_each(
-        width, [&](auto at) DPMP_LAMBDA { at.store(output, at.load(x) * activation_slope(activation, at.load(at_row))); });
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

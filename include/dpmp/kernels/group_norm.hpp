@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Group normalisation (Wu, He 2018, arXiv 1803.08494) of channels-last data: mean and biased variance over all positions and
 // the channels of a group, per sample. Two passes in compute precision. Lanes run over channels whatever a group's size, and
-// the statistics are kept once a channel, so that no loop has to find a channel's group. One launch forward and one backward,
-// a sample a row: x and the output gradient are read once for the sums and once for what follows from them.
+// the statistics are kept once a channel, so that no loop has to find a channel's group. One launch forward and one
+// backward, a sample a row: x and the output gradient are read once for the sums and once for what follows from them.
 #pragma once
 #include <cmath>
 
@@ -81,6 +81,8 @@ struct GroupNormBackward {
   const Real* rstd;          // [B, channels]
   Real* gain_gradient;       // [B, channels]
   Real* bias_gradient;       // [B, channels]
+  double* gain_squares;      // [B], |gain_gradient[i]|^2
+  double* bias_squares;      // [B]
   Real* scratch;             // [B, 2, channels]; not used where no input gradient is wanted
   T* input_gradient;         // [B, positions, channels], or null: not wanted
   index_t positions, channels, groups;
@@ -102,6 +104,8 @@ struct GroupNormBackward {
       at.store(scratch + 2 * row, bias_sum * at.load(gain));
       at.store(scratch + 2 * row + channels, gain_sum * at.load(gain));
     });
+    gain_squares[sample] = team.sum_of_squares(channels, [&](auto at) DPMP_LAMBDA { return at.load(gain_gradient + row); });
+    bias_squares[sample] = team.sum_of_squares(channels, [&](auto at) DPMP_LAMBDA { return at.load(bias_gradient + row); });
     if (!input_gradient) return;
     Real *w_mean = scratch + 2 * row, *wh_mean = w_mean + channels;
     const Real share = Real(1) / (Real(positions) * Real(size));

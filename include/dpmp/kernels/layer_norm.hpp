@@ -65,6 +65,8 @@ struct LayerNormBackward {
   T* input_gradient;         // [B, tokens, width], or null: not wanted
   Real* gain_gradient;       // [B, slices, width], or null: neither it nor bias_gradient is wanted
   Real* bias_gradient;       // [B, slices, width]
+  double* gain_squares;      // [B], |gain_gradient[i]|^2, where a sample is one slice; else null
+  double* bias_squares;      // [B]
   index_t tokens, width;
   TokenSlices slices;
 
@@ -77,6 +79,11 @@ struct LayerNormBackward {
     // The sums are fetched and stored once for two tokens; with four a GPU runs out of registers.
     for (; t + 2 <= end; t += 2) add_tokens<2>(team, row, first + t, t == slices.begin(row));
     for (; t < end; ++t) add_tokens<1>(team, row, first + t, t == slices.begin(row));
+    if (!gain_squares) return;
+    gain_squares[row] =
+        team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA { return at.load(gain_gradient + row * width); });
+    bias_squares[row] =
+        team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA { return at.load(bias_gradient + row * width); });
   }
 
  private:

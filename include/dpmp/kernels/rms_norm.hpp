@@ -56,6 +56,7 @@ struct RmsNormBackward {
   const T* other_gradient;   // [B, tokens, width] to be added to dx, or null: nothing; may be input_gradient
   T* input_gradient;         // [B, tokens, width], or null: not wanted
   Real* gain_gradient;       // [B, slices, width], or null: not wanted
+  double* gain_squares;      // [B], |gain_gradient[i]|^2, where a sample is one slice; else null
   index_t tokens, width;
   TokenSlices slices;
 
@@ -68,6 +69,9 @@ struct RmsNormBackward {
     // The sums are fetched and stored once for two tokens; with four a GPU runs out of registers.
     for (; t + 2 <= end; t += 2) add_tokens<2>(team, row, first + t, t == slices.begin(row));
     for (; t < end; ++t) add_tokens<1>(team, row, first + t, t == slices.begin(row));
+    if (!gain_squares) return;
+    gain_squares[row] =
+        team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA { return at.load(gain_gradient + row * width); });
   }
 
  private:

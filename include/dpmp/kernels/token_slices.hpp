@@ -17,37 +17,39 @@ struct TokenSlices {
   }
 };
 
-/// Slices as long as can be for at least `teams` of them, but of at least eight tokens: a slice's sums are written and read
+/// Slices as long as can be for at least `rows` of them, but of at least eight tokens: a slice's sums are written and read
 /// once more, 16 bytes a column for f32, beside the 6 bytes a column and token of a pass over two bf16 arrays into a third.
-inline TokenSlices token_slices(index_t samples, index_t tokens, index_t teams) {
+inline TokenSlices token_slices(index_t samples, index_t tokens, index_t rows) {
   constexpr index_t shortest = 8;
   TokenSlices slices{1, tokens > 1 ? tokens : 1};
-  while (slices.length > shortest && samples * slices.count < teams) {
+  while (slices.length > shortest && samples * slices.count < rows) {
     slices.length = (slices.length + 1) / 2;
     slices.count = (tokens + slices.length - 1) / slices.length;
   }
   return slices;
 }
 
-/// output[i, :] = sum_s parts[i, s, :]; one sample a row.
-template <class Real_>
+/// output[i, :] = sum_s parts[i, s, :] and squares[i] = |output[i, :]|^2, of the rounded numbers; one sample a row.
+template <class Real_, class Out = Real_>
 struct JoinSlices {
   using Real = Real_;
   const Real* parts;  // [B, slices, width]
-  Real* output;       // [B, width]
+  Out* output;        // [B, width]
+  double* squares;    // [B], or null: not wanted
   index_t slices, width;
-  static constexpr bool columns_apart = true;
-  DPMP_HD index_t columns() const { return width; }
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t sample) const {
     const Real* part = parts + sample * slices * width;
-    team.for_each(width, [&](auto at) DPMP_LAMBDA {
+    const double square = team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA {
       typename Team::Pack sum{};
       for (index_t s = 0; s < slices; ++s) sum = sum + at.load(part + s * width);
+      sum = sum.template rounded<Out>();
       at.store(output + sample * width, sum);
+      return sum;
     });
+    if (squares) squares[sample] = square;
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

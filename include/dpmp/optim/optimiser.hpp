@@ -8,6 +8,7 @@
 
 #include "dpmp/optim/fused_update.hpp"
 #include "dpmp/per_sample/gradient_sums.hpp"
+#include "dpmp/runtime/profiler_range.hpp"
 
 namespace dpmp::inline DPMP_ABI::optim {
 /// Stochastic gradient descent with heavy-ball momentum (Polyak 1964) and L2 weight decay.
@@ -84,6 +85,7 @@ class Optimiser {
     numbers_.copy_from_host(&now);
   }
   void update(Context& ctx, const per_sample::GradientSums& sums, const Key256* noise_key = nullptr) const {
+    const ProfilerRange range(ctx, "update");
     for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
       const Moments& m = moments_of(*sums.parameters()[k]);
       if (!m.parameter->trainable()) continue;

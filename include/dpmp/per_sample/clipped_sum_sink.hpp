@@ -33,15 +33,18 @@ class ClippedSumSink final : public GradientSink {
     }
     for (const Parameter* p : sums.parameters()) ++parts_[std::size_t(groups_.of(*p))].left;
   }
-  void accept(Context& ctx, const ParameterSite& site) override {
-    Part& part = parts_[std::size_t(groups_.of(*site.parameter))];
-    DPMP_CHECK(!part.done, "expected no site of ", site.parameter->name(), " behind its last one: its group is summed");
-    part.sink.accept(ctx, site);
+  void accept(Context& ctx, const ParameterSite& site) override { open_part(*site.parameter).sink.accept(ctx, site); }
+  bool accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) override {
+    if (groups_.of(*weight.parameter) != groups_.of(bias)) return false;
+    return open_part(*weight.parameter).sink.accept_affine(ctx, weight, bias);
   }
   void finish(Context& ctx, Parameter& parameter) override {
     const index_t g = groups_.of(parameter);
     Part& part = parts_[std::size_t(g)];
-    part.sink.finish(ctx, parameter);
+    {
+      const ProfilerRange range(ctx, "norm");
+      part.sink.finish(ctx, parameter);
+    }
     if (--part.left == 0) complete(ctx, g);
   }
   /// After the walk: groups with a parameter that this pass does not use.
@@ -49,7 +52,8 @@ class ClippedSumSink final : public GradientSink {
     for (index_t g = 0; g < groups_.count(); ++g) complete(ctx, g);
   }
 
-  /// After the pass: frees what it kept, so that the next one asks for no memory beside it. Whether it walked twice is known.
+  /// After the pass: frees what it kept, so that the next one asks for no memory beside it. Whether it walked twice is
+  /// known.
   void release() {
     for (Part& part : parts_) {
       part.sink.release();
@@ -94,10 +98,17 @@ class ClippedSumSink final : public GradientSink {
     std::vector<ReplaySink> replays_;
   };
 
+  /// The part of a parameter's group, which still takes sites.
+  Part& open_part(const Parameter& p) {
+    Part& part = parts_[std::size_t(groups_.of(p))];
+    DPMP_CHECK(!part.done, "expected no site of ", p.name(), " behind its last one: its group is summed");
+    return part;
+  }
   void complete(Context& ctx, index_t g) {
     Part& part = parts_[std::size_t(g)];
     if (part.done) return;
     part.done = true;
+    const ProfilerRange range(ctx, "clipped sum");
     part.factors = factors_of_(g, part.sink.norms(ctx, samples_));
     part.sink.weighted_sum(ctx, part.factors, *sums_);
     part.sink.release();

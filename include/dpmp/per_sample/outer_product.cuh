@@ -210,7 +210,7 @@ void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, Norm
 /// output[i, :] = G_i, in the accumulate dtype or in T. Dense rows in one product; looked-up rows are added behind it, an id
 /// at a time.
 template <class T>
-void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output) {
+void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const Tensor& row_sums) {
   const index_t samples = sites[0].samples(), p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   if (sites[0].one_hot()) ctx.backend().set_zero(output.raw(), output.bytes());
   for (const ParameterSite& site : sites) {
@@ -241,7 +241,8 @@ void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output
                        .batch_stride = tokens * p,
                        .transposed = true},
                  .b = {.data = site.a.raw(), .dtype = dtype_of<T>, .row_stride = d, .batch_stride = tokens * d},
-                 .out = {.data = output.raw(), .dtype = output.dtype(), .row_stride = d, .batch_stride = p * d}});
+                 .out = {.data = output.raw(), .dtype = output.dtype(), .row_stride = d, .batch_stride = p * d},
+                 .row_sums = row_sums.defined() ? row_sums.raw() : nullptr});
   }
 }
 

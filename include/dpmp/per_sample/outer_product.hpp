@@ -16,13 +16,14 @@
 namespace dpmp::inline DPMP_ABI::per_sample {
 namespace detail {
 // The GPU's half, defined in per_sample/outer_product.cuh: norms by any method; norms of parameters with one input;
-// gradients [B, p d], in the accumulate dtype or in T; weighted sums.
+// gradients [B, p d], in the accumulate dtype or in T, and of one dense site the sums of b over tokens [B, p] beside them;
+// weighted sums.
 template <class T>
 void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method);
 template <class T>
 void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds);
 template <class T>
-void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output);
+void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const Tensor& row_sums = Tensor());
 template <class T>
 void weighted_sum_on_cuda(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum);
 
@@ -177,14 +178,17 @@ inline void squared_norms_shared_input(Context& ctx, std::span<const SiteList> l
 
 /// Forms and keeps the per-sample gradients of one parameter, [B, p d], and adds their squared norms and certificate to
 /// bounds: what is stored, rounded or not, is what is normed and released. dtype: kept_dtype(shape, storage).
-inline Tensor stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds, DType dtype) {
+/// row_sums [B, p] in dtype, or Tensor(): receives the sums of b's rows over tokens; on a GPU, of one dense site.
+inline Tensor stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds, DType dtype,
+                                     const Tensor& row_sums = Tensor()) {
+  DPMP_CHECK(ctx.on_cuda() || !row_sums.defined(), "expected no sums of rows to form beside kept gradients on a CPU");
   const Parameter& w = *sites[0].parameter;
   const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), w.numel()}, dtype);
   dispatch_real(w.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
     if (ctx.on_cuda()) {
-      detail::gradients_on_cuda<T>(ctx, sites, stored);
+      detail::gradients_on_cuda<T>(ctx, sites, stored, row_sums);
       detail::norms_of_stored(ctx, sites, stored, bounds);
       return;
     }

@@ -2,9 +2,11 @@
 // From the sites of one backward pass to norms and clipped sums of the same stored operands, by any strategy. A parameter is
 // dealt with as soon as its last site is there (GradientSink::finish): its norm is taken, and what cost.hpp says is kept.
 #pragma once
+#include <algorithm>
 #include <functional>
 #include <set>
 
+#include "dpmp/autograd/bias_site.hpp"
 #include "dpmp/per_sample/gradient_sums.hpp"
 #include "dpmp/per_sample/per_sample.hpp"
 
@@ -49,7 +51,16 @@ class StrategySink : public GradientSink {
   const StrategyOptions& options() const { return options_; }
 
   void accept(Context&, const ParameterSite& site) override { pending_.add(site); }
+  /// On a GPU a bias waits for its weight: where the weight's gradients are kept, the product that forms them sums the
+  /// bias' gradients too. Not where a second walk might have to repeat those bits by another way.
+  bool accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) override {
+    if (!ctx.on_cuda() || may_walk_again()) return false;
+    pending_.add(weight);
+    biases_.push_back({&bias, weight});
+    return true;
+  }
   void finish(Context& ctx, Parameter& parameter) override {
+    sum_biases(ctx, &parameter);
     SiteList sites = pending_.take(parameter);
     if (!sites.empty()) digest(ctx, reduced(ctx, sites));
   }
@@ -81,6 +92,7 @@ class StrategySink : public GradientSink {
   /// Frees what was kept; what a second walk has to do is still known.
   void release() {
     pending_.clear();
+    biases_.clear();
     kept_.clear();
     grams_.clear();
     bounds_.reset();
@@ -93,8 +105,15 @@ class StrategySink : public GradientSink {
   }
 
  private:
+  /// A bias, and the site of the weight before it whose rows b are the bias' output gradients.
+  struct AffineBias {
+    Parameter* bias;
+    ParameterSite weight;
+  };
+
   /// Sites that came without a tape to say that they are all.
   void digest_pending(Context& ctx) {
+    sum_biases(ctx, nullptr);
     while (!pending_.empty()) digest(ctx, reduced(ctx, pending_.take(pending_.first())));
   }
   void digest(Context& ctx, SiteList sites) {
@@ -107,7 +126,14 @@ class StrategySink : public GradientSink {
     if (shape.vector) {
       squared_norms_vector(ctx, sites[0], *bounds_);
     } else if (way.keep == Keep::gradients) {
-      const Tensor gradients = stored_gradients_outer(ctx, sites, *bounds_, kept_dtype(shape, options_.gradients));
+      const DType dtype = kept_dtype(shape, options_.gradients);
+      const auto bias = waiting_bias(sites);
+      const Tensor sums = bias == biases_.end() ? Tensor() : Tensor::empty(ctx, {shape.samples, shape.p}, dtype);
+      const Tensor gradients = stored_gradients_outer(ctx, sites, *bounds_, dtype, sums);
+      if (sums.defined()) {
+        pending_.add(ParameterSite::vector(*bias->bias, sums));
+        biases_.erase(bias);
+      }
       sites = {ParameterSite::vector(*sites[0].parameter, gradients)};
     } else if (way.norm == NormMethod::gram && !shape.any_one_hot) {
       // Parameters that share their input finish one after the other: they wait here for each other, to share its Gram.
@@ -125,6 +151,22 @@ class StrategySink : public GradientSink {
     kept_bytes_ += way.kept_bytes;
     kept_.push_back(std::move(sites));
   }
+  /// A bias whose weight has no other site than the one it came with.
+  std::vector<AffineBias>::iterator waiting_bias(const SiteList& sites) {
+    return std::find_if(biases_.begin(), biases_.end(), [&](const AffineBias& x) {
+      return sites.size() == 1 && x.weight.parameter == sites[0].parameter && x.weight.b.raw() == sites[0].b.raw();
+    });
+  }
+  /// Waiting biases that no product has summed become vectors: those of one parameter, or all (null).
+  void sum_biases(Context& ctx, const Parameter* of) {
+    for (auto x = biases_.begin(); x != biases_.end();)
+      if (!of || x->bias == of) {
+        pending_.add(bias_site(ctx, *x->bias, x->weight.b));
+        x = biases_.erase(x);
+      } else {
+        ++x;
+      }
+  }
   void flush_grams(Context& ctx) {
     if (!grams_.empty()) squared_norms_shared_input(ctx, grams_, *bounds_);
     grams_.clear();
@@ -133,6 +175,7 @@ class StrategySink : public GradientSink {
   StrategyOptions options_;
   OnChoice on_choice_;
   PendingSites pending_;
+  std::vector<AffineBias> biases_;
   std::vector<SiteList> kept_, grams_;
   std::set<const Parameter*> dropped_;
   std::optional<NormBounds> bounds_;

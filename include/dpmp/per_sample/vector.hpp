@@ -29,17 +29,19 @@ inline SiteList combined_vectors(Context& ctx, const SiteList& sites) {
   return {ParameterSite::vector(*sites[0].parameter, total)};
 }
 
-/// Adds the squared norms of combined vectors to bounds: relative error of the sum of n squares only.
+/// Adds the squared norms of combined vectors to bounds: relative error of the sum of n squares only. Norms that came with
+/// the vectors are not taken again.
 inline void squared_norms_vector(Context& ctx, const ParameterSite& site, NormBounds& bounds) {
   const index_t n = site.b.shape()[1];
+  const kernels::Certificate certificate{.square = gamma(double(n + 16), unit_roundoff(accumulate_dtype(site.b.dtype())))};
+  if (site.squares.defined()) return bounds.add(ctx, site.squares.data<double>(), {}, certificate);
   const Tensor norms = Tensor::empty(ctx, {site.samples()}, DType::f64);
   dispatch_real(site.b.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch_rows(ctx, site.samples(), 2 * n, kernels::RowNorm<T>{site.b.data<T>(), norms.data<double>(), n});
   });
   // A row norm is taken for |a_t| |b_t| of a sample of one token.
-  bounds.add(ctx, nullptr, {.products = norms.data<double>()},
-             {.square = gamma(double(n + 16), unit_roundoff(accumulate_dtype(site.b.dtype())))});
+  bounds.add(ctx, nullptr, {.products = norms.data<double>()}, certificate);
 }
 
 /// sum[0..n) += sum_i c_i v_i; sum in f64.

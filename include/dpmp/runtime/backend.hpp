@@ -53,6 +53,10 @@ class Backend {
   virtual int multiprocessors() const { return 1; }
   /// The stream that work runs in (a cudaStream_t); null on the host.
   virtual void* stream() const { return nullptr; }
+  /// From here on, up to the matching pop_range, profilers show the work that is submitted under this name; nothing on the
+  /// host. See runtime/profiler_range.hpp.
+  virtual void push_range(std::string_view) {}
+  virtual void pop_range() noexcept {}
   /// Whether work is recorded now, to be replayed (runtime/cuda_graph.cuh).
   virtual bool capturing() const { return false; }
   /// Throws while work is recorded: `what` would happen once, or give every replay the same values.

@@ -2,8 +2,11 @@
 // A GPU behind runtime/backend.hpp: one stream for all work of a context; host memory is staged through pinned buffers, so
 // that a batch is copied while the GPU still works on the one before.
 #pragma once
+#include <nvtx3/nvToolsExt.h>
+
 #include <array>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include "dpmp/runtime/backend.hpp"
@@ -47,6 +50,12 @@ class PinnedSlot {
   index_t size_ = 0;
   cudaEvent_t copied_ = nullptr;
 };
+
+/// The library's names, which a profiler can tell from those of the program around it.
+inline nvtxDomainHandle_t profiler_domain() {
+  static const nvtxDomainHandle_t domain = nvtxDomainCreateA("dpmp");
+  return domain;
+}
 
 class CudaBackend final : public Backend {
  public:
@@ -101,6 +110,16 @@ class CudaBackend final : public Backend {
   }
   int multiprocessors() const override { return multiprocessors_; }
   void* stream() const override { return stream_; }
+  void push_range(std::string_view name) override {
+    const std::string text(name);
+    nvtxEventAttributes_t event{};
+    event.version = NVTX_VERSION;
+    event.size = NVTX_EVENT_ATTRIB_STRUCT_SIZE;
+    event.messageType = NVTX_MESSAGE_TYPE_ASCII;
+    event.message.ascii = text.c_str();
+    nvtxDomainRangePushEx(profiler_domain(), &event);
+  }
+  void pop_range() noexcept override { nvtxDomainRangePop(profiler_domain()); }
   bool capturing() const override { return capturing_; }
 
   /// From here on work is recorded and not carried out. Other threads and contexts are not concerned.

@@ -103,6 +103,10 @@ void launch_rows_on_host(Context& ctx, index_t rows, index_t row_work, const F& 
 }
 }  // namespace detail
 
+/// Rows that keep a device busy, for kernels that may cut their work into any number of them. That of the host does not
+/// follow its threads: a step gives the same bits on any number of them.
+inline index_t rows_to_fill(const Context& ctx) { return ctx.on_cuda() ? 4 * ctx.backend().multiprocessors() : 64; }
+
 /// Runs f(team, row) for rows [0, rows) on the context's device. `row_work`: elements a row touches, so that little work is
 /// not spread; the split does not change any row's result.
 template <class F>

@@ -209,6 +209,17 @@ struct CudaTeam {
     });
     return reduce(total, [](R a, R b) { return a + b; });
   }
+  /// Sum of the squares of f's packs over the row, in double: FP32 numbers neither overflow nor underflow there.
+  template <class F>
+  __device__ __forceinline__ double sum_of_squares(index_t n, F&& f) const {
+    double total = 0;
+    visit(n, [&](const Span& at) {
+      const Pack p = f(at);
+#pragma unroll
+      for (int k = 0; k < W; ++k) total += k < at.count ? double(p.v[k]) * double(p.v[k]) : 0.0;
+    });
+    return reduce(total, [](double a, double b) { return a + b; });
+  }
   /// Largest element of f's packs over the row; `lowest` for an empty row. NaN elements are not preferred.
   template <class F>
   __device__ __forceinline__ R max(index_t n, R lowest, F&& f) const {
@@ -227,14 +238,14 @@ struct CudaTeam {
   static __device__ __forceinline__ void visit(index_t n, F&& f) {
     for (index_t i = index_t(thread()) * W; i < n; i += Threads * W) f(Span{i, n - i < W ? int(n - i) : W});
   }
-  template <class Join>
-  static __device__ __forceinline__ R reduce(R x, Join&& join) {
+  template <class X, class Join>
+  static __device__ __forceinline__ X reduce(X x, Join&& join) {
     // a op b is the same number for either order of a and b, so all lanes end with the same bits.
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) x = join(x, __shfl_xor_sync(~0u, x, lanes));
     if constexpr (Threads > 32) {
       constexpr int warps = Threads / 32;
-      __shared__ R of_warp[warps];
+      __shared__ X of_warp[warps];
       if (thread() % 32 == 0) of_warp[thread() / 32] = x;
       __syncthreads();
       x = of_warp[0];

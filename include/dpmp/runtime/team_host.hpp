@@ -217,6 +217,31 @@ struct HostTeam {
     }
     return total;
   }
+  /// Sum of the squares of f's packs over the row, in double: FP32 numbers neither overflow nor underflow there.
+  template <class F>
+  DPMP_HOST double sum_of_squares(index_t n, F&& f) const {
+    if constexpr (std::is_same_v<R, double>) {
+      return sum(n, [&](auto at) {
+        const Pack x = f(at);
+        return x * x;
+      });
+    } else {
+      using Wide = typename detail::Vectors<R, W>::Wide;
+      Wide squares{};
+      index_t i = 0;
+      for (; i + W <= n; i += W) {
+        const Wide x = __builtin_convertvector(f(FullSpan<R, W>{i}).v, Wide);
+        squares += x * x;
+      }
+      double total = 0;
+      for (int k = 0; k < W; ++k) total += squares[k];
+      if (i < n) {
+        const Pack tail = f(TailSpan<R, W>{i, int(n - i)});
+        for (int k = 0; k < int(n - i); ++k) total += double(tail.lane(k)) * double(tail.lane(k));
+      }
+      return total;
+    }
+  }
   /// Largest element of f's packs over the row; `lowest` for an empty row. NaN elements are not preferred.
   template <class F>
   DPMP_HOST R max(index_t n, R lowest, F&& f) const {

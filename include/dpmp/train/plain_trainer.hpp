@@ -11,7 +11,7 @@ template <class Losses>
 void accumulate_plain(Context& ctx, Losses&& losses, std::span<const index_t> slots, per_sample::GradientSums& sums) {
   per_sample::SumSink sink(sums);
   Tape tape(ctx, index_t(slots.size()));
-  const Variable loss = losses(tape, slots);
+  const Variable loss = forward_pass(ctx, losses, tape, slots);
   tape.backward(loss, sink, slot_weights(ctx, slots, loss.dtype()));
 }
 

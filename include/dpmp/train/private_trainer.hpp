@@ -29,6 +29,13 @@ struct TrainerOptions {
   std::optional<per_sample::Groups> groups = {};
 };
 
+/// Per-sample losses of one physical batch, recorded on the tape.
+template <class Losses>
+Variable forward_pass(Context& ctx, Losses&& losses, Tape& tape, std::span<const index_t> slots) {
+  const ProfilerRange range(ctx, "forward");
+  return losses(tape, slots);
+}
+
 /// One physical batch: adds the clipped contributions of its records to sums. losses(tape, slots) records the forward pass
 /// and returns per-sample losses [slots]; a slot of dp::masked_slot may compute anything, it contributes nothing.
 /// clipping: one rule for each of the sink's groups. quantile_count: if not null, receives, for the first group, how many
@@ -43,7 +50,7 @@ void accumulate_clipped(Context& ctx, Losses&& losses, std::span<const index_t> 
   DPMP_CHECK(index_t(clipping.size()) == sink.groups(), "expected one clip rule for each of ", sink.groups(),
              " groups, got ", clipping.size());
   Tape tape(ctx, index_t(slots.size()));
-  const Variable loss = losses(tape, slots);
+  const Variable loss = forward_pass(ctx, losses, tape, slots);
   const Tensor weights = slot_weights_there.defined() ? slot_weights_there : slot_weights(ctx, slots, loss.dtype());
   const auto factors = [&](index_t group, const per_sample::NormBounds& norms) {
     const dp::FlatClipping& rule = clipping[std::size_t(group)];

@@ -72,9 +72,7 @@ cublasStatus_t check_epilogue(const Problem& p) {
   const Description& d = *p.description;
   const Epilogue e = epilogue_of(d.epilogue);
   if (!e.known) return unsupported("epilogue not modelled");
-  if (e.uses_bias() && d.bias_type != -1 && d.bias_type != p.d->type && d.bias_type != p.a->type) {
-    return unsupported("bias data type");
-  }
+  if (e.uses_bias() && d.bias_type != -1 && d.bias_type != p.d->type) return unsupported("bias data type is not D's");
   if (!e.uses_aux()) return CUBLAS_STATUS_SUCCESS;
   if (d.aux_ld < std::int64_t(p.m) || d.aux_ld % 8) {
     return invalid("epilogue aux leading dimension must be >= rows and divisible by 8");
@@ -166,6 +164,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   *count = 0;
   Problem problem = problem_of(d, a, b, c, out);
   if (cublasStatus_t s = check(problem)) return s;
+  const int epilogue = problem.description->epilogue;
+  if (emu_bias_only() && epilogue != CUBLASLT_EPILOGUE_DEFAULT && epilogue != CUBLASLT_EPILOGUE_BIAS) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   const auto& p = *reinterpret_cast<const Preference*>(preference);
   *results = cublasLtMatmulHeuristicResult_t{};
   const std::uint64_t words[] = {algorithm_mark, p.alignment_a, p.alignment_b, p.alignment_c, p.alignment_d};

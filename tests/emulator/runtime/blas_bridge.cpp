@@ -34,6 +34,8 @@ unsigned char* emu_host_ptr(const void* p, size_t bytes, const char* what) {
   return host;
 }
 
+int emu_bias_only() { return emu::config().bias_only; }
+
 void emu_count_product(const EmuProductCount* p) {
   if (!emu::config().count) return;
   emu::Stat s;

@@ -14,6 +14,8 @@ struct EmuProductCount {
   uint64_t operations, bytes_read, bytes_written;
   double seconds;
 };
+/// Whether cuBLASLt is to have no algorithm for epilogues other than the bias.
+int emu_bias_only();
 /// Adds a matrix product to the counts, where they are asked for.
 void emu_count_product(const EmuProductCount* product);
 /// Runs run(argument) in the stream: now, or when the graph that captures it is launched. destroy(argument) comes last.

@@ -14,10 +14,10 @@ namespace emu {
 namespace {
 
 // Every variable that is read somewhere: one of another name is a slip that would silently test something else.
-const char* const known[] = {"ORDER",    "CPASYNC",    "POISON",         "RACE",       "COUNT",    "COUNT_FILE",
-                             "DEVICE",   "SMS",        "MEM_MB",         "THREADS",    "PREBUILD", "JOBS",
-                             "CACHE",    "LAX",        "STRICT",         "TIMES",      "VERBOSE",  "CXX",
-                             "CXXFLAGS", "TRANSLATOR", "DEVICE_HEADERS", "ABI_HEADERS"};
+const char* const known[] = {"ORDER",    "CPASYNC",    "POISON",         "RACE",        "COUNT",    "COUNT_FILE",
+                             "DEVICE",   "SMS",        "MEM_MB",         "THREADS",     "PREBUILD", "JOBS",
+                             "CACHE",    "LAX",        "STRICT",         "TIMES",       "VERBOSE",  "CXX",
+                             "CXXFLAGS", "TRANSLATOR", "DEVICE_HEADERS", "ABI_HEADERS", "EPILOGUES"};
 
 /// Reads one variable after another and collects what is wrong with them.
 class Reader {
@@ -123,6 +123,7 @@ Config read_config(const Settings& settings, std::vector<std::string>& errors) {
   r.order(c);
   c.async_lands_late = r.choice("CPASYNC", {"wait", "issue"}) == 0;
   c.race = RaceMode(r.choice("RACE", {"0", "1", "2"}));
+  c.bias_only = r.choice("EPILOGUES", {"all", "bias"}) == 1;
   c.prebuild = Prebuild(r.choice("PREBUILD", {"used", "all", "none"}));
   c.device = std::vector<std::string>{"sm_80", "sm_90", "sm_100"}[r.choice("DEVICE", {"sm_80", "sm_90", "sm_100"})];
   c.poison = r.flag("POISON");

@@ -60,6 +60,8 @@ TEST_CASE("every value has its meaning") {
   CHECK(good({{"EMU_MEM_MB", "10"}}).device_bytes == 10ull << 20);
   CHECK(good({{"EMU_SMS", "108"}}).multiprocessors == 108);
   CHECK(good({{"EMU_JOBS", "5"}}).jobs == 5);
+  CHECK(good({{"EMU_EPILOGUES", "bias"}}).bias_only);
+  CHECK_FALSE(good({{"EMU_EPILOGUES", "all"}}).bias_only);
 }
 
 TEST_CASE("a wrong value is refused with its variable and what was expected") {
@@ -71,6 +73,7 @@ TEST_CASE("a wrong value is refused with its variable and what was expected") {
   CHECK(wrong({{"EMU_RACE", "yes"}}) == "EMU_RACE=yes: expected 0, 1, 2");
   CHECK(wrong({{"EMU_DEVICE", "sm_70"}}) == "EMU_DEVICE=sm_70: expected sm_80, sm_90, sm_100");
   CHECK(wrong({{"EMU_THREADS", "-1"}}) == "EMU_THREADS=-1: expected a number from 0");
+  CHECK(wrong({{"EMU_EPILOGUES", "none"}}) == "EMU_EPILOGUES=none: expected all, bias");
   CHECK(wrong({{"EMU_SMS", "0"}}) == "EMU_SMS=0: expected a number from 1");
   CHECK(wrong({{"EMU_MEM_MB", "1e3"}}) == "EMU_MEM_MB=1e3: expected a number from 1");
   CHECK(wrong({{"EMU_JOBS", "9999999999999999999999"}}) == "EMU_JOBS=9999999999999999999999: expected a number from 1");

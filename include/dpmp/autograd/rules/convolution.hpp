@@ -3,6 +3,7 @@
 // each output position (Rochette et al. 2019, arXiv 1912.06015). Several groups: per-sample weight gradients as vectors,
 // because products of few channels are thin and a sample has many positions.
 #pragma once
+#include "dpmp/autograd/bias_site.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
 #include "dpmp/autograd/rules/unfold.hpp"
@@ -53,7 +54,7 @@ struct GroupedConvolution {
 
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     if (weight->trainable()) pass.emit(ParameterSite::vector(*weight, weight_gradients(pass.ctx, gradient)));
-    if (bias && bias->trainable()) pass.emit(ParameterSite::vector(*bias, Affine::token_sums(pass.ctx, gradient)));
+    if (bias && bias->trainable()) pass.emit(bias_site(pass.ctx, *bias, gradient));
     if (pass.needs(x)) pass.accumulate(x, input_gradient(pass.ctx, gradient));
   }
 

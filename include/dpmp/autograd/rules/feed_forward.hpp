@@ -20,15 +20,11 @@ struct GeluFeedForward {
     down.emit(pass, hidden, gradient);
     if (!up.trains() && !pass.needs(x)) return;
     const Tensor inner = Tensor::empty(pass.ctx, before.shape(), before.dtype());
-    GemmSpec product = down.backward(gradient, inner);
+    GemmSpec product = down.input_gradient(gradient, inner);
     product.activation = form;
     product.slope_at = before.raw();
     gemm(pass.ctx, product);
-    up.emit(pass, input, inner);
-    if (!pass.needs(x)) return;
-    const Tensor g = Tensor::empty(pass.ctx, x.shape, x.dtype);
-    gemm(pass.ctx, up.backward(inner, g));
-    pass.accumulate(x, g);
+    up.backward(pass, x, input, inner);
   }
 };
 }  // namespace rules

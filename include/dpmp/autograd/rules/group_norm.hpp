@@ -20,7 +20,9 @@ struct GroupNorm {
     const Shape& s = x.shape();
     const index_t samples = s.front(), channels = s.back(), positions = s.numel(1, s.rank() - 1);
     const Tensor gain_gradient = Tensor::empty(pass.ctx, mean.shape(), mean.dtype()),
-                 bias_gradient = Tensor::empty(pass.ctx, mean.shape(), mean.dtype());
+                 bias_gradient = Tensor::empty(pass.ctx, mean.shape(), mean.dtype()),
+                 gain_squares = Tensor::empty(pass.ctx, {samples}, DType::f64),
+                 bias_squares = Tensor::empty(pass.ctx, {samples}, DType::f64);
     const bool wanted = pass.needs(x.slot());
     const Tensor g = wanted ? Tensor::empty(pass.ctx, s, x.dtype()) : Tensor(),
                  scratch = wanted ? Tensor::empty(pass.ctx, {samples, 2, channels}, mean.dtype()) : Tensor();
@@ -28,13 +30,14 @@ struct GroupNorm {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
       launch_rows(pass.ctx, samples, positions * channels,
-                  kernels::GroupNormBackward<T>{
-                      x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
-                      gain_gradient.data<R>(), bias_gradient.data<R>(), wanted ? scratch.data<R>() : nullptr,
-                      wanted ? g.data<T>() : nullptr, positions, channels, groups});
+                  kernels::GroupNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
+                                                mean.data<R>(), rstd.data<R>(), gain_gradient.data<R>(),
+                                                bias_gradient.data<R>(), gain_squares.data<double>(),
+                                                bias_squares.data<double>(), wanted ? scratch.data<R>() : nullptr,
+                                                wanted ? g.data<T>() : nullptr, positions, channels, groups});
     });
-    pass.emit(ParameterSite::vector(*gain, gain_gradient));
-    pass.emit(ParameterSite::vector(*bias, bias_gradient));
+    pass.emit(ParameterSite::vector(*gain, gain_gradient, gain_squares));
+    pass.emit(ParameterSite::vector(*bias, bias_gradient, bias_squares));
     if (g.defined()) pass.accumulate(x.slot(), g);
   }
 };

@@ -23,20 +23,20 @@ struct LayerNorm {
     const Tensor other = pass.take(x.slot());
     const bool in_place = other.defined() && !other.shared();
     const Tensor g = !pass.needs(x.slot()) ? Tensor() : in_place ? other : Tensor::empty(pass.ctx, x.shape(), x.dtype());
-    const SlicedVectors gains(pass.ctx, samples, tokens, width, mean.dtype(), trained),
-        biases(pass.ctx, samples, tokens, width, mean.dtype(), trained);
+    SlicedVectors vectors(pass.ctx, 2, samples, tokens, width, mean.dtype(), trained);
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(pass.ctx, gains.rows(), gains.slices().length * width,
+      launch_rows(pass.ctx, vectors.rows(), vectors.slices().length * width,
                   kernels::LayerNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
                                                 mean.data<R>(), rstd.data<R>(), other.defined() ? other.data<T>() : nullptr,
-                                                g.defined() ? g.data<T>() : nullptr, gains.data<R>(), biases.data<R>(),
-                                                tokens, width, gains.slices()});
+                                                g.defined() ? g.data<T>() : nullptr, vectors.sums<R>(0), vectors.sums<R>(1),
+                                                vectors.squares(0), vectors.squares(1), tokens, width, vectors.slices()});
     });
     if (trained) {
-      pass.emit(ParameterSite::vector(*gain, gains.joined(pass.ctx)));
-      pass.emit(ParameterSite::vector(*bias, biases.joined(pass.ctx)));
+      vectors.join(pass.ctx);
+      pass.emit(vectors.site(*gain, 0));
+      pass.emit(vectors.site(*bias, 1));
     }
     if (g.defined()) pass.accumulate(x.slot(), g);
   }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // linear: y = x W^T + bias over the last axis, the weight's use an outer-product site, the bias' a per-sample vector.
 #pragma once
+#include "dpmp/autograd/bias_site.hpp"
 #include "dpmp/autograd/tape.hpp"
 #include "dpmp/gemm/gemm.hpp"
-#include "dpmp/kernels/token_sum.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -35,7 +35,7 @@ struct Affine {
             .bias = bias ? bias->value().raw() : nullptr};
   }
   /// The gradient of x from that of y.
-  GemmSpec backward(const Tensor& y_gradient, const Tensor& x_gradient) const {
+  GemmSpec input_gradient(const Tensor& y_gradient, const Tensor& x_gradient) const {
     const index_t p = weight->shape()[0], d = weight->shape()[1];
     return {.m = y_gradient.shape().numel(0, y_gradient.shape().rank() - 1),
             .n = d,
@@ -46,19 +46,21 @@ struct Affine {
   }
   /// x: not looked at where the weight is frozen.
   void emit(BackwardPass& pass, const Tensor& x, const Tensor& y_gradient) const {
-    if (weight->trainable()) pass.emit(ParameterSite::outer_product(*weight, x, y_gradient));
-    if (bias && bias->trainable()) pass.emit(ParameterSite::vector(*bias, token_sums(pass.ctx, y_gradient)));
+    const bool bias_trained = bias && bias->trainable();
+    if (weight->trainable()) {
+      const ParameterSite site = ParameterSite::outer_product(*weight, x, y_gradient);
+      if (bias_trained && pass.emit_affine(site, *bias)) return;
+      pass.emit(site);
+    }
+    if (bias_trained) pass.emit(bias_site(pass.ctx, *bias, y_gradient));
   }
-  /// [B, .., p] -> [B, p] in the accumulate dtype.
-  static Tensor token_sums(Context& ctx, const Tensor& gradient) {
-    const index_t samples = gradient.shape().front(), p = gradient.shape().back();
-    const index_t tokens = gradient.shape().numel(1, gradient.shape().rank() - 1);
-    const Tensor sums = Tensor::empty(ctx, {samples, p}, accumulate_dtype(gradient.dtype()));
-    dispatch_real(gradient.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_rows(ctx, samples, tokens * p, kernels::TokenSum<T>{gradient.data<T>(), sums.data<compute_t<T>>(), tokens, p});
-    });
-    return sums;
+  /// The last step of a backward pass: the parameters' sites, and the gradient of x where it is wanted.
+  void backward(BackwardPass& pass, const GradientSlot& x, const Tensor& input, const Tensor& y_gradient) const {
+    emit(pass, input, y_gradient);
+    if (!pass.needs(x)) return;
+    const Tensor g = Tensor::empty(pass.ctx, x.shape, x.dtype);
+    gemm(pass.ctx, input_gradient(y_gradient, g));
+    pass.accumulate(x, g);
   }
 };
 
@@ -69,13 +71,7 @@ struct Linear {
   Affine affine;
 
   std::vector<Parameter*> parameters() const { return {affine.weight, affine.bias}; }
-  void backward(BackwardPass& pass, const Tensor& gradient) const {
-    affine.emit(pass, input, gradient);
-    if (!pass.needs(x)) return;
-    const Tensor g = Tensor::empty(pass.ctx, x.shape, x.dtype);
-    gemm(pass.ctx, affine.backward(gradient, g));
-    pass.accumulate(x, g);
-  }
+  void backward(BackwardPass& pass, const Tensor& gradient) const { affine.backward(pass, x, input, gradient); }
 };
 }  // namespace rules
 

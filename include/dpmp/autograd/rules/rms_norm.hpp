@@ -21,7 +21,7 @@ struct RmsNorm {
     const Tensor other = pass.take(x.slot());
     const bool in_place = other.defined() && !other.shared();
     const Tensor g = !pass.needs(x.slot()) ? Tensor() : in_place ? other : Tensor::empty(pass.ctx, x.shape(), x.dtype());
-    const SlicedVectors gains(pass.ctx, samples, tokens, width, rstd.dtype(), gain->trainable());
+    SlicedVectors gains(pass.ctx, 1, samples, tokens, width, rstd.dtype(), gain->trainable());
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
@@ -29,9 +29,12 @@ struct RmsNorm {
           pass.ctx, gains.rows(), gains.slices().length * width,
           kernels::RmsNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), rstd.data<R>(),
                                       other.defined() ? other.data<T>() : nullptr, g.defined() ? g.data<T>() : nullptr,
-                                      gains.data<R>(), tokens, width, gains.slices()});
+                                      gains.sums<R>(0), gains.squares(0), tokens, width, gains.slices()});
     });
-    if (gain->trainable()) pass.emit(ParameterSite::vector(*gain, gains.joined(pass.ctx)));
+    if (gain->trainable()) {
+      gains.join(pass.ctx);
+      pass.emit(gains.site(*gain, 0));
+    }
     if (g.defined()) pass.accumulate(x.slot(), g);
   }
 };

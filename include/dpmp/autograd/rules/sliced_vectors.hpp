@@ -1,47 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
-// Per-sample vectors that a kernel sums slice by slice: where the slices' sums lie, and how they become one.
+// Per-sample vectors that a kernel sums slice by slice: where the slices' sums lie, how they become one, and their norms.
 #pragma once
+#include "dpmp/autograd/site.hpp"
 #include "dpmp/kernels/token_slices.hpp"
 #include "dpmp/runtime/launch.hpp"
-#include "dpmp/tensor/tensor.hpp"
 
 namespace dpmp::inline DPMP_ABI::rules {
-/// [B, slices, width] sums in the accumulate dtype `real`. Not `wanted`: no memory, and a slice for each token, because
-/// nothing is summed over them.
+/// `vectors` arrays [B, slices, width] of sums in the accumulate dtype `real`, and the squared norms [B] of the whole sums.
+/// Not `wanted`: no memory, and a slice for each token, because nothing is summed over them.
 class SlicedVectors {
  public:
-  SlicedVectors(Context& ctx, index_t samples, index_t tokens, index_t width, DType real, bool wanted)
-      : samples_(samples),
+  SlicedVectors(Context& ctx, index_t vectors, index_t samples, index_t tokens, index_t width, DType real, bool wanted)
+      : vectors_(vectors),
+        samples_(samples),
         width_(width),
-        slices_(wanted ? kernels::token_slices(samples, tokens, teams(ctx))
+        slices_(wanted ? kernels::token_slices(samples, tokens, rows_to_fill(ctx))
                        : kernels::TokenSlices{std::max<index_t>(tokens, 1), 1}) {
-    if (wanted) parts_ = Tensor::empty(ctx, {samples, slices_.count, width}, real);
+    if (!wanted) return;
+    sums_ = Tensor::empty(ctx, {vectors, samples, slices_.count, width}, real);
+    squares_ = Tensor::empty(ctx, {vectors, samples}, DType::f64);
   }
   const kernels::TokenSlices& slices() const { return slices_; }
   index_t rows() const { return samples_ * slices_.count; }
-  /// For the kernel: null where the sums are not wanted.
+  /// Vector k for the kernel: null where the sums are not wanted.
   template <class R>
-  R* data() const {
-    return parts_.defined() ? parts_.data<R>() : nullptr;
+  R* sums(index_t k) const {
+    return sums_.defined() ? sums_.data<R>() + k * rows() * width_ : nullptr;
   }
-  /// The sums over all tokens, [B, width].
-  Tensor joined(Context& ctx) const {
-    if (slices_.count == 1) return parts_.reshaped({samples_, width_});
-    const Tensor sums = Tensor::empty(ctx, {samples_, width_}, parts_.dtype());
-    dispatch_real(parts_.dtype(), [&](auto tag) {
+  /// Where the kernel puts the squared norms of vector k: null where it has no whole sums.
+  double* squares(index_t k) const {
+    return squares_.defined() && slices_.count == 1 ? squares_.data<double>() + k * samples_ : nullptr;
+  }
+  /// Behind the kernel: adds the slices up.
+  void join(Context& ctx) {
+    if (slices_.count == 1) return;
+    const Tensor whole = Tensor::empty(ctx, {vectors_, samples_, 1, width_}, sums_.dtype());
+    dispatch_real(sums_.dtype(), [&](auto tag) {
       using R = typename decltype(tag)::type;
       if constexpr (std::is_same_v<R, compute_t<R>>)
-        launch_rows(ctx, samples_, slices_.count * width_,
-                    kernels::JoinSlices<R>{parts_.data<R>(), sums.data<R>(), slices_.count, width_});
+        launch_rows(
+            ctx, vectors_ * samples_, slices_.count * width_,
+            kernels::JoinSlices<R>{sums_.data<R>(), whole.data<R>(), squares_.data<double>(), slices_.count, width_});
     });
-    return sums;
+    sums_ = whole;
+  }
+  /// Behind join: vector k as a parameter's per-sample gradients.
+  ParameterSite site(Parameter& p, index_t k) const {
+    return ParameterSite::vector(p, sums_.rows(k, k + 1).reshaped({samples_, width_}), squares_.rows(k, k + 1));
   }
 
  private:
-  // The host's number does not follow its threads: a step gives the same bits on any number of them.
-  static index_t teams(Context& ctx) { return ctx.on_cuda() ? 4 * ctx.backend().multiprocessors() : 64; }
-  index_t samples_, width_;
+  index_t vectors_, samples_, width_;
   kernels::TokenSlices slices_;
-  Tensor parts_;
+  Tensor sums_, squares_;
 };
 }  // namespace dpmp::inline DPMP_ABI::rules
