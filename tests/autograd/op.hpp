@@ -29,6 +29,8 @@ struct Problem {
   std::function<Variables(dpmp::Tape&, const Variables& inputs, const Parameters& parameters)> forward;
   /// How many roundings of intermediate values there are on the way to a result, next to those of an element-wise op.
   double amplification = 1;
+  /// What intermediate values are of the order of, where results may be much smaller than the terms they are made of.
+  double scale = 0;
 };
 
 /// Draws sizes, 0 and 1 often among them, and values.

@@ -120,9 +120,11 @@ inline Problem gelu_feed_forward(Draw& draw, dpmp::GemmActivation form) {
               return Variables{
                   dpmp::gelu_feed_forward(v[0], *w[0], biases ? w[2] : nullptr, *w[1], biases ? w[3] : nullptr, form)};
             },
-            // Three products one behind the other, each rounded in its sum and when it is stored, and between them GELU and
-            // its slope: eight roundings, the early ones carried on through sums of up to 70 products. A counted bound.
-            16};
+            // Three products one behind the other, each rounded in its sum and when it is stored, and GELU and its slope
+            // between them: eight roundings. Of sums of random signs, whose terms are up to 2 * 2: where GELU is next to 0
+            // it is the difference of two of its order, and so is a gradient behind it.
+            8,
+            2 * std::sqrt(double(x.back() * std::max(hidden, outputs)))};
   if (biases) p.parameters.push_back(draw.values({hidden})), p.parameters.push_back(draw.values({outputs}));
   return p;
 }

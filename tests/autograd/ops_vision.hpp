@@ -107,8 +107,14 @@ inline Problem global_average_pool(Draw& draw) {
 inline Problem group_norm(Draw& draw, bool instance) {
   const index_t groups = draw.integer(1, 5);
   Shape shape{draw.samples()};
-  for (index_t k = draw.integer(0, 2); k > 0; --k) shape.push_back(draw.tokens());
-  shape.push_back(groups * draw.integer(0, 7));
+  index_t channels = groups * draw.integer(0, 7);
+  if (draw.integer(0, 4) == 0) {  // more positions than a team walks side by side
+    shape = {1, 328};
+    channels = groups * draw.integer(1, 3);
+  } else {
+    for (index_t k = draw.integer(0, 2); k > 0; --k) shape.push_back(draw.tokens());
+  }
+  shape.push_back(channels);
   return {
       shape.front(),
       {draw.values(shape)},

@@ -234,7 +234,8 @@ TEST_CASE("group_norm: mean and variance of each sample and group, also far from
   test::Rng rng;
   for (const DType dtype : dtypes)
     for (int round = 0; round < 20; ++round) {
-      const index_t samples = rng.integer(1, 3), height = rng.integer(1, 5), width = rng.integer(1, 5),
+      const index_t most = round % 4 == 3 ? 40 : 5;  // positions that a team does or does not walk all side by side
+      const index_t samples = rng.integer(1, 3), height = rng.integer(1, most), width = rng.integer(1, most),
                     groups = round % 2 ? rng.integer(1, 20) : rng.integer(1, 3), size = round % 2 ? 1 : rng.integer(1, 9),
                     channels = groups * size, positions = height * width;
       Tape tape(ctx, samples);

@@ -24,17 +24,18 @@ struct GroupNorm {
                  gain_squares = Tensor::empty(pass.ctx, {samples}, DType::f64),
                  bias_squares = Tensor::empty(pass.ctx, {samples}, DType::f64);
     const bool wanted = pass.needs(x.slot());
-    const Tensor g = wanted ? Tensor::empty(pass.ctx, s, x.dtype()) : Tensor(),
-                 scratch = wanted ? Tensor::empty(pass.ctx, {samples, 2, channels}, mean.dtype()) : Tensor();
+    const Tensor g = wanted ? Tensor::empty(pass.ctx, s, x.dtype()) : Tensor();
+    const index_t fold = kernels::group_norm_fold(positions, channels);
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(pass.ctx, samples, positions * channels,
-                  kernels::GroupNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
-                                                mean.data<R>(), rstd.data<R>(), gain_gradient.data<R>(),
-                                                bias_gradient.data<R>(), gain_squares.data<double>(),
-                                                bias_squares.data<double>(), wanted ? scratch.data<R>() : nullptr,
-                                                wanted ? g.data<T>() : nullptr, positions, channels, groups});
+      using Kernel = kernels::GroupNormBackward<T>;
+      const Tensor scratch = Tensor::empty(pass.ctx, {samples, Kernel::scratch_rows, fold, channels}, mean.dtype());
+      launch_rows(
+          pass.ctx, samples, positions * channels,
+          Kernel{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
+                 gain_gradient.data<R>(), bias_gradient.data<R>(), gain_squares.data<double>(), bias_squares.data<double>(),
+                 scratch.data<R>(), wanted ? g.data<T>() : nullptr, positions, channels, groups, fold});
     });
     pass.emit(ParameterSite::vector(*gain, gain_gradient, gain_squares));
     pass.emit(ParameterSite::vector(*bias, bias_gradient, bias_squares));
@@ -60,13 +61,15 @@ inline Variable group_norm(const Variable& x, Parameter& gain, Parameter& bias, 
   const Tensor y = Tensor::empty(tape.ctx(), s, x.dtype());
   const Tensor mean = Tensor::empty(tape.ctx(), {samples, channels}, accumulate_dtype(x.dtype())),
                rstd = Tensor::empty(tape.ctx(), {samples, channels}, mean.dtype());
+  const index_t fold = kernels::group_norm_fold(positions, channels);
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     using R = compute_t<T>;
-    launch_rows(
-        tape.ctx(), samples, positions * channels,
-        kernels::GroupNormForward<T>{x.value().data<T>(), gain.value().data<T>(), bias.value().data<T>(), y.data<T>(),
-                                     mean.data<R>(), rstd.data<R>(), positions, channels, groups, R(epsilon)});
+    using Kernel = kernels::GroupNormForward<T>;
+    const Tensor scratch = Tensor::empty(tape.ctx(), {samples, Kernel::scratch_rows, fold, channels}, mean.dtype());
+    launch_rows(tape.ctx(), samples, positions * channels,
+                Kernel{x.value().data<T>(), gain.value().data<T>(), bias.value().data<T>(), y.data<T>(), mean.data<R>(),
+                       rstd.data<R>(), scratch.data<R>(), positions, channels, groups, fold, R(epsilon)});
   });
   return tape.record(y, tape.needs_gradient(x) || gain.trainable() || bias.trainable(),
                      rules::GroupNorm{x, &gain, &bias, mean, rstd, groups});
