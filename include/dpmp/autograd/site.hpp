@@ -56,5 +56,7 @@ class GradientSink {
   /// No further site of this trainable parameter will come in this pass. Called once for each one that the tape has a use
   /// of, whether or not the losses depend on it.
   virtual void finish(Context&, Parameter&) {}
+  /// The pass is over.
+  virtual void end(Context&) {}
 };
 }  // namespace dpmp::inline DPMP_ABI

@@ -164,6 +164,7 @@ class Tape {
       if (released_) steps_.pop_back();
       for (Parameter* p : finished) sink.finish(ctx_, *p);
     }
+    sink.end(ctx_);
   }
   /// Gradient of an input that asked for it; zeros when the losses do not depend on it.
   Tensor gradient_of(const Variable& v) const {

@@ -45,29 +45,38 @@ struct Certificate {
   double constant = 0, square = 0, products = 0, inputs = 0, outputs = 0, linear_constant = 0, linear_products = 0;
 };
 
-/// One parameter into the table; an element is a sample.
+/// What is known of one parameter's norms.
+struct NormTerms {
+  const double* squared = nullptr;  // [B]; null: (sum |a_t| |b_t|)^2, the norm of a sample of one token
+  RowNormSums rows = {};
+  Certificate certificate = {};
+};
+
+/// Parameters into the table, one after the other; an element is a sample.
 struct AddNorms {
   using Real = double;
   static constexpr int elements_each = 1;
+  static constexpr index_t most = 16;
   NormTable table;
-  const double* squared;  // [B]; null: (sum |a_t| |b_t|)^2, the norm of a sample of one token
-  RowNormSums rows;
-  Certificate c;
+  NormTerms terms[most];
+  index_t count;
 
   DPMP_ANY_TEAM
   template <class Span>
   DPMP_HD void operator()(const Span& at) const {
-    for (int k = 0; k < at.size(); ++k) add(at.offset + k);
+    for (int k = 0; k < at.size(); ++k)
+      for (index_t p = 0; p < count; ++p) add(at.offset + k, terms[p]);
   }
 
  private:
-  DPMP_HD void add(index_t i) const {
+  DPMP_HD void add(index_t i, const NormTerms& t) const {
     // The factor covers the relative error of the row norms up to width 10^5. Infinite near the largest FP32 number and
     // beyond: the released sum might overflow there though the norm, in another order, did not.
-    const double computed = rows.products ? rows.products[i] : 0, bound = 1.01 * computed;
+    const double computed = t.rows.products ? t.rows.products[i] : 0, bound = 1.01 * computed;
     const double S = bound < 0x1p127 ? bound : HUGE_VAL;
-    const double a = rows.inputs ? 1.01 * rows.inputs[i] : 0, b = rows.outputs ? 1.01 * rows.outputs[i] : 0;
-    const double n2 = squared ? squared[i] : computed * computed;
+    const double a = t.rows.inputs ? 1.01 * t.rows.inputs[i] : 0, b = t.rows.outputs ? 1.01 * t.rows.outputs[i] : 0;
+    const double n2 = t.squared ? t.squared[i] : computed * computed;
+    const Certificate& c = t.certificate;
     table.add(i, n2, c.constant + c.square * n2 + c.products * S * S + c.inputs * a * a + c.outputs * b * b,
               c.linear_constant + c.linear_products * S);
   }

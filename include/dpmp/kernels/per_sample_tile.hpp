@@ -116,42 +116,55 @@ struct WeightedAdd {
     });
   }
 };
-/// sum[:] += sum_i factors_i x[i, :], per-sample vectors; a row is a slice of `slice` columns. As above: blocks of `block`
-/// samples in compute precision, the blocks in double, samples of factor 0 removed by select.
+/// Per-sample vectors of one parameter, and their weighted sum.
+template <class T>
+struct VectorTerm {
+  const T* x;   // [samples, width]
+  double* sum;  // [width]
+  index_t width;
+  index_t row;  // of the launch, the first one of this parameter
+};
+/// sum[:] += sum_i factors_i x[i, :] for each of several parameters; a row is a slice of `slice` columns of one of them. As
+/// above: blocks of `block` samples in compute precision, the blocks in double, samples of factor 0 removed by select.
 template <class T>
 struct WeightedVectors {
   using Real = compute_t<T>;
   using Storage = double;
-  static constexpr index_t block = 4;
-  const T* x;            // [samples, width]
+  static constexpr index_t block = 4, slice = 4096, most = 24;
   const float* factors;  // [samples]
-  double* sum;           // [width]
-  index_t samples, width, slice;
+  index_t samples, count;
+  VectorTerm<T> terms[most];
 
   static constexpr bool columns_apart = true;
   DPMP_HD index_t columns() const { return slice; }
+  /// Rows of a parameter.
+  static index_t rows(index_t width) { return (width + slice - 1) / slice; }
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    const index_t first = row * slice, count = width - first < slice ? width - first : slice;
+    index_t k = 0;
+    while (k + 1 < count && terms[k + 1].row <= row) ++k;
+    const VectorTerm<T>& term = terms[k];
+    const index_t first = (row - term.row) * slice;
     index_t i = 0;
-    for (; i + block <= samples; i += block) add<block>(team, first, count, i);
-    for (; i < samples; ++i) add<1>(team, first, count, i);
+    for (; i + block <= samples; i += block) add<block>(team, term, first, i);
+    for (; i < samples; ++i) add<1>(team, term, first, i);
   }
 
  private:
   DPMP_ANY_TEAM
   template <index_t many, class Team>
-  DPMP_HD void add(const Team& team, index_t first, index_t count, index_t sample) const {
+  DPMP_HD void add(const Team& team, const VectorTerm<T>& term, index_t first, index_t sample) const {
     using Pack = typename Team::Pack;
-    team.for_each(count, [&](auto at) DPMP_LAMBDA {
+    const index_t left = term.width - first;
+    team.for_each(left < slice ? left : slice, [&](auto at) DPMP_LAMBDA {
       Pack total{};
       for (index_t k = 0; k < many; ++k) {
         const Real c = Real(factors[sample + k]);
-        total = total + select_less(Pack{}, Pack::splat(c), at.load(x + (sample + k) * width + first) * c, Pack{});
+        total = total + select_less(Pack{}, Pack::splat(c), at.load(term.x + (sample + k) * term.width + first) * c, Pack{});
       }
-      at.add_to(sum + first, total);
+      at.add_to(term.sum + first, total);
     });
   }
 };

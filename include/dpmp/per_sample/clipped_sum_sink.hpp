@@ -47,8 +47,8 @@ class ClippedSumSink final : public GradientSink {
     }
     if (--part.left == 0) complete(ctx, g);
   }
-  /// After the walk: groups with a parameter that this pass does not use.
-  void end(Context& ctx) {
+  /// Sums groups with a parameter that this pass does not use.
+  void end(Context& ctx) override {
     for (index_t g = 0; g < groups_.count(); ++g) complete(ctx, g);
   }
 
@@ -127,7 +127,6 @@ inline void clipped_backward(Tape& tape, const Variable& losses, const Tensor& w
                              ClippedSumSink::Factors factors, GradientSums& sums) {
   sink.begin(tape.samples(), std::move(factors), sums);
   tape.backward(losses, sink, weights, sink.may_walk_again() ? AfterWalk::keep : AfterWalk::release);
-  sink.end(tape.ctx());
   if (sink.walks_again()) tape.backward(losses, sink.second_walk(), weights);
   sink.release();
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is known of each sample's gradient norm: the computed square, and certified bounds of everything rounding did to it.
 #pragma once
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "dpmp/kernels/norm_table.hpp"
@@ -52,7 +54,17 @@ class NormBounds {
   }
   /// Adds one parameter: squared [B] and, where the certificate asks for them, sums of row norms, all on the device.
   void add(Context& ctx, const double* squared, const kernels::RowNormSums& rows, const kernels::Certificate& certificate) {
-    launch_elements(ctx, samples_, kernels::AddNorms{table(), squared, rows, certificate});
+    const kernels::NormTerms terms{squared, rows, certificate};
+    add(ctx, {&terms, 1});
+  }
+  /// The same for several parameters, in few launches.
+  void add(Context& ctx, std::span<const kernels::NormTerms> terms) {
+    constexpr std::size_t most = kernels::AddNorms::most;
+    for (; !terms.empty(); terms = terms.subspan(std::min(most, terms.size()))) {
+      kernels::AddNorms some{table(), {}, index_t(std::min(most, terms.size()))};
+      std::copy_n(terms.begin(), some.count, some.terms);
+      launch_elements(ctx, samples_, some);
+    }
   }
 
   /// The norm as computed, not certified: sqrt(sum_k n_k^2).

@@ -70,6 +70,8 @@ class StrategySink : public GradientSink {
     digest_pending(ctx);
     flush_grams(ctx);
     if (!bounds_) return NormBounds(ctx, samples);
+    add_vector_norms(ctx, squared_, *bounds_);
+    squared_.clear();
     DPMP_CHECK(bounds_->samples() == samples, "expected the norms of a pass of ", bounds_->samples(), " samples, got ",
                samples);
     return *bounds_;
@@ -77,7 +79,18 @@ class StrategySink : public GradientSink {
   /// sums += sum_i factors_i G_i for every parameter that something was kept of. The others are summed by replay().
   void weighted_sum(Context& ctx, const SampleFactors& factors, GradientSums& sums) {
     digest_pending(ctx);
-    for (const SiteList& sites : kept_) per_sample::weighted_sum(ctx, sites, factors, sums.of(*sites[0].parameter));
+    std::vector<ParameterSite> vectors;
+    std::vector<Tensor> sums_of_vectors;
+    for (const SiteList& sites : kept_) {
+      const Tensor& sum = sums.of(*sites[0].parameter);
+      if (sites[0].form == SiteForm::vector) {
+        vectors.push_back(sites[0]);
+        sums_of_vectors.push_back(sum);
+      } else {
+        per_sample::weighted_sum(ctx, sites, factors, sum);
+      }
+    }
+    weighted_sums_vector(ctx, vectors, factors, sums_of_vectors);
   }
   /// What was kept: reduced sites, or per-sample gradients as vectors, in the order in which the parameters finished.
   const std::vector<SiteList>& lists() const { return kept_; }
@@ -93,6 +106,7 @@ class StrategySink : public GradientSink {
   void release() {
     pending_.clear();
     biases_.clear();
+    squared_.clear();
     kept_.clear();
     grams_.clear();
     bounds_.reset();
@@ -123,7 +137,9 @@ class StrategySink : public GradientSink {
     if (!bounds_) bounds_.emplace(ctx, shape.samples);
     DPMP_CHECK(bounds_->samples() == shape.samples, "expected sites of ", bounds_->samples(), " samples, got ",
                shape.samples, " of ", sites[0].parameter->name());
-    if (shape.vector) {
+    if (shape.vector && sites[0].squares.defined() && way.keep != Keep::nothing) {
+      squared_.push_back(sites[0]);
+    } else if (shape.vector) {
       squared_norms_vector(ctx, sites[0], *bounds_);
     } else if (way.keep == Keep::gradients) {
       const DType dtype = kept_dtype(shape, options_.gradients);
@@ -176,6 +192,7 @@ class StrategySink : public GradientSink {
   OnChoice on_choice_;
   PendingSites pending_;
   std::vector<AffineBias> biases_;
+  std::vector<ParameterSite> squared_;  // kept vectors that came with their norms, which are added in few launches
   std::vector<SiteList> kept_, grams_;
   std::set<const Parameter*> dropped_;
   std::optional<NormBounds> bounds_;

@@ -5,32 +5,43 @@
 #include "dpmp/per_sample/per_sample.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
-/// Adds every site to its parameter's sum at once, over all samples in one product, and keeps nothing.
+/// Adds every site to its parameter's sum, over all samples in one product. Vectors are kept to the end of the pass and
+/// added in few launches.
 class SumSink final : public GradientSink {
  public:
   explicit SumSink(GradientSums& sums) : sums_(sums) {}
   void accept(Context& ctx, const ParameterSite& site) override {
-    if (site.form == SiteForm::vector || site.one_hot())
+    if (site.form == SiteForm::vector)
+      vectors_.push_back(site);
+    else if (site.one_hot())
       weighted_sum(ctx, {site}, SampleFactors::ones(ctx, site.samples()), sums_.of(*site.parameter));
     else
       add_product(ctx, site, nullptr);
   }
-  /// On a GPU the bias' gradient is an epilogue of the weight's. On a CPU it would be a pass of its own on one thread.
+  /// The bias' gradient comes beside the weight's.
   bool accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) override {
-    if (!ctx.on_cuda()) return false;
     add_product(ctx, weight, &bias);
     return true;
   }
+  void end(Context& ctx) override {
+    for (std::vector<ParameterSite>* sites : {&vectors_, &whole_biases_}) {
+      if (sites->empty()) continue;
+      std::vector<Tensor> sums;
+      for (const ParameterSite& site : *sites) sums.push_back(sums_.of(*site.parameter));
+      weighted_sums_vector(ctx, *sites, SampleFactors::ones(ctx, (*sites)[0].samples()), sums);
+      sites->clear();
+    }
+  }
 
  private:
-  void add_product(Context& ctx, const ParameterSite& site, const Parameter* bias) {
+  void add_product(Context& ctx, const ParameterSite& site, Parameter* bias) {
     const Shape& w = site.parameter->shape();
     const index_t rows = site.samples() * site.b.shape()[1];
     dispatch_real(site.parameter->dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
       const Tensor product = Tensor::empty(ctx, w, dtype_of<R>),
-                   row_sums = bias ? Tensor::empty(ctx, {w[0]}, dtype_of<R>) : Tensor();
+                   row_sums = bias ? Tensor::empty(ctx, {1, w[0]}, dtype_of<R>) : Tensor();
       gemm(ctx, {.m = w[0],
                  .n = w[1],
                  .k = rows,
@@ -38,15 +49,14 @@ class SumSink final : public GradientSink {
                  .b = {.data = site.a.raw(), .dtype = dtype_of<T>, .row_stride = w[1]},
                  .out = {.data = product.raw(), .dtype = product.dtype(), .row_stride = w[1]},
                  .row_sums = bias ? row_sums.raw() : nullptr});
-      const auto add = [&](const Tensor& gradient, const Parameter& p, index_t count, index_t width) {
-        launch_rows(
-            ctx, count, width,
-            kernels::WeightedAdd<R>{gradient.data<R>(), sums_.of(p).template data<double>(), width, width, width, R(1)});
-      };
-      add(product, *site.parameter, w[0], w[1]);
-      if (bias) add(row_sums, *bias, 1, w[0]);
+      launch_rows(ctx, w[0], w[1],
+                  kernels::WeightedAdd<R>{product.data<R>(), sums_.of(*site.parameter).template data<double>(), w[1], w[1],
+                                          w[1], R(1)});
+      if (bias) whole_biases_.push_back(ParameterSite::vector(*bias, row_sums));
     });
   }
   GradientSums& sums_;
+  std::vector<ParameterSite> vectors_;
+  std::vector<ParameterSite> whole_biases_;  // sums over all samples, as of one
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample

@@ -2,6 +2,9 @@
 // Per-sample vectors: biases, norm gains, position tables, and anything materialised. The stored vector is the released one,
 // so the certificate pays for the norm alone.
 #pragma once
+#include <span>
+#include <vector>
+
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
 #include "dpmp/per_sample/sample_factors.hpp"
@@ -29,29 +32,62 @@ inline SiteList combined_vectors(Context& ctx, const SiteList& sites) {
   return {ParameterSite::vector(*sites[0].parameter, total)};
 }
 
-/// Adds the squared norms of combined vectors to bounds: relative error of the sum of n squares only. Norms that came with
-/// the vectors are not taken again.
+namespace detail {
+/// Relative error of a sum of n squares.
+inline kernels::Certificate vector_certificate(const ParameterSite& site) {
+  return {.square = gamma(double(site.b.shape()[1] + 16), unit_roundoff(accumulate_dtype(site.b.dtype())))};
+}
+}  // namespace detail
+
+/// Adds the squared norms that came with the combined vectors of several parameters to bounds.
+inline void add_vector_norms(Context& ctx, std::span<const ParameterSite> sites, NormBounds& bounds) {
+  std::vector<kernels::NormTerms> terms;
+  for (const ParameterSite& site : sites)
+    terms.push_back({.squared = site.squares.data<double>(), .certificate = detail::vector_certificate(site)});
+  bounds.add(ctx, terms);
+}
+
+/// Adds the squared norms of combined vectors to bounds. Norms that came with them are not taken again.
 inline void squared_norms_vector(Context& ctx, const ParameterSite& site, NormBounds& bounds) {
+  if (site.squares.defined()) return add_vector_norms(ctx, {&site, 1}, bounds);
   const index_t n = site.b.shape()[1];
-  const kernels::Certificate certificate{.square = gamma(double(n + 16), unit_roundoff(accumulate_dtype(site.b.dtype())))};
-  if (site.squares.defined()) return bounds.add(ctx, site.squares.data<double>(), {}, certificate);
   const Tensor norms = Tensor::empty(ctx, {site.samples()}, DType::f64);
   dispatch_real(site.b.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch_rows(ctx, site.samples(), 2 * n, kernels::RowNorm<T>{site.b.data<T>(), norms.data<double>(), n});
   });
   // A row norm is taken for |a_t| |b_t| of a sample of one token.
-  bounds.add(ctx, nullptr, {.products = norms.data<double>()}, certificate);
+  bounds.add(ctx, nullptr, {.products = norms.data<double>()}, detail::vector_certificate(site));
 }
 
-/// sum[0..n) += sum_i c_i v_i; sum in f64.
+/// sums[k][0..n) += sum_i c_i v_i for each parameter's combined vectors, in few launches; sums in f64.
+inline void weighted_sums_vector(Context& ctx, std::span<const ParameterSite> sites, const SampleFactors& factors,
+                                 std::span<const Tensor> sums) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
+    dispatch_real(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      kernels::WeightedVectors<T> some{};
+      index_t rows = 0, work = 0;
+      const auto launch = [&] {
+        if (some.count > 0) launch_rows(ctx, rows, work / std::max<index_t>(rows, 1), some);
+        some.count = rows = work = 0;
+      };
+      for (std::size_t k = 0; k < sites.size(); ++k) {
+        if (sites[k].b.dtype() != dtype) continue;
+        DPMP_CHECK(factors.size() == sites[k].samples(), "expected ", sites[k].samples(), " factors, got ", factors.size());
+        const index_t n = sites[k].b.shape()[1];
+        some.factors = factors.on(ctx);
+        some.samples = sites[k].samples();
+        some.terms[some.count++] = {sites[k].b.data<T>(), sums[k].data<double>(), n, rows};
+        rows += some.rows(n);
+        work += n * some.samples;
+        if (some.count == some.most) launch();
+      }
+      launch();
+    });
+}
+/// The same of one parameter.
 inline void weighted_sum_vector(Context& ctx, const ParameterSite& site, const SampleFactors& factors, const Tensor& sum) {
-  const index_t n = site.b.shape()[1], samples = site.samples();
-  constexpr index_t slice = 4096;  // of the sum, to stay in a core's cache while the samples go by
-  dispatch_real(site.b.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_rows(ctx, (n + slice - 1) / slice, slice * samples,
-                kernels::WeightedVectors<T>{site.b.data<T>(), factors.on(ctx), sum.data<double>(), samples, n, slice});
-  });
+  weighted_sums_vector(ctx, {&site, 1}, factors, {&sum, 1});
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample
