@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "dpmp/per_sample/per_sample.hpp"
+#include "per_sample/many_vectors.hpp"
 #include "support/oracle.hpp"
 #include "support/tensors.hpp"
 
@@ -157,6 +158,12 @@ TEST_CASE("P13: vectors, several vectors of one parameter, and vectors mixed wit
       CHECK(test::distance(sum.to_doubles(), expected) <= 1e-5 * (test::norm(g0) + test::norm(g2)));
     }
   }
+}
+
+TEST_CASE("biases of many parameters: their vectors, norms and weighted sums") {
+  Context ctx(Device::cpu(), 2);
+  test::Rng rng;
+  for (const index_t samples : {0, 1, 6, 9}) test::check_many_vectors(ctx, rng, samples);
 }
 
 TEST_CASE("the method is chosen by public shapes") {
