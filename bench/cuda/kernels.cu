@@ -22,6 +22,7 @@ void measure_tiny(Suite& suite) {
   bench_update(suite, 4096);
   bench_gemm<bf16, bf16>(suite, "forward", 1, 128, 48, 32, false, true);
   bench_gemm<bf16, float>(suite, "per-sample gradients", 2, 48, 32, 64, true, false);
+  bench_gemm<bf16, float>(suite, "per-sample gradients with biases", 2, 48, 32, 64, true, false, true);
 }
 
 /// The layers of GPT-2 small, 32 samples of 1024 tokens; shorter samples for the other side of the choice of norms.
@@ -47,7 +48,9 @@ void measure_all(Suite& suite) {
   bench_gemm<bf16, bf16>(suite, "forward", 1, rows, 3 * width, width, false, true);
   bench_gemm<bf16, bf16>(suite, "input gradient", 1, rows, width, 3 * width, false, false);
   bench_gemm<bf16, float>(suite, "weight gradient", 1, 3 * width, width, rows, true, false);
+  bench_gemm<bf16, float>(suite, "weight and bias gradient", 1, 3 * width, width, rows, true, false, true);
   bench_gemm<bf16, float>(suite, "per-sample gradients", samples, 3 * width, width, tokens, true, false);
+  bench_gemm<bf16, float>(suite, "per-sample gradients with biases", samples, 3 * width, width, tokens, true, false, true);
 }
 }  // namespace
 

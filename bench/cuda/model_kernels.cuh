@@ -8,6 +8,7 @@
 #include <dpmp/kernels/layer_norm.hpp>
 #include <dpmp/nn/parameters.hpp>
 #include <dpmp/optim/optimiser.hpp>
+#include <numeric>
 
 #include "suite.cuh"
 
@@ -225,31 +226,33 @@ inline void bench_update(Suite& suite, index_t n) {
   }
 }
 
-/// out [m, n] in Out = a [m, k] b [k, n], either stored transposed, for each of a batch.
+/// out [m, n] in Out = a [m, k] b [k, n], either stored transposed, for each of a batch; sum_rows: and the sums of a's rows.
 template <class T, class Out>
 void bench_gemm(Suite& suite, const std::string& what, index_t batch, index_t m, index_t n, index_t k, bool a_transposed,
-                bool b_transposed) {
+                bool b_transposed, bool sum_rows = false) {
   if (!suite.wants("gemm")) return;
   const Array<T> a(suite.ctx, batch * m * k, 1), b(suite.ctx, batch * k * n, 2);
-  const Array<Out> out(suite.ctx, batch * m * n);
+  const Array<Out> out(suite.ctx, batch * m * n), sums(suite.ctx, batch * m);
   dpmp::GemmSpec spec;
   spec.m = m, spec.n = n, spec.k = k, spec.batch = batch;
   spec.a = {a.data(), dpmp::dtype_of<T>, a_transposed ? m : k, m * k, a_transposed};
   spec.b = {b.data(), dpmp::dtype_of<T>, b_transposed ? k : n, k * n, b_transposed};
   spec.out = {out.data(), dpmp::dtype_of<Out>, n, m * n};
+  if (sum_rows) spec.row_sums = sums.data();
   const double bytes = double(a.size() + b.size()) * sizeof(T) + double(out.size()) * sizeof(Out);
   suite.add<T>(
       "gemm, " + what, shape_text(batch, m, n, k), product_work<T>(2.0 * double(batch * m) * double(n * k), bytes),
       [&] { dpmp::gemm(suite.ctx, spec); },
       [&] {
-        LargestError error;
+        LargestError error, error_of_sums;
         for (index_t j = 0; j < 16; ++j) {
           const index_t row = j * 37 % m, column = j * 101 % n, i = batch - 1;
           const Numbers x = test_values(1, i * m * k + (a_transposed ? row : row * k), k, a_transposed ? m : 1),
                         y = test_values(2, i * k * n + (b_transposed ? column * k : column), k, b_transposed ? 1 : n);
           error.add(out.read_one((i * m + row) * n + column), dot(x.data(), y.data(), x.size()));
+          if (sum_rows) error_of_sums.add(sums.read_one(i * m + row), std::accumulate(x.begin(), x.end(), 0.0));
         }
-        return error.share();
+        return sum_rows ? std::max(error.share(), error_of_sums.share()) : error.share();
       });
 }
 }  // namespace bench

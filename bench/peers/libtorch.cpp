@@ -107,7 +107,7 @@ void update(TorchSuite& suite, index_t n) {
   });
 }
 
-/// y = x W^T, its gradients, and the per-sample gradients of W.
+/// y = x W^T, its gradients, and the per-sample gradients of W; gradients also with those of a bias.
 void products(TorchSuite& suite, index_t samples, index_t tokens, index_t d, index_t p) {
   const index_t rows = samples * tokens;
   const at::Tensor x = suite.random({rows, d}), w = suite.random({p, d}), g = suite.random({rows, p});
@@ -115,7 +115,15 @@ void products(TorchSuite& suite, index_t samples, index_t tokens, index_t d, ind
   suite.add("gemm, forward", {1, rows, p, d}, "bf16", [&] { x.matmul(w.mT()); });
   suite.add("gemm, input gradient", {1, rows, d, p}, "bf16", [&] { g.matmul(w); });
   suite.add("gemm, weight gradient", {1, p, d, rows}, "bf16", [&] { g.mT().matmul(x); });
+  suite.add("gemm, weight and bias gradient", {1, p, d, rows}, "bf16", [&] {
+    g.mT().matmul(x);
+    g.sum(0);
+  });
   suite.add("gemm, per-sample gradients", {samples, p, d, tokens}, "bf16", [&] { at::bmm(gs.mT(), xs); });
+  suite.add("gemm, per-sample gradients with biases", {samples, p, d, tokens}, "bf16", [&] {
+    at::bmm(gs.mT(), xs);
+    gs.sum(1);
+  });
 }
 
 /// The shapes of bench_cuda_kernels --tiny.
