@@ -122,7 +122,9 @@ inline Problem group_norm(Draw& draw, bool instance) {
       [=](dpmp::Tape&, const Variables& v, const Parameters& p) {
         return Variables{instance ? instance_norm(v[0], *p[0], *p[1], 0.25) : group_norm(v[0], *p[0], *p[1], groups, 0.25)};
       },
-      2};
+      // Gradients of gain and bias are sums of random signs over the positions.
+      2,
+      std::sqrt(double(shape.numel(1, shape.rank() - 1)))};
 }
 }  // namespace test::detail
 
