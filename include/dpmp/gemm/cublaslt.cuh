@@ -271,7 +271,7 @@ void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
   product.activation = GemmActivation::none;
   product.residual = product.slope_at = nullptr;
   product.activation_input = nullptr;
-  (s.out.dtype == s.a.dtype ? s.bias : product.bias) = nullptr;
+  (s.out.dtype == s.a.dtype ? s.bias : product.bias) = nullptr;  // added by the product, or behind it
   library.run(stream_of(ctx), product);
   finish_rows(ctx, s, product.out.data);
 }
