@@ -3,6 +3,7 @@
 // every clip rule, every dtype. Ten thousand by default; all of them with DPMP_ADVERSARIAL_FULL=1, counts printed.
 #include <doctest/doctest.h>
 
+#include "dpmp/autograd/bias_site.hpp"
 #include "per_sample/adversarial_trial.hpp"
 #include "per_sample/adversaries.hpp"
 #include "support/gpt.hpp"
@@ -114,8 +115,13 @@ Operands make_operands(Context& ctx, test::Rng& rng, const test::Adversary& adve
   const auto vector = [&](index_t length) {
     const auto rows = rows_of(1, length, length), changed = with_plants(rows);
     const bool of_a = rng.integer(0, 1) == 1;
-    o.clean.push_back(ParameterSite::vector(*o.w, test::stored(ctx, {s.samples, length}, dtype, join(rows, of_a))));
-    o.broken.push_back(ParameterSite::vector(*o.w, test::stored(ctx, {s.samples, length}, dtype, join(changed, of_a))));
+    const bool normed = rng.integer(0, 1) == 1;  // the site brings its norms along
+    const auto site = [&](const std::vector<AdversarialRows>& all) {
+      const Tensor v = test::stored(ctx, {s.samples, length}, dtype, join(all, of_a));
+      return normed ? bias_site(ctx, *o.w, v.reshaped({s.samples, 1, length})) : ParameterSite::vector(*o.w, v);
+    };
+    o.clean.push_back(site(rows));
+    o.broken.push_back(site(changed));
   };
   const auto more_tokens = [&] { return rng.integer(0, 1) == 1 ? s.tokens : rng.integer(1, s.tokens); };
   switch (form) {
