@@ -102,10 +102,20 @@ def triangle(n):
     return n * (n + 1) // 2
 
 
+def ghost_side(tokens):
+    """Side of the tiles of Grams, as kernels/ghost_norm.cuh chooses it."""
+    return 64 if triangle(tiles(tokens, 64)) <= 3 * triangle(tiles(tokens, 128)) else 128
+
+
 def ghost_flops(samples, tokens, d, p):
-    """Tiles of the upper triangle of two Grams, as kernels/ghost_norm.cuh chooses them."""
-    side = 64 if triangle(tiles(tokens, 64)) <= 3 * triangle(tiles(tokens, 128)) else 128
+    """Tiles of the upper triangle of two Grams."""
+    side = ghost_side(tokens)
     return 2 * samples * triangle(tiles(tokens, side)) * side * side * (d + p)
+
+
+def bias_flops(samples, tokens, p):
+    """Sums of b's rows for a bias, by products with 16 rows of ones."""
+    return 2 * 16 * samples * tokens * p
 
 
 def outer_flops(samples, tokens, d, p):
@@ -176,11 +186,18 @@ def sites_bytes(m, p, d):
 
 
 def norm_ways(m, p, d, count):
-    """The ways of kernels/: the Gram, or the instantiated gradient with one more reading for the row norms."""
-    e, read = (m.batch, m.tokens, d, p), sites_bytes(m, p, d)
+    """The ways of kernels/: the Gram, or the instantiated gradient with one more reading for the row norms. The sums that
+    a bias' gradients are come along, by slices of the tokens that another kernel joins."""
+    e, read, biased = (m.batch, m.tokens, d, p), sites_bytes(m, p, d), (p, d) in m.matrices
+    sums = bias_flops(m.batch, m.tokens, p) if biased else 0
+
+    def way(flops, slices, *besides):
+        parts = 4 * m.batch * slices * p if biased else 0
+        return [Kernel(count, own=flops + sums, bytes=read + parts), *besides, Kernel(count, bytes=2 * parts)]
+
     return {
-        "gram": [Kernel(count, own=ghost_flops(*e), bytes=read)],
-        "instantiate": [Kernel(count, own=outer_flops(*e), bytes=read), Kernel(count, bytes=read)],
+        "gram": way(ghost_flops(*e), tiles(m.tokens, ghost_side(m.tokens))),
+        "instantiate": way(outer_flops(*e), 1, Kernel(count, bytes=read)),
     }
 
 
@@ -210,10 +227,9 @@ def keeps_gradients(m, p, d, element):
 
 
 def kept_sites(m, p, d, count, *_):
-    """Book-keeping; the bias' per-sample gradients are sums of a pass of their own."""
+    """Book-keeping."""
     way = "gram" if takes_gram(site_tokens(m, p, d), p, d) else "instantiate"
-    biases = [Kernel(count, bytes=2 * m.rows * p)] if (p, d) in m.matrices else []
-    return norm_ways(m, p, d, count)[way] + weighted_sum(m, p, d, count) + biases
+    return norm_ways(m, p, d, count)[way] + weighted_sum(m, p, d, count)
 
 
 def kept_gradients(m, p, d, count, *_, element=4):

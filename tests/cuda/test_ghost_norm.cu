@@ -40,18 +40,27 @@ class DeviceResults {
   DeviceArray<double> memory_;
 };
 
+/// slice_sums: null, or receives [samples, slices, p_k] of each parameter.
 template <class T>
-std::vector<Numbers> on_device(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<Rows<T>>& b) {
+std::vector<Numbers> on_device(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<Rows<T>>& b,
+                               std::vector<std::vector<float>>* slice_sums = nullptr) {
   const auto nan = std::numeric_limits<double>::quiet_NaN();
   const DeviceRows<T> input(a);
   std::deque<DeviceRows<T>> arrays;
+  std::deque<DeviceArray<float>> sums;
   std::vector<kernels::SampleRows<T>> outputs;
-  for (const Rows<T>& x : b) outputs.push_back(arrays.emplace_back(x).rows());
+  std::vector<float*> sums_of;
+  for (const Rows<T>& x : b) {
+    outputs.push_back(arrays.emplace_back(x).rows());
+    const index_t numbers = samples * kernels::ghost_norm_slices<T>(tokens) * x.width;
+    if (slice_sums) sums_of.push_back(sums.emplace_back(std::vector<float>(std::size_t(numbers), float(nan))).data());
+  }
   const index_t count = index_t(b.size());
   const DeviceArray<double> scratch(
       std::vector<double>(std::size_t(kernels::ghost_norm_scratch<T>(samples, tokens, count)), nan));
   const DeviceResults results(count * samples);
-  kernels::ghost_norm<T>(nullptr, samples, tokens, input.rows(), outputs, scratch.data(), results.arrays());
+  kernels::ghost_norm<T>(nullptr, samples, tokens, input.rows(), outputs, scratch.data(), results.arrays(), sums_of);
+  for (const DeviceArray<float>& x : sums) slice_sums->push_back(x.values());
   return results.values();
 }
 
@@ -78,9 +87,28 @@ void check_upper_bound(double bound, double value, double floor) {
   CHECK(bound >= value);
   CHECK(bound <= 1.001 * value + floor);
 }
+/// Sums of b over the tokens of each slice.
+template <class T>
+void check_slice_sums(index_t samples, index_t tokens, const Rows<T>& b, const std::vector<float>& got) {
+  const index_t slices = kernels::ghost_norm_slices<T>(tokens), side = kernels::detail::ghost_norm_side<T>(tokens);
+  const double n = kernels::chain_roundings<T>(side) * 0x1p-24;
+  REQUIRE(index_t(got.size()) == samples * slices * b.width);
+  for (index_t row = 0; row < samples * slices; ++row)
+    for (index_t k = 0; k < b.width; ++k) {
+      CAPTURE(row);
+      CAPTURE(k);
+      double sum = 0, size = 0;
+      const index_t first = row % slices * side, past = std::min(first + side, tokens);
+      for (index_t t = row / slices * tokens + first; t < row / slices * tokens + past; ++t)
+        sum += b.at(t, k), size += std::abs(b.at(t, k));
+      CHECK(std::abs(double(got[std::size_t(row * b.width + k)]) - sum) <= n / (1 - n) * size);
+    }
+}
 template <class T>
 void check(index_t samples, index_t tokens, const Rows<T>& a, const std::vector<Rows<T>>& b) {
-  const std::vector<Numbers> got = on_device<T>(samples, tokens, a, b);
+  std::vector<std::vector<float>> slice_sums;
+  const std::vector<Numbers> got = on_device<T>(samples, tokens, a, b, &slice_sums);
+  for (std::size_t k = 0; k < b.size(); ++k) check_slice_sums<T>(samples, tokens, b[k], slice_sums[k]);
   for (std::size_t k = 0; k < b.size(); ++k)
     for (index_t i = 0; i < samples; ++i) {
       CAPTURE(tokens);
@@ -131,6 +159,30 @@ TEST_CASE_TEMPLATE("ghost norm: shared inputs give each parameter what it gets a
       CHECK(same_bits(again[k * alone.size() + i], together[k * alone.size() + i]));
     }
   }
+}
+
+TEST_CASE("ghost norm: sums over tokens are taken of those that want them, and change no norm") {
+  test::Rng rng(test::seed(), 63);
+  const index_t samples = 2, tokens = 200, widths[] = {72, 24, 9};
+  const Rows<bf16> a = dense_rows<bf16>(rng, samples * tokens, 40);
+  std::vector<Rows<bf16>> b;
+  for (const index_t p : widths) b.push_back(dense_rows<bf16>(rng, samples * tokens, p));
+  std::vector<std::vector<float>> all;
+  const auto without = on_device<bf16>(samples, tokens, a, b), with = on_device<bf16>(samples, tokens, a, b, &all);
+  for (std::size_t k = 0; k < with.size(); ++k) CHECK(same_bits(without[k], with[k]));
+
+  const DeviceRows<bf16> input(a), first(b[0]), second(b[1]), third(b[2]);
+  const std::vector<kernels::SampleRows<bf16>> outputs{first.rows(), second.rows(), third.rows()};
+  const DeviceArray<double> scratch(std::size_t(kernels::ghost_norm_scratch<bf16>(samples, tokens, 3)));
+  const DeviceResults results(3 * samples);
+  const DeviceArray<float> sums(std::vector<float>(all[1].size(), std::numeric_limits<float>::quiet_NaN()));
+  const std::vector<float*> one{nullptr, sums.data(), nullptr}, too_few{nullptr, sums.data()};
+  const auto run = [&](const std::vector<float*>& slice_sums) {
+    kernels::ghost_norm<bf16>(nullptr, samples, tokens, input.rows(), outputs, scratch.data(), results.arrays(), slice_sums);
+  };
+  run(one);
+  CHECK(sums.values() == all[1]);
+  CHECK_THROWS_AS(run(too_few), Error);
 }
 
 TEST_CASE_TEMPLATE("ghost norm: slices of wider rows read nothing beside the slice", T, bf16, float) {

@@ -16,27 +16,43 @@ using test::Rows;
 using test::slice_of_rows;
 
 namespace {
+/// token_sums: null, or receives [samples, p].
 template <class T>
-std::vector<double> on_device(index_t samples, index_t tokens, const Rows<T>& a, const Rows<T>& b) {
+std::vector<double> on_device(index_t samples, index_t tokens, const Rows<T>& a, const Rows<T>& b,
+                              std::vector<float>* token_sums = nullptr) {
   const auto nan = std::numeric_limits<double>::quiet_NaN();
   const DeviceRows<T> input(a), output(b);
   const DeviceArray<double> scratch(
       std::vector<double>(std::size_t(kernels::instantiate_norm_scratch<T>(samples, a.width, b.width)), nan));
   const DeviceArray<double> squared(std::vector<double>(std::size_t(samples), nan));
-  kernels::instantiate_norm<T>(nullptr, samples, tokens, input.rows(), output.rows(), scratch.data(), squared.data());
+  const DeviceArray<float> sums(std::vector<float>(token_sums ? std::size_t(samples * b.width) : 0, float(nan)));
+  kernels::instantiate_norm<T>(nullptr, samples, tokens, input.rows(), output.rows(), scratch.data(), squared.data(),
+                               token_sums ? sums.data() : nullptr);
+  if (token_sums) *token_sums = sums.values();
   return squared.values();
 }
 double gamma(double n) { return n * 0x1p-24 / (1 - n * 0x1p-24); }
+bool same_bits(double x, double y) { return std::memcmp(&x, &y, sizeof x) == 0; }
 
 /// Every element is within gamma_n sum_t |b_tj| |a_tk| of the exact one, so the norm within gamma_n S; 24 roundings behind.
 template <class T>
 void check(index_t samples, index_t tokens, const Rows<T>& a, const Rows<T>& b) {
-  const std::vector<double> got = on_device<T>(samples, tokens, a, b);
+  std::vector<float> token_sums;
+  const std::vector<double> got = on_device<T>(samples, tokens, a, b, &token_sums),
+                            alone = on_device<T>(samples, tokens, a, b);
   for (index_t i = 0; i < samples; ++i) {
     CAPTURE(tokens);
     CAPTURE(a.width);
     CAPTURE(b.width);
     CAPTURE(i);
+    CHECK(same_bits(got[std::size_t(i)], alone[std::size_t(i)]));
+    for (index_t k = 0; k < b.width; ++k) {
+      CAPTURE(k);
+      double sum = 0, size = 0;
+      for (index_t t = i * tokens; t < (i + 1) * tokens; ++t) sum += b.at(t, k), size += std::abs(b.at(t, k));
+      CHECK(std::abs(double(token_sums[std::size_t(i * b.width + k)]) - sum) <=
+            gamma(kernels::chain_roundings<T>(32) + double(tokens / 32 + 1)) * size);
+    }
     double squared = 0, product_sum = 0;
     for (const double g : test::exact_gradient(i, tokens, a, b)) squared += g * g;
     for (index_t t = i * tokens; t < (i + 1) * tokens; ++t)
@@ -45,7 +61,6 @@ void check(index_t samples, index_t tokens, const Rows<T>& a, const Rows<T>& b) 
     CHECK(std::abs(std::sqrt(got[std::size_t(i)]) - norm) <= distance + gamma(24) * (norm + distance));
   }
 }
-bool same_bits(double x, double y) { return std::memcmp(&x, &y, sizeof x) == 0; }
 }  // namespace
 
 TEST_CASE_TEMPLATE("instantiate and forget: any number of tokens, any widths", T, bf16, f16, float) {

@@ -52,6 +52,30 @@ struct MmaProduct {
     }
   }
 
+  /// f(column, sum over all rows of x) for each column of x: SharedTile<T, rows, columns>, as a product with ones: no sums
+  /// have to pass from warp to warp. A column always meets the same thread.
+  template <int rows, int columns, class F>
+  static __device__ __forceinline__ void for_each_column_sum(const char* x, const F& f) {
+    using Tile = SharedTile<T, rows, columns>;
+    static_assert(rows % 32 == 0);
+    constexpr unsigned one = std::is_same_v<T, bf16> ? 0x3f80 : 0x3c00, ones = one << 16 | one;
+    const unsigned a[4] = {ones, ones, ones, ones};
+    const int lane = int(threadIdx.x) % 32;
+#pragma unroll 1
+    for (int piece = int(threadIdx.x) / 32; piece < Tile::pieces; piece += threads / 32) {
+      float column_sums[4] = {};
+#pragma unroll
+      for (int row = 0; row < rows; row += 32) {
+        unsigned b[4];
+        load_matrix_x4_transposed(b, Tile::at(x, row + lane, piece));
+        multiply_16_8_16<T>(column_sums, a, b[0], b[1]);
+        multiply_16_8_16<T>(column_sums, a, b[2], b[3]);
+      }
+      // All rows of the product are the same: the lanes of two of them give every column once, a sector in all.
+      if (lane < 8) f(8 * piece + lane % 4 * 2 + lane / 4, lane < 4 ? column_sums[0] : column_sums[1]);
+    }
+  }
+
   /// f(row, column, sum) of this thread's sums.
   template <class F>
   __device__ __forceinline__ void for_each(const F& f) {
@@ -135,6 +159,28 @@ struct FmaProduct {
     }
   }
 
+  /// f(column, sum over all rows of x) for each column of x: SharedTile<float, rows, columns>. A column always meets the
+  /// same thread.
+  template <int rows, int columns, class F>
+  static __device__ __forceinline__ void for_each_column_sum(const char* x, const F& f) {
+    using Tile = SharedTile<float, rows, columns>;
+    static_assert(rows % 8 == 0);
+    // A warp has two pieces of a row; its four groups of lanes take rows two apart, whose pieces lie in other banks.
+    const int lane = int(threadIdx.x) % 32, group = lane / 8, column = lane % 8;
+#pragma unroll
+    for (int first = int(threadIdx.x) / 32 * 8; first < columns; first += threads / 4) {
+      float sum = 0;
+#pragma unroll 4
+      for (int row = 2 * group; row < rows; row += 8)
+#pragma unroll
+        for (int next = 0; next < 2; ++next)
+          sum += reinterpret_cast<const float*>(Tile::at(x, row + next, first / 4 + column / 4))[column % 4];
+      sum += __shfl_xor_sync(0xffffffffu, sum, 8);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 16);
+      if (group == 0) f(first + column, sum);
+    }
+  }
+
   /// f(row, column, sum) of this thread's sums, as add_rows forms them.
   template <class F>
   __device__ __forceinline__ void for_each(const F& f) {
@@ -164,7 +210,7 @@ struct FmaProduct {
 /// sum of absolute products (to first order). FmaProduct: one rounding a product. Tensor cores add 8 products at once to the
 /// sum (16 since sm_90): all are aligned to the largest and cut off, with one guard bit (two since sm_90), and the result is
 /// cut off too, not rounded: 8 + 2 units for 8 products. (Measured, not documented: Fasi, Higham, Mikaitis, Pranesh 2021,
-/// "Numerical behavior of NVIDIA tensor cores".)
+/// "Numerical behavior of NVIDIA tensor cores".) A sum of a column of `length` rows counts as well.
 template <class T>
 constexpr double chain_roundings(index_t length) {
   return std::is_same_v<T, float> ? double(length) : 1.25 * double((length + 7) / 8 * 8);

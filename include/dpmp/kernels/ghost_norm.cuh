@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ghost norm on a CUDA device: |G_i|^2 = sum_{t,s} (a_t . a_s)(b_t . b_s) without forming G_i and without storing a
-// Gram. Both Gram tiles live in the registers of a block, their Hadamard product is summed there.
+// Gram. Both Gram tiles live in the registers of a block, their Hadamard product is summed there. A bias behind the
+// parameter has the sums of the same rows b_t for gradients, which come along.
 #pragma once
 #include <span>
 
@@ -47,6 +48,7 @@ struct GhostNormTiles {
   struct Operand {
     RowMajor<T> rows;                      // of sample 0: [tokens, width]
     double squares_factor, squares_floor;  // |x_t|^2 <= factor * computed + floor
+    float* slice_sums;                     // [samples, tiles_per_side, width], or null: sums of the rows of a tile
   };
   Operand operands[1 + max_outputs];  // a, b_0 ..
   int outputs, tiles_per_side, tiles;
@@ -89,6 +91,15 @@ struct GhostNormTiles {
         load(stage == 0 ? stages - 1 : stage - 1);
         const char* const tile = shared + stage * 2 * Tile::bytes;
         product.template add_rows<depth>(tile, diagonal ? tile : tile + Tile::bytes);
+        // Each tile of b is once on the diagonal.
+        if (diagonal && operands[which].slice_sums != nullptr) {
+          const int columns_left = operands[which].rows.columns - column;
+          float* const sums =
+              operands[which].slice_sums + (sample * tiles_per_side + row_tile) * operands[which].rows.columns + column;
+          Product::template for_each_column_sum<side, depth>(tile, [&](int at, float sum) {
+            if (at < columns_left) sums[at] = sum;
+          });
+        }
         stage = stage == stages - 1 ? 0 : stage + 1;
       }
       if (diagonal)
@@ -171,19 +182,21 @@ int ghost_norm_side(index_t tokens) {
 }
 template <class T, int side>
 void launch_ghost_norm(cudaStream_t stream, index_t samples, index_t tokens, const SampleRows<T>& input,
-                       std::span<const SampleRows<T>> outputs, double* scratch, const GhostNormResults& results) {
+                       std::span<const SampleRows<T>> outputs, double* scratch, const GhostNormResults& results,
+                       std::span<float* const> slice_sums) {
   using Kernel = GhostNormTiles<T, side>;
   Kernel kernel{};
-  const auto operand = [&](const SampleRows<T>& x) -> typename Kernel::Operand {
+  const auto operand = [&](const SampleRows<T>& x, float* sums) -> typename Kernel::Operand {
     // The diagonal sums nonnegative products; each product and each addition may lose 2^-126 to underflow.
     const double n = chain_roundings<T>(x.width) * 0x1p-24;
-    return {row_major(x.data, tokens, x.width, x.row_stride), 1 / (1 - n) + 0x1p-40, 2 * double(x.width) * 0x1p-126};
+    return {row_major(x.data, tokens, x.width, x.row_stride), 1 / (1 - n) + 0x1p-40, 2 * double(x.width) * 0x1p-126, sums};
   };
   const index_t per_side = tiles_of(tokens, side), tiles = triangle(per_side);
   DPMP_CHECK(samples * tiles < index_t(1) << 31, "expected fewer than 2^31 tiles of Gram matrices, got ", samples,
              " samples of ", tokens, " tokens");
-  kernel.operands[0] = operand(input);
-  for (std::size_t k = 0; k < outputs.size(); ++k) kernel.operands[1 + k] = operand(outputs[k]);
+  kernel.operands[0] = operand(input, nullptr);
+  for (std::size_t k = 0; k < outputs.size(); ++k)
+    kernel.operands[1 + k] = operand(outputs[k], slice_sums.empty() ? nullptr : slice_sums[k]);
   kernel.outputs = int(outputs.size()), kernel.tiles_per_side = int(per_side), kernel.tiles = int(tiles);
   kernel.samples = samples, kernel.tokens = tokens, kernel.partial = scratch;
   launch_blocks(stream, dim3(unsigned(samples * tiles)), Kernel::shared_bytes, kernel);
@@ -193,20 +206,31 @@ void launch_ghost_norm(cudaStream_t stream, index_t samples, index_t tokens, con
 }
 }  // namespace detail
 
+/// Slices that ghost_norm cuts a sample's tokens into: tiles on a side of a Gram.
+template <class T>
+index_t ghost_norm_slices(index_t tokens) {
+  return detail::tiles_of(tokens, detail::ghost_norm_side<T>(tokens));
+}
 /// Doubles of scratch that ghost_norm needs.
 template <class T>
 index_t ghost_norm_scratch(index_t samples, index_t tokens, index_t outputs) {
-  const index_t per_side = detail::tiles_of(tokens, detail::ghost_norm_side<T>(tokens));
+  const index_t per_side = ghost_norm_slices<T>(tokens);
   return outputs * samples * (detail::triangle(per_side) + 3 * per_side);
 }
 
 /// Element [k, sample] of the results for parameters k with the same inputs a [samples, tokens, d] and output gradients b_k
 /// [samples, tokens, p_k] (queries, keys and values; at most 4): the Gram of a is formed once. T: bf16, f16 or float.
-/// scratch: ghost_norm_scratch doubles. All pointers to device memory; runs on the stream, allocates nothing.
+/// scratch: ghost_norm_scratch doubles. slice_sums: empty, or for each parameter null or [samples, ghost_norm_slices, p_k]
+/// that receives the sums of b_k over the tokens of each slice, from the same tiles (|error| <=
+/// chain_roundings(128) 2^-24 sum_t |b_k| of the slice). All pointers to device memory; runs on the stream, allocates
+/// nothing.
 template <class T>
 void ghost_norm(cudaStream_t stream, index_t samples, index_t tokens, const SampleRows<T>& input,
-                std::span<const SampleRows<T>> outputs, double* scratch, const GhostNormResults& results) {
+                std::span<const SampleRows<T>> outputs, double* scratch, const GhostNormResults& results,
+                std::span<float* const> slice_sums = {}) {
   constexpr std::size_t most = GhostNormTiles<T, 64>::max_outputs;
+  DPMP_CHECK(slice_sums.empty() || slice_sums.size() == outputs.size(), "expected sums of slices for none or each of ",
+             outputs.size(), " output gradients, got ", slice_sums.size());
   DPMP_CHECK(outputs.size() >= 1 && outputs.size() <= most, "expected 1 to ", most, " output gradients, got ",
              outputs.size());
   for (std::size_t k = 0; k <= outputs.size(); ++k) {
@@ -216,8 +240,8 @@ void ghost_norm(cudaStream_t stream, index_t samples, index_t tokens, const Samp
   }
   if constexpr (!std::is_same_v<T, float>) {
     if (detail::ghost_norm_side<T>(tokens) == 128)
-      return detail::launch_ghost_norm<T, 128>(stream, samples, tokens, input, outputs, scratch, results);
+      return detail::launch_ghost_norm<T, 128>(stream, samples, tokens, input, outputs, scratch, results, slice_sums);
   }
-  detail::launch_ghost_norm<T, 64>(stream, samples, tokens, input, outputs, scratch, results);
+  detail::launch_ghost_norm<T, 64>(stream, samples, tokens, input, outputs, scratch, results, slice_sums);
 }
 }  // namespace dpmp::inline DPMP_ABI::kernels

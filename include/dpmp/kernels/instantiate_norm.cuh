@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // |G_i|^2 of a CUDA device by forming G_i = sum_t b_t a_t^T tile by tile in registers: each tile is squared, summed and
-// forgotten. The cheaper way where T is long against the widths.
+// forgotten. The cheaper way where T is long against the widths. A bias behind the parameter has the sums of the same rows
+// b_t for gradients, which come along.
 #pragma once
+#include <algorithm>
+
 #include "dpmp/kernels/block_product.cuh"
 #include "dpmp/kernels/partial_sums.cuh"
 #include "dpmp/kernels/sample_rows.cuh"
@@ -18,11 +21,16 @@ struct InstantiateNormTiles {
   static constexpr int threads = Product::threads, blocks_per_multiprocessor = side == 128 ? 2 : 4;
   static constexpr int depth = 32, stages = by_mma ? 3 : 2;
   using Tile = SharedTile<T, depth, side>;
-  static constexpr int shared_bytes = stages * 2 * Tile::bytes + threads / 32 * int(sizeof(double));
+  struct Epilogue {
+    double warps[threads / 32];
+    float token_sums[side];
+  };
+  static constexpr int shared_bytes = stages * 2 * Tile::bytes + int(sizeof(Epilogue));
 
   RowMajor<T> input, output;  // of sample 0: [tokens, d], [tokens, p]
   int input_tiles, tiles;     // of a row of the gradient, of the whole gradient
   double* partial;            // [samples, tiles]
+  float* token_sums;          // [samples, p], or null
 
   __device__ void operator()(char* shared) const {
     const index_t sample = index_t(blockIdx.x) / tiles;
@@ -45,6 +53,10 @@ struct InstantiateNormTiles {
 #pragma unroll 1
     for (int stage = 0; stage < stages - 1; ++stage) load(stage);
 
+    Epilogue& epilogue = *reinterpret_cast<Epilogue*>(shared + stages * 2 * Tile::bytes);
+    const bool sums_tokens = token_sums != nullptr && first_input == 0;  // each tile of b once
+    if (int(threadIdx.x) < side) epilogue.token_sums[threadIdx.x] = 0;
+
     Product product;
     product.clear();
     int stage = 0;
@@ -55,12 +67,17 @@ struct InstantiateNormTiles {
       load(stage == 0 ? stages - 1 : stage - 1);
       const char* const from = shared + stage * 2 * Tile::bytes;
       product.template add_columns<depth>(from, from + Tile::bytes);
+      if (sums_tokens)
+        Product::template for_each_column_sum<depth, side>(
+            from, [&](int column, float sum) { epilogue.token_sums[column] += sum; });
       stage = stage == stages - 1 ? 0 : stage + 1;
     }
-    double* const warps = reinterpret_cast<double*>(shared + stages * 2 * Tile::bytes);
-    store_warp_sums(product.dot(product), warps);
+    store_warp_sums(product.dot(product), epilogue.warps);
     __syncthreads();
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum_of_warps<threads / 32>(warps);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum_of_warps<threads / 32>(epilogue.warps);
+    const int column = first_output + int(threadIdx.x);
+    if (sums_tokens && int(threadIdx.x) < side && column < output.columns)
+      token_sums[sample * output.columns + column] = epilogue.token_sums[threadIdx.x];
   }
 };
 
@@ -80,23 +97,28 @@ struct InstantiateNormSums {
 };
 
 namespace detail {
+/// Tiles of a gradient; some even if there are no inputs, so that each tile of b has a block.
+inline index_t gradient_tiles(index_t input_width, index_t output_width, index_t side) {
+  return std::max<index_t>(1, tiles_of(input_width, side)) * tiles_of(output_width, side);
+}
 /// Side of the gradient's tiles, from public extents alone; a 64 x 64 tile is taken to run at three quarters of the speed.
 template <class T>
 int instantiate_norm_side(index_t input_width, index_t output_width) {
-  const auto tiles = [&](index_t side) { return tiles_of(input_width, side) * tiles_of(output_width, side); };
+  const auto tiles = [&](index_t side) { return gradient_tiles(input_width, output_width, side); };
   return std::is_same_v<T, float> || tiles(64) <= 3 * tiles(128) ? 64 : 128;
 }
 template <class T, int side>
 void launch_instantiate_norm(cudaStream_t stream, index_t samples, index_t tokens, const SampleRows<T>& input,
-                             const SampleRows<T>& output, double* scratch, double* squared) {
+                             const SampleRows<T>& output, double* scratch, double* squared, float* token_sums) {
   using Kernel = InstantiateNormTiles<T, side>;
-  const index_t input_tiles = tiles_of(input.width, side), tiles = input_tiles * tiles_of(output.width, side);
+  const index_t input_tiles = std::max<index_t>(1, tiles_of(input.width, side)),
+                tiles = gradient_tiles(input.width, output.width, side);
   DPMP_CHECK(samples * tiles < index_t(1) << 31, "expected fewer than 2^31 tiles of gradients, got ", samples,
              " samples of ", output.width, " x ", input.width);
-  launch_blocks(
-      stream, dim3(unsigned(samples * tiles)), Kernel::shared_bytes,
-      Kernel{row_major(input.data, tokens, input.width, input.row_stride),
-             row_major(output.data, tokens, output.width, output.row_stride), int(input_tiles), int(tiles), scratch});
+  launch_blocks(stream, dim3(unsigned(samples * tiles)), Kernel::shared_bytes,
+                Kernel{row_major(input.data, tokens, input.width, input.row_stride),
+                       row_major(output.data, tokens, output.width, output.row_stride), int(input_tiles), int(tiles),
+                       scratch, token_sums});
   launch_blocks(stream, dim3(unsigned(tiles_of(samples, InstantiateNormSums::threads / 32))), 0,
                 InstantiateNormSums{scratch, squared, samples, tiles});
 }
@@ -105,8 +127,8 @@ void launch_instantiate_norm(cudaStream_t stream, index_t samples, index_t token
 /// Doubles of scratch that instantiate_norm needs.
 template <class T>
 index_t instantiate_norm_scratch(index_t samples, index_t input_width, index_t output_width) {
-  const index_t side = detail::instantiate_norm_side<T>(input_width, output_width);
-  return samples * detail::tiles_of(input_width, side) * detail::tiles_of(output_width, side);
+  return samples *
+         detail::gradient_tiles(input_width, output_width, detail::instantiate_norm_side<T>(input_width, output_width));
 }
 
 /// The n with |tile element - exact| <= gamma_n sum_t |b_tj| |a_tk|, gamma_n = n u / (1 - n u), u = 2^-24 (plus 2 T 2^-126
@@ -118,16 +140,18 @@ double instantiate_norm_roundings(index_t tokens) {
 
 /// squared[sample] = |sum_t b_t a_t^T|^2 of the FP32 gradient, inputs a [samples, tokens, d], output gradients b
 /// [samples, tokens, p]; relative error of the sum of squares at most gamma_24. NaN and Inf propagate. T: bf16, f16 or
-/// float. scratch: instantiate_norm_scratch doubles. All pointers to device memory; runs on the stream, allocates nothing.
+/// float. scratch: instantiate_norm_scratch doubles. token_sums [samples, p], or null, receives sum_t b_t (|error| <=
+/// (chain_roundings(32) + T / 32 + 1) 2^-24 sum_t |b_t|). All pointers to device memory; runs on the stream, allocates
+/// nothing.
 template <class T>
 void instantiate_norm(cudaStream_t stream, index_t samples, index_t tokens, const SampleRows<T>& input,
-                      const SampleRows<T>& output, double* scratch, double* squared) {
+                      const SampleRows<T>& output, double* scratch, double* squared, float* token_sums = nullptr) {
   detail::check_sample_rows(samples, tokens, input);
   detail::check_sample_rows(samples, tokens, output);
   if constexpr (!std::is_same_v<T, float>) {
     if (detail::instantiate_norm_side<T>(input.width, output.width) == 128)
-      return detail::launch_instantiate_norm<T, 128>(stream, samples, tokens, input, output, scratch, squared);
+      return detail::launch_instantiate_norm<T, 128>(stream, samples, tokens, input, output, scratch, squared, token_sums);
   }
-  detail::launch_instantiate_norm<T, 64>(stream, samples, tokens, input, output, scratch, squared);
+  detail::launch_instantiate_norm<T, 64>(stream, samples, tokens, input, output, scratch, squared, token_sums);
 }
 }  // namespace dpmp::inline DPMP_ABI::kernels

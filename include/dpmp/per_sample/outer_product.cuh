@@ -7,6 +7,7 @@
 #include "dpmp/kernels/ghost_norm.cuh"
 #include "dpmp/kernels/instantiate_norm.cuh"
 #include "dpmp/kernels/segment_sum.cuh"
+#include "dpmp/kernels/token_slices.hpp"
 #include "dpmp/kernels/weighted_sum.cuh"
 #include "dpmp/per_sample/outer_product.hpp"
 #include "dpmp/runtime/launch_cuda.cuh"
@@ -141,9 +142,31 @@ Tensor cross_terms(Context& ctx, const ParameterSite& dense, const ParameterSite
   return terms;
 }
 
+/// Sums over slices of a sample's tokens that a kernel has in passing, to become a bias' vectors and their squared norms.
+class BiasSlices {
+ public:
+  /// bias: nothing, or what is to be filled.
+  BiasSlices(Context& ctx, const ParameterSite& bias, index_t slices)
+      : bias_(bias), slices_(slices), sums_(ctx.allocate(bias.parameter ? bias.b.numel() * slices * 4 : 0)) {}
+  /// [B, slices, p] for the kernel to write to, or null.
+  float* data() const { return bias_.parameter ? static_cast<float*>(sums_.data()) : nullptr; }
+  void join(Context& ctx) const {
+    if (!bias_.parameter) return;
+    launch_rows(ctx, bias_.samples(), slices_ * bias_.b.shape()[1],
+                kernels::JoinSlices<float>{data(), bias_.b.template data<float>(), bias_.squares.template data<double>(),
+                                           slices_, bias_.b.shape()[1]});
+  }
+
+ private:
+  ParameterSite bias_;
+  index_t slices_;
+  Buffer sums_;
+};
+
 /// Norms of parameters with the same dense inputs; each list may have a one-hot site behind the dense one.
 template <class T>
-void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
+void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds,
+                          std::span<const ParameterSite> biases) {
   if constexpr (!has_cuda_norms<T>) {
     refuse_double();
   } else {
@@ -152,13 +175,21 @@ void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBou
     for (std::size_t first = 0; first < lists.size(); first += most) {
       const std::span<const SiteList> part = lists.subspan(first, std::min(most, lists.size() - first));
       std::vector<kernels::SampleRows<T>> outputs;
-      for (const SiteList& sites : part) outputs.push_back(rows_of<T>(sites[0].b));
+      std::vector<BiasSlices> slices;
+      std::vector<float*> slice_sums;
+      for (std::size_t k = 0; k < part.size(); ++k) {
+        outputs.push_back(rows_of<T>(part[k][0].b));
+        slices.emplace_back(ctx, biases.empty() ? ParameterSite{} : biases[first + k],
+                            kernels::ghost_norm_slices<T>(tokens));
+        slice_sums.push_back(slices.back().data());
+      }
       const index_t count = index_t(part.size());
       const Tensor numbers = Tensor::empty(ctx, {kernels::GhostNormResults::arrays, count, samples}, DType::f64);
       const auto results = kernels::GhostNormResults::in(numbers.data<double>(), count * samples);
       const Buffer scratch = ctx.allocate(kernels::ghost_norm_scratch<T>(samples, tokens, count) * 8);
       kernels::ghost_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(part[0][0].a), outputs,
-                             static_cast<double*>(scratch.data()), results);
+                             static_cast<double*>(scratch.data()), results, slice_sums);
+      for (const BiasSlices& x : slices) x.join(ctx);
       for (std::size_t k = 0; k < part.size(); ++k) {
         const SiteList& sites = part[k];
         const index_t first = index_t(k) * samples;
@@ -178,11 +209,12 @@ void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBou
 }
 
 template <class T>
-void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method) {
+void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method, const ParameterSite& bias) {
   if constexpr (!has_cuda_norms<T>) {
     refuse_double();
   } else {
-    if (method == NormMethod::gram && !sites[0].one_hot()) return shared_norms_on_cuda<T>(ctx, {&sites, 1}, bounds);
+    if (method == NormMethod::gram && !sites[0].one_hot())
+      return shared_norms_on_cuda<T>(ctx, {&sites, 1}, bounds, {&bias, 1});
     const ProductRounding u = rounding_on_cuda<T>();
     if (sites[0].one_hot())
       return bounds.add(ctx, segment_squares<T>(ctx, sites[0]).template data<double>(), RowNorms(ctx, sites).sums(),
@@ -194,8 +226,11 @@ void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, Norm
                   d = sites[0].a.shape()[2];
     const Tensor squared = Tensor::empty(ctx, {samples}, DType::f64);
     const Buffer scratch = ctx.allocate(kernels::instantiate_norm_scratch<T>(samples, d, p) * 8);
+    const BiasSlices token_sums(ctx, bias, 1);
     kernels::instantiate_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(sites[0].a),
-                                 rows_of<T>(sites[0].b), static_cast<double*>(scratch.data()), squared.data<double>());
+                                 rows_of<T>(sites[0].b), static_cast<double*>(scratch.data()), squared.data<double>(),
+                                 token_sums.data());
+    token_sums.join(ctx);
     if (sites.size() == 2) {
       const Tensor segments = segment_squares<T>(ctx, sites[1]), cross = cross_terms<T>(ctx, sites[0], sites[1]);
       launch_elements(ctx, samples, AddScaled{squared.data<double>(), segments.data<double>(), 1});
@@ -210,7 +245,7 @@ void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, Norm
 /// output[i, :] = G_i, in the accumulate dtype or in T. Dense rows in one product; looked-up rows are added behind it, an id
 /// at a time.
 template <class T>
-void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const Tensor& row_sums) {
+void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const ParameterSite& bias) {
   const index_t samples = sites[0].samples(), p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   if (sites[0].one_hot()) ctx.backend().set_zero(output.raw(), output.bytes());
   for (const ParameterSite& site : sites) {
@@ -242,7 +277,7 @@ void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output
                        .transposed = true},
                  .b = {.data = site.a.raw(), .dtype = dtype_of<T>, .row_stride = d, .batch_stride = tokens * d},
                  .out = {.data = output.raw(), .dtype = output.dtype(), .row_stride = d, .batch_stride = p * d},
-                 .row_sums = row_sums.defined() ? row_sums.raw() : nullptr});
+                 .row_sums = bias.parameter ? bias.b.raw() : nullptr});
   }
 }
 

@@ -16,14 +16,15 @@
 namespace dpmp::inline DPMP_ABI::per_sample {
 namespace detail {
 // The GPU's half, defined in per_sample/outer_product.cuh: norms by any method; norms of parameters with one input;
-// gradients [B, p d], in the accumulate dtype or in T, and of one dense site the sums of b over tokens [B, p] beside them;
-// weighted sums.
+// gradients [B, p d], in the accumulate dtype or in T; weighted sums. The first three fill the vectors of biases too, as
+// below.
 template <class T>
-void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method);
+void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method, const ParameterSite& bias);
 template <class T>
-void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds);
+void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds,
+                          std::span<const ParameterSite> biases);
 template <class T>
-void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const Tensor& row_sums = Tensor());
+void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const ParameterSite& bias = {});
 template <class T>
 void weighted_sum_on_cuda(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum);
 
@@ -133,6 +134,14 @@ void norms_by_segments(Context& ctx, const SiteList& sites, NormBounds& bounds) 
   bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), segments_certificate(sites, rounding_on_host<T>()));
 }
 
+inline void check_bias(const Context& ctx, const SiteList& sites, const ParameterSite& bias) {
+  if (!bias.parameter) return;
+  DPMP_CHECK(ctx.on_cuda() && sites.size() == 1 && !sites[0].one_hot() && bias.b.shape()[1] == sites[0].b.shape()[2],
+             "expected a bias to come along with one dense site of ", bias.b.shape()[1], " outputs on a GPU, got ",
+             sites.size(), " sites of ", sites[0].parameter->name(), " with rows ", sites[0].b.shape(), " on ",
+             ctx.on_cuda() ? "a GPU" : "a CPU");
+}
+
 /// One token a sample: |a| |b| is the norm itself.
 inline void norms_of_rank_one(Context& ctx, const SiteList& sites, NormBounds& bounds) {
   const Parameter& parameter = *sites[0].parameter;
@@ -144,14 +153,26 @@ inline void norms_of_rank_one(Context& ctx, const SiteList& sites, NormBounds& b
 }
 }  // namespace detail
 
+/// The site of a bias before its vectors are formed from the rows b of `weight`, and with squares also their squared norms.
+inline ParameterSite unfilled_bias(Context& ctx, Parameter& bias, const ParameterSite& weight, DType dtype, bool squares) {
+  return ParameterSite::vector(bias, Tensor::empty(ctx, {weight.samples(), weight.b.shape()[2]}, dtype),
+                               squares ? Tensor::empty(ctx, {weight.samples()}, DType::f64) : Tensor());
+}
+
 /// Adds the squared norms of one parameter's per-sample gradients and their certificate to bounds.
-inline void squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds, NormMethod method) {
+/// bias: nothing, or on a GPU and of one dense site whose norm is by Gram or instantiation, an unfilled_bias that receives
+/// the sums of b's rows over tokens and their squared norms, from the same pass over b.
+inline void squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds, NormMethod method,
+                                const ParameterSite& bias = {}) {
   const SiteList sites = merged(ctx, all_sites);
+  detail::check_bias(ctx, sites, bias);
+  DPMP_CHECK(!bias.parameter || method == NormMethod::gram || method == NormMethod::instantiate,
+             "expected a bias to come along with a norm by Gram or instantiation, got '", name_of(method), "'");
   if (method == NormMethod::rank_one) return detail::norms_of_rank_one(ctx, sites, bounds);
   dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) return detail::norms_on_cuda<T>(ctx, sites, bounds, method);
+    if (ctx.on_cuda()) return detail::norms_on_cuda<T>(ctx, sites, bounds, method, bias);
 #endif
     switch (method) {
       case NormMethod::segments: return detail::norms_by_segments<T>(ctx, sites, bounds);
@@ -165,12 +186,14 @@ inline void squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBou
 }
 
 /// The same for several parameters whose dense rows `a` are one tensor (queries, keys and values of one input): one Gram of
-/// a for all of them. Each list is one dense site.
-inline void squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
+/// a for all of them. Each list is one dense site. biases: none, or one for each list, as above.
+inline void squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds,
+                                       std::span<const ParameterSite> biases = {}) {
+  for (std::size_t k = 0; k < biases.size(); ++k) detail::check_bias(ctx, lists[k], biases[k]);
   dispatch_real(lists[0][0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds);
+    if (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds, biases);
 #endif
     detail::norms_by_gram<T>(ctx, lists, bounds);
   });
@@ -178,17 +201,18 @@ inline void squared_norms_shared_input(Context& ctx, std::span<const SiteList> l
 
 /// Forms and keeps the per-sample gradients of one parameter, [B, p d], and adds their squared norms and certificate to
 /// bounds: what is stored, rounded or not, is what is normed and released. dtype: kept_dtype(shape, storage).
-/// row_sums [B, p] in dtype, or Tensor(): receives the sums of b's rows over tokens; on a GPU, of one dense site.
+/// bias: nothing, or on a GPU and of one dense site, vectors in dtype that receive the sums of b's rows over tokens, without
+/// norms.
 inline Tensor stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds, DType dtype,
-                                     const Tensor& row_sums = Tensor()) {
-  DPMP_CHECK(ctx.on_cuda() || !row_sums.defined(), "expected no sums of rows to form beside kept gradients on a CPU");
+                                     const ParameterSite& bias = {}) {
+  detail::check_bias(ctx, sites, bias);
   const Parameter& w = *sites[0].parameter;
   const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), w.numel()}, dtype);
   dispatch_real(w.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
     if (ctx.on_cuda()) {
-      detail::gradients_on_cuda<T>(ctx, sites, stored, row_sums);
+      detail::gradients_on_cuda<T>(ctx, sites, stored, bias);
       detail::norms_of_stored(ctx, sites, stored, bounds);
       return;
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <set>
+#include <utility>
 
 #include "dpmp/autograd/bias_site.hpp"
 #include "dpmp/per_sample/gradient_sums.hpp"
@@ -18,6 +19,9 @@ class PendingSites {
     for (SiteList& list : lists_)
       if (list[0].parameter == site.parameter) return list.push_back(site);
     lists_.push_back({site});
+  }
+  bool has(const Parameter& parameter) const {
+    return std::any_of(lists_.begin(), lists_.end(), [&](const SiteList& x) { return x[0].parameter == &parameter; });
   }
   /// The sites of a parameter, which are forgotten here; empty when there were none.
   SiteList take(const Parameter& parameter) {
@@ -51,8 +55,8 @@ class StrategySink : public GradientSink {
   const StrategyOptions& options() const { return options_; }
 
   void accept(Context&, const ParameterSite& site) override { pending_.add(site); }
-  /// On a GPU a bias waits for its weight: where the weight's gradients are kept, the product that forms them sums the
-  /// bias' gradients too. Not where a second walk might have to repeat those bits by another way.
+  /// On a GPU a bias waits for its weight: whatever forms the weight's gradients or takes their norm sums the bias'
+  /// gradients too. Not where a second walk might have to repeat those bits by another way.
   bool accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) override {
     if (!ctx.on_cuda() || may_walk_again()) return false;
     pending_.add(weight);
@@ -61,7 +65,14 @@ class StrategySink : public GradientSink {
   }
   void finish(Context& ctx, Parameter& parameter) override {
     sum_biases(ctx, &parameter);
-    SiteList sites = pending_.take(parameter);
+    const auto grams = std::count_if(gram_biases_.begin(), gram_biases_.end(),
+                                     [&](const ParameterSite& x) { return x.parameter == &parameter; });
+    if (grams == 1 && !pending_.has(parameter)) {
+      complete_biases_.insert(&parameter);
+      return;
+    }
+    if (grams > 0) flush_grams(ctx);
+    const SiteList sites = pending_.take(parameter);
     if (!sites.empty()) digest(ctx, reduced(ctx, sites));
   }
 
@@ -92,7 +103,7 @@ class StrategySink : public GradientSink {
     }
     weighted_sums_vector(ctx, vectors, factors, sums_of_vectors);
   }
-  /// What was kept: reduced sites, or per-sample gradients as vectors, in the order in which the parameters finished.
+  /// What was kept: reduced sites, or per-sample gradients as vectors, of all parameters once norms() has been called.
   const std::vector<SiteList>& lists() const { return kept_; }
   index_t kept_bytes() const { return kept_bytes_; }
 
@@ -109,6 +120,8 @@ class StrategySink : public GradientSink {
     squared_.clear();
     kept_.clear();
     grams_.clear();
+    gram_biases_.clear();
+    complete_biases_.clear();
     bounds_.reset();
     kept_bytes_ = 0;
   }
@@ -127,6 +140,7 @@ class StrategySink : public GradientSink {
 
   /// Sites that came without a tape to say that they are all.
   void digest_pending(Context& ctx) {
+    flush_grams(ctx);
     sum_biases(ctx, nullptr);
     while (!pending_.empty()) digest(ctx, reduced(ctx, pending_.take(pending_.first())));
   }
@@ -143,22 +157,21 @@ class StrategySink : public GradientSink {
       squared_norms_vector(ctx, sites[0], *bounds_);
     } else if (way.keep == Keep::gradients) {
       const DType dtype = kept_dtype(shape, options_.gradients);
-      const auto bias = waiting_bias(sites);
-      const Tensor sums = bias == biases_.end() ? Tensor() : Tensor::empty(ctx, {shape.samples, shape.p}, dtype);
-      const Tensor gradients = stored_gradients_outer(ctx, sites, *bounds_, dtype, sums);
-      if (sums.defined()) {
-        pending_.add(ParameterSite::vector(*bias->bias, sums));
-        biases_.erase(bias);
-      }
-      sites = {ParameterSite::vector(*sites[0].parameter, gradients)};
+      const ParameterSite bias = take_bias(ctx, sites, dtype, false);
+      sites = {ParameterSite::vector(*sites[0].parameter, stored_gradients_outer(ctx, sites, *bounds_, dtype, bias))};
+      if (bias.parameter) pending_.add(bias);
     } else if (way.norm == NormMethod::gram && !shape.any_one_hot) {
       // Parameters that share their input finish one after the other: they wait here for each other, to share its Gram.
       if (!grams_.empty() && (grams_[0][0].a.raw() != sites[0].a.raw() || grams_[0][0].a.shape() != sites[0].a.shape() ||
                               grams_[0][0].a.dtype() != sites[0].a.dtype()))
         flush_grams(ctx);
       grams_.push_back(sites);
+      gram_biases_.push_back(take_bias(ctx, sites, accumulate_dtype(shape.dtype), true));
     } else {
-      squared_norms_outer(ctx, sites, *bounds_, way.norm);
+      const ParameterSite bias =
+          way.norm == NormMethod::instantiate ? take_bias(ctx, sites, accumulate_dtype(shape.dtype), true) : ParameterSite{};
+      squared_norms_outer(ctx, sites, *bounds_, way.norm, bias);
+      if (bias.parameter) pending_.add(bias);
     }
     if (way.keep == Keep::nothing) {
       dropped_.insert(sites[0].parameter);
@@ -167,11 +180,15 @@ class StrategySink : public GradientSink {
     kept_bytes_ += way.kept_bytes;
     kept_.push_back(std::move(sites));
   }
-  /// A bias whose weight has no other site than the one it came with.
-  std::vector<AffineBias>::iterator waiting_bias(const SiteList& sites) {
-    return std::find_if(biases_.begin(), biases_.end(), [&](const AffineBias& x) {
-      return sites.size() == 1 && x.weight.parameter == sites[0].parameter && x.weight.b.raw() == sites[0].b.raw();
+  /// The bias that waits for a weight with no other site than the one they came with, to be filled; or nothing.
+  ParameterSite take_bias(Context& ctx, const SiteList& sites, DType dtype, bool squares) {
+    const auto x = std::find_if(biases_.begin(), biases_.end(), [&](const AffineBias& y) {
+      return sites.size() == 1 && y.weight.parameter == sites[0].parameter && y.weight.b.raw() == sites[0].b.raw();
     });
+    if (x == biases_.end()) return {};
+    const ParameterSite bias = unfilled_bias(ctx, *x->bias, sites[0], dtype, squares);
+    biases_.erase(x);
+    return bias;
   }
   /// Waiting biases that no product has summed become vectors: those of one parameter, or all (null).
   void sum_biases(Context& ctx, const Parameter* of) {
@@ -183,9 +200,18 @@ class StrategySink : public GradientSink {
         ++x;
       }
   }
+  /// Takes the norms that waited for each other. Biases that came along are sites now, or done with if there was nothing
+  /// else to wait for.
   void flush_grams(Context& ctx) {
-    if (!grams_.empty()) squared_norms_shared_input(ctx, grams_, *bounds_);
+    if (!grams_.empty()) squared_norms_shared_input(ctx, grams_, *bounds_, gram_biases_);
     grams_.clear();
+    for (const ParameterSite& bias : std::exchange(gram_biases_, {})) {
+      if (!bias.parameter) continue;
+      if (complete_biases_.erase(bias.parameter) > 0)
+        digest(ctx, {bias});
+      else
+        pending_.add(bias);
+    }
   }
 
   StrategyOptions options_;
@@ -194,6 +220,8 @@ class StrategySink : public GradientSink {
   std::vector<AffineBias> biases_;
   std::vector<ParameterSite> squared_;  // kept vectors that came with their norms, which are added in few launches
   std::vector<SiteList> kept_, grams_;
+  std::vector<ParameterSite> gram_biases_;      // one for each of grams_
+  std::set<const Parameter*> complete_biases_;  // which of those have no other site
   std::set<const Parameter*> dropped_;
   std::optional<NormBounds> bounds_;
   index_t kept_bytes_ = 0;
