@@ -293,7 +293,7 @@ def total(kernels, gpu, a):
 
 #: Launches of a step beside those of each layer, fills included, counted on the emulated device with bench_cuda_step at 1
 #: and 2 layers.
-LAUNCHES = {"plain": (33, 50), "sites": (49, 67), "gradients": (34, 66), "gradients per layer": (39, 86)}
+LAUNCHES = {"plain": (21, 27), "sites": (35, 40), "gradients": (20, 40), "gradients per layer": (25, 57)}
 
 
 def gaps(m, kind, a):

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <deque>
 
 #include "dpmp/optim/fused_update.hpp"
 #include "dpmp/runtime/cuda_backend.cuh"
@@ -27,8 +28,9 @@ template <class Update>
 struct State {
   using R = typename Update::Real;
   using T = std::remove_pointer_t<decltype(Update::copy)>;
-  State(Context& context, index_t n, index_t shift) : ctx(context), size(n), first(shift) {
-    test::Rng rng(test::seed(), 5);
+  State(Context& context, index_t n, index_t shift, index_t place = 3)
+      : ctx(context), size(n), first(shift), nonce(dp::noise_nonce(0, place)) {
+    test::Rng rng(test::seed(), std::uint64_t(5 + place));
     const auto tensor = [&](DType dtype, double std) {
       std::vector<double> values(std::size_t(n + shift + 1));
       for (double& v : values) v = std::fabs(rng.normal(std));
@@ -45,7 +47,7 @@ struct State {
              copy.data<T>() + first,
              {},
              static_cast<const StepNumbers*>(numbers.raw()),
-             dp::noise_nonce(0, 3),
+             nonce,
              {},
              noisy};
     for (int k = 0; k < 8; ++k) u.key[k] = std::uint32_t(test::seed() >> k) * 2654435761u;
@@ -68,35 +70,56 @@ struct State {
   }
   Context& ctx;
   index_t size, first;
+  std::uint64_t nonce;
   Tensor sum, weight, copy, moments[2], numbers;
 };
 
 /// Both devices compute with a handful of roundings of compute_t; the copy has one of T more.
 template <class Update>
-void check(index_t n, index_t shift, bool noisy) {
+void compare(const State<Update>& want, const State<Update>& got) {
+  const index_t n = want.size, shift = want.first;
   CAPTURE(n);
   CAPTURE(shift);
-  Context host(Device::cpu(), 1), device(Device::cuda(0));
-  State<Update> want(host, n, shift), got(device, n, shift);
   const double u = unit_roundoff(dtype_of<typename Update::Real>),
                stored = unit_roundoff(dtype_of<typename State<Update>::T>);
-  for (int step = 0; step < 2; ++step) {
-    want.begin(step), got.begin(step);
-    optim::detail::launch_update(host, want.update(noisy));
-    optim::detail::launch_update(device, got.update(noisy));
-  }
   const std::vector<double> a = want.all(), b = got.all();
   const std::size_t array = std::size_t(n + shift + 1);
   double worst = 0;
   for (std::size_t k = 0; k < a.size(); ++k) {
     const std::size_t j = k % array;
     const bool touched = k / array != 4 && j >= std::size_t(shift) && j + 1 < array;
-    if (!touched || (k / array == 3 && !requires { got.update(noisy).rule.second; }))
+    if (!touched || (k / array == 3 && !requires { got.update(true).rule.second; }))
       CHECK(a[k] == b[k]);
     else
       worst = std::max(worst, std::fabs(a[k] - b[k]) / (200 * u * (std::fabs(a[k]) + 1) + 2.5 * stored * std::fabs(a[k])));
   }
   CHECK(worst <= 1);
+}
+
+/// Two steps of parameters of these sizes, all at once.
+template <class Update>
+void check(const std::vector<index_t>& sizes, index_t shift, bool noisy) {
+  Context host(Device::cpu(), 1), device(Device::cuda(0));
+  std::deque<State<Update>> want, got;
+  for (std::size_t k = 0; k < sizes.size(); ++k) {
+    want.emplace_back(host, sizes[k], shift, index_t(k));
+    got.emplace_back(device, sizes[k], shift, index_t(k));
+  }
+  for (int step = 0; step < 2; ++step)
+    for (auto* states : {&want, &got}) {
+      std::vector<Update> updates;
+      for (State<Update>& state : *states) {
+        state.begin(step);
+        updates.push_back(state.update(noisy));
+      }
+      optim::detail::launch_updates<Update>((*states)[0].ctx, updates);
+    }
+  for (std::size_t k = 0; k < sizes.size(); ++k) compare(want[k], got[k]);
+}
+template <class Update>
+void update_one(State<Update>& state) {
+  const Update update = state.update(true);
+  optim::detail::launch_updates<Update>(state.ctx, {&update, 1});
 }
 }  // namespace
 
@@ -120,11 +143,20 @@ TEST_CASE("P21: noise on the device: every element gets the normal that is its o
 }
 
 TEST_CASE("P21: an update on the device draws the host's noise and agrees to rounding") {
-  for (index_t n : {1, 8, 37, 2053}) check<Adam<bf16>>(n, 0, true);
-  check<Adam<bf16>>(45, 1, true);
-  check<Adam<bf16>>(100, 0, false);
-  for (index_t n : {7, 300}) check<SgdOf<float>>(n, 0, true);
-  check<SgdOf<double>>(139, 0, true);
+  check<Adam<bf16>>({1, 8, 37, 2053}, 0, true);
+  check<Adam<bf16>>({45}, 1, true);
+  check<Adam<bf16>>({100}, 0, false);
+  check<SgdOf<float>>({7, 300}, 0, true);
+  check<SgdOf<double>>({139}, 0, true);
+}
+
+TEST_CASE("updates of more parameters than a launch takes, some of them empty") {
+  test::Rng rng(test::seed(), 8);
+  std::vector<index_t> sizes;
+  for (index_t k = 0; k < 2 * optim::detail::FusedUpdates<Adam<bf16>>::most + 3; ++k)
+    sizes.push_back(std::max<index_t>(0, rng.integer(-50, 300)));
+  check<Adam<bf16>>(sizes, 0, true);
+  check<SgdOf<float>>(sizes, 0, false);
 }
 
 TEST_CASE("a captured update follows the numbers that are put into memory before each launch") {
@@ -135,12 +167,12 @@ TEST_CASE("a captured update follows the numbers that are put into memory before
   cudaGraphExec_t exec{};
   replayed.begin(0);
   dpmp::detail::check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-  optim::detail::launch_update(device, replayed.update(true));
+  update_one(replayed);
   dpmp::detail::check_cuda(cudaStreamEndCapture(stream, &graph), "end the capture");
   dpmp::detail::check_cuda(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
   for (int step = 0; step < 3; ++step) {
     direct.begin(step), replayed.begin(step);
-    optim::detail::launch_update(device, direct.update(true));
+    update_one(direct);
     dpmp::detail::check_cuda(cudaGraphLaunch(exec, stream), "launch the graph");
     CHECK(direct.all() == replayed.all());
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Euclidean norms of rows that neither overflow nor underflow: each row is scaled by a power of two (exact) first.
+// Euclidean norms of rows. Those of stored operands neither overflow nor underflow: each row is scaled by a power of two
+// (exact) first.
 #pragma once
 #include <cmath>
 
@@ -32,6 +33,23 @@ struct RowNorm {
       return v * v;
     });
     norms[row] = std::ldexp(std::sqrt(double(sum)), exponent);
+  }
+};
+
+/// squares[row] = |x[row, :]|^2, summed in double: squares of FP32 and 16-bit numbers neither overflow nor underflow there,
+/// so one reading is enough. NaN or Inf in the row gives a non-finite square.
+template <class T>
+struct SquaredRow {
+  using Real = compute_t<T>;
+  using Storage = T;
+  const T* x;       // [rows, width]
+  double* squares;  // [rows]
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t row) const {
+    squares[row] = team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA { return at.load(x + row * width); });
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

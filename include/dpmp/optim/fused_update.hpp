@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pass over a parameter for all that a step does with its sum: noise, moments, master values and their copy in the
 // compute dtype. The noise is drawn where it is used and never stored: 16 bytes an element less than noise, update and
-// rounding one after the other would move, and one launch instead of three.
+// rounding one after the other would move, and few launches for all parameters.
 #pragma once
+#include <span>
+
 #include "dpmp/dp/noise.hpp"
 #include "dpmp/kernels/optimiser_update.hpp"
 
@@ -96,18 +98,57 @@ struct UpdateChunks {
   }
 };
 
-/// Runs an update on the device of a context.
+/// Runs an update on the cores of a context.
 template <class Update>
-void launch_update(Context& ctx, const Update& update) {
+void update_on_host(Context& ctx, const Update& update) {
   const index_t n = update.n;
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) return dpmp::detail::launch_elements_on_cuda(ctx, dp::detail::noise_blocks(n), update);
-#endif
   const UpdateChunks<Update> chunks{update};
   const index_t worth_a_fork = update.noisy ? 4096 : 16384;
   ctx.team().parallel_for(
       dp::detail::noise_blocks(n) / dp::detail::noise_chunk_blocks,
       [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
+}
+
+/// Updates of several parameters in one launch of a GPU, over the blocks of all of them.
+template <class Update>
+struct FusedUpdates {
+  using Real = typename Update::Real;
+  static constexpr int elements_each = 1;
+  static constexpr index_t most = 24;
+  Update updates[most];
+  index_t first_block[most];
+  index_t count, blocks;
+
+  void add(const Update& update) {
+    updates[count] = update;
+    first_block[count++] = blocks;
+    blocks += dp::detail::noise_blocks(update.n);
+  }
+  DPMP_ANY_TEAM
+  template <template <class, int> class Span>
+  DPMP_HD void operator()(const Span<Real, 1>& block) const {
+    index_t k = 0;
+    while (k + 1 < count && first_block[k + 1] <= block.offset) ++k;
+    updates[k](Span<Real, 1>{block.offset - first_block[k], 1});
+  }
+};
+
+/// Runs updates on the device of a context.
+template <class Update>
+void launch_updates(Context& ctx, std::span<const Update> updates) {
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+  if (ctx.on_cuda()) {
+    constexpr index_t most = FusedUpdates<Update>::most;
+    static_assert(sizeof(FusedUpdates<Update>) <= 4096, "what the arguments of a kernel may be on any GPU");
+    while (!updates.empty()) {
+      FusedUpdates<Update> some{};
+      for (; some.count < most && !updates.empty(); updates = updates.subspan(1)) some.add(updates[0]);
+      dpmp::detail::launch_elements_on_cuda(ctx, some.blocks, some);
+    }
+    return;
+  }
+#endif
+  for (const Update& update : updates) update_on_host(ctx, update);
 }
 }  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI::optim

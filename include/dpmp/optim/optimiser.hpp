@@ -86,14 +86,12 @@ class Optimiser {
   }
   void update(Context& ctx, const per_sample::GradientSums& sums, const Key256* noise_key = nullptr) const {
     const ProfilerRange range(ctx, "update");
-    for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
-      const Moments& m = moments_of(*sums.parameters()[k]);
-      if (!m.parameter->trainable()) continue;
-      dispatch_real(m.parameter->dtype(), [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        update_one<T>(ctx, m, sums.tensors()[k], sums.places()[k], noise_key);
-      });
-    }
+    std::visit(
+        [&](const auto& rule) {
+          for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
+            dispatch_real(dtype, [&](auto tag) { update_all<typename decltype(tag)::type>(ctx, rule, sums, noise_key); });
+        },
+        rule_);
   }
   /// Updates made so far: Adam's bias correction depends on it. Save and restore it with state().
   index_t steps() const { return steps_; }
@@ -124,30 +122,35 @@ class Optimiser {
       if (m.parameter == &p) return m;
     throw Error("expected a parameter this optimiser was made for, got " + p.name());
   }
-  template <class T>
-  void update_one(Context& ctx, const Moments& m, const Tensor& sum, index_t place, const Key256* noise_key) const {
+  template <class R>
+  static kernels::SgdUpdate<R> formula_of(const Sgd& sgd, const Moments& m) {
+    return {m.first.data<R>(), R(sgd.momentum), R(sgd.weight_decay)};
+  }
+  template <class R>
+  static kernels::AdamWUpdate<R> formula_of(const AdamW& a, const Moments& m) {
+    return {m.first.data<R>(), m.second.data<R>(), R(a.beta1), R(1 - a.beta1), R(a.beta2), R(1 - a.beta2), R(a.epsilon)};
+  }
+  /// All parameters of compute dtype T.
+  template <class T, class SomeRule>
+  void update_all(Context& ctx, const SomeRule& rule, const per_sample::GradientSums& sums, const Key256* noise_key) const {
     using R = compute_t<T>;
-    const auto launch = [&](const auto& formula) {
-      using Formula = std::decay_t<decltype(formula)>;
-      detail::FusedUpdate<Formula, T> fused{sum.numel(),
-                                            sum.data<double>(),
-                                            m.parameter->master().template data<R>(),
-                                            m.parameter->value().template data<T>(),
-                                            formula,
-                                            static_cast<const StepNumbers*>(numbers_.raw()),
-                                            dp::noise_nonce(0, place),
-                                            {},
-                                            noise_key != nullptr};
-      if (noise_key) std::copy(noise_key->words.begin(), noise_key->words.end(), fused.key);
-      detail::launch_update(ctx, fused);
-    };
-    if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
-      launch(kernels::SgdUpdate<R>{m.first.data<R>(), R(sgd->momentum), R(sgd->weight_decay)});
-    } else {
-      const AdamW& a = std::get<AdamW>(rule_);
-      launch(kernels::AdamWUpdate<R>{m.first.data<R>(), m.second.data<R>(), R(a.beta1), R(1 - a.beta1), R(a.beta2),
-                                     R(1 - a.beta2), R(a.epsilon)});
+    using Fused = detail::FusedUpdate<decltype(formula_of<R>(rule, moments_[0])), T>;
+    std::vector<Fused> updates;
+    for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
+      Parameter& parameter = *sums.parameters()[k];
+      if (!parameter.trainable() || parameter.dtype() != dtype_of<T>) continue;
+      updates.push_back({sums.tensors()[k].numel(),
+                         sums.tensors()[k].template data<double>(),
+                         parameter.master().template data<R>(),
+                         parameter.value().template data<T>(),
+                         formula_of<R>(rule, moments_of(parameter)),
+                         static_cast<const StepNumbers*>(numbers_.raw()),
+                         dp::noise_nonce(0, sums.places()[k]),
+                         {},
+                         noise_key != nullptr});
+      if (noise_key) std::copy(noise_key->words.begin(), noise_key->words.end(), updates.back().key);
     }
+    detail::launch_updates<Fused>(ctx, updates);
   }
 
   Rule rule_;

@@ -9,25 +9,35 @@
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 /// Sums over samples are kept in double: an FP32 sum's roundings change when one sample is removed, and that counts as
-/// sensitivity (docs/numerics.md).
+/// sensitivity (docs/numerics.md). All of them lie in one allocation, so that they are cleared in one launch.
 class GradientSums {
  public:
   GradientSums(Context& ctx, std::span<Parameter* const> parameters) : all_(parameters.begin(), parameters.end()) {
     follow_trainable(ctx);
   }
-  /// Takes up parameters that became trainable and lets go of frozen ones; the others keep their sums.
+  /// Takes up parameters that became trainable and lets go of frozen ones; the others keep the values of their sums. If any
+  /// did, all sums move.
   void follow_trainable(Context& ctx) {
-    std::vector<Tensor> sums;
     std::vector<Parameter*> parameters;
-    std::vector<index_t> places;
+    std::vector<index_t> places, begins{0};
     for (std::size_t k = 0; k < all_.size(); ++k) {
       if (!all_[k]->trainable()) continue;
-      const auto at = std::find(parameters_.begin(), parameters_.end(), all_[k]);
-      sums.push_back(at == parameters_.end() ? Tensor::zeros(ctx, all_[k]->shape(), DType::f64)
-                                             : sums_[std::size_t(at - parameters_.begin())]);
       parameters.push_back(all_[k]);
       places.push_back(index_t(k));
+      constexpr index_t aligned = 16;  // doubles: 128 bytes, whole lines of a GPU's cache
+      begins.push_back(begins.back() + (all_[k]->numel() + aligned - 1) / aligned * aligned);
     }
+    if (parameters == parameters_) return;
+    const Tensor storage = Tensor::zeros(ctx, {begins.back()}, DType::f64);
+    std::vector<Tensor> sums;
+    for (std::size_t k = 0; k < parameters.size(); ++k) {
+      const Parameter& p = *parameters[k];
+      sums.push_back(storage.rows(begins[k], begins[k] + p.numel()).reshaped(p.shape()));
+      const auto before = std::find(parameters_.begin(), parameters_.end(), &p);
+      if (before != parameters_.end() && p.numel() > 0)
+        ctx.backend().copy(sums[k].raw(), sums_[std::size_t(before - parameters_.begin())].raw(), sums[k].bytes());
+    }
+    storage_ = storage;
     sums_.swap(sums);
     parameters_.swap(parameters);
     places_.swap(places);
@@ -44,12 +54,13 @@ class GradientSums {
     throw Error("expected a trainable parameter of this model, got " + p.name());
   }
   void set_zero() {
-    for (Tensor& t : sums_) t.set_zero();
+    if (!parameters_.empty()) storage_.set_zero();
   }
 
  private:
   std::vector<Parameter*> all_, parameters_;
-  std::vector<Tensor> sums_;
+  Tensor storage_;
+  std::vector<Tensor> sums_;  // in storage_
   std::vector<index_t> places_;
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample

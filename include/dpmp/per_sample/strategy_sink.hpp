@@ -65,6 +65,7 @@ class StrategySink : public GradientSink {
   }
   void finish(Context& ctx, Parameter& parameter) override {
     sum_biases(ctx, &parameter);
+    // A bias that came with one weight, whose Gram waits, is dealt with when that is.
     const auto grams = std::count_if(gram_biases_.begin(), gram_biases_.end(),
                                      [&](const ParameterSite& x) { return x.parameter == &parameter; });
     if (grams == 1 && !pending_.has(parameter)) {
@@ -151,7 +152,8 @@ class StrategySink : public GradientSink {
     if (!bounds_) bounds_.emplace(ctx, shape.samples);
     DPMP_CHECK(bounds_->samples() == shape.samples, "expected sites of ", bounds_->samples(), " samples, got ",
                shape.samples, " of ", sites[0].parameter->name());
-    if (shape.vector && sites[0].squares.defined() && way.keep != Keep::nothing) {
+    if (shape.vector && way.keep != Keep::nothing) {
+      sites[0] = with_squares(ctx, sites[0]);
       squared_.push_back(sites[0]);
     } else if (shape.vector) {
       squared_norms_vector(ctx, sites[0], *bounds_);
@@ -218,7 +220,7 @@ class StrategySink : public GradientSink {
   OnChoice on_choice_;
   PendingSites pending_;
   std::vector<AffineBias> biases_;
-  std::vector<ParameterSite> squared_;  // kept vectors that came with their norms, which are added in few launches
+  std::vector<ParameterSite> squared_;  // kept vectors, whose norms are added in few launches
   std::vector<SiteList> kept_, grams_;
   std::vector<ParameterSite> gram_biases_;      // one for each of grams_
   std::set<const Parameter*> complete_biases_;  // which of those have no other site

@@ -39,7 +39,19 @@ inline kernels::Certificate vector_certificate(const ParameterSite& site) {
 }
 }  // namespace detail
 
-/// Adds the squared norms that came with the combined vectors of several parameters to bounds.
+/// A combined vector with its squared norms; those that came with it are not taken again.
+inline ParameterSite with_squares(Context& ctx, const ParameterSite& site) {
+  if (site.squares.defined()) return site;
+  const Tensor squares = Tensor::empty(ctx, {site.samples()}, DType::f64);
+  const index_t n = site.b.shape()[1];
+  dispatch_real(site.b.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_rows(ctx, site.samples(), n, kernels::SquaredRow<T>{site.b.data<T>(), squares.data<double>(), n});
+  });
+  return ParameterSite::vector(*site.parameter, site.b, squares);
+}
+
+/// Adds the squared norms of the combined vectors of several parameters, which come with them, to bounds.
 inline void add_vector_norms(Context& ctx, std::span<const ParameterSite> sites, NormBounds& bounds) {
   std::vector<kernels::NormTerms> terms;
   for (const ParameterSite& site : sites)
@@ -47,17 +59,10 @@ inline void add_vector_norms(Context& ctx, std::span<const ParameterSite> sites,
   bounds.add(ctx, terms);
 }
 
-/// Adds the squared norms of combined vectors to bounds. Norms that came with them are not taken again.
+/// Adds the squared norms of combined vectors to bounds.
 inline void squared_norms_vector(Context& ctx, const ParameterSite& site, NormBounds& bounds) {
-  if (site.squares.defined()) return add_vector_norms(ctx, {&site, 1}, bounds);
-  const index_t n = site.b.shape()[1];
-  const Tensor norms = Tensor::empty(ctx, {site.samples()}, DType::f64);
-  dispatch_real(site.b.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_rows(ctx, site.samples(), 2 * n, kernels::RowNorm<T>{site.b.data<T>(), norms.data<double>(), n});
-  });
-  // A row norm is taken for |a_t| |b_t| of a sample of one token.
-  bounds.add(ctx, nullptr, {.products = norms.data<double>()}, detail::vector_certificate(site));
+  const ParameterSite whole = with_squares(ctx, site);
+  add_vector_norms(ctx, {&whole, 1}, bounds);
 }
 
 /// sums[k][0..n) += sum_i c_i v_i for each parameter's combined vectors, in few launches; sums in f64.
