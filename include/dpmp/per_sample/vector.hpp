@@ -33,9 +33,10 @@ inline SiteList combined_vectors(Context& ctx, const SiteList& sites) {
 }
 
 namespace detail {
-/// Relative error of a sum of n squares.
+/// Of a sum of n squares in double. Only squares of f64 numbers can underflow there.
 inline kernels::Certificate vector_certificate(const ParameterSite& site) {
-  return {.square = gamma(double(site.b.shape()[1] + 16), unit_roundoff(accumulate_dtype(site.b.dtype())))};
+  const double n = double(site.b.shape()[1]);
+  return {.constant = n * 0x1p-1022, .square = gamma(n + 16, unit_roundoff(DType::f64))};
 }
 }  // namespace detail
 

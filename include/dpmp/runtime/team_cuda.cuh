@@ -201,24 +201,12 @@ struct CudaTeam {
   }
   template <class F>
   __device__ __forceinline__ R sum(index_t n, F&& f) const {
-    R total = 0;
-    visit(n, [&](const Span& at) {
-      const Pack p = f(at);
-#pragma unroll
-      for (int k = 0; k < W; ++k) total += k < at.count ? p.v[k] : R(0);
-    });
-    return reduce(total, [](R a, R b) { return a + b; });
+    return sum_of<R>(n, f, [](R x) { return x; });
   }
   /// Sum of the squares of f's packs over the row, in double: FP32 numbers neither overflow nor underflow there.
   template <class F>
   __device__ __forceinline__ double sum_of_squares(index_t n, F&& f) const {
-    double total = 0;
-    visit(n, [&](const Span& at) {
-      const Pack p = f(at);
-#pragma unroll
-      for (int k = 0; k < W; ++k) total += k < at.count ? double(p.v[k]) * double(p.v[k]) : 0.0;
-    });
-    return reduce(total, [](double a, double b) { return a + b; });
+    return sum_of<double>(n, f, [](R x) { return double(x) * double(x); });
   }
   /// Largest element of f's packs over the row; `lowest` for an empty row. NaN elements are not preferred.
   template <class F>
@@ -237,6 +225,17 @@ struct CudaTeam {
   template <class F>
   static __device__ __forceinline__ void visit(index_t n, F&& f) {
     for (index_t i = index_t(thread()) * W; i < n; i += Threads * W) f(Span{i, n - i < W ? int(n - i) : W});
+  }
+  /// Sum of term(element) over f's packs.
+  template <class X, class F, class Term>
+  static __device__ __forceinline__ X sum_of(index_t n, F&& f, Term&& term) {
+    X total = 0;
+    visit(n, [&](const Span& at) {
+      const Pack p = f(at);
+#pragma unroll
+      for (int k = 0; k < W; ++k) total += k < at.count ? term(p.v[k]) : X(0);
+    });
+    return reduce(total, [](X a, X b) { return a + b; });
   }
   template <class X, class Join>
   static __device__ __forceinline__ X reduce(X x, Join&& join) {
