@@ -33,10 +33,11 @@ inline SiteList combined_vectors(Context& ctx, const SiteList& sites) {
 }
 
 namespace detail {
-/// Of a sum of n squares in double. Only squares of f64 numbers can underflow there.
+/// Of a sum of n squares in double, where squares of f64 numbers alone can underflow; with the accumulate dtype's roundings
+/// instead of double's, which leaves room for those that made the vector, though clipping needs none for what is stored.
 inline kernels::Certificate vector_certificate(const ParameterSite& site) {
   const double n = double(site.b.shape()[1]);
-  return {.constant = n * 0x1p-1022, .square = gamma(n + 16, unit_roundoff(DType::f64))};
+  return {.constant = n * 0x1p-1022, .square = gamma(n + 16, unit_roundoff(accumulate_dtype(site.b.dtype())))};
 }
 }  // namespace detail
 
