@@ -162,16 +162,31 @@ def shared_work(m):
     return [replace(k, count=m.layers) for k in layer] + ends
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """`count` weights [p, d]. The one that is tied to the table of looked-up rows has no bias."""
+
+    p: int
+    d: int
+    count: int
+    tied: bool = False
+
+    @property
+    def numel(self):
+        """Elements of one of them."""
+        return self.p * self.d
+
+
 def all_matrices(m):
-    """(p, d, how many of them) with the tied output layer last."""
-    return [(p, d, m.layers) for p, d in m.matrices] + [(m.vocabulary, m.width, 1)]
+    """With the tied output layer last."""
+    return [Matrix(p, d, m.layers) for p, d in m.matrices] + [Matrix(m.vocabulary, m.width, 1, tied=True)]
 
 
 def plain_gradients(m):
     """dW = b^T a over all rows in FP32, added to the double sum; the bias' gradient is an epilogue of the product."""
-    for p, d, count in all_matrices(m):
-        yield replace(gemm(p, d, m.rows, 4), count=count)
-        yield Kernel(count, bytes=20 * p * d)
+    for x in all_matrices(m):
+        yield replace(gemm(x.p, x.d, m.rows, 4), count=x.count)
+        yield Kernel(x.count, bytes=20 * x.numel)
 
 
 def update(m, noise):
@@ -180,104 +195,109 @@ def update(m, noise):
     return Kernel(bytes=34 * n, fp64=40 * n * noise, integer=148 * n * noise)
 
 
-def sites_bytes(m, p, d):
+def sites_bytes(m, x):
     """One reading of a and b."""
-    return 2 * m.rows * (p + d)
+    return 2 * m.rows * (x.p + x.d)
 
 
-def norm_ways(m, p, d, count):
+def norm_ways(m, x):
     """The ways of kernels/: the Gram, or the instantiated gradient with one more reading for the row norms. The sums that
     a bias' gradients are come along, by slices of the tokens that another kernel joins."""
-    e, read, biased = (m.batch, m.tokens, d, p), sites_bytes(m, p, d), (p, d) in m.matrices
-    sums = bias_flops(m.batch, m.tokens, p) if biased else 0
+    e, read = (m.batch, m.tokens, x.d, x.p), sites_bytes(m, x)
+    sums = 0 if x.tied else bias_flops(m.batch, m.tokens, x.p)
 
     def way(flops, slices, *besides):
-        parts = 4 * m.batch * slices * p if biased else 0
-        return [Kernel(count, own=flops + sums, bytes=read + parts), *besides, Kernel(count, bytes=2 * parts)]
+        parts = 0 if x.tied else 4 * m.batch * slices * x.p
+        return [Kernel(x.count, own=flops + sums, bytes=read + parts), *besides, Kernel(x.count, bytes=2 * parts)]
 
     return {
         "gram": way(ghost_flops(*e), tiles(m.tokens, ghost_side(m.tokens))),
-        "instantiate": way(outer_flops(*e), 1, Kernel(count, bytes=read)),
+        "instantiate": way(outer_flops(*e), 1, Kernel(x.count, bytes=read)),
     }
 
 
-def weighted_sum(m, p, d, count):
+def weighted_sum(m, x):
     """Blocks of 8 samples meet in the double sum, in L2."""
-    return [Kernel(count, own=outer_flops(m.batch, m.tokens, d, p), bytes=sites_bytes(m, p, d) + 16 * p * d)]
+    return [Kernel(x.count, own=outer_flops(m.batch, m.tokens, x.d, x.p), bytes=sites_bytes(m, x) + 16 * x.numel)]
 
 
-def site_tokens(m, p, d):
+def site_tokens(m, x):
     """Rows of a parameter's sites: the tied output layer has the looked-up rows too."""
-    return m.tokens * (2 if (p, d) == (m.vocabulary, m.width) else 1)
+    return m.tokens * (2 if x.tied else 1)
 
 
-def takes_gram(t, p, d):
+def takes_gram(m, x):
     """The norm that per_sample/cost.hpp chooses on a GPU."""
-    return (t + 64) / 2 * (p + d) < p * d
+    return (site_tokens(m, x) + 64) / 2 * (x.p + x.d) < x.numel
 
 
-def keeps_gradients(m, p, d, element):
+def keeps_gradients(m, x, element):
     """What per_sample/cost.hpp keeps on a GPU of 16-bit operands, automatic strategy."""
-    t, price = site_tokens(m, p, d), 270
-    rows = 0.5 * price * t * (p + d)
-    norm = (t * (t + 64) / 2 * (p + d) if takes_gram(t, p, d) else t * p * d) + rows
-    sites = norm + t * p * d + price * p * d
-    gradients = 0.53 * t * p * d + 2 * element / 4 * price * p * d
-    return gradients < sites and element * p * d <= 5 * 2 * t * (p + d)
+    t, price, sides = site_tokens(m, x), 270, x.p + x.d
+    norm = (t * (t + 64) / 2 * sides if takes_gram(m, x) else t * x.numel) + 0.5 * price * t * sides
+    sites = norm + t * x.numel + price * x.numel
+    gradients = 0.53 * t * x.numel + 2 * element / 4 * price * x.numel
+    return gradients < sites and element * x.numel <= 5 * 2 * t * sides
 
 
-def kept_sites(m, p, d, count, *_):
+def kept_sites(m, x, *_):
     """Book-keeping."""
-    way = "gram" if takes_gram(site_tokens(m, p, d), p, d) else "instantiate"
-    return norm_ways(m, p, d, count)[way] + weighted_sum(m, p, d, count)
+    return norm_ways(m, x)["gram" if takes_gram(m, x) else "instantiate"] + weighted_sum(m, x)
 
 
-def kept_gradients(m, p, d, count, *_, element=4):
+def kept_gradients(m, x, *_, element=4):
     """Per-sample gradients by cuBLASLt in FP32, read for the norm and read for the sum. Those of the bias come along."""
-    stored = element * m.batch * p * d
-    product = gemm(p, d, m.tokens, element, m.batch)
-    return [replace(product, count=count), Kernel(count, bytes=stored), Kernel(count, bytes=stored + 16 * p * d)]
+    stored = element * m.batch * x.numel
+    product = gemm(x.p, x.d, m.tokens, element, m.batch)
+    return [
+        replace(product, count=x.count),
+        Kernel(x.count, bytes=stored),
+        Kernel(x.count, bytes=stored + 16 * x.numel),
+    ]
 
 
-def kept_narrow(m, p, d, count, *_):
+def kept_narrow(m, x, *_):
     """The same, rounded to bf16 by the product."""
-    return kept_gradients(m, p, d, count, element=2)
+    return kept_gradients(m, x, element=2)
 
 
-def automatic(m, p, d, count, *_):
+def automatic(m, x, *_):
     """The automatic strategy."""
-    return (kept_gradients if keeps_gradients(m, p, d, 4) else kept_sites)(m, p, d, count)
+    return (kept_gradients if keeps_gradients(m, x, 4) else kept_sites)(m, x)
 
 
-def automatic_narrow(m, p, d, count, *_):
+def automatic_narrow(m, x, *_):
     """The automatic strategy with gradients kept in bf16."""
-    return (kept_narrow if keeps_gradients(m, p, d, 2) else kept_sites)(m, p, d, count)
+    return (kept_narrow if keeps_gradients(m, x, 2) else kept_sites)(m, x)
 
 
-def kept_narrow_fused(m, p, d, count, *_):
+def kept_narrow_fused(m, x, *_):
     """The same, with the norm taken where the gradient is formed."""
-    product, _, weighted = kept_narrow(m, p, d, count)
+    product, _, weighted = kept_narrow(m, x)
     return [product, weighted]
 
 
-def narrow_in_cache(m, p, d, count, gpu, _):
+def narrow_in_cache(m, x, gpu, _):
     """Clipping a matrix by itself: gradients of a few samples at a time, which L2 holds from product to sum."""
-    if 2 * 2 * p * d > gpu.l2_bytes:
-        return kept_narrow(m, p, d, count)
-    product = gemm(p, d, m.tokens, 2, m.batch)
-    stored = 2 * m.batch * p * d
+    if 2 * 2 * x.numel > gpu.l2_bytes:
+        return kept_narrow(m, x)
+    product = gemm(x.p, x.d, m.tokens, 2, m.batch)
+    stored = 2 * m.batch * x.numel
     reading = product.bytes - stored
-    return [Kernel(count, library=product.library, bytes=reading, l2_bytes=stored), Kernel(count, l2_bytes=2 * stored)]
+    return [
+        Kernel(x.count, library=product.library, bytes=reading, l2_bytes=stored),
+        Kernel(x.count, l2_bytes=2 * stored),
+    ]
 
 
 def private_gradients(m, way, gpu, a):
     """Norms and clipped sums of all matrices and of the tables."""
-    for p, d, count in all_matrices(m):
-        yield from way(m, p, d, count, gpu, a)
+    for x in all_matrices(m):
+        yield from way(m, x, gpu, a)
     u, pairs = 2 * m.rows * m.width, m.batch * m.tokens**2
     yield Kernel(bytes=u)  # norm of positions
     element = 4 if way is automatic else 2
-    if way is not kept_sites and keeps_gradients(m, m.vocabulary, m.width, element):
+    if way is not kept_sites and keeps_gradients(m, all_matrices(m)[-1], element):
         yield Kernel(bytes=(1 + element) * u)  # the looked-up rows go into the gradients that are kept
         return
     yield Kernel(bytes=u)  # norms of the looked-up rows, and their product with the output layer's gradient
@@ -339,12 +359,13 @@ def report(gpu, assumed):
     lines += ["", "| matrix of GPT-2 small | dW, plain | gram | instantiate | weighted sum | gradients kept | in bf16 |"]
     lines.append("|---|---|---|---|---|---|---|")
     m = MODELS[0]
-    for name, (p, d, _) in zip(("qkv", "projection", "up", "down", "output (tied)"), all_matrices(m)):
-        ways = norm_ways(m, p, d, 1)
-        cells = [[replace(gemm(p, d, m.rows, 4)), Kernel(bytes=20 * p * d)], ways["gram"], ways["instantiate"]]
-        cells += [weighted_sum(m, p, d, 1), kept_gradients(m, p, d, 1), kept_narrow(m, p, d, 1)]
+    for name, some in zip(("qkv", "projection", "up", "down", "output (tied)"), all_matrices(m)):
+        x = replace(some, count=1)
+        ways = norm_ways(m, x)
+        cells = [[gemm(x.p, x.d, m.rows, 4), Kernel(bytes=20 * x.numel)], ways["gram"], ways["instantiate"]]
+        cells += [weighted_sum(m, x), kept_gradients(m, x), kept_narrow(m, x)]
         text = " | ".join(f"{1e3 * total(c, gpu, assumed):.2f}" for c in cells)
-        lines.append(f"| {name} [{p}, {d}], ms | {text} |")
+        lines.append(f"| {name} [{x.p}, {x.d}], ms | {text} |")
     return lines
 
 
