@@ -205,14 +205,15 @@ TEST_CASE("biases along with their weights on CUDA: what is refused") {
   const ParameterSite site = ParameterSite::outer_product(w, Tensor::zeros(ctx, {2, 3, 6}, DType::f32),
                                                           Tensor::zeros(ctx, {2, 3, 4}, DType::f32)),
                       good = per_sample::unfilled_bias(ctx, bias, site, DType::f32, true),
-                      wide = ParameterSite::vector(other, Tensor::zeros(ctx, {2, 5}, DType::f32));
+                      wide = ParameterSite::vector(other, Tensor::zeros(ctx, {2, 5}, DType::f32)),
+                      few = ParameterSite::vector(bias, Tensor::zeros(ctx, {1, 4}, DType::f32));
   per_sample::NormBounds bounds(ctx, 2);
   const auto norms = [&](const per_sample::SiteList& sites, per_sample::NormMethod method, const ParameterSite& along) {
     per_sample::squared_norms_outer(ctx, sites, bounds, method, along);
   };
   norms({site}, per_sample::NormMethod::gram, good);
-  CHECK(
-      test::refuses([&] { norms({site}, per_sample::NormMethod::gram, wide); }, "expected a bias to come along with one "));
+  for (const ParameterSite& wrong : {wide, few})
+    CHECK(test::refuses([&] { norms({site}, per_sample::NormMethod::gram, wrong); }, "of as many samples and outputs"));
   CHECK(test::refuses([&] { norms({site}, per_sample::NormMethod::rank_one, good); }, "got 'rank one'"));
   Context cpu(Device::cpu(), 1);
   Parameter on_cpu(cpu, "w", Tensor::zeros(cpu, {4, 6}, DType::f32), DType::f32);

@@ -36,10 +36,10 @@ struct RowNorm {
   }
 };
 
-/// squares[row] = |x[row, :]|^2, summed in double: squares of FP32 and 16-bit numbers neither overflow nor underflow there,
-/// so one reading is enough. NaN or Inf in the row gives a non-finite square.
+/// squares[row] = |x[row, :]|^2 of per-sample vectors, summed in double: squares of FP32 and 16-bit numbers neither overflow
+/// nor underflow there, so one reading is enough. NaN or Inf in the row gives a non-finite square.
 template <class T>
-struct SquaredRow {
+struct VectorSquares {
   using Real = compute_t<T>;
   using Storage = T;
   const T* x;       // [rows, width]

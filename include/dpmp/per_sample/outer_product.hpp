@@ -136,10 +136,11 @@ void norms_by_segments(Context& ctx, const SiteList& sites, NormBounds& bounds) 
 
 inline void check_bias(const Context& ctx, const SiteList& sites, const ParameterSite& bias) {
   if (!bias.parameter) return;
-  DPMP_CHECK(ctx.on_cuda() && sites.size() == 1 && !sites[0].one_hot() && bias.b.shape()[1] == sites[0].b.shape()[2],
-             "expected a bias to come along with one dense site of ", bias.b.shape()[1], " outputs on a GPU, got ",
-             sites.size(), " sites of ", sites[0].parameter->name(), " with rows ", sites[0].b.shape(), " on ",
-             ctx.on_cuda() ? "a GPU" : "a CPU");
+  DPMP_CHECK(ctx.on_cuda() && sites.size() == 1 && !sites[0].one_hot() && bias.samples() == sites[0].samples() &&
+                 bias.b.shape()[1] == sites[0].b.shape()[2],
+             "expected a bias with vectors ", bias.b.shape(), " to come along with one dense site of as many samples and ",
+             "outputs on a GPU, got ", sites.size(), " sites of ", sites[0].parameter->name(), " with rows ",
+             sites[0].b.shape(), " on ", ctx.on_cuda() ? "a GPU" : "a CPU");
 }
 
 /// One token a sample: |a| |b| is the norm itself.

@@ -48,7 +48,7 @@ inline ParameterSite with_squares(Context& ctx, const ParameterSite& site) {
   const index_t n = site.b.shape()[1];
   dispatch_real(site.b.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(ctx, site.samples(), n, kernels::SquaredRow<T>{site.b.data<T>(), squares.data<double>(), n});
+    launch_rows(ctx, site.samples(), n, kernels::VectorSquares<T>{site.b.data<T>(), squares.data<double>(), n});
   });
   return ParameterSite::vector(*site.parameter, site.b, squares);
 }
