@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // SGD and AdamW against plain loops in double, low-precision copies, frozen parameters, refusals.
 #include <doctest/doctest.h>
+#include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "dpmp/nn/parameters.hpp"
 #include "dpmp/optim/optimiser.hpp"
@@ -190,4 +192,38 @@ TEST_CASE("optimisers refuse hyper-parameters out of range and parameters of ano
   Optimiser optimiser(ctx, model.parameters.all(), Sgd{});
   const GradientSums sums(ctx, other.parameters.all());
   CHECK(test::refuses([&] { optimiser.step(ctx, sums, 1, rate); }, "matrix"));
+}
+
+TEST_CASE("sums keep their values when other parameters are frozen and thawed, and new ones begin at 0") {
+  Context ctx(Device::cpu(), 1);
+  std::vector<std::unique_ptr<Parameter>> owned;
+  std::vector<Parameter*> parameters;
+  for (const Shape& shape : {Shape{3, 5}, Shape{0}, Shape{17}, Shape{1}}) {
+    owned.push_back(std::make_unique<Parameter>(ctx, "p", Tensor::zeros(ctx, shape, DType::f32), DType::f32));
+    parameters.push_back(owned.back().get());
+  }
+  per_sample::GradientSums sums(ctx, parameters);
+  const auto is_filled = [&](std::size_t k, double value) {
+    const Tensor& sum = sums.of(*parameters[k]);
+    return sum.shape() == parameters[k]->shape() && reinterpret_cast<std::uintptr_t>(sum.raw()) % 64 == 0 &&
+           sum.to_doubles() == std::vector<double>(std::size_t(sum.numel()), value);
+  };
+  for (std::size_t k = 0; k < parameters.size(); ++k) {
+    CHECK(is_filled(k, 0));
+    const Tensor& sum = sums.of(*parameters[k]);
+    std::fill_n(sum.data<double>(), sum.numel(), double(k + 1));
+  }
+  const void* before = sums.of(*parameters[0]).raw();
+  sums.follow_trainable(ctx);
+  CHECK(sums.of(*parameters[0]).raw() == before);  // nothing changed: nothing moves
+  parameters[0]->set_trainable(false);
+  sums.follow_trainable(ctx);
+  CHECK_THROWS_AS(sums.of(*parameters[0]), Error);
+  CHECK((is_filled(2, 3) && is_filled(3, 4)));
+  CHECK(sums.places() == std::vector<index_t>{1, 2, 3});
+  parameters[0]->set_trainable(true);
+  sums.follow_trainable(ctx);
+  CHECK((is_filled(0, 0) && is_filled(2, 3) && is_filled(3, 4)));
+  sums.set_zero();
+  for (std::size_t k = 0; k < parameters.size(); ++k) CHECK(is_filled(k, 0));
 }
