@@ -68,6 +68,7 @@ double gflops(Context& ctx, const ShapeCase& s, DType dtype, GemmBackend backend
 }  // namespace
 
 int main(int argc, char** argv) {
+  constexpr const char* names[] = {"automatic", "panels", "eigen", "oneDNN"};
   const double budget = argc > 1 ? std::atof(argv[1]) : 0.1;
   Context one(Device::cpu(), 1), all;
   std::printf(
@@ -76,10 +77,11 @@ int main(int argc, char** argv) {
       gemm_backend_info(all).c_str(), all.threads());
   for (const ShapeCase& s : shapes)
     for (DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
-      for (GemmBackend backend : {GemmBackend::eigen, GemmBackend::onednn}) {
+      for (GemmBackend backend :
+           {GemmBackend::automatic, GemmBackend::panels, GemmBackend::eigen, GemmBackend::onednn}) {
         if (backend == GemmBackend::onednn && (!detail::has_onednn || dtype == DType::f64)) continue;
         std::printf("| %s | %d x %d x %d x %d | %s | %s | %.1f | %.1f |\n", s.what, int(s.batch), int(s.m), int(s.n),
-                    int(s.k), std::string(name_of(dtype)).c_str(), backend == GemmBackend::eigen ? "eigen" : "oneDNN",
+                    int(s.k), std::string(name_of(dtype)).c_str(), names[int(backend)],
                     gflops(one, s, dtype, backend, budget), gflops(all, s, dtype, backend, budget));
       }
 }

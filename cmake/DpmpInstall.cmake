@@ -15,8 +15,17 @@ if(DPMP_HAVE_CUDA)
   install(EXPORT dpmpCudaTargets NAMESPACE dpmp:: DESTINATION ${dpmp_package_dir})
 endif()
 
+if(DPMP_INSTALL_COMPILED)
+  set_target_properties(dpmp_compiled PROPERTIES EXCLUDE_FROM_ALL OFF)
+  install(TARGETS dpmp_compiled EXPORT dpmpCompiledTargets)
+  install(EXPORT dpmpCompiledTargets NAMESPACE dpmp:: DESTINATION ${dpmp_package_dir})
+  set(dpmp_independent "")
+else()
+  set(dpmp_independent ARCH_INDEPENDENT)
+endif()
+
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/dpmpConfig.cmake.in dpmpConfig.cmake
   INSTALL_DESTINATION ${dpmp_package_dir})
-write_basic_package_version_file(dpmpConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+write_basic_package_version_file(dpmpConfigVersion.cmake COMPATIBILITY SameMinorVersion ${dpmp_independent})
 install(FILES ${PROJECT_BINARY_DIR}/dpmpConfig.cmake ${PROJECT_BINARY_DIR}/dpmpConfigVersion.cmake
   DESTINATION ${dpmp_package_dir})

@@ -2,18 +2,6 @@
 # How dpmp's own programs are compiled. None of these flags reaches a user of the library.
 include(CheckCXXCompilerFlag)
 
-find_program(DPMP_CCACHE ccache)
-mark_as_advanced(DPMP_CCACHE)
-if(PROJECT_IS_TOP_LEVEL AND DPMP_CCACHE)
-  foreach(language CXX CUDA)
-    if(NOT DEFINED CMAKE_${language}_COMPILER_LAUNCHER)
-      # Paths below the checkout count relative to it: what one checkout compiled serves another.
-      set(CMAKE_${language}_COMPILER_LAUNCHER
-        ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${DPMP_CCACHE})
-    endif()
-  endforeach()
-endif()
-
 add_library(dpmp_program_flags INTERFACE)
 set(dpmp_cuda_warnings -Wall,-Wextra)
 set(dpmp_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion)
@@ -36,36 +24,46 @@ if(DPMP_NATIVE)
   if(DPMP_COMPILER_KNOWS_NATIVE)
     target_compile_options(dpmp_program_flags INTERFACE
       $<$<COMPILE_LANGUAGE:CXX>:-march=native> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-march=native>)
+    # Kernels are compiled once, or for every instruction set.
+    string(TOUPPER ${DPMP_HOST_ISA} dpmp_host_isa)
+    target_compile_definitions(dpmp_program_flags INTERFACE DPMP_HOST_ISA_${dpmp_host_isa}=1)
   endif()
 endif()
 
-# Matrix products are half of the compile time of a small program: all of ours share one copy.
-add_library(dpmp_gemm_unit STATIC ${CMAKE_CURRENT_LIST_DIR}/gemm_unit.cpp)
-target_link_libraries(dpmp_gemm_unit PUBLIC dpmp PRIVATE dpmp_program_flags)
-target_compile_definitions(dpmp_gemm_unit PUBLIC DPMP_GEMM_IN_OWN_UNIT=1)
-
-if(DPMP_HAVE_CUDA)
-  add_library(dpmp_gemm_unit_cuda STATIC ${CMAKE_CURRENT_LIST_DIR}/gemm_unit.cpp)
-  target_link_libraries(dpmp_gemm_unit_cuda PUBLIC dpmp_cuda PRIVATE dpmp_program_flags)
-  target_compile_definitions(dpmp_gemm_unit_cuda PUBLIC DPMP_GEMM_IN_OWN_UNIT=1)
-endif()
-
-# dpmp_cuda_program(NAME SOURCES...): one executable of ours with CUDA units. The runtime is shared and, where an emulated
-# device runs the tests, what nvcc wrote is readable PTX with the lines it came from.
-function(dpmp_cuda_program name)
-  add_executable(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE dpmp_gemm_unit_cuda dpmp_program_flags)
-  set_target_properties(${name} PROPERTIES CUDA_RUNTIME_LIBRARY Shared)
+# Where an emulated device runs the tests, what nvcc wrote is readable PTX with the lines it came from.
+function(dpmp_cuda_flags target)
+  set_target_properties(${target} PROPERTIES CUDA_RUNTIME_LIBRARY Shared)
   if(DPMP_EMULATED)
-    set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES 80-virtual)
-    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --no-compress>)
+    set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES 80-virtual)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --no-compress>)
   endif()
 endfunction()
 
-# dpmp_program(NAME SOURCES... ): one executable of ours.
-function(dpmp_program name)
+# A library that is installed runs on other machines: it chooses among instruction sets at run time.
+if(NOT DPMP_INSTALL_COMPILED)
+  target_link_libraries(dpmp_compiled PRIVATE dpmp_program_flags)
+endif()
+if(DPMP_HAVE_CUDA)
+  target_link_libraries(dpmp_compiled_cuda PRIVATE dpmp_program_flags)
+  dpmp_cuda_flags(dpmp_compiled_cuda)
+endif()
+
+# dpmp_cuda_program(NAME SOURCES...): one executable of ours with a GPU's half.
+function(dpmp_cuda_program name)
   add_executable(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE dpmp_gemm_unit dpmp_program_flags)
+  target_link_libraries(${name} PRIVATE dpmp_compiled_cuda dpmp_program_flags)
+  dpmp_cuda_flags(${name})
+endfunction()
+
+# dpmp_program(NAME SOURCES... ): one executable of ours; of those in `dpmp_on_any_device` one with a GPU's half, where there
+# is CUDA.
+function(dpmp_program name)
+  if(DPMP_HAVE_CUDA AND name IN_LIST dpmp_on_any_device)
+    dpmp_cuda_program(${name} ${ARGN})
+    return()
+  endif()
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE dpmp_compiled dpmp_program_flags)
 endfunction()
 
 # dpmp_programs_of(FOLDER PREFIX [HEADER TARGET PACKAGE]...): one program for each FOLDER/*.cpp. Those that include HEADER

@@ -10,20 +10,34 @@
 namespace examples {
 using namespace dpmp;
 
+/// Whether a line is held out, which about one in twenty is. A public hash of what it says decides, so a line's side depends
+/// on that line alone: by its number, one line less would move others from one side to the other.
+inline bool is_held_out(const std::string& line) {
+  return siphash24(0, 0, std::as_bytes(std::span(line.data(), line.size()))) % 20 == 0;
+}
+
 /// Byte sequences of one public length: input = begin, b0, b1, ..; target = b0, b1, .., line end; -1 behind the end.
 class ByteRecords {
  public:
   static constexpr std::int32_t begin_of_record = 0;  // a byte that no record has
   ByteRecords(const std::vector<std::string>& lines, index_t context, bool held_out) : context_(context) {
-    for (std::size_t k = 0; k < lines.size(); ++k)
-      if ((k % 20 == 0) == held_out) records_.push_back(&lines[k]);
-    DPMP_CHECK(!records_.empty(), "expected at least 2 records (every 20th is held out, the first among them), got ",
-               lines.size());
+    for (const std::string& line : lines)
+      if (is_held_out(line) == held_out) records_.push_back(&line);
+    DPMP_CHECK(!records_.empty(),
+               "expected records to learn and records to hold out (one line in 20, by a hash of what it "
+               "says), got none ",
+               held_out ? "to hold out" : "to learn", " among ", lines.size(), " lines");
   }
   index_t size() const { return index_t(records_.size()); }
   /// Bytes of the text, line ends included, that are predicted for record k.
   index_t bytes(index_t k) const { return std::min<index_t>(index_t(records_[std::size_t(k)]->size()) + 1, context_); }
 
+  /// What dropout knows the records by: a hash of each line under this secret.
+  std::vector<RecordId> identities(const Key256& key) const {
+    std::vector<RecordId> ids;
+    for (const std::string* line : records_) ids.push_back(content_id(key, *line));
+    return ids;
+  }
   /// ids and targets [slots, context]; a masked slot holds an empty record.
   std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots) const {
     const Shape shape{index_t(slots.size()), context_};

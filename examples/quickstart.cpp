@@ -21,5 +21,5 @@ int main() {
   Tape tape(ctx, 1, TapeMode::inference);
   std::cout << "loss " << losses(tape, std::vector<index_t>{7}).value().item() << " nats a token, " << std::log(16.0)
             << " before training\n"
-            << dp::privacy_statement(plan, trainer.steps()) << '\n';
+            << trainer.privacy_statement() << '\n';
 }

@@ -267,17 +267,22 @@ int run(const Options& o) {
     averaged.follow(network);
     if (done % o.evaluate_every != 0 && done != o.steps) continue;
     share = accuracy(ctx, averaged.network(), test, o.physical_batch);
-    const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(done);
-    std::printf("step %4lld/%lld  test accuracy %.2f %%  epsilon %s  %.0f samples/s  peak %.0f MB  ETA %s\n",
-                static_cast<long long>(done), static_cast<long long>(o.steps), 100 * share,
-                plan ? dp::rounded_up(plan->epsilon_after(done), 3).c_str() : "none", double(o.batch) / a_step,
-                double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(o.steps - done)).c_str());
+    // How long private steps take tells how many physical batches their draws needed: no times of them (docs/pitfalls.md).
+    std::string speed;
+    if (plain_trainer) {
+      const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(done);
+      speed = dpmp::detail::concat("  ", std::lround(double(o.batch) / a_step), " samples/s  ETA ",
+                                   clock_text(a_step * double(o.steps - done)));
+    }
+    std::printf("step %4lld/%lld  test accuracy %.2f %%  epsilon %s  peak %.0f MB%s\n", static_cast<long long>(done),
+                static_cast<long long>(o.steps), 100 * share,
+                plan ? dp::rounded_up(plan->epsilon_after(done), 3).c_str() : "none", double(ctx.memory().peak_bytes) / 1e6,
+                speed.c_str());
     std::fflush(stdout);
   }
-  std::printf("trained %lld steps in %s; all %lld test images: %.2f %% right\n", static_cast<long long>(o.steps),
-              clock_text(std::chrono::duration<double>(Clock::now() - start).count()).c_str(),
+  std::printf("trained %lld steps; all %lld test images: %.2f %% right\n", static_cast<long long>(o.steps),
               static_cast<long long>(test.size()), 100 * share);
-  if (plan) std::cout << '\n' << dp::privacy_statement(*plan, o.steps) << '\n';
+  if (private_trainer) std::cout << '\n' << private_trainer->privacy_statement() << '\n';
   return 0;
 }
 }  // namespace

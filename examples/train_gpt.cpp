@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The main job: a small byte-level GPT learns a text under differential privacy. One line of the text is one record and one
-// unit of privacy; every 20th record is held out and treated as public.
+// unit of privacy; one record in twenty, by a hash of what it says, is held out and treated as public.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -68,11 +68,11 @@ Options parse(int argc, char** argv, CLI::App& app) {
       ->capture_default_str();
   app.add_option("--dropout", o.dropout)->capture_default_str();
   app.add_flag("--tied", o.tied, "output layer = embedding table");
-  app.add_option("--device", o.device, "cpu, or cuda in the program that is built with CUDA (train_gpt_cuda)")
+  app.add_option("--device", o.device, "cpu, or cuda where the program was built with CUDA")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--threads", o.threads, "0: all cores")->capture_default_str();
-  app.add_option("--seed", o.seed, "of the initial weights and of dropout; noise is keyed by the operating system")
+  app.add_option("--seed", o.seed, "of the initial weights; noise, batches and dropout are keyed by the operating system")
       ->capture_default_str();
   app.add_option("--evaluate-every", o.evaluate_every, "steps between progress lines")->capture_default_str();
   app.add_option("--evaluate-records", o.evaluate_records, "held-out records of a progress line")->capture_default_str();
@@ -130,9 +130,9 @@ index_t trained_values(const nn::Transformer& model) {
   return n;
 }
 
-/// A number of all that decides what is summed, taken as the run nonce: who continues a checkpoint with anything changed
-/// gets other noise. With the same noise the difference of two such continuations would have none.
-std::uint64_t run_nonce(const Options& o, const std::vector<std::string>& lines, int threads) {
+/// A number of all that decides what is summed and that the trainer cannot see (TrainerOptions::data_fingerprint): who
+/// continues a checkpoint with anything of it changed gets other noise.
+std::uint64_t data_fingerprint(const Options& o, const std::vector<std::string>& lines) {
   std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
   const auto add = [&](std::string_view text) {
     for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
@@ -140,10 +140,8 @@ std::uint64_t run_nonce(const Options& o, const std::vector<std::string>& lines,
   };
   std::ostringstream settings;
   settings.precision(17);
-  for (const index_t n :
-       {o.physical_batch, o.width, o.layers, o.heads, o.context, o.warm_up, index_t(o.tied), index_t(threads), o.lora_rank})
-    settings << n << ' ';
-  settings << o.dtype << ' ' << o.learning_rate << ' ' << o.dropout << ' ' << o.seed << ' ' << o.lora_alpha;
+  for (const index_t n : {o.width, o.layers, o.heads, o.context, index_t(o.tied), o.lora_rank}) settings << n << ' ';
+  settings << o.dtype << ' ' << o.dropout << ' ' << o.seed << ' ' << o.lora_alpha;
   add(settings.str());
   for (const std::string& line : lines) add(line);
   return hash;
@@ -198,22 +196,24 @@ int run(const Options& o) {
   std::optional<dp::Plan> plan;
   if (o.is_private) plan = resumed ? resumed->plan : plan_of();
   const index_t steps = plan ? plan->steps() : o.steps;
-  const train::TrainerOptions trainer_options{
-      .physical_batch = o.physical_batch,
-      .rule = optim::AdamW{.weight_decay = 0},
-      .learning_rate =
-          optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate)};
-  const dp::StreamKeys keys(resumed ? resumed->keys.root() : dp::random_key(), run_nonce(o, lines, ctx.threads()));
-  if (resumed && resumed->keys.run_nonce() != keys.run_nonce())
-    std::cout
-        << "resume: data or settings are not the checkpoint's, so the steps to come draw other records and other noise\n";
+  const train::TrainerOptions trainer_options{.physical_batch = o.physical_batch,
+                                              .rule = optim::AdamW{.weight_decay = 0},
+                                              .learning_rate = optim::LearningRate::cosine(
+                                                  o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate),
+                                              .data_fingerprint = data_fingerprint(o, lines)};
+  const dp::StreamKeys keys = resumed ? resumed->keys : dp::StreamKeys(dp::random_key());
 
   std::optional<train::PrivateTrainer> private_trainer;
   std::optional<train::PlainTrainer> plain_trainer;
   if (plan) {
     std::cout << "plan:\n" << plan->describe();
     private_trainer.emplace(ctx, model.parameters(), *plan, keys, training.size(), trainer_options);
-    if (resumed) train::load_checkpoint(o.resume, model.parameters(), *private_trainer);
+    if (resumed) {
+      const train::Resumed how = train::load_checkpoint(o.resume, model.parameters(), *private_trainer);
+      if (!how.same_run)
+        std::cout << "resume: data or settings are not the checkpoint's (now " << how.changed
+                  << "), so the steps to come draw other records and other noise\n";
+    }
   } else {
     std::cout << "plan: none, training without privacy\n";
     plain_trainer.emplace(ctx, model.parameters(), rate, keys, training.size(), trainer_options);
@@ -241,10 +241,12 @@ int run(const Options& o) {
   };
   for (const char* name : {"weights.safetensors", "checkpoint.safetensors"}) AtomicFile(folder / name);
 
+  const std::vector<RecordId> identities =
+      training.identities((private_trainer ? private_trainer->keys() : keys).key(dp::Stream::record_identity));
   const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
     const auto [ids, targets] = training.batch(ctx, slots);
-    nn::DropoutRun dropped{std::uint32_t(done()), Tensor::from(ctx, {index_t(slots.size())},
-                                                               std::vector<std::int32_t>(slots.begin(), slots.end()))};
+    const nn::DropoutRun dropped =
+        private_trainer ? private_trainer->dropout_run(slots, identities) : plain_trainer->dropout_run(slots, identities);
     return cross_entropy(model(tape, ids, &dropped), targets, {.divisor = double(o.context)});
   };
   if (o.info && private_trainer) std::cout << private_trainer->validate(losses).text();
@@ -260,26 +262,29 @@ int run(const Options& o) {
     const bool evaluate = done() % o.evaluate_every == 0 || done() == last;
     if (evaluate) held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
     if (o.checkpoint_every > 0 && done() % o.checkpoint_every == 0) save();
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count(),
-                 a_step = seconds / double(done() - first);
     if (!evaluate && !terminal) continue;
-    std::printf(
-        "%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  %.0f samples/s  peak %.0f MB  ETA %s   %s",
-        terminal ? "\r" : "", static_cast<long long>(done()), static_cast<long long>(steps),
-        held_out_bits * std::numbers::ln2, held_out_bits,
-        plan ? dp::rounded_up(plan->epsilon_after(done()), 3).c_str() : "none", rate * double(training.size()) / a_step,
-        double(ctx.memory().peak_bytes) / 1e6, clock_text(a_step * double(last - done())).c_str(), evaluate ? "\n" : "");
+    // How long private steps take tells how many physical batches their draws needed: no times of them (docs/pitfalls.md).
+    std::string speed;
+    if (plain_trainer) {
+      const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(done() - first);
+      speed = dpmp::detail::concat("  ", std::lround(rate * double(training.size()) / a_step), " samples/s  ETA ",
+                                   clock_text(a_step * double(last - done())));
+    }
+    std::printf("%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  peak %.0f MB%s   %s",
+                terminal ? "\r" : "", static_cast<long long>(done()), static_cast<long long>(steps),
+                held_out_bits * std::numbers::ln2, held_out_bits,
+                plan ? dp::rounded_up(plan->epsilon_after(done()), 3).c_str() : "none",
+                double(ctx.memory().peak_bytes) / 1e6, speed.c_str(), evaluate ? "\n" : "");
     std::fflush(stdout);
   }
   save();
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  std::printf("trained %lld steps in %s; all %lld held-out records: %.4f bits/byte\n",
-              static_cast<long long>(done() - first), clock_text(seconds).c_str(), static_cast<long long>(held_out.size()),
+  std::printf("trained %lld steps; all %lld held-out records: %.4f bits/byte\n", static_cast<long long>(done() - first),
+              static_cast<long long>(held_out.size()),
               bits_per_byte(ctx, model, held_out, held_out.size(), o.physical_batch));
   std::cout << "weights: " << (folder / "weights.safetensors").string() << '\n';
   if (plan)
     std::cout << "checkpoint, as secret as the data: " << (folder / "checkpoint.safetensors").string() << "\n\n"
-              << dp::privacy_statement(*plan, done()) << '\n';
+              << private_trainer->privacy_statement() << '\n';
   for (index_t k = 0; k < o.lines; ++k)
     std::cout << "\n> " << examples::generate(ctx, model, o.seed, std::uint64_t(k)) << '\n';
   return 0;

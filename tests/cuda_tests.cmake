@@ -24,15 +24,16 @@ foreach(source IN LISTS sources)
     set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped: ")
     continue()
   endif()
-  if(NOT DPMP_EMULATED AND NOT dpmp_gpus AND source MATCHES "/tests/cuda/")
-    add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: no GPU was found, and DPMP_EMULATOR is ${DPMP_EMULATOR}")
-    set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped: ")
-    continue()
-  endif()
   dpmp_cuda_program(${name} ${source})
   # Of the host's code, as in the other tests; what runs on the device is always fully optimised.
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-Xcompiler=-O1>)
   target_link_libraries(${name} PRIVATE dpmp_test_main)
+  if(NOT DPMP_EMULATED AND NOT dpmp_gpus AND source MATCHES "/tests/cuda/")
+    set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL ON)  # built for other machines by scripts/gpu_bundle
+    add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: no GPU was found, and DPMP_EMULATOR is ${DPMP_EMULATOR}")
+    set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped: ")
+    continue()
+  endif()
   dpmp_cuda_test(${name} "" EMU_THREADS=0)
   if(NOT DPMP_EMULATED OR NOT source MATCHES "/tests/cuda/")
     continue()
@@ -45,6 +46,10 @@ endforeach()
 # What the library of products refuses is left to kernels behind it.
 if(DPMP_EMULATED)
   dpmp_cuda_test(test_products _bias_only EMU_EPILOGUES=bias EMU_THREADS=0)
+  # Algorithms whose results depend on their place are refused, whether they say so or not.
+  dpmp_cuda_test(test_products _bad_algorithms EMU_ALGORITHMS=bad EMU_THREADS=0)
+  dpmp_cuda_test(test_position_free _mixed_algorithms EMU_ALGORITHMS=mixed EMU_THREADS=0)
+  dpmp_cuda_test(test_position_free _bad_algorithms EMU_ALGORITHMS=bad EMU_THREADS=0)
 endif()
 
 # Registers and spills, from ptxas on the PTX in the programs.
@@ -59,11 +64,21 @@ if(DPMP_EMULATED)
 endif()
 
 # The main job with a GPU's half, beside the same run on the CPU.
-if(DPMP_EMULATED AND TARGET train_gpt_cuda)
+if(DPMP_EMULATED AND TARGET train_gpt)
   add_test(NAME cuda_train_gpt
     COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/check_train_gpt.py ${DPMP_EMULATOR_LIBRARIES}
-      $<TARGET_FILE:train_gpt_cuda>)
+      $<TARGET_FILE:train_gpt>)
   set_tests_properties(cuda_train_gpt PROPERTIES ENVIRONMENT EMU_CACHE=${CMAKE_BINARY_DIR}/emulated_kernels)
+endif()
+
+# What scripts/gpu_bundle packs runs where there is next to nothing, and is cut off at any moment without loss. The kernels of
+# these programs are built by the tests that come before.
+if(DPMP_EMULATED AND TARGET train_gpt)
+  add_test(NAME cuda_bundle
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/check_bundle.py ${PROJECT_SOURCE_DIR} ${CMAKE_BINARY_DIR}
+      ${DPMP_EMULATOR_LIBRARIES} test_segment_sum train_gpt)
+  set_tests_properties(test_segment_sum cuda_train_gpt PROPERTIES FIXTURES_SETUP kernels_of_bundle)
+  set_tests_properties(cuda_bundle PROPERTIES FIXTURES_REQUIRED kernels_of_bundle)
 endif()
 
 # What a training step asks of a GPU: sectors, bank conflicts, launches.

@@ -18,11 +18,17 @@ std::string share_text(const std::optional<Peaks>& peaks, const Work& work, doub
   std::snprintf(text, sizeof text, "%.0f %% %s", 100 * roof.share, roof.name);
   return text;
 }
+std::string error_text(const KernelRow& r) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2g", 100 * r.error.value_or(0));
+  return r.error ? text : "-";
+}
 nlohmann::json to_json(const KernelRow& r, const std::optional<Peaks>& peaks) {
   nlohmann::json row = {{"kernel", r.kernel},    {"shape", r.shape},
                         {"dtype", r.dtype},      {"cold_us", r.cold_us},
                         {"hot_us", r.hot_us},    {"flops", r.work.tensor + r.work.fp32 + r.work.fp64},
-                        {"bytes", r.work.bytes}, {"error_percent", 100 * r.error}};
+                        {"bytes", r.work.bytes}, {"tensor_flops", r.work.tensor}};
+  if (r.error) row["error_percent"] = 100 * *r.error;
   if (peaks) {
     const Roof cold = roof_of(r.work, *peaks, 1e-6 * r.cold_us), hot = roof_of(r.work, *peaks, 1e-6 * r.hot_us);
     row["roof"] = cold.name;
@@ -41,17 +47,19 @@ int run(const KernelOptions& options, const std::string& json) {
       "|\n|---|---|---|---|---|---|---|---|---|---|\n");
   nlohmann::json rows = nlohmann::json::array();
   int wrong = 0;
-  for (const KernelRow& r : measure_kernels(options, gpu)) {
-    std::printf("| %s | %s | %s | %.1f | %.1f | %.3g | %.3g | %s | %s | %.2g |\n", r.kernel.c_str(), r.shape.c_str(),
+  measure_kernels(options, gpu, [&](const KernelRow& r) {
+    std::printf("| %s | %s | %s | %.1f | %.1f | %.3g | %.3g | %s | %s | %s |\n", r.kernel.c_str(), r.shape.c_str(),
                 r.dtype.c_str(), r.cold_us, r.hot_us, 1e-9 * (r.work.tensor + r.work.fp32 + r.work.fp64),
                 1e-6 * r.work.bytes, share_text(peaks, r.work, r.cold_us).c_str(),
-                share_text(peaks, r.work, r.hot_us).c_str(), 100 * r.error);
+                share_text(peaks, r.work, r.hot_us).c_str(), error_text(r).c_str());
+    std::fflush(stdout);
     rows.push_back(to_json(r, peaks));
+    if (!json.empty())
+      write_json(json,
+                 {{"program", "kernels"}, {"implementation", "dpmp"}, {"device", bench::to_json(gpu)}, {"rows", rows}});
     // What is stored in bf16 is off by up to 0.4 % of itself; a wrong result is off by much more than one percent.
-    wrong += !(r.error < 0.01);
-  }
-  if (!json.empty())
-    write_json(json, {{"program", "kernels"}, {"implementation", "dpmp"}, {"device", bench::to_json(gpu)}, {"rows", rows}});
+    wrong += r.error && !(*r.error < 0.01);
+  });
   if (wrong > 0) std::fprintf(stderr, "bench_cuda_kernels: expected errors below 1 %%, got %d rows beyond\n", wrong);
   return wrong > 0 ? 1 : 0;
 }
@@ -66,8 +74,11 @@ int main(int argc, char** argv) {
                                ->check(CLI::PositiveNumber)
                                ->capture_default_str();
   app.add_option("--only", options.only, "kernels whose name contains this text");
-  app.add_option("--json", json, "also write the rows to this file");
+  bool skip_checks = false;
+  app.add_flag("--skip-checks", skip_checks, "times alone: no result is compared");
+  app.add_option("--json", json, "also write the rows to this file, which is complete after each of them");
   CLI11_PARSE(app, argc, argv);
+  options.check = !skip_checks;
   if (options.tiny && repetitions->count() == 0) options.repetitions = 1;
   try {
     return run(options, json);

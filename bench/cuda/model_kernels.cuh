@@ -73,7 +73,7 @@ void bench_attention(Suite& suite, index_t samples, index_t tokens, index_t head
 
 template <class T>
 void bench_layer_norm(Suite& suite, index_t samples, index_t tokens, index_t width) {
-  if (!suite.wants("layer_norm")) return;
+  if (!suite.wants_some("layer_norm")) return;
   namespace k = dpmp::kernels;
   const index_t rows = samples * tokens;
   constexpr double epsilon = 1e-5;
@@ -138,7 +138,7 @@ void bench_layer_norm(Suite& suite, index_t samples, index_t tokens, index_t wid
 
 template <class T>
 void bench_cross_entropy(Suite& suite, index_t samples, index_t tokens, index_t classes) {
-  if (!suite.wants("cross_entropy")) return;
+  if (!suite.wants_some("cross_entropy")) return;
   namespace k = dpmp::kernels;
   const index_t rows = samples * tokens;
   const Array<T> logits(suite.ctx, rows * classes, 1), gradient(suite.ctx, rows * classes);
@@ -187,7 +187,7 @@ void bench_cross_entropy(Suite& suite, index_t samples, index_t tokens, index_t 
 
 /// What a step does with a parameter's sum: noise, moments, FP32 weights and their copy in bf16, in one pass.
 inline void bench_update(Suite& suite, index_t n) {
-  if (!suite.wants("update")) return;
+  if (!suite.wants_some("update")) return;
   namespace optim = dpmp::optim;
   dpmp::Context& ctx = suite.ctx;
   constexpr double factor = 1.0 / 32, rate = 1.0 / 1024, epsilon = 1e-8;
@@ -226,22 +226,38 @@ inline void bench_update(Suite& suite, index_t n) {
   }
 }
 
-/// out [m, n] in Out = a [m, k] b [k, n], either stored transposed, for each of a batch; sum_rows: and the sums of a's rows.
+/// A copy within the device: what memory can do.
+inline void bench_copy(Suite& suite, index_t bytes) {
+  if (!suite.wants("ceiling, copy")) return;
+  const Array<dpmp::bf16> from(suite.ctx, bytes / 2, 1), to(suite.ctx, bytes / 2);
+  suite.add<dpmp::bf16>(
+      "ceiling, copy", shape_text(from.size()), {.bytes = 2.0 * double(bytes)},
+      [&] { suite.ctx.backend().copy(to.data(), from.data(), bytes); },
+      [&] {
+        LargestError error;
+        for (const index_t place : {index_t(0), from.size() / 3, from.size() - 1})
+          error.add(to.read_one(place), test_value(1, place));
+        return error.share();
+      });
+}
+
+/// out [m, n] in Out = a [m, k] b [k, n], either stored transposed, for each of a batch; sum_rows: and the sums of a's rows;
+/// position_free: as GemmSpec has it.
 template <class T, class Out>
-void bench_gemm(Suite& suite, const std::string& what, index_t batch, index_t m, index_t n, index_t k, bool a_transposed,
-                bool b_transposed, bool sum_rows = false) {
-  if (!suite.wants("gemm")) return;
+void bench_gemm(Suite& suite, const std::string& name, index_t batch, index_t m, index_t n, index_t k, bool a_transposed,
+                bool b_transposed, bool sum_rows = false, bool position_free = true) {
+  if (!suite.wants(name)) return;
   const Array<T> a(suite.ctx, batch * m * k, 1), b(suite.ctx, batch * k * n, 2);
   const Array<Out> out(suite.ctx, batch * m * n), sums(suite.ctx, batch * m);
   dpmp::GemmSpec spec;
-  spec.m = m, spec.n = n, spec.k = k, spec.batch = batch;
+  spec.m = m, spec.n = n, spec.k = k, spec.batch = batch, spec.position_free = position_free;
   spec.a = {a.data(), dpmp::dtype_of<T>, a_transposed ? m : k, m * k, a_transposed};
   spec.b = {b.data(), dpmp::dtype_of<T>, b_transposed ? k : n, k * n, b_transposed};
   spec.out = {out.data(), dpmp::dtype_of<Out>, n, m * n};
   if (sum_rows) spec.row_sums = sums.data();
   const double bytes = double(a.size() + b.size()) * sizeof(T) + double(out.size()) * sizeof(Out);
   suite.add<T>(
-      "gemm, " + what, shape_text(batch, m, n, k), product_work<T>(2.0 * double(batch * m) * double(n * k), bytes),
+      name, shape_text(batch, m, n, k), product_work<T>(2.0 * double(batch * m) * double(n * k), bytes),
       [&] { dpmp::gemm(suite.ctx, spec); },
       [&] {
         LargestError error, error_of_sums;

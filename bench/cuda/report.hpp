@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the programs here print and write in the same way.
 #pragma once
+#include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -22,10 +23,13 @@ inline std::string describe(const Gpu& gpu) {
          std::to_string(gpu.memory_bytes >> 30) + " GiB, CUDA " + version_text(gpu.runtime_version) +
          " (driver: " + version_text(gpu.driver_version) + ")";
 }
+/// The file is there as a whole or as it was before.
 inline void write_json(const std::string& path, const nlohmann::json& value) {
-  std::ofstream file(path);
+  const std::string part = path + ".part";
+  std::ofstream file(part);
   file << value.dump(1) << '\n';
   file.close();
-  if (!file) throw std::runtime_error("expected to write " + path + ", got an error");
+  if (!file || std::rename(part.c_str(), path.c_str()) != 0)
+    throw std::runtime_error("expected to write " + path + ", got an error");
 }
 }  // namespace bench

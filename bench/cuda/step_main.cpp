@@ -11,43 +11,64 @@
 namespace {
 using namespace bench;
 
-/// Samples of GPT-2 small that fit together with their kept per-sample gradients.
-std::int64_t batch_for(std::int64_t memory_bytes) {
-  const std::int64_t gibibytes = memory_bytes >> 30;
-  return gibibytes >= 60 ? 32 : gibibytes >= 30 ? 16 : gibibytes >= 20 ? 8 : 2;
+std::string model_text(const StepOptions& o) {
+  std::string text = "GPT";
+  for (const auto& [what, value] : {std::pair{"vocabulary", o.vocabulary},
+                                    {"width", o.width},
+                                    {"layers", o.layers},
+                                    {"heads", o.heads},
+                                    {"tokens", o.context}})
+    text += std::string(", ") + what + " " + std::to_string(value);
+  return text;
+}
+/// "-" for what was not measured.
+std::string milliseconds_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f", value);
+  return value > 0 ? text : "-";
+}
+nlohmann::json to_json(const StepRow& r, std::int64_t context) {
+  const double tokens = double(r.batch * context);
+  nlohmann::json row = {{"clipping", r.clipping},
+                        {"strategy", r.strategy},
+                        {"batch", r.batch},
+                        {"plain_ms", r.plain_ms},
+                        {"private_ms", r.private_ms},
+                        {"ratio", r.ratio},
+                        {"plain_tokens_per_s", 1e3 * tokens / r.plain_ms},
+                        {"private_tokens_per_s", 1e3 * tokens / r.private_ms},
+                        {"plain_mb", r.plain_mb},
+                        {"private_mb", r.private_mb}};
+  if (r.private_graph_ms > 0) row["plain_graph_ms"] = r.plain_graph_ms, row["private_graph_ms"] = r.private_graph_ms;
+  return row;
 }
 
-int run(StepOptions o, const std::string& json) {
+int run(const StepOptions& o, const std::string& json) {
   const Gpu gpu = gpu_at_hand();
-  if (o.batch == 0) o.batch = batch_for(gpu.memory_bytes);
+  std::printf("%s; %s; tied, %s; median of %d\n\n", describe(gpu).c_str(), model_text(o).c_str(), o.dtype.c_str(),
+              o.repetitions);
   std::printf(
-      "%s; GPT with vocabulary %lld (tied), width %lld, %lld layers, %lld heads, %lld tokens; B = %lld, %s; median of "
-      "%d\n\n",
-      describe(gpu).c_str(), static_cast<long long>(o.vocabulary), static_cast<long long>(o.width),
-      static_cast<long long>(o.layers), static_cast<long long>(o.heads), static_cast<long long>(o.context),
-      static_cast<long long>(o.batch), o.dtype.c_str(), o.repetitions);
-  std::printf(
-      "| clipping | strategy | plain ms | private ms | private / plain | plain MB | private MB "
-      "|\n|---|---|---|---|---|---|---|\n");
-  nlohmann::json rows = nlohmann::json::array();
-  for (const StepRow& r : measure_steps(o)) {
-    std::printf("| %s | %s | %.2f | %.2f | %.3f | %.0f | %.0f |\n", r.clipping.c_str(), r.strategy.c_str(), r.plain_ms,
-                r.private_ms, r.ratio, r.plain_mb, r.private_mb);
-    rows.push_back({{"clipping", r.clipping},
-                    {"strategy", r.strategy},
-                    {"plain_ms", r.plain_ms},
-                    {"private_ms", r.private_ms},
-                    {"ratio", r.ratio},
-                    {"plain_mb", r.plain_mb},
-                    {"private_mb", r.private_mb}});
-  }
-  if (!json.empty())
-    write_json(json, {{"program", "step"},
-                      {"implementation", "dpmp"},
-                      {"device", to_json(gpu)},
-                      {"batch", o.batch},
-                      {"dtype", o.dtype},
-                      {"rows", rows}});
+      "| clipping | strategy | B | plain ms | private ms | private / plain | private tokens/s | plain MB | private MB | "
+      "plain "
+      "ms, graph | private ms, graph |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+  nlohmann::json report = {
+      {"program", "step"},
+      {"implementation", "dpmp"},
+      {"device", to_json(gpu)},
+      {"dtype", o.dtype},
+      {"model",
+       {{"vocabulary", o.vocabulary}, {"width", o.width}, {"layers", o.layers}, {"heads", o.heads}, {"tokens", o.context}}},
+      {"rows", nlohmann::json::array()}};
+  measure_steps(o, [&](const StepRow& r) {
+    const nlohmann::json row = to_json(r, o.context);
+    std::printf("| %s | %s | %lld | %.2f | %.2f | %.3f | %.0f | %.0f | %.0f | %s | %s |\n", r.clipping.c_str(),
+                r.strategy.c_str(), static_cast<long long>(r.batch), r.plain_ms, r.private_ms, r.ratio,
+                row["private_tokens_per_s"].get<double>(), r.plain_mb, r.private_mb,
+                milliseconds_text(r.plain_graph_ms).c_str(), milliseconds_text(r.private_graph_ms).c_str());
+    std::fflush(stdout);
+    report["rows"].push_back(row);
+    if (!json.empty()) write_json(json, report);
+  });
   return 0;
 }
 }  // namespace
@@ -66,7 +87,8 @@ int main(int argc, char** argv) {
                                     {"--context", &o.context}})
     app.add_option(name, *value)->check(CLI::PositiveNumber)->capture_default_str()->excludes(tiny_flag);
   o.batch = 0;
-  app.add_option("--batch", o.batch, "samples of a step; 0: 32, or what GPT-2 small leaves room for on a small GPU")
+  app.add_option("--batch", o.batch,
+                 "samples of a step; 0: for each way the largest of 32, 16, 8, 4, 2 that the GPU has room for")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->excludes(tiny_flag);
@@ -75,7 +97,9 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->excludes(tiny_flag);
-  app.add_option("--json", json, "also write the rows to this file");
+  app.add_flag("--graphs", o.graphs, "each step as a CUDA graph, too");
+  app.add_option("--only", o.only, "ways whose \"CLIPPING, STRATEGY\" contains this text");
+  app.add_option("--json", json, "also write the rows to this file, which is complete after each of them");
   CLI11_PARSE(app, argc, argv);
   if (tiny) {
     o.vocabulary = 64, o.width = 64, o.layers = 1, o.heads = 1, o.context = 64, o.batch = 2;

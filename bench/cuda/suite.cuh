@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every kernel's benchmark shares: the context, the timer and the rows so far.
+// What every kernel's benchmark shares: the context, the timer and where rows go.
 #pragma once
 #include <nvtx3/nvToolsExt.h>
 
@@ -14,18 +14,21 @@
 namespace bench {
 class Suite {
  public:
-  Suite(const KernelOptions& options, const Gpu& gpu)
-      : ctx(dpmp::Device::cuda(0)), options_(options), timer_(ctx, 2 * gpu.l2_bytes, options.repetitions) {}
+  Suite(const KernelOptions& options, const Gpu& gpu, const std::function<void(const KernelRow&)>& take)
+      : ctx(dpmp::Device::cuda(0)), options_(options), take_(take), timer_(ctx, 2 * gpu.l2_bytes, options.repetitions) {}
 
   dpmp::Context ctx;
   cudaStream_t stream() const { return dpmp::detail::stream_of(ctx); }
   bool tiny() const { return options_.tiny; }
   bool wants(const std::string& kernel) const { return kernel.find(options_.only) != std::string::npos; }
+  /// Whether it wants any of the rows whose names contain `part`.
+  bool wants_some(const std::string& part) const { return wants(part) || options_.only.find(part) != std::string::npos; }
 
   /// work() launches the kernel; error() runs it once more where that is needed, and compares. Profilers see a range with
   /// the row's name around one launch.
   template <class T>
   void add(const std::string& kernel, const std::string& shape, Work work_done, const auto& work, const auto& error) {
+    if (!wants(kernel)) return;
     KernelRow row{kernel, shape, std::string(name_of(dpmp::dtype_of<T>)), work_done};
     nvtxRangePushA((kernel + " " + shape + " " + row.dtype).c_str());
     work();
@@ -33,13 +36,13 @@ class Suite {
     nvtxRangePop();
     row.cold_us = timer_.microseconds(true, work);
     row.hot_us = timer_.microseconds(false, work);
-    row.error = error();
-    rows.push_back(row);
+    if (options_.check) row.error = error();
+    take_(row);
   }
-  std::vector<KernelRow> rows;
 
  private:
   KernelOptions options_;
+  std::function<void(const KernelRow&)> take_;
   DeviceTimer timer_;
 };
 

@@ -38,49 +38,59 @@ inline TorchDevice torch_device(bool cuda) {
   throw std::runtime_error("expected a CUDA device, LibTorch sees none (--device cpu runs without one)");
 }
 
-/// Median microseconds, as the DeviceTimer of ../cuda takes them.
+/// Median microseconds, as the DeviceTimer of ../cuda takes them: all of a measurement is asked for before any of it is
+/// waited for, behind fills of memory that keep the device busy meanwhile, so that the host is not in the times.
 class TorchTimer {
  public:
   TorchTimer(const TorchDevice& found, int repetitions)
       : device_(found.device),
         repetitions_(repetitions),
-        flush_(at::empty({std::max<index_t>(2 * found.l2_bytes, 1)}, at::device(device_).dtype(at::kByte))),
-        begin_(device_.type(), c10::EventFlag::BACKEND_DEFAULT),
-        end_(device_.type(), c10::EventFlag::BACKEND_DEFAULT) {}
+        flush_(at::empty({std::max<index_t>(2 * found.l2_bytes, 1)}, at::device(device_).dtype(at::kByte))) {
+    // Making an event takes time on the host: these are used again and again.
+    for (int k = 0; k < 2 * repetitions; ++k) events_.emplace_back(device_.type(), c10::EventFlag::BACKEND_DEFAULT);
+  }
 
-  /// Of one call, after one that warms up. cold: more than the L2 cache holds is written before every call.
+  /// Of one call, after one that warms up. cold: more than the L2 cache holds is written before every call. Otherwise a time
+  /// is a fourth of four calls in a row.
   double microseconds(bool cold, const auto& work) {
-    std::vector<double> times;
-    for (int k = -1; k < repetitions_; ++k) {
-      if (cold) flush_.fill_(k & 255);
-      const double time = device_.is_cuda() ? by_events(work) : by_clock(work);
-      if (k >= 0) times.push_back(time);
-    }
+    work();
+    std::vector<double> times = device_.is_cuda() ? by_events(cold, work) : by_clock(cold, work);
     std::sort(times.begin(), times.end());
     return times[times.size() / 2];
   }
 
  private:
-  double by_events(const auto& work) {
+  std::vector<double> by_events(bool cold, const auto& work) {
     const c10::Stream stream(c10::Stream::DEFAULT, device_);
-    begin_.record(stream);
-    work();
-    end_.record(stream);
-    end_.synchronize();
-    return 1e3 * begin_.elapsedTime(end_);
+    const int calls = cold ? 1 : std::min(4, repetitions_);
+    for (int k = 0; k < std::min(16, repetitions_); ++k) flush_.fill_(k & 255);
+    for (int k = 0; k < repetitions_; ++k) {
+      if (cold) flush_.fill_(k & 255);
+      events_[2 * std::size_t(k)].record(stream);
+      for (int call = 0; call < calls; ++call) work();
+      events_[2 * std::size_t(k) + 1].record(stream);
+    }
+    events_.back().synchronize();
+    std::vector<double> times;
+    for (std::size_t k = 0; k < events_.size(); k += 2)
+      times.push_back(1e3 * events_[k].elapsedTime(events_[k + 1]) / calls);
+    return times;
   }
-  static double by_clock(const auto& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+  std::vector<double> by_clock(bool cold, const auto& work) {
+    std::vector<double> times;
+    for (int k = 0; k < repetitions_; ++k) {
+      if (cold) flush_.fill_(k & 255);
+      const auto start = std::chrono::steady_clock::now();
+      work();
+      times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
+    }
+    return times;
   }
 
   c10::Device device_;
   int repetitions_;
   at::Tensor flush_;
-  // CUDA events with times where the device is a GPU. They are used again and again: making one takes time on the host,
-  // which would count between the records of a short kernel.
-  c10::Event begin_, end_;
+  std::vector<c10::Event> events_;  // begin and end of each repetition; CUDA's where the device is a GPU
 };
 
 struct TorchRow {
@@ -97,9 +107,9 @@ class TorchSuite {
   const at::TensorOptions options;
   std::vector<TorchRow> rows;
 
-  /// Uniform numbers in (-1, 1).
+  /// Standard normal numbers: how fast a GPU multiplies depends on the bits that it multiplies.
   at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype = at::kBFloat16) const {
-    return (at::rand(shape, options) * 2 - 1).to(dtype);
+    return at::randn(shape, options).to(dtype);
   }
   /// The same, with a gradient.
   at::Tensor random_leaf(at::IntArrayRef shape) const { return random(shape).requires_grad_(); }

@@ -23,6 +23,7 @@
 #include "dpmp/autograd/rules/softmax.hpp"
 #include "dpmp/autograd/rules/swiglu.hpp"
 #include "dpmp/autograd/rules/unfold.hpp"
+#include "dpmp/dp/audit.hpp"
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/interop/safetensors.hpp"
 #include "dpmp/nn/recurrent.hpp"

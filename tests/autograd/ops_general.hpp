@@ -65,13 +65,17 @@ inline Problem add_rms_norm(Draw& draw) {
 
 inline Problem embedding(Draw& draw) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), vocabulary = draw.integer(1, 9);
-  const auto ids = draw.ids(samples * tokens, 0, vocabulary - 1);
+  const Held ids = draw.held_ids(samples * tokens, 0, vocabulary - 1);
   const bool padding = draw.coin();  // then id 0 is padding
-  return {
-      samples, {}, {draw.values({vocabulary, draw.width()})}, [=](dpmp::Tape& tape, const Variables&, const Parameters& p) {
+  return Problem{
+      samples,
+      {},
+      {draw.values({vocabulary, draw.width()})},
+      [=](dpmp::Tape& tape, const Variables&, const Parameters& p) {
         const auto pad = padding ? std::optional<std::int32_t>(0) : std::nullopt;
-        return Variables{embedding(tape, dpmp::Tensor::from(tape.ctx(), {samples, tokens}, ids), *p[0], pad)};
-      }};
+        return Variables{embedding(tape, dpmp::Tensor::from(tape.ctx(), {samples, tokens}, ids->ids), *p[0], pad)};
+      }}
+      .holding({ids});
 }
 
 inline Problem position_embedding(Draw& draw) {
@@ -84,16 +88,17 @@ inline Problem position_embedding(Draw& draw) {
 
 inline Problem attention(Draw& draw, bool causal, bool padding) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), heads = draw.integer(1, 3), width = draw.head_width();
-  const auto keep = draw.ids(samples * tokens, 0, 1);
-  return {samples,
-          {draw.values({samples, tokens, 3 * heads * width})},
-          {},
-          [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
-            dpmp::AttentionOptions options{.heads = heads, .causal = causal, .keep = {}};
-            if (padding) options.keep = dpmp::Tensor::from(tape.ctx(), {samples, tokens}, keep);
-            return Variables{attention(x[0], options)};
-          },
-          2};
+  const Held keep = draw.held_ids(samples * tokens, 0, 1);
+  return Problem{samples,
+                 {draw.values({samples, tokens, 3 * heads * width})},
+                 {},
+                 [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+                   dpmp::AttentionOptions options{.heads = heads, .causal = causal, .keep = {}};
+                   if (padding) options.keep = dpmp::Tensor::from(tape.ctx(), {samples, tokens}, keep->ids);
+                   return Variables{attention(x[0], options)};
+                 },
+                 2}
+      .holding({keep});
 }
 
 inline Problem linear(Draw& draw, bool with_bias) {
@@ -185,45 +190,62 @@ inline Problem concat(Draw& draw) {
 
 inline Problem dropout(Draw& draw) {
   const Shape shape = draw.shape();
-  const auto ids = draw.ids(shape.front(), 0, 1 << 30);
+  const Held ids = draw.held_ids(shape.front(), 0, 1 << 30);
   const double rate = double(draw.integer(0, 3)) / 4;
-  const dpmp::DropoutKey key{.seed = std::uint64_t(draw.integer(0, 1 << 30)), .step = 3, .layer = 2};
-  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
-            return Variables{dropout(x[0], rate, key, dpmp::Tensor::from(tape.ctx(), {tape.samples()}, ids))};
-          }};
+  dpmp::DropoutKey key{.secret = {}, .step = 3, .layer = 2};
+  key.secret.words[0] = std::uint32_t(draw.integer(0, 1 << 30));
+  return Problem{shape.front(),
+                 {draw.values(shape)},
+                 {},
+                 [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+                   std::vector<dpmp::RecordId> records;
+                   for (const std::int32_t name : ids->ids)
+                     records.push_back(dpmp::stable_id(dpmp::Key256{}, std::uint64_t(name)));
+                   return Variables{dropout(x[0], rate, key, dpmp::SampleIdentities(tape.ctx(), records))};
+                 }}
+      .holding({ids});
 }
 
 inline Problem cross_entropy(Draw& draw) {
   const Shape shape = draw.shape();
   Shape target_shape{shape.front()};
   for (int k = 1; k < shape.rank() - 1; ++k) target_shape.push_back(shape[k]);
-  const auto targets = draw.ids(target_shape.numel(), -1, shape.back() - 1);  // -1: ignored
+  const Held targets = draw.held_ids(target_shape.numel(), -1, shape.back() - 1);  // -1: ignored
   const double divisor = double(draw.integer(1, 4));
-  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
-            const auto ids = dpmp::Tensor::from(tape.ctx(), target_shape, targets);
-            return Variables{cross_entropy(x[0], ids, {.ignore_index = -1, .divisor = divisor})};
-          }};
+  return Problem{shape.front(),
+                 {draw.values(shape)},
+                 {},
+                 [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+                   const auto ids = dpmp::Tensor::from(tape.ctx(), target_shape, targets->ids);
+                   return Variables{cross_entropy(x[0], ids, {.ignore_index = -1, .divisor = divisor})};
+                 }}
+      .holding({targets});
 }
 
 inline Problem mean_squared_error(Draw& draw) {
   const Shape shape = draw.shape();
-  const Values target = draw.values(shape);
-  return {shape.front(), {draw.values(shape)}, {}, [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
-            const auto t = dpmp::Tensor::from(tape.ctx(), shape, accumulate_dtype(x[0].dtype()), target.values);
-            return Variables{mean_squared_error(x[0], t)};
-          }};
+  const auto target = std::make_shared<HeldRows>(HeldRows{.numbers = draw.values(shape).values});
+  return Problem{shape.front(),
+                 {draw.values(shape)},
+                 {},
+                 [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+                   const auto t = dpmp::Tensor::from(tape.ctx(), shape, accumulate_dtype(x[0].dtype()), target->numbers);
+                   return Variables{mean_squared_error(x[0], t)};
+                 }}
+      .holding({target});
 }
 /// One table as an embedding and as the weight of an output layer, and as the latter once more: tied weights.
 inline Problem tied(Draw& draw) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), vocabulary = draw.integer(1, 9), width = draw.width();
-  const auto ids = draw.ids(samples * tokens, 0, vocabulary - 1);
-  return {samples,
-          {draw.values({samples, tokens, width}), draw.values({samples, tokens, width})},
-          {draw.values({vocabulary, width})},
-          [=](dpmp::Tape& tape, const Variables& x, const Parameters& p) {
-            return Variables{embedding(tape, dpmp::Tensor::from(tape.ctx(), {samples, tokens}, ids), *p[0], 0),
-                             dpmp::linear(x[0], *p[0]), dpmp::linear(x[1], *p[0])};
-          }};
+  const Held ids = draw.held_ids(samples * tokens, 0, vocabulary - 1);
+  return Problem{samples,
+                 {draw.values({samples, tokens, width}), draw.values({samples, tokens, width})},
+                 {draw.values({vocabulary, width})},
+                 [=](dpmp::Tape& tape, const Variables& x, const Parameters& p) {
+                   return Variables{embedding(tape, dpmp::Tensor::from(tape.ctx(), {samples, tokens}, ids->ids), *p[0], 0),
+                                    dpmp::linear(x[0], *p[0]), dpmp::linear(x[1], *p[0])};
+                 }}
+      .holding({ids});
 }
 
 /// A weight and its bias used once for each of three inputs of different length.

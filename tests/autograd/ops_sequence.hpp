@@ -41,16 +41,18 @@ inline Problem rope(Draw& draw) {
 inline Problem grouped_attention(Draw& draw, bool causal, bool padding) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), groups = draw.integer(1, 2), group = draw.integer(2, 3),
                 width = draw.head_width();
-  const auto keep = draw.ids(samples * tokens, 0, 1);
-  return {samples,
-          {draw.values({samples, tokens, (groups * group + 2 * groups) * width})},
-          {},
-          [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
-            dpmp::AttentionOptions options{.heads = groups * group, .key_value_heads = groups, .causal = causal, .keep = {}};
-            if (padding) options.keep = dpmp::Tensor::from(tape.ctx(), {samples, tokens}, keep);
-            return Variables{attention(x[0], options)};
-          },
-          2};
+  const Held keep = draw.held_ids(samples * tokens, 0, 1);
+  return Problem{samples,
+                 {draw.values({samples, tokens, (groups * group + 2 * groups) * width})},
+                 {},
+                 [=](dpmp::Tape& tape, const Variables& x, const Parameters&) {
+                   dpmp::AttentionOptions options{
+                       .heads = groups * group, .key_value_heads = groups, .causal = causal, .keep = {}};
+                   if (padding) options.keep = dpmp::Tensor::from(tape.ctx(), {samples, tokens}, keep->ids);
+                   return Variables{attention(x[0], options)};
+                 },
+                 2}
+      .holding({keep});
 }
 }  // namespace detail
 

@@ -7,6 +7,7 @@
 
 #include "cuda/sample_rows_oracle.cuh"
 #include "dpmp/kernels/instantiate_norm.cuh"
+#include "dpmp/kernels/weighted_sum.cuh"
 
 using namespace dpmp;
 using test::dense_rows;
@@ -141,4 +142,55 @@ TEST_CASE("instantiate and forget: what is refused") {
   CHECK_THROWS_AS(run(1, 1, 8, 7), Error);
   CHECK_THROWS_AS(run(1, 1, -1, 8), Error);
   CHECK_THROWS_AS(run(1 << 20, 1, 1 << 14, 1 << 14), Error);
+}
+
+namespace {
+/// The norm is that of the tile which the weighted sum releases, bit for bit. Each sample's gradient has one element that is
+/// not 0, so that its square is the squared norm, rounded once to FP32.
+template <class T>
+void check_released(index_t tokens, index_t d, index_t p, kernels::WeightedSumKernel kernel) {
+  CAPTURE(tokens);
+  CAPTURE(d);
+  CAPTURE(p);
+  test::Rng rng(test::seed(), std::uint64_t(tokens * 1000003 + d * 1009 + p));
+  constexpr index_t samples = 12;
+  const index_t total = samples * tokens;
+  Rows<T> a{d, d, 0, std::vector<T>(std::size_t(total * d), from_float<T>(0.0f))};
+  Rows<T> b{p, p, 0, std::vector<T>(std::size_t(total * p), from_float<T>(0.0f))};
+  std::vector<std::size_t> places;
+  for (index_t i = 0; i < samples; ++i) {
+    const index_t row = i == 0 ? 0 : i == 1 ? p - 1 : rng.integer(0, p - 1), column = i == 1 ? d - 1 : rng.integer(0, d - 1);
+    places.push_back(std::size_t(row * d + column));
+    for (index_t t = i * tokens; t < (i + 1) * tokens; ++t) {
+      a(t, column) = from_float<T>(float(rng.normal()));
+      b(t, row) = from_float<T>(float(rng.normal()));
+    }
+  }
+  const std::vector<double> squared = on_device<T>(samples, tokens, a, b);
+  const DeviceArray<T> device_a(a.values), device_b(b.values);
+  const kernels::WeightedSumPlan plan{kernel, kernels::split_samples(samples, 1, 1)};
+  for (index_t i = 0; i < samples; ++i) {
+    std::vector<float> factors(samples, 0.0f);
+    factors[std::size_t(i)] = 1;
+    const DeviceArray<float> device_factors(factors);
+    const DeviceArray<double> sum(std::vector<double>(std::size_t(p * d), 0.0));
+    kernels::weighted_sum<T>(
+        nullptr, {device_a.data(), device_b.data(), device_factors.data(), sum.data(), samples, tokens, p, d}, plan);
+    const float released = float(sum.values()[places[std::size_t(i)]]);
+    CHECK(same_bits(squared[std::size_t(i)], double(released * released)));
+  }
+}
+}  // namespace
+
+TEST_CASE_TEMPLATE("instantiate and forget: the norm is that of the released tile, bit for bit", T, bf16, f16) {
+  for (const index_t tokens : {2, 15, 16, 17, 33, 100})
+    for (const kernels::WeightedSumKernel kernel :
+         {kernels::WeightedSumKernel::matrix_64, kernels::WeightedSumKernel::matrix_128}) {
+      check_released<T>(tokens, 9, 70, kernel);
+      check_released<T>(tokens, 128, 120, kernel);  // tiles of 128 x 128 in the norm
+    }
+}
+TEST_CASE("instantiate and forget: the norm is that of the released tile, bit for bit, in FP32") {
+  for (const index_t tokens : {2, 31, 32, 33, 100})
+    check_released<float>(tokens, 65, 130, kernels::WeightedSumKernel::scalar);
 }

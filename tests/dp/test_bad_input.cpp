@@ -138,8 +138,12 @@ TEST_CASE("bad input: clip rules and groups") {
   CHECK(says(refusal([&] { ClipRule::custom("none", nullptr); }), "function for the clip rule 'none'"));
   for (const ClipRule& rule :
        {ClipRule::automatic(), ClipRule::normalise(), ClipRule::global(1), ClipRule::custom("x", one)})
-    for (double v : {infinity, 0x1p121})
-      CHECK(says(refusal([&] { dp::FlatClipping c(v, rule); }), "at most 2^120 for a rule that may amplify"));
+    for (double v : {infinity, 0x1p121}) CHECK(says(refusal([&] { dp::FlatClipping c(v, rule); }), "at most 2^120"));
+  // A7: near the largest FP32 number a block of contributions of norm C would overflow, whatever the rule.
+  for (double v : {0x1.000001p120, 0x1p127, 3e38, 1e300})
+    CHECK(says(refusal([&] { dp::FlatClipping c(v); }), "at most 2^120"));
+  CHECK_NOTHROW(dp::FlatClipping(0x1p120).sensitivity(dp::NeighbouringRelation::add_or_remove_one, 1));
+  CHECK_NOTHROW(dp::FlatClipping{infinity});  // clips nothing; it has no sensitivity
   CHECK(says(refusal([] { dp::GroupClipping c(std::vector<double>{}); }), "1 to 2^24 groups, got 0"));
   for (double v : {0.0, -1.0, nan_value})
     CHECK(says(refusal([&] { dp::GroupClipping c({1, v}); }), "clip threshold >= 2^-100"));
@@ -214,10 +218,10 @@ TEST_CASE("bad input: adaptive thresholds, and combinations that a plan has no m
              "no clip schedule beside an adaptive threshold, got 2 from step 0"));
   // Thresholds that a schedule or an amplifying rule takes out of range, at any step.
   CHECK(says(plan_refusal([&](PlanOptions& o) {
-               o.clip_threshold = 1e300;
+               o.clip_threshold = 2;
                o.clip_schedule = dp::Schedule::piecewise({{0, 1.0}, {3, 1e300}});
              }),
-             "finite clip threshold"));
+             "2^120"));
   CHECK(says(plan_refusal([&](PlanOptions& o) {
                o.clip_rule = dp::ClipRule::normalise();
                o.clip_schedule = dp::Schedule::piecewise({{0, 1.0}, {3, 0x1p121}});
@@ -255,16 +259,18 @@ TEST_CASE("bad input: noise, counter layout, ledger, batch bound, stored plans")
   std::vector<double> sum(4, 1.0);
   for (double v : {-1.0, infinity, nan_value})
     CHECK(says(refusal([&] { dp::add_gaussian_noise(team, sum, v, {}, 0); }), "noise standard deviation >= 0"));
+  CHECK(says(refusal([&] { dp::add_gaussian_noise(team, sum, 0x1p901, {}, 0); }), "at most 2^900"));
   for (index_t v : {index_t(-1), dp::max_parameters})
     CHECK(says(refusal([&] { dp::add_gaussian_noise(team, sum, 1, {}, v); }), "parameter index in [0, 2^24)"));
   for (index_t v : {index_t(-1), dp::max_steps})
     CHECK(says(refusal([&] { dp::add_gaussian_noise(team, sum, 1, {{}, v}, 0); }), "step in [0, 2^40)"));
   CHECK(sum == std::vector<double>(4, 1.0));  // nothing half-done
+  const dp::StreamKeys keys(dp::random_key());
   for (index_t v : {index_t(0), index_t(-1), dp::max_steps})
-    CHECK(says(refusal([&] { dp::StepLedger l(v); }), "planned steps"));
-  for (index_t v : {index_t(-1), dp::max_steps}) CHECK(says(refusal([&] { dp::StepLedger l(5, v); }), "steps taken"));
-  CHECK(says(refusal([] { dp::StepLedger(5, 5).begin_step(); }), "at most 5 steps"));
-  CHECK(says(refusal([] { dp::StepLedger(5, dp::max_steps - 1, dp::BeyondPlan::account).begin_step(); }),
+    CHECK(says(refusal([&] { dp::StepLedger l(v, keys); }), "planned steps"));
+  for (index_t v : {index_t(-1), dp::max_steps}) CHECK(says(refusal([&] { dp::StepLedger l(5, keys, v); }), "steps taken"));
+  CHECK(says(refusal([&] { dp::StepLedger(5, keys, 5).begin_step(); }), "at most 5 steps"));
+  CHECK(says(refusal([&] { dp::StepLedger(5, keys, dp::max_steps - 1, dp::BeyondPlan::account).begin_step(); }),
              "fewer than 2^40 steps"));
   CHECK(says(refusal([] { dp::poisson_batch_bound(0, 0.5, 0.1); }), "at least one record"));
   for (double v : {0.0, 1.5, nan_value})

@@ -79,7 +79,7 @@ TEST_CASE("a gradient of norm 0 is kept, an infinite threshold clips nothing") {
 
 TEST_CASE("P2: the declared sensitivity: C (1 + rho), doubled where a record is replaced") {
   const dp::FlatClipping rule(3);
-  const double rho = 16 * 500 * 0x1p-24;
+  const double rho = 0x1.2p-42 * 500;
   for (auto relation :
        {NeighbouringRelation::add_or_remove_one, NeighbouringRelation::zero_out, NeighbouringRelation::replace_one}) {
     const dp::Sensitivity s = rule.sensitivity(relation, 500);
@@ -92,7 +92,7 @@ TEST_CASE("P2: the declared sensitivity: C (1 + rho), doubled where a record is 
 }
 
 namespace {
-/// The sum of x[from..] as the weighted sum makes it: FP32 inside blocks of `block` samples, double across them.
+/// The sum of x[from..], FP32 inside blocks of `block` samples, double across them.
 double blocked_sum(const std::vector<float>& x, std::size_t from, std::size_t block) {
   double total = 0;
   for (std::size_t i = from; i < x.size(); i += block) {
@@ -102,29 +102,43 @@ double blocked_sum(const std::vector<float>& x, std::size_t from, std::size_t bl
   }
   return total;
 }
-constexpr std::size_t block_size = std::size_t(dp::samples_per_float_block);
+double declared(std::size_t batch) {
+  return dp::FlatClipping(1).sensitivity(NeighbouringRelation::add_or_remove_one, index_t(batch)).bound;
+}
 }  // namespace
 
-TEST_CASE("P2: removing one sample moves blocked sums by at most the declared sensitivity") {
+TEST_CASE("P2: removing one sample moves a chain in double by at most the declared sensitivity") {
   test::Rng rng(test::seed(), 4);
-  const std::size_t B = 4096;
-  const double bound = dp::FlatClipping(1).sensitivity(NeighbouringRelation::add_or_remove_one, index_t(B)).bound;
-  for (int draw = 0; draw < 50; ++draw) {
+  const std::size_t B = std::size_t(samples_per_chain);
+  for (int draw = 0; draw < 200; ++draw) {
     std::vector<float> x(B);
     for (float& v : x) v = draw % 2 ? float(rng.uniform()) : 1 - float(rng.uniform(0, 0x1p-20));
-    const double with = blocked_sum(x, 0, block_size);
+    const double with = blocked_sum(x, 0, 1);
     x.erase(x.begin() + rng.integer(0, index_t(B) - 1));
-    CHECK(std::fabs(with - blocked_sum(x, 0, block_size)) <= bound);
+    CHECK(std::fabs(with - blocked_sum(x, 0, 1)) <= declared(B));
   }
 }
 
-TEST_CASE("P2: the binade-crossing example: one FP32 sum over the batch exceeds C (1 + rho), blocks do not") {
+TEST_CASE("P2: the binade-crossing example: sums in FP32, also of blocks, exceed C (1 + rho), a chain in double does not") {
   // With the first sample the sum stands at 256, without it at 255, one binade lower. Each further sample is a little more
   // than half a unit in the last place of 256: the larger sum rounds up to twice what the smaller one gains.
   std::vector<float> x(256, 1.0f);
   x.resize(512, 0x1p-16f * (1 + 0x1p-20f));
-  const double bound = dp::FlatClipping(1).sensitivity(NeighbouringRelation::add_or_remove_one, 512).bound;
   CHECK(blocked_sum(x, 0, x.size()) - blocked_sum(x, 1, x.size()) == 1 + 0x1p-8);
-  CHECK(1 + 0x1p-8 > bound);
-  CHECK(std::fabs(blocked_sum(x, 0, block_size) - blocked_sum(x, 1, block_size)) <= bound);
+  CHECK(1 + 0x1p-8 > declared(512));
+  CHECK(std::fabs(blocked_sum(x, 0, 1) - blocked_sum(x, 1, 1)) <= declared(512));
+  // Blocks of 4, shifted by one record: in 1, t, t, t each t rounds up, in t, t, t, 1 their sum does, once.
+  std::vector<float> y(1, 1.0f);
+  const float t = 0x1p-24f * (1 + 0x1p-20f);
+  for (int k = 0; k < 127; ++k)
+    for (float v : {t, t, t, 1.0f}) y.push_back(v);
+  CHECK(std::fabs(blocked_sum(y, 0, 4) - blocked_sum(y, 1, 4)) > declared(512));
+  CHECK(std::fabs(blocked_sum(y, 0, 1) - blocked_sum(y, 1, 1)) <= declared(512));
+}
+
+TEST_CASE("the room for rounding is at most 1e-6 of C up to 2^20 records and 1e-4 up to 2^28") {
+  CHECK(dp::rounding_share(index_t(1) << 20) <= 1e-6);
+  CHECK(dp::rounding_share(index_t(1) << 28) <= 1e-4);
+  CHECK_THROWS_AS(dp::rounding_share((index_t(1) << 28) + 1), Error);
+  CHECK_THROWS_AS(dp::rounding_share(0), Error);
 }

@@ -67,6 +67,7 @@ struct Options {
   index_t m = 0, n = 0, k = 0, batch = 1;
   bool a_transposed = false, b_transposed = false, integers = false, accumulate = false, bias = false, save = false;
   bool row_sums = false;  // of op(a): a is transposed, and there is nothing but the product
+  bool row_squares = false;
   bool slope = false;     // multiplied by the activation's derivative: no bias, nothing saved or added
   float alpha = 1;
   GemmActivation activation = GemmActivation::none;
@@ -80,10 +81,9 @@ struct Options {
     o.alpha = float(alphas[rng.integer(0, 6)]);
     o.accumulate = o.out == accumulate_dtype(dtype) && rng.integer(0, 2) == 0;
     if (o.accumulate) return o;
-    if (rng.integer(0, 4) == 0) {
-      o.sum_rows();
-      return o;
-    }
+    o.row_squares = rng.integer(0, 4) == 0;
+    if (rng.integer(0, 4) == 0) o.sum_rows();
+    if (o.row_sums || o.row_squares) return o;
     o.bias = rng.integer(0, 1);
     o.activation = GemmActivation(std::max<index_t>(0, rng.integer(-1, 2)));
     o.save = o.activation != GemmActivation::none && rng.integer(0, 1);
@@ -103,7 +103,7 @@ struct Options {
 
 struct Case {
   GemmSpec spec;
-  Elements a, b, out, bias, residual, saved, slope_at, row_sums;
+  Elements a, b, out, bias, residual, saved, slope_at, row_sums, row_squares;
   Layout out_layout;
   bool integers = false;
 
@@ -133,6 +133,7 @@ struct Case {
     if (o.save) saved = Elements(o.out, out_layout.size);
     if (o.slope) fill(slope_at, o.out, out_layout.size);
     if (o.row_sums) row_sums = Elements(o.out, o.batch * o.m);
+    if (o.row_squares) row_squares = Elements(DType::f64, o.batch * o.m);
     const Layout lr = o.addend == Addend::apart ? Layout::random(rng, o.batch, o.m, o.n, true) : out_layout;
     if (o.addend == Addend::apart) fill(residual, o.out, lr.size);
     s.residual_row_stride = lr.row_stride, s.residual_batch_stride = lr.batch_stride;
@@ -148,6 +149,7 @@ struct Case {
         saved(o.saved),
         slope_at(o.slope_at),
         row_sums(o.row_sums),
+        row_squares(o.row_squares),
         out_layout(o.out_layout),
         integers(o.integers),
         in_place_(o.in_place_) {
@@ -169,7 +171,8 @@ struct Case {
         " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',', s.a.batch_stride, " b ", s.b.row_stride, ',',
         s.b.batch_stride, " out ", s.out.row_stride, ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ",
         s.accumulate, " bias ", s.bias != nullptr, " activation ", int(s.activation), " saved ",
-        s.activation_input != nullptr, " slope ", s.slope_at != nullptr, " row sums ", s.row_sums != nullptr, " residual ",
+        s.activation_input != nullptr, " slope ", s.slope_at != nullptr, " row sums ", s.row_sums != nullptr, " row squares ",
+        s.row_squares != nullptr, " residual ",
         s.residual != nullptr, " in place ", in_place_, " integers ", integers);
   }
 
@@ -179,6 +182,7 @@ struct Case {
     spec.a.data = pointer(a), spec.b.data = pointer(b), spec.out.data = pointer(out), spec.bias = pointer(bias);
     spec.residual = in_place_ ? pointer(out) : pointer(residual), spec.activation_input = pointer(saved);
     spec.slope_at = pointer(slope_at), spec.row_sums = pointer(row_sums);
+    spec.row_squares = static_cast<double*>(pointer(row_squares));
   }
   bool in_place_ = false;
 };
@@ -205,6 +209,7 @@ inline Elements magnitudes(const Case& c, bool with_residual, Elements* row_sums
   s.slope_at = nullptr;
   Elements sums(DType::f64, c.row_sums.size());
   s.row_sums = sums.size() ? sums.data() : nullptr;
+  s.row_squares = nullptr;
   gemm_reference(s);
   if (row_sums) *row_sums = sums;
   return out;
@@ -262,6 +267,8 @@ inline void check_result(const Expectation& expected, const Case& got, bool roun
     }
     double pre_error = before.integers ? 0.0 : bound(sums, got.saved.size() ? want.saved.get(at) : sums.get(at));
     if (got.saved.size()) compare(got.saved.get(at), want.saved.get(at), pre_error);
+    // Where it does not have to be that of the number saved, the activation is that of the sum or of the sum rounded.
+    if (!got.saved.size() || !rounded_first) pre_error = std::max(pre_error, u_out * sums.get(at));
     // Given the saved input, only the function may differ: y lies between the roundings of the ends of its interval.
     const double function_error = 0x1p-20 * (1 + all.get(at));
     if (got.saved.size() && rounded_first) {
@@ -278,6 +285,14 @@ inline void check_result(const Expectation& expected, const Case& got, bool roun
     compare(got.row_sums.get(i), want.row_sums.get(i),
             before.integers ? 0.0 : error + 2 * u_out * (std::abs(want.row_sums.get(i)) + error) + tiny);
   }
+  if (got.row_squares.size()) {  // of what is in the output, whatever that is
+    std::vector<double> squares(std::size_t(s.batch * s.m), 0.0);
+    got.each([&](index_t batch, index_t row, index_t, index_t at) {
+      squares[std::size_t(batch * s.m + row)] += got.out.get(at) * got.out.get(at);
+    });
+    for (index_t i = 0; i < got.row_squares.size(); ++i)
+      compare(got.row_squares.get(i), squares[std::size_t(i)], double(s.n + 8) * 0x1p-52 * squares[std::size_t(i)]);
+  }
   CHECK(worst <= 1);
   CHECK(exactly_activated);
   const auto padding_kept = [&](const Elements& x, const Elements& y) {
@@ -291,7 +306,7 @@ inline void check_result(const Expectation& expected, const Case& got, bool roun
 }
 
 inline std::vector<GemmBackend> backends_for(DType dtype) {
-  std::vector<GemmBackend> all{GemmBackend::automatic, GemmBackend::eigen};
+  std::vector<GemmBackend> all{GemmBackend::automatic, GemmBackend::panels, GemmBackend::eigen};
   if (dpmp::detail::has_onednn && dtype != DType::f64) all.push_back(GemmBackend::onednn);
   return all;
 }

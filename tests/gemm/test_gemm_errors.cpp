@@ -63,13 +63,27 @@ TEST_CASE("the sums of rows are refused beside all that they cannot stand beside
     CHECK(says(refusal([&](GemmSpec& s) { sum(s), change(s); }), "a transposed operand a, alpha = 1, no epilogue"));
 }
 
+TEST_CASE("the squares of rows are refused beside an epilogue and a sum that is continued") {
+  static double squares[4];
+  CHECK(refusal([](GemmSpec& s) { s.row_squares = squares; }).empty());
+  const std::function<void(GemmSpec&)> beside[] = {
+      [](GemmSpec& s) { s.accumulate = true; },
+      [](GemmSpec& s) { s.bias = s.a.data; },
+      [](GemmSpec& s) { s.activation = GemmActivation::gelu_erf; },
+      [](GemmSpec& s) { s.activation = GemmActivation::gelu_erf, s.slope_at = s.a.data; },
+      [](GemmSpec& s) { s.residual = s.a.data, s.residual_row_stride = 3; },
+  };
+  for (const auto& change : beside)
+    CHECK(says(refusal([&](GemmSpec& s) { s.row_squares = squares, change(s); }), "in a gemm that squares its rows"));
+}
+
 TEST_CASE("bad specs are refused") {
   CHECK(says(refusal([](GemmSpec& s) { s.m = -1; }), "extents >= 0"));
   CHECK(says(refusal([](GemmSpec& s) { s.batch = -2; }), "batch = -2"));
   CHECK(says(refusal([](GemmSpec& s) { s.a.dtype = DType::bf16; }), "one real dtype, got bf16 and f32"));
   CHECK(says(refusal([](GemmSpec& s) { s.a.dtype = s.b.dtype = DType::i32; }), "one real dtype"));
   CHECK(says(refusal([](GemmSpec& s) { s.out.dtype = DType::bf16; }), "output of dtype f32"));
-  CHECK(says(refusal([](GemmSpec& s) { s.out.dtype = DType::f64; }), "output of dtype f32"));
+  CHECK(says(refusal([](GemmSpec& s) { s.out.dtype = DType::bf16; }), "output of dtype f32, f32 or f64"));
   CHECK(says(refusal([](GemmSpec& s) { s.a.dtype = s.b.dtype = DType::f64; }), "output of dtype f64"));
   CHECK(says(refusal([](GemmSpec& s) { s.a.row_stride = 3; }), "operand a, got 3"));
   CHECK(says(refusal([](GemmSpec& s) { s.b.transposed = true; }), "row stride >= 4"));
@@ -80,7 +94,7 @@ TEST_CASE("bad specs are refused") {
   CHECK(says(refusal([](GemmSpec& s) { s.out.batch_stride = 0; }), "do not overlap"));
   CHECK(says(refusal([](GemmSpec& s) { s.out.batch_stride = 5; }), "do not overlap"));
   CHECK(says(refusal([](GemmSpec& s) { s.a.dtype = s.b.dtype = s.out.dtype = DType::bf16, s.accumulate = true; }),
-             "dtype f32 to accumulate"));
+             "dtype f32 or f64 to accumulate"));
   CHECK(says(refusal([](GemmSpec& s) { s.accumulate = true, s.bias = s.a.data; }), "no bias"));
   CHECK(says(refusal([](GemmSpec& s) { s.activation_input = s.out.data; }), "expected an activation"));
   CHECK(says(refusal([](GemmSpec& s) { s.activation = GemmActivation::gelu_erf, s.activation_input = s.out.data; }),

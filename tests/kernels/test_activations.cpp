@@ -2,6 +2,7 @@
 // The activations and their derivatives against double-precision formulas, with every instruction set.
 #include <doctest/doctest.h>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -83,6 +84,53 @@ Shares shares(double range) {
   return worst;
 }
 }  // namespace
+
+namespace {
+/// Elements whose bits are others where the array is shorter: in the packs at its end instead of whole ones.
+template <class A, class T>
+int moved_bits(Context& ctx, const std::vector<T>& x, const std::vector<T>& g) {
+  const auto run = [&](index_t first, index_t count) {
+    std::vector<T> y(std::size_t(2 * count));
+    launch_library_elements(ctx, count, ActivationForward<A, T>{x.data() + first, y.data()});
+    launch_library_elements(ctx, count, ActivationBackward<A, T>{x.data() + first, g.data() + first, y.data() + count});
+    return y;
+  };
+  const index_t n = index_t(x.size());
+  const std::vector<T> all = run(0, n);
+  int moved = 0;
+  for (index_t count : {1, 3, 7})
+    for (index_t first = 0; first + count <= n; ++first) {
+      const std::vector<T> some = run(first, count);
+      for (index_t k = 0; k < count; ++k) {
+        moved += std::memcmp(&some[std::size_t(k)], &all[std::size_t(first + k)], sizeof(T)) != 0;
+        moved += std::memcmp(&some[std::size_t(count + k)], &all[std::size_t(n + first + k)], sizeof(T)) != 0;
+      }
+    }
+  return moved;
+}
+template <class T>
+void check_places(Context& ctx, test::Rng& rng) {
+  std::vector<T> x, g;
+  for (int k = 0; k < 96; ++k) {
+    x.push_back(from_float<T>(float(rng.normal())));
+    g.push_back(from_float<T>(float(rng.normal())));
+  }
+  CHECK(moved_bits<Relu>(ctx, x, g) == 0);
+  CHECK(moved_bits<kernels::Tanh>(ctx, x, g) == 0);
+  CHECK(moved_bits<Sigmoid>(ctx, x, g) == 0);
+  CHECK(moved_bits<Silu>(ctx, x, g) == 0);
+  CHECK(moved_bits<GeluErf>(ctx, x, g) == 0);
+  CHECK(moved_bits<GeluTanh>(ctx, x, g) == 0);
+}
+}  // namespace
+
+TEST_CASE("P34: an activation has the same bits in a whole pack and at an array's end") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng(test::seed(), 3);
+  check_places<float>(ctx, rng);
+  check_places<bf16>(ctx, rng);
+  check_places<f16>(ctx, rng);
+}
 
 TEST_CASE_TEMPLATE("activations and derivatives have the error of the functions they are made of", A, Relu, kernels::Tanh,
                    Sigmoid, GeluErf, GeluTanh) {

@@ -238,15 +238,16 @@ TEST_CASE("lora: starts as its base, then adds (alpha / r) B A x; only the adapt
   layer.adapt(parameters, {.rank = 0});
   CHECK(parameters.all().size() == 1);
   CHECK(parameters.find("layer.weight").trainable());
-  layer.adapt(parameters, {.rank = 2, .alpha = 1, .dropout = 0.5}, 1, 9);
+  layer.adapt(parameters, {.rank = 2, .alpha = 1, .dropout = 0.5}, 9);
   randomise(parameters, rng, 1);
   const Tensor x = Tensor::full(ctx, {1, 4}, DType::f32, 1);
   Tape tape(ctx, 1), inference(ctx, 1, TapeMode::inference);
-  CHECK(refuses([&] { layer(tape.input(x)); }, "sample ids for dropout 0.5"));
+  CHECK(refuses([&] { layer(tape.input(x)); }, "identities for dropout 0.5"));
   layer(inference.input(x));
   std::set<List> seen;
-  for (std::uint32_t step = 0; step < 16; ++step) {
-    const nn::DropoutRun run{step, Tensor::from(ctx, {1}, std::vector<std::int32_t>{3})};
+  const std::vector<RecordId> record{stable_id({}, 3)};
+  for (index_t step = 0; step < 16; ++step) {
+    const nn::DropoutRun run({}, step, SampleIdentities(ctx, record));
     seen.insert(layer(tape.input(x), &run).value().to_doubles());
   }
   CHECK(seen.size() > 4);

@@ -20,7 +20,13 @@ std::vector<double> logits(Context& ctx, const Transformer& model, const Tensor&
   Tape tape(ctx, ids.shape().front(), mode);
   return model(tape, ids, run).value().to_doubles();
 }
-Tensor ids_of(Context& ctx, const std::vector<std::int32_t>& ids) { return Tensor::from(ctx, {index_t(ids.size())}, ids); }
+DropoutRun run_of(Context& ctx, index_t step, const std::vector<std::uint64_t>& names, std::uint32_t secret = 1) {
+  Key256 key;
+  key.words[0] = secret;
+  std::vector<RecordId> ids;
+  for (const std::uint64_t name : names) ids.push_back(stable_id(key, name));
+  return {key, step, SampleIdentities(ctx, ids)};
+}
 }  // namespace
 
 TEST_CASE("the number of parameters is the formula's: V d (untied: twice) + C d + 2 d + L (12 d^2 + 13 d)") {
@@ -105,7 +111,7 @@ TEST_CASE("P14: a tied model has one table, used at two sites; an untied one a t
 }
 
 TEST_CASE(
-    "dropout is keyed by sample id, step and seed: the same records in another order give the same rows in that order") {
+    "dropout is keyed by identity, step and secret: the same records in another order give the same rows in that order") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   TransformerConfig c = config();
@@ -117,8 +123,8 @@ TEST_CASE(
   const std::int32_t order[] = {2, 0, 1};
   for (index_t i = 0; i < samples; ++i)
     std::copy_n(ids.data<std::int32_t>() + order[i] * tokens, tokens, permuted.data<std::int32_t>() + i * tokens);
-  const DropoutRun run{7, ids_of(ctx, {40, 41, 42})}, permuted_run{7, ids_of(ctx, {42, 40, 41})},
-      next_step{8, ids_of(ctx, {40, 41, 42})};
+  const DropoutRun run = run_of(ctx, 7, {40, 41, 42}), permuted_run = run_of(ctx, 7, {42, 40, 41}),
+                   next_step = run_of(ctx, 8, {40, 41, 42}), other_secret = run_of(ctx, 7, {40, 41, 42}, 2);
   const std::vector<double> plain = logits(ctx, model, ids, &run), other = logits(ctx, model, permuted, &permuted_run);
   for (std::size_t i = 0; i < 3; ++i)
     for (std::size_t k = 0; k < row; ++k)
@@ -126,6 +132,7 @@ TEST_CASE(
   CHECK(logits(ctx, model, ids, &run) == plain);
   CHECK(logits(ctx, model, ids, &permuted_run) != plain);
   CHECK(logits(ctx, model, ids, &next_step) != plain);
+  CHECK(logits(ctx, model, ids, &other_secret) != plain);
 }
 
 TEST_CASE("dropout: equal records of different ids differ, an inference tape drops nothing and needs no ids") {
@@ -135,16 +142,16 @@ TEST_CASE("dropout: equal records of different ids differ, an inference tape dro
   c.dropout = 0.4;
   const Transformer model(ctx, c, DType::f64);
   const Tensor ids = Tensor::from(ctx, {2, 3}, std::vector<std::int32_t>{1, 2, 3, 1, 2, 3});
-  const DropoutRun run{0, ids_of(ctx, {5, 6})}, same{0, ids_of(ctx, {5, 5})};
+  const DropoutRun run = run_of(ctx, 0, {5, 6}), same = run_of(ctx, 0, {5, 5});
   const auto difference_of_rows = [&](const std::vector<double>& y) {
     return test::distance(std::span(y).first(y.size() / 2), std::span(y).last(y.size() / 2));
   };
   CHECK(difference_of_rows(logits(ctx, model, ids, &run)) > 1e-3);
   CHECK(difference_of_rows(logits(ctx, model, ids, &same)) < 1e-12);
   CHECK(logits(ctx, model, ids, nullptr, TapeMode::inference) == logits(ctx, without, ids));
-  CHECK(test::refuses([&] { logits(ctx, model, ids); }, "sample ids for dropout 0.4"));
-  const DropoutRun too_few{0, ids_of(ctx, {5})};
-  CHECK(test::refuses([&] { logits(ctx, model, ids, &too_few); }, "sample ids"));
+  CHECK(test::refuses([&] { logits(ctx, model, ids); }, "identities for dropout 0.4"));
+  const DropoutRun too_few = run_of(ctx, 0, {5});
+  CHECK(test::refuses([&] { logits(ctx, model, ids, &too_few); }, "identities of shape [2, 2], got [1, 2]"));
 }
 
 TEST_CASE("an inference tape gives the training tape's logits, keeps nothing, and cannot be walked back") {
@@ -186,10 +193,12 @@ TEST_CASE("bad input: configurations that no model can have, and ids that do not
   CHECK(test::refuses([&] { logits(ctx, model, test::id_tensor(ctx, rng, {2, 10}, 0, 28)); }, "T <= 9"));
   CHECK(test::refuses([&] { logits(ctx, model, test::id_tensor(ctx, rng, {6}, 0, 28)); }, "expected ids"));
   CHECK(test::refuses([&] { logits(ctx, model, Tensor::zeros(ctx, {2, 3}, DType::f32)); }, "f32"));
-  for (std::int32_t bad : {-2, 29, 1 << 30})
-    CHECK(test::refuses(
-        [&] {
-          logits(ctx, model, Tensor::from(ctx, {1, 2}, std::vector<std::int32_t>{1, bad}));
-        },
-        std::to_string(bad)));
+  for (std::int32_t bad : {-2, 29, 1 << 30}) {
+    const Tensor ids = Tensor::from(ctx, {1, 2}, std::vector<std::int32_t>{1, bad});
+    Tape open(ctx, 1, TapeMode::training, RecordsAre::open);
+    CHECK(test::refuses([&] { model(open, ids); }, std::to_string(bad)));
+    // What a record says is no error by itself: from that position on, this sample's logits are NaN.
+    const std::vector<double> y = logits(ctx, model, ids);
+    for (std::size_t k = y.size() / 2; k < y.size(); ++k) CHECK(std::isnan(y[k]));
+  }
 }

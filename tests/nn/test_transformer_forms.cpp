@@ -124,13 +124,14 @@ TEST_CASE("lora in the transformer: names, the base's initial bits and values, d
   // differently.
   const std::vector<double> fresh = logits(base, TapeMode::inference);
   CHECK(test::distance(logits(model, TapeMode::inference), fresh) <= 16 * unit_roundoff(DType::f32) * test::norm(fresh));
-  CHECK(refuses([&] { logits(model, TapeMode::training); }, "sample ids for dropout 0.25"));
+  CHECK(refuses([&] { logits(model, TapeMode::training); }, "identities for dropout 0.25"));
   for (Parameter* p : model.parameters().all())
     if (nn::is_lora(*p)) {
       for (index_t k = 0; k < p->numel(); ++k) p->master().data<float>()[k] = float(rng.normal(0.3));
       p->refresh(ctx);
     }
-  const nn::DropoutRun run{0, Tensor::from(ctx, {3}, std::vector<std::int32_t>{4, 5, 6})};
+  const std::vector<RecordId> records{stable_id({}, 4), stable_id({}, 5), stable_id({}, 6)};
+  const nn::DropoutRun run({}, 0, SampleIdentities(ctx, records));
   CHECK(logits(model, TapeMode::training, &run) == logits(model, TapeMode::training, &run));
   CHECK(logits(model, TapeMode::training, &run) != logits(model, TapeMode::inference));
   CHECK(logits(model, TapeMode::inference) != logits(base, TapeMode::inference));

@@ -107,8 +107,8 @@ TEST_CASE(
       const double norm = std::sqrt(squares[std::size_t(i)]);
       CHECK(norm > 1e-3);
       CHECK(bounds.norm(i) == doctest::Approx(norm).epsilon(1e-5));
-      CHECK(bounds.upper(i) >= norm);
-      CHECK(others.upper(i) >= norm * (1 - 1e-12));
+      CHECK(bounds.upper(i) >= norm * (1 - 1e-5));  // the exact gradient's: what is released may be rounded below it
+      CHECK(others.upper(i) >= norm * (1 - 1e-5));
       CHECK(bounds.upper(i) <= 1.01 * norm);
     }
   }

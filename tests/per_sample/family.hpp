@@ -217,7 +217,9 @@ class FamilyProblem {
   bool norms_agree(const dpmp::per_sample::Groups& groups, index_t g, const dpmp::per_sample::NormBounds& norms) const {
     bool agrees = true;
     for (index_t i = 0; i < samples_; ++i) {
-      // The floor pays for what a certificate adds for underflow, up to some 10^7 w, where all gradients are zeros.
+      // What is released is bounded (below, sample by sample); sums over up to 60 tokens in FP32 may put it below the exact
+      // gradient. The floor pays for what a certificate adds for underflow, up to some 10^7 w, where all gradients are
+      // zeros.
       double squared = 0, scale = 1e-26;
       for (const auto& [parameter, gradients] : exact_) {
         if (groups.of(*parameter) != g) continue;
@@ -226,7 +228,8 @@ class FamilyProblem {
         scale += s * s;
       }
       agrees = agrees && std::fabs(norms.norm(i) * norms.norm(i) - squared) <= 1e-5 * scale &&
-               norms.upper(i) >= std::sqrt(squared) && norms.upper(i) * norms.upper(i) <= squared + 1e-4 * scale;
+               norms.upper(i) >= std::sqrt(squared) - 64 * 0x1p-24 * std::sqrt(scale) &&
+               norms.upper(i) * norms.upper(i) <= squared + 1e-4 * scale;
     }
     return agrees;
   }
@@ -263,8 +266,9 @@ inline void check_family(const std::string& family, const std::vector<FamilyCase
     std::string dtypes;
     for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
       Support support;
-      Draw draw(++stream);
       for (int k = 0; k < 8; ++k) {
+        // An empty batch and single tokens are there whatever is drawn, where the operation has them.
+        Draw draw(++stream, 1, {.samples = k == 0 ? 0 : -1, .tokens = k == 1 ? 1 : -1});
         const std::unique_ptr<Model> model = row.make(ctx, draw, dtype);
         FamilyProblem(ctx, *model).run(support);
       }

@@ -128,11 +128,17 @@ TEST_CASE("P1, P24: nothing above C is released, whatever the operands") {
           for (index_t i = 0; i < samples; ++i)
             if (bounds.finite()[std::size_t(i)]) {
               const double exact = test::norm(test::oracle_gradient(sites, i)), upper = bounds.upper(i);
-              CHECK(upper >= exact);
               // gamma S^2 + eta, from the formula and not from the implementation's constants.
               const per_sample::RowNorms rows(ctx, sites);
-              const double S = rows.product_sum(i), n = double(w.shape()[0] + w.shape()[1] + tokens + 64),
-                           u = 0x1p-24;
+              const double S = rows.product_sum(i), n = double(w.shape()[0] + w.shape()[1] + tokens + 64), u = 0x1p-24;
+              // It bounds what is released, which the FP32 sums over tokens may put below the exact gradient.
+              std::vector<float> whole(std::size_t(samples), 0.0f);
+              whole[std::size_t(i)] = 1;
+              const Tensor sum = Tensor::zeros(ctx, w.shape(), DType::f64);
+              per_sample::weighted_sum(ctx, sites, whole, sum);
+              CHECK(upper >= test::norm(sum.to_doubles()));
+              CHECK(upper >=
+                    exact - 1.1 * double(tokens + 4) * u * S - 0x1p-124 * double(tokens) * std::sqrt(double(w.numel())));
               if (method == NormMethod::gram) {
                 const double a = 1.01 * rows.input_sum(i), b = 1.01 * rows.output_sum(i);
                 const double eta = 0x1p-124 * (double(w.shape()[1]) * b * b + double(w.shape()[0]) * a * a +

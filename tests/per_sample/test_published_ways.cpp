@@ -238,9 +238,10 @@ TEST_CASE("P2, P24: published ways: an FP32 sum over the samples") {
       per_sample::squared_norm(ctx, sites, bounds);
       std::vector<float> factors(std::size_t(batch - from));
       dp::FlatClipping(1).factors(bounds.upper(), bounds.finite(), factors);
-      const Tensor sum = Tensor::zeros(ctx, {1, 1}, DType::f64);
-      per_sample::weighted_sum(ctx, sites, factors, sum);
-      return sum.item();
+      Parameter* const all[] = {&w};
+      per_sample::GradientSums sums(ctx, all);
+      per_sample::add_weighted_sum(ctx, sites, factors, sums);
+      return sums.of(w).item();
     };
     const double bound = dp::FlatClipping(1).sensitivity(dp::NeighbouringRelation::add_or_remove_one, batch).bound;
     double moved = 0;

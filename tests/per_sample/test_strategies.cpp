@@ -61,12 +61,12 @@ std::string text(const StrategyOptions& o) {
 /// A forward pass of the model, for as many walks as are wanted.
 struct Pass {
   Pass(Context& ctx, const nn::Transformer& model, const test::Tokens& data)
-      : tape(ctx, data.samples()), run{3, Tensor::from(ctx, {data.samples()}, ids(data.samples()))} {
+      : tape(ctx, data.samples()), run({}, 3, SampleIdentities(ctx, ids(data.samples()))) {
     losses = cross_entropy(model(tape, data.ids, &run), data.targets);
   }
-  static std::vector<std::int32_t> ids(index_t n) {
-    std::vector<std::int32_t> r;
-    for (index_t i = 0; i < n; ++i) r.push_back(std::int32_t(100 + i));
+  static std::vector<RecordId> ids(index_t n) {
+    std::vector<RecordId> r;
+    for (index_t i = 0; i < n; ++i) r.push_back(stable_id({}, std::uint64_t(100 + i)));
     return r;
   }
   Tape tape;
@@ -152,7 +152,7 @@ TEST_CASE("P13: all strategies agree on norms, clipped sums and the certificate,
         for (index_t i = 0; i < samples; ++i) {
           const double norm = std::sqrt(exact[std::size_t(i)]);
           CHECK(std::fabs(got.norms->norm(i) - norm) <= (1e-5 + narrow) * norm);
-          CHECK(got.norms->upper(i) >= (1 - narrow) * norm);
+          CHECK(got.norms->upper(i) >= (1 - 1e-5 - narrow) * norm);  // what is released may be rounded below it
           CHECK(got.norms->upper(i) <= (1.005 + narrow) * norm);
         }
         CHECK(got.walked_again == (options.strategy == Strategy::two_pass || options.byte_budget.value_or(1 << 30) < 60001));
@@ -325,7 +325,7 @@ TEST_CASE("parameters that share their input share its Gram and keep their norms
           squared += n * n;
         }
         CHECK(bounds.norm(i) == doctest::Approx(std::sqrt(squared)).epsilon(1e-5));
-        CHECK(bounds.upper(i) >= std::sqrt(squared));
+        CHECK(bounds.upper(i) >= std::sqrt(squared) * (1 - 1e-5));
       }
     }
   }

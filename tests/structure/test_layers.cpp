@@ -25,7 +25,7 @@ constexpr std::size_t longest_file = 400;
 const std::vector<std::pair<std::regex, std::string>> foreign = {
     {std::regex("(unsupported/)?Eigen/.*"), "dpmp/gemm/host_eigen.hpp"},
     {std::regex("(oneapi/dnnl/)?dnnl.*"), "dpmp/gemm/host_onednn.hpp"},
-    {std::regex("nlohmann/.*"), "dpmp/interop/safetensors.hpp"},
+    {std::regex("nlohmann/.*"), "dpmp/interop/safetensors_json.hpp"},
     {std::regex("(cuda|cublas|nv|curand|cooperative_groups|mma|cub/|thrust/).*|.*\\.cuh"), "no .hpp"},
 };
 
@@ -167,6 +167,58 @@ TEST_CASE("headers keep the layer order, the include rules, the length limit, th
   CHECK_MESSAGE(found.empty(), joined(found));
 }
 
+namespace {
+/// What a part of dpmp::compiled includes, as a preprocessor would that knows DPMP_BODIES alone: headers whose bodies it has.
+class CompiledPart {
+ public:
+  explicit CompiledPart(const fs::path& part) : part_(part) { read(part); }
+  const std::set<std::string>& with_bodies() const { return with_bodies_; }
+
+ private:
+  void read(const fs::path& file) {
+    static const std::regex include(R"rx(^\s*#\s*include\s*[<"](dpmp/[^">]+)[">].*)rx");
+    static const std::regex choice(R"rx(^#define DPMP_BODIES ([01]).*)rx");
+    const std::string skipped = "#if DPMP_BODIES";
+    int depth = 0;  // of conditions below one that does not hold
+    for (const auto& line : lines_of(file)) {
+      std::smatch match;
+      if (depth > 0) {
+        depth += line.starts_with("#if") ? 1 : line.starts_with("#endif") ? -1 : 0;
+      } else if (line == skipped && !bodies_) {
+        depth = 1;
+      } else if (file == part_ && std::regex_match(line, match, choice)) {
+        bodies_ = match[1] == "1";
+      } else if (std::regex_match(line, match, include) && seen_.insert(match[1]).second) {
+        if (bodies_) with_bodies_.insert(match[1]);
+        read(test::source_folder() / "include" / match[1].str());
+      }
+    }
+  }
+  fs::path part_;
+  bool bodies_ = true;
+  std::set<std::string> seen_, with_bodies_;
+};
+}  // namespace
+
+TEST_CASE("dpmp::compiled has what stands below the interface of every header, once") {
+  const fs::path include = test::source_folder() / "include";
+  std::vector<CompiledPart> parts;
+  for (const auto& entry : fs::directory_iterator(test::source_folder() / "cmake/compiled"))
+    if (entry.path().extension() == ".cpp") parts.emplace_back(entry.path());
+  CHECK(parts.size() >= 4);
+  int checked = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(include)) {
+    if (entry.path().extension() != ".hpp") continue;
+    const auto lines = lines_of(entry.path());
+    if (std::find(lines.begin(), lines.end(), "#if DPMP_BODIES") == lines.end()) continue;
+    const std::string name = fs::relative(entry.path(), include).generic_string();
+    CAPTURE(name);
+    CHECK(std::count_if(parts.begin(), parts.end(), [&](const auto& p) { return p.with_bodies().contains(name); }) == 1);
+    ++checked;
+  }
+  CHECK(checked > 50);
+}
+
 TEST_CASE("every source has the licence line, the length limit and ASCII") {
   Violations found;
   for (const char* folder : {"tests", "bench", "examples"})
@@ -198,7 +250,7 @@ TEST_CASE("a planted violation is found, and nothing else") {
       {"dpmp/kernels/x.hpp", head + "# include \"dpmp/runtime/launch.cuh\"\n", ""},
       {"dpmp/gemm/x.hpp", head + "#include <Eigen/Dense>\n", "allowed in dpmp/gemm/host_eigen.hpp only"},
       {"dpmp/gemm/x.hpp", head + "#include <oneapi/dnnl/dnnl.hpp>\n", "allowed in dpmp/gemm/host_onednn.hpp only"},
-      {"dpmp/nn/x.hpp", head + "#include <nlohmann/json.hpp>\n", "allowed in dpmp/interop/safetensors.hpp only"},
+      {"dpmp/nn/x.hpp", head + "#include <nlohmann/json.hpp>\n", "allowed in dpmp/interop/safetensors_json.hpp only"},
       {"dpmp/other/x.hpp", head, "not in a layer"},
       {"dpmp/core/x.txt", head, "expected a .hpp or .cuh file"},
       {"dpmp/core/x.hpp", "#pragma once\n", "no licence line first"},

@@ -7,11 +7,11 @@
 #include "support/gpt.hpp"
 
 namespace test {
-/// Keys that only this seed has.
+/// Keys that only this seed has; trainers made from them repeat each other.
 inline dpmp::dp::StreamKeys random_keys(Rng& rng) {
   dpmp::Key256 root;
   for (auto& word : root.words) word = std::uint32_t(rng.bits());
-  return dpmp::dp::StreamKeys(root);
+  return dpmp::dp::StreamKeys::repeat(root, rng.bits());
 }
 
 /// The masters of all parameters, one behind the other.
@@ -111,7 +111,8 @@ inline std::vector<double> clipped_sum_by_hand(const TinyTraining& run, std::spa
   return sum;
 }
 
-/// The noise of a step on all parameters, one behind the other.
+/// The noise of a step on all parameters, one behind the other, each value rounded to the grid. A sum with its noise is
+/// rounded once, so it is off by up to grid_slack() from the sum plus this.
 inline std::vector<double> noise_by_hand(const TinyTraining& run, const dpmp::dp::Plan& plan,
                                          const dpmp::dp::StreamKeys& keys, dpmp::index_t step) {
   std::vector<double> all;
@@ -123,5 +124,9 @@ inline std::vector<double> noise_by_hand(const TinyTraining& run, const dpmp::dp
     all.insert(all.end(), noise.begin(), noise.end());
   }
   return all;
+}
+/// Norm of what rounding to the grid does to n values.
+inline double grid_slack(double standard_deviation, std::size_t n) {
+  return dpmp::dp::noise_grid(standard_deviation) * std::sqrt(double(n));
 }
 }  // namespace test

@@ -77,9 +77,9 @@ TEST_CASE(
   const auto before = masters(model);
   const dp::Plan plan = dp::Plan::with_noise_multiplier(
       {.delta = 1e-5, .sampling_rate = 0.5, .steps = 4, .clip_threshold = 1, .dataset_size = 8}, 1);
-  const dp::StreamKeys keys(dp::random_key(), 1);
+  const dp::StreamKeys keys(dp::random_key());
   const auto trainer_of = [&](const nn::Transformer& m) {
-    return train::PrivateTrainer(ctx, m.parameters(), plan, keys, 8, {.physical_batch = 4});
+    return train::PrivateTrainer(ctx, m.parameters(), plan, keys, 8, {.physical_batch = 4, .data_fingerprint = 1});
   };
   const auto losses_of = [&](const nn::Transformer& m) {
     return [&ctx, &m](Tape& tape, std::span<const index_t> slots) {

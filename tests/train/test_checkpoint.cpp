@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // P20: a run that is saved, left and resumed is the run that was never left.
 #include <doctest/doctest.h>
+#include <functional>
 
 #include "dpmp/train/checkpoint.hpp"
 #include "support/errors.hpp"
@@ -16,10 +17,14 @@ namespace {
 TrainerOptions adam() {
   return {.physical_batch = 4,
           .rule = optim::AdamW{.weight_decay = 0.01},
-          .learning_rate = optim::LearningRate::cosine(1e-2, 2, 5)};
+          .learning_rate = optim::LearningRate::cosine(1e-2, 2, 5),
+          .data_fingerprint = 1};
 }
 TrainerOptions sgd() {
-  return {.physical_batch = 4, .rule = optim::Sgd{.momentum = 0.9}, .learning_rate = optim::LearningRate::constant(1e-2)};
+  return {.physical_batch = 4,
+          .rule = optim::Sgd{.momentum = 0.9},
+          .learning_rate = optim::LearningRate::constant(1e-2),
+          .data_fingerprint = 1};
 }
 
 /// Weights and optimiser state, all bits of them.
@@ -52,7 +57,7 @@ TEST_CASE("P20: five steps, and three, a checkpoint, a new model and trainer, an
     for (const TrainerOptions& options : {adam(), sgd()}) {
       CAPTURE(name_of(dtype));
       const test::TemporaryFolder folder;
-      const dp::StreamKeys keys(test::random_keys(rng).root(), rng.bits());
+      const dp::StreamKeys keys(test::random_keys(rng).root());  // each trainer draws a run nonce of its own
       std::vector<double> uninterrupted;
       {
         Context ctx(Device::cpu(), 2);
@@ -71,9 +76,10 @@ TEST_CASE("P20: five steps, and three, a checkpoint, a new model and trainer, an
         disturb(run);
         const train::CheckpointHeader header = train::read_checkpoint_header(folder / "c");
         CHECK(header.plan == test::tiny_plan(run, 9));
-        CHECK(header.keys.run_nonce() == keys.run_nonce());
+        CHECK(header.keys.root() == keys.root());
         PrivateTrainer trainer(ctx, run.model.parameters(), header.plan, header.keys, run.records(), options);
-        train::load_checkpoint(folder / "c", run.model.parameters(), trainer);
+        const train::Resumed resumed = train::load_checkpoint(folder / "c", run.model.parameters(), trainer);
+        CHECK((resumed.same_run && resumed.changed.empty()));
         CHECK(trainer.steps() == 3);
         for (int step = 0; step < 2; ++step) trainer.step(run.losses());
         CHECK(state(run, trainer) == uninterrupted);
@@ -82,29 +88,106 @@ TEST_CASE("P20: five steps, and three, a checkpoint, a new model and trainer, an
     }
 }
 
-TEST_CASE("P20: with another run nonce a resumed run draws other records and other noise") {
+TEST_CASE("P20, P36: resumed with anything changed, or without a word on the data, a run has draws and noise of its own") {
   test::Rng rng;
-  Context ctx(Device::cpu(), 1);
   const test::TemporaryFolder folder;
-  TinyTraining run(ctx, DType::f32), same(ctx, DType::f32), other(ctx, DType::f32);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 15), test::random_keys(rng), run.records(),
-                         adam());
+  Context ctx(Device::cpu(), 1), two_threads(Device::cpu(), 2);
+  TinyTraining run(ctx, DType::f32);
+  const dp::Plan plan = test::tiny_plan(run, 15);
+  PrivateTrainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), adam());
   trainer.step(run.losses());
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
   const train::CheckpointHeader header = train::read_checkpoint_header(folder / "c");
-  PrivateTrainer again(ctx, same.model.parameters(), header.plan, header.keys, run.records(), adam());
-  PrivateTrainer fresh(ctx, other.model.parameters(), header.plan,
-                       dp::StreamKeys(header.keys.root(), header.keys.run_nonce() + 1), run.records(), adam());
-  train::load_checkpoint(folder / "c", same.model.parameters(), again);
-  train::load_checkpoint(folder / "c", other.model.parameters(), fresh);
-  for (TinyTraining* t : {&run, &same, &other}) t->calls.clear();
+  run.calls.clear();
   trainer.step(run.losses());
-  again.step(same.losses());
-  fresh.step(other.losses());
-  CHECK(same.masters() == run.masters());
-  CHECK(same.calls == run.calls);
-  CHECK(other.masters() != run.masters());
-  CHECK(test::noise_by_hand(run, header.plan, fresh.keys(), 1) != test::noise_by_hand(run, header.plan, again.keys(), 1));
+  const auto resume = [&](Context& c, const TrainerOptions& options, const std::string& changed,
+                          const std::function<void(nn::Parameters&)>& prepare = {}) {
+    CAPTURE(changed);
+    TinyTraining other(c, DType::f32);
+    if (prepare) prepare(other.model.parameters());
+    PrivateTrainer again(c, other.model.parameters(), header.plan, header.keys, other.records(), options);
+    const train::Resumed resumed = train::load_checkpoint(folder / "c", other.model.parameters(), again);
+    CHECK(again.steps() == 1);
+    const bool same = changed == "nothing";
+    CHECK(resumed.same_run == same);
+    if (same || !options.data_fingerprint)
+      CHECK(resumed.changed.empty());
+    else
+      CHECK_MESSAGE(resumed.changed.find(changed) == 0, resumed.changed);
+    CHECK((again.keys().run_nonce() == trainer.keys().run_nonce()) == same);
+    CHECK((again.privacy_statement().find("continues a checkpoint of step 1 with draws and noise of its own") ==
+           std::string::npos) == same);
+    CHECK((test::noise_by_hand(run, plan, again.keys(), 1) == test::noise_by_hand(run, plan, trainer.keys(), 1)) == same);
+    again.step(other.losses());
+    CHECK((other.masters() == run.masters()) == same);
+    CHECK((other.calls == run.calls) == same);
+  };
+  resume(ctx, adam(), "nothing");
+  resume(two_threads, adam(), "device: cpu");
+  TrainerOptions options = adam();
+  options.data_fingerprint = 2;
+  resume(ctx, options, "data: 2");
+  options.data_fingerprint.reset();
+  resume(ctx, options, "unknown data");
+  options = adam();
+  options.physical_batch = 5;
+  resume(ctx, options, "physical batch: 5");
+  options = adam();
+  options.learning_rate = optim::LearningRate::cosine(2e-2, 2, 5);
+  resume(ctx, options, "learning rate");
+  options = adam();
+  options.rule = optim::AdamW{.weight_decay = 0.02};
+  resume(ctx, options, "rule: adamw");
+  options = adam();
+  options.strategy.strategy = per_sample::Strategy::two_pass;
+  resume(ctx, options, "strategy: two-pass");
+  resume(ctx, adam(), "parameters: ", [](nn::Parameters& p) { p.find("norm.gain").set_trainable(false); });
+}
+
+TEST_CASE("P36: a ledger never goes back: a trainer that has taken a step, or resumed one, takes up no checkpoint") {
+  test::Rng rng;
+  Context ctx(Device::cpu(), 1);
+  const test::TemporaryFolder folder;
+  TinyTraining run(ctx, DType::f32), other(ctx, DType::f32);
+  const dp::Plan plan = test::tiny_plan(run, 9);
+  PrivateTrainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), adam());
+  for (const char* name : {"one", "two"}) {
+    trainer.step(run.losses());
+    train::save_checkpoint(folder / name, run.model.parameters(), trainer);
+  }
+  const std::vector<double> before = state(run, trainer);
+  const auto refused = [&](const std::function<void()>& f) {
+    return test::refuses(f, "a trainer that has taken no step, got");
+  };
+  for (const char* name : {"one", "two"})
+    CHECK(refused([&] { train::load_checkpoint(folder / name, run.model.parameters(), trainer); }));
+  for (index_t steps : {0, 1, 2, 3}) {
+    CHECK(refused([&] { trainer.resume_at(steps); }));
+    CHECK(refused([&] { trainer.repeat_from(steps, 0, trainer.keys()); }));
+  }
+  CHECK(state(run, trainer) == before);
+  PrivateTrainer resumed(ctx, other.model.parameters(), plan, trainer.keys(), other.records(), adam());
+  train::load_checkpoint(folder / "two", other.model.parameters(), resumed);
+  CHECK(refused([&] { train::load_checkpoint(folder / "one", other.model.parameters(), resumed); }));
+  CHECK(refused([&] { resumed.resume_at(0); }));
+  CHECK(resumed.steps() == 2);
+  // What goes on is epsilon of all that may have been released, and what the statement has to say.
+  CHECK(plan.epsilon_after(resumed.steps()) == plan.epsilon_after(2));
+  CHECK(resumed.privacy_statement() == trainer.privacy_statement());
+  TrainerOptions unsafe = adam();
+  unsafe.unsafe_debug = true;
+  unsafe.data_fingerprint.reset();
+  TinyTraining third(ctx, DType::f32), fourth(ctx, DType::f32);
+  PrivateTrainer branch(ctx, third.model.parameters(), plan, trainer.keys(), third.records(), unsafe),
+      last(ctx, fourth.model.parameters(), plan, trainer.keys(), fourth.records(), adam());
+  train::load_checkpoint(folder / "one", third.model.parameters(), branch);
+  branch.step(third.losses());
+  train::save_checkpoint(folder / "branch", third.model.parameters(), branch);
+  train::load_checkpoint(folder / "branch", fourth.model.parameters(), last);
+  for (const PrivateTrainer* t : {&branch, &last}) {
+    CHECK(t->privacy_statement().find("continues a checkpoint of step 1") != std::string::npos);
+    CHECK(t->privacy_statement().find("unsafe_debug") != std::string::npos);
+  }
 }
 
 TEST_CASE("a failed step is saved as accounted") {
@@ -178,13 +261,14 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
   train::save_weights(folder / "w", run.model.parameters(), {{"steps", "1"}});
   disturb(run);
-  const std::vector<double> before = state(run, trainer);
+  PrivateTrainer fresh(ctx, run.model.parameters(), test::tiny_plan(run, 9), trainer.keys(), run.records(), adam());
+  const std::vector<double> before = state(run, fresh);
   const std::string whole = test::read_text(folder / "c"), weights = test::read_text(folder / "w");
   const auto refused = [&](const std::string& bytes) {
     test::write_text(folder / "x", bytes);
     const bool load =
-        test::refuses([&] { train::load_checkpoint(folder / "x", run.model.parameters(), trainer); }, "expected");
-    CHECK(state(run, trainer) == before);
+        test::refuses([&] { train::load_checkpoint(folder / "x", run.model.parameters(), fresh); }, "expected");
+    CHECK(state(run, fresh) == before);
     return load;
   };
   std::uint64_t header = 0;
@@ -206,10 +290,10 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
     if (length >= weights.size()) continue;
     test::write_text(folder / "y", weights.substr(0, length));
     CHECK(test::refuses([&] { train::load_weights(folder / "y", run.model.parameters()); }, "expected"));
-    CHECK(state(run, trainer) == before);
+    CHECK(state(run, fresh) == before);
   }
   CHECK(refused(whole + " "));
-  CHECK(test::refuses([&] { train::load_checkpoint(folder / "none", run.model.parameters(), trainer); }, "none"));
+  CHECK(test::refuses([&] { train::load_checkpoint(folder / "none", run.model.parameters(), fresh); }, "none"));
   CHECK(test::refuses([&] { train::read_checkpoint_header(folder / "w"); }, "expected a checkpoint of a private run"));
   // One entry of the header changed, its length kept.
   const auto replaced = [&](const std::string& from, const std::string& to) {
@@ -222,11 +306,12 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   CHECK(refused(replaced("\"steps\":\"1\"", "\"stepz\":\"1\"")));
   CHECK(refused(replaced("\"plan steps\":\"5\"", "\"plan steps\":\"6\"")));
   CHECK(refused(replaced("\"key 0\":", "\"kez 0\":")));
-  CHECK(refused(replaced("dpmp private run 1", "dpmp private run 9")));
+  CHECK(refused(replaced("\"fingerprint\":", "\"fingerprinz\":")));
+  CHECK(refused(replaced("dpmp private run 2", "dpmp private run 9")));
   CHECK(refused(replaced("tokens.weight\":{", "tokenz.weight\":{")));
   test::write_text(folder / "x", whole);
-  train::load_checkpoint(folder / "x", run.model.parameters(), trainer);
-  CHECK(state(run, trainer) != before);
+  train::load_checkpoint(folder / "x", run.model.parameters(), fresh);
+  CHECK(state(run, fresh) != before);
 }
 
 TEST_CASE("weights: what is saved is what is loaded, and the file has FP32 masters under the parameters' names") {

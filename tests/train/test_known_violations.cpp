@@ -57,6 +57,10 @@ std::vector<double> accumulated(const TinyTraining& run, const std::vector<std::
 }
 /// Of a sum of `records` clipped gradients against one by hand: factors are up to 2^-20 below C / n, and rounded to FP32.
 double slack(std::size_t records, double threshold) { return threshold * double(records) * 0x1p-19 + 1e-12; }
+/// The same with noise, for n values.
+double slack(std::size_t records, double threshold, const dp::Plan& plan, std::size_t n) {
+  return slack(records, threshold) + test::grid_slack(plan.noise_standard_deviation(), n);
+}
 
 /// One step without gradients: (weights before - after) is the noise over the divisor.
 struct NoiseOnly {
@@ -97,8 +101,8 @@ TEST_CASE("P1: the clip threshold asked for is the one used (opacus #664: it was
                               noise = test::noise_by_hand(run, plan, keys, 0), before = run.masters();
     trainer.step(run.losses());
     const std::vector<double> got = difference(difference(before, run.masters(), plan.expected_batch()), noise);
-    CHECK(test::distance(got, right) <= slack(records.size(), threshold));
-    CHECK(test::distance(ignored, right) > slack(records.size(), threshold));
+    CHECK(test::distance(got, right) <= slack(records.size(), threshold, plan, got.size()));
+    CHECK(test::distance(ignored, right) > slack(records.size(), threshold, plan, got.size()));
   }
 }
 
@@ -248,7 +252,7 @@ TEST_CASE("P14: the norm of a tied weight is that of all its uses together (fast
     const double right = test::norm(test::oracle_gradient(both, i)),
                  overwritten = test::norm(test::oracle_gradient(uses.of_table[1], i));
     CHECK(std::fabs(bounds.norm(i) - right) <= 1e-5 * right);
-    CHECK(bounds.upper(i) >= right);
+    CHECK(bounds.upper(i) >= right * (1 - 1e-5));  // it bounds what is released, which the sums over tokens round
     worst = std::max(worst, right / overwritten);
   }
   CHECK(worst > 1.05);  // planted: the embedding's norm alone would release this many times C
@@ -267,10 +271,11 @@ TEST_CASE(
     CHECK(distinct(run.moved) > run.moved.size() / 3);
     CHECK(distinct(planted) < run.moved.size() / 10);
   }
-  // On the sum itself hardly a value comes twice, near 8 as well, where a bf16 grid has steps of 1/16.
+  // On the sum itself few values come twice, near 8 as well, where a bf16 grid has steps of 1/16: the public grid of the
+  // release has 2^20 to a standard deviation.
   std::vector<double> sum(100000, 8.0);
   dp::add_gaussian_noise(ctx.team(), sum, 1.0, {test::random_keys(rng).key(dp::Stream::noise), 0}, 0);
-  CHECK(distinct(sum) > 99900);
+  CHECK(distinct(sum) > 98000);
   // What floating-point noise leaves open (opacus #616) is said, not hidden.
   const TinyTraining run(ctx, DType::bf16);
   CHECK(dp::privacy_statement(test::tiny_plan(run, 9), 0).find("the noise is a floating-point number") != std::string::npos);

@@ -53,7 +53,8 @@ TEST_CASE("P3: a step releases the clipped sum of the drawn records plus the noi
       trainer.step(run.losses());
       const std::vector<double> got = released(before, run.masters(), plan.expected_batch());
       // The factors are up to 2^-20 below C / |G_i|, and rounded down to FP32.
-      CHECK(test::distance(minus(got, noise), sum) <= 0.3 * double(records.size()) * 0x1p-19 + 1e-12);
+      CHECK(test::distance(minus(got, noise), sum) <=
+            0.3 * double(records.size()) * 0x1p-19 + test::grid_slack(plan.noise_standard_deviation(), sum.size()) + 1e-12);
       CHECK(trainer.steps() == step + 1);
       // P6: the loss saw every drawn record once, in full physical batches.
       std::vector<index_t> seen;
@@ -78,7 +79,7 @@ TEST_CASE("P3, P29: the noise has the plan's standard deviation on every paramet
                             before = run.masters();
   trainer.step(run.losses());
   const std::vector<double> noise = minus(released(before, run.masters(), plan.expected_batch()), sum);
-  const double sigma = 1.3 * 0.5 * (1 + 16 * double(plan.batch_bound()) * 0x1p-24);
+  const double sigma = 1.3 * 0.5 * (1 + dp::rounding_share(plan.batch_bound()));
   CHECK(plan.noise_standard_deviation() == doctest::Approx(sigma).epsilon(1e-14));
   REQUIRE(noise.size() > 500000);
   CHECK(std::fabs(standard_deviation(noise) - sigma) <= 4 * sigma / std::sqrt(2 * double(noise.size())));
@@ -92,7 +93,7 @@ TEST_CASE("P3, P29: the noise has the plan's standard deviation on every paramet
     const double error = 1 / std::sqrt(2 * double(part.size()));
     CHECK(standard_deviation(part) <= sigma * (1 + 6 * error + 12 * error * error));
     CHECK(standard_deviation(part) >= sigma * std::max(0.05, 1 - 6 * error));
-    CHECK(std::count(part.begin(), part.end(), 0.0) == 0);
+    CHECK(std::count(part.begin(), part.end(), 0.0) <= 4);  // a value in 2^21 is rounded to 0
     if (p->name() == "tokens.weight") {
       const std::span<const double> untouched = part.subspan(10 * 32);
       CHECK(std::all_of(sum.begin() + 10 * 32, sum.begin() + 8000 * 32, [](double v) { return v == 0; }));
@@ -237,30 +238,8 @@ TEST_CASE("P9: a record whose loss is NaN contributes nothing; the step counts a
     return multiply(loss, tape.input(Tensor::from(ctx, loss.shape(), loss.dtype(), factors)));
   });
   CHECK(test::distance(minus(released(before, run.masters(), plan.expected_batch()), noise), sum) <=
-        0.3 * double(records.size()) * 0x1p-19 + 1e-12);
+        0.3 * double(records.size()) * 0x1p-19 + test::grid_slack(plan.noise_standard_deviation(), sum.size()) + 1e-12);
   CHECK(trainer.steps() == 1);
-}
-
-TEST_CASE("P2: the weighted sum over samples adds no more of them in FP32 than the sensitivity is derived for") {
-  // One coordinate, one large contribution and many that an FP32 sum behind it would lose entirely.
-  static_assert(per_sample::samples_per_accumulator <= dp::samples_per_float_block);
-  Context ctx(Device::cpu(), 2);
-  const index_t samples = 4096;
-  nn::Parameters parameters(ctx, DType::f32, 1);
-  Parameter &matrix = parameters.constant("matrix", {1, 1}, 0), &vector = parameters.constant("vector", {1}, 0),
-            &table = parameters.constant("table", {1, 1}, 0);
-  std::vector<double> contributions(std::size_t(samples), 0x1p-25);
-  contributions[0] = 1;
-  const Tensor x = Tensor::from(ctx, {samples, 1, 1}, DType::f32, contributions),
-               one = Tensor::full(ctx, {samples, 1, 1}, DType::f32, 1);
-  per_sample::BookKeepingSink book;
-  book.accept(ctx, ParameterSite::outer_product(matrix, x, one));
-  book.accept(ctx, ParameterSite::vector(vector, x.reshaped({samples, 1})));
-  book.accept(ctx, ParameterSite::outer_product(table, x, Tensor::zeros(ctx, {samples, 1}, DType::i32)));
-  per_sample::GradientSums sums(ctx, parameters.all());
-  book.weighted_sum(ctx, std::vector<float>(std::size_t(samples), 1.0f), sums);
-  const double exact = 1 + double(samples - 1) * 0x1p-25, blocks = double(per_sample::samples_per_accumulator);
-  for (const Tensor& sum : sums.tensors()) CHECK(std::fabs(sum.item() - exact) <= (blocks - 1) * 0x1p-24 * exact);
 }
 
 TEST_CASE("P10: what is computed, and how often, does not depend on what the records say") {

@@ -6,7 +6,12 @@
 
 namespace dpmp::inline DPMP_ABI {
 /// y_gradient [B, .., p] -> the site of a bias [p]: vectors [B, p] in the accumulate dtype, and their squared norms.
-inline ParameterSite bias_site(Context& ctx, Parameter& bias, const Tensor& y_gradient) {
+ParameterSite bias_site(Context& ctx, Parameter& bias, const Tensor& y_gradient);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
+DPMP_KEPT_BODY inline ParameterSite bias_site(Context& ctx, Parameter& bias, const Tensor& y_gradient) {
   const index_t samples = y_gradient.shape().front(), p = y_gradient.shape().back();
   const index_t tokens = y_gradient.shape().numel(1, y_gradient.shape().rank() - 1);
   const Tensor sums = Tensor::empty(ctx, {samples, p}, accumulate_dtype(y_gradient.dtype())),
@@ -19,3 +24,4 @@ inline ParameterSite bias_site(Context& ctx, Parameter& bias, const Tensor& y_gr
   return ParameterSite::vector(bias, sums, squares);
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

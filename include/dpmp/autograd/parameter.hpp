@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A trainable tensor: FP32 master values, and the copy in the compute dtype that kernels read.
 #pragma once
+#include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -14,12 +16,7 @@ namespace dpmp::inline DPMP_ABI {
 class Parameter {
  public:
   /// master: initial values in f32 (f64 for an f64 model). dtype: what value() is stored in.
-  Parameter(Context& ctx, std::string name, Tensor master, DType dtype)
-      : name_(std::move(name)), master_(std::move(master)), value_(master_) {
-    check_dtype("the master values of " + name_, master_, accumulate_dtype(dtype));
-    if (dtype != master_.dtype()) value_ = Tensor::empty(ctx, master_.shape(), dtype);
-    refresh(ctx);
-  }
+  Parameter(Context& ctx, std::string name, Tensor master, DType dtype);
   Parameter(const Parameter&) = delete;
   Parameter& operator=(const Parameter&) = delete;
 
@@ -33,14 +30,7 @@ class Parameter {
   Tensor& master() { return master_; }
   const Tensor& master() const { return master_; }
   /// Rounds the master into value().
-  void refresh(Context& ctx) {
-    if (value_.dtype() == master_.dtype()) return;
-    dispatch_real(value_.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      if constexpr (!std::is_same_v<T, double>)
-        launch_elements(ctx, numel(), kernels::Cast<float, T>{master_.data<float>(), value_.data<T>()});
-    });
-  }
+  void refresh(Context& ctx);
   /// A frozen parameter emits no site, gets no noise and is not updated.
   bool trainable() const { return trainable_; }
   void set_trainable(bool trainable) { trainable_ = trainable; }
@@ -51,3 +41,24 @@ class Parameter {
   bool trainable_ = true;
 };
 }  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
+DPMP_KEPT_BODY inline Parameter::Parameter(Context& ctx, std::string name, Tensor master, DType dtype)
+    : name_(std::move(name)), master_(std::move(master)), value_(master_) {
+  if (std::find(std::begin(real_dtypes), std::end(real_dtypes), dtype) == std::end(real_dtypes)) detail::refuse_dtype(dtype);
+  check_dtype("the master values of " + name_, master_, accumulate_dtype(dtype));
+  if (dtype != master_.dtype()) value_ = Tensor::empty(ctx, master_.shape(), dtype);
+  refresh(ctx);
+}
+
+DPMP_KEPT_BODY inline void Parameter::refresh(Context& ctx) {
+  if (value_.dtype() == master_.dtype()) return;
+  dispatch_real(value_.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (!std::is_same_v<T, double>)
+      launch_library_elements(ctx, numel(), kernels::Cast<float, T>{master_.data<float>(), value_.data<T>()});
+  });
+}
+}  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -23,25 +23,8 @@ struct ParameterSite {
   index_t samples() const { return b.shape().front(); }
   bool one_hot() const { return b.dtype() == DType::i32; }
 
-  static ParameterSite outer_product(Parameter& w, const Tensor& a, const Tensor& b) {
-    const index_t samples = b.shape().front(), d = a.shape().back();
-    const index_t tokens = a.shape().numel(1, a.shape().rank() - 1);
-    ParameterSite site{&w, SiteForm::outer_product, a.reshaped({samples, tokens, d}), b};
-    site.b = b.dtype() == DType::i32 ? b.reshaped({samples, tokens}) : b.reshaped({samples, tokens, b.shape().back()});
-    DPMP_CHECK(w.shape().rank() == 2 && w.shape().back() == d && (site.one_hot() || w.shape().front() == b.shape().back()),
-               "expected rows a [.., d] and b [.., p] of the parameter ", w.name(), " ", w.shape(), ", got a ", a.shape(),
-               " and b ", b.shape());
-    return site;
-  }
-  static ParameterSite vector(Parameter& w, const Tensor& gradients, const Tensor& squares = Tensor()) {
-    const index_t samples = gradients.shape().front(), n = gradients.shape().numel(1, gradients.shape().rank());
-    DPMP_CHECK(n <= w.numel(), "expected at most ", w.numel(), " elements for the parameter ", w.name(), ", got ",
-               gradients.shape());
-    DPMP_CHECK(!squares.defined() || (squares.numel() == samples && squares.dtype() == DType::f64),
-               "expected a squared norm in f64 for each of ", samples, " samples of ", w.name(), ", got ", squares.shape(),
-               " ", squares.dtype());
-    return {&w, SiteForm::vector, Tensor(), gradients.reshaped({samples, n}), squares};
-  }
+  static ParameterSite outer_product(Parameter& w, const Tensor& a, const Tensor& b);
+  static ParameterSite vector(Parameter& w, const Tensor& gradients, const Tensor& squares = Tensor());
 };
 
 /// Takes the sites of a backward pass, in the order of that pass. Sites share their tensors with the pass: keep them or not.
@@ -60,3 +43,29 @@ class GradientSink {
   virtual void end(Context&) {}
 };
 }  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
+DPMP_KEPT_BODY inline ParameterSite ParameterSite::outer_product(Parameter& w, const Tensor& a, const Tensor& b) {
+  const index_t samples = b.shape().front(), d = a.shape().back();
+  const index_t tokens = a.shape().numel(1, a.shape().rank() - 1);
+  ParameterSite site{&w, SiteForm::outer_product, a.reshaped({samples, tokens, d}), b};
+  site.b = b.dtype() == DType::i32 ? b.reshaped({samples, tokens}) : b.reshaped({samples, tokens, b.shape().back()});
+  DPMP_CHECK(w.shape().rank() == 2 && w.shape().back() == d && (site.one_hot() || w.shape().front() == b.shape().back()),
+             "expected rows a [.., d] and b [.., p] of the parameter ", w.name(), " ", w.shape(), ", got a ", a.shape(),
+             " and b ", b.shape());
+  return site;
+}
+
+DPMP_KEPT_BODY inline ParameterSite ParameterSite::vector(Parameter& w, const Tensor& gradients, const Tensor& squares) {
+  const index_t samples = gradients.shape().front(), n = gradients.shape().numel(1, gradients.shape().rank());
+  DPMP_CHECK(n <= w.numel(), "expected at most ", w.numel(), " elements for the parameter ", w.name(), ", got ",
+             gradients.shape());
+  DPMP_CHECK(!squares.defined() || (squares.numel() == samples && squares.dtype() == DType::f64),
+             "expected a squared norm in f64 for each of ", samples, " samples of ", w.name(), ", got ", squares.shape(),
+             " ", squares.dtype());
+  return {&w, SiteForm::vector, Tensor(), gradients.reshaped({samples, n}),
+          squares.defined() ? squares.reshaped({samples}) : squares};
+}
+}  // namespace dpmp::inline DPMP_ABI
+#endif

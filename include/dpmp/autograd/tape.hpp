@@ -3,6 +3,7 @@
 // Axis 0 of every recorded value is the sample axis; a value that does not keep it cannot be recorded.
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -83,6 +84,15 @@ class BackwardPass {
 
 /// Whether a tape keeps what a backward pass needs.
 enum class TapeMode : std::uint8_t { training, inference };
+/// Whether an error may depend on what a record says. confidential: a token id that no table has makes its own sample NaN,
+/// on every device, and nothing is thrown or named. open: on the CPU it is refused, with the id, its sample and position.
+enum class RecordsAre : std::uint8_t { confidential, open };
+/// A value as it was recorded: by which operation ("input" for none), of which shape and dtype.
+struct RecordedValue {
+  std::string_view name;
+  Shape shape;
+  DType dtype = DType::f32;
+};
 /// What a backward pass leaves of a tape. release: each step's saved tensors are freed as soon as it is done. keep: all of
 /// them stay, so that the very same pass can be walked again, bit for bit.
 enum class AfterWalk : std::uint8_t { release, keep };
@@ -90,21 +100,24 @@ enum class AfterWalk : std::uint8_t { release, keep };
 class Tape {
  public:
   /// samples: extent of axis 0 of everything on this tape (0 is legal).
-  Tape(Context& ctx, index_t samples, TapeMode mode = TapeMode::training) : ctx_(ctx), samples_(samples), mode_(mode) {
-    DPMP_CHECK(samples >= 0, "expected a number of samples >= 0, got ", samples);
-  }
+  Tape(Context& ctx, index_t samples, TapeMode mode = TapeMode::training, RecordsAre records = RecordsAre::confidential);
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
   Context& ctx() const { return ctx_; }
   index_t samples() const { return samples_; }
   TapeMode mode() const { return mode_; }
+  RecordsAre records() const { return records_; }
+  /// Everything recorded so far, in order: what must not depend on the records (train/fixed_program.hpp).
+  const std::vector<RecordedValue>& recorded() const { return recorded_; }
+
+  /// Is told of every input and every result in the order of the forward pass, with the name of the operation ("input"):
+  /// for checks that look inside of a pass. The values may be overwritten later: read them now.
+  using Observer = std::function<void(std::string_view operation, const Tensor& value)>;
+  void observe(Observer observer) { observer_ = std::move(observer); }
 
   /// A value without a history. needs_gradient: gradient_of() will answer after the backward pass.
-  Variable input(const Tensor& value, bool needs_gradient = false) {
-    check_device("an input of the tape", value, ctx_);
-    return add_slot(value, needs_gradient, needs_gradient);
-  }
+  Variable input(const Tensor& value, bool needs_gradient = false);
 
   /// Records the result of an operation. Rule: `name` (std::string_view), backward(BackwardPass&, const Tensor& gradient)
   /// const, and, if it uses parameters, parameters() -> std::vector<Parameter*>: all that backward may emit a site of.
@@ -117,8 +130,9 @@ class Tape {
     DPMP_CHECK(value.device() == ctx_.device(), Rule::name, ": expected a result on ", ctx_.device(), ", got one on ",
                value.device());
     const bool keep = needs_gradient && mode_ == TapeMode::training;
-    const Variable v = add_slot(value, keep, false);
+    const Variable v = add_slot(Rule::name, value, keep, false);
     if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule)), {}});
+    if (observer_) observer_(Rule::name, value);
     return v;
   }
   /// Throws unless the variables were recorded here.
@@ -132,47 +146,9 @@ class Tape {
   /// Walks back from per-sample losses [B] (f32, f64 for an f64 model). weights [B], the losses' dtype: factors of the
   /// losses (a mask of 0 and 1; all 1 when not given). A tape is walked once, or again after a walk that kept it.
   void backward(const Variable& losses, GradientSink& sink, const Tensor& weights = Tensor(),
-                AfterWalk after = AfterWalk::release) {
-    DPMP_CHECK(mode_ == TapeMode::training, "expected a tape in training mode for a backward pass, got one for inference");
-    DPMP_CHECK(!released_, "expected a tape that was not walked yet: record the forward pass again");
-    DPMP_CHECK(&losses.tape() == this, "expected losses that were recorded on this tape, got another tape's");
-    check_shape("per-sample losses", losses.value(), {samples_});
-    Tensor seed = weights.defined() ? weights : Tensor::full(ctx_, {samples_}, losses.dtype(), 1);
-    check_shape("loss weights", seed, {samples_});
-    check_dtype("loss weights", seed, losses.dtype());
-    check_device("loss weights", seed, ctx_);
-    walked_ = true;
-    released_ = after == AfterWalk::release;
-    for (Slot& slot : slots_) slot.gradient = Tensor();
-    slots_[std::size_t(losses.slot_)].gradient = std::move(seed);
-    find_last_uses();
-    const ProfilerRange whole(ctx_, "backward");
-    BackwardPass pass(ctx_, *this, sink);
-    for (index_t k = index_t(steps_.size()) - 1; k >= 0; --k) {
-      Step& step = steps_[std::size_t(k)];
-      // Taken out of its slot, so that a rule may pass the same buffer on.
-      const Tensor gradient = std::move(slots_[std::size_t(step.slot)].gradient);
-      slots_[std::size_t(step.slot)].gradient = Tensor();
-      const std::vector<Parameter*> declared = step.rule->parameters();
-      pass.declared_ = &declared;
-      pass.rule_ = step.rule->name();
-      if (gradient.defined()) {
-        const ProfilerRange of_rule(ctx_, pass.rule_);
-        step.rule->backward(pass, gradient);
-      }
-      const std::vector<Parameter*> finished = std::move(step.finishes);
-      if (released_) steps_.pop_back();
-      for (Parameter* p : finished) sink.finish(ctx_, *p);
-    }
-    sink.end(ctx_);
-  }
+                AfterWalk after = AfterWalk::release);
   /// Gradient of an input that asked for it; zeros when the losses do not depend on it.
-  Tensor gradient_of(const Variable& v) const {
-    DPMP_CHECK(&v.tape() == this, "expected an input of this tape, got another tape's");
-    const Slot& slot = slots_[std::size_t(v.slot_)];
-    DPMP_CHECK(walked_ && slot.leaf, "expected an input that needs a gradient, after a backward pass");
-    return slot.gradient.defined() ? slot.gradient : Tensor::zeros(ctx_, v.shape(), v.dtype());
-  }
+  Tensor gradient_of(const Variable& v) const;
 
  private:
   friend class BackwardPass;
@@ -206,35 +182,19 @@ class Tape {
   };
 
   /// The walk goes from the last step to the first, so a parameter's last use is its first one in the forward pass.
-  void find_last_uses() {
-    std::vector<Parameter*> seen;
-    for (Step& step : steps_) {
-      step.finishes.clear();
-      for (Parameter* p : step.rule->parameters())
-        if (p && p->trainable() && std::find(seen.begin(), seen.end(), p) == seen.end()) {
-          seen.push_back(p);
-          step.finishes.push_back(p);
-        }
-    }
-  }
+  void find_last_uses();
 
-  Variable add_slot(const Tensor& value, bool needs_gradient, bool leaf) {
-    DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, "expected a value with the sample axis (",
-               samples_, " samples) first, got ", value.shape());
-    Variable v;
-    v.tape_ = this;
-    v.slot_ = index_t(slots_.size());
-    v.value_ = value;
-    slots_.push_back({Tensor(), needs_gradient, leaf});
-    return v;
-  }
+  Variable add_slot(std::string_view name, const Tensor& value, bool needs_gradient, bool leaf);
 
   Context& ctx_;
   index_t samples_;
   TapeMode mode_;
+  RecordsAre records_;
   bool walked_ = false, released_ = false;
+  Observer observer_;
   std::vector<Slot> slots_;
   std::vector<Step> steps_;
+  std::vector<RecordedValue> recorded_;
 };
 
 inline bool BackwardPass::needs(const GradientSlot& input) const {
@@ -260,8 +220,92 @@ inline void BackwardPass::accumulate(const GradientSlot& input, const Tensor& gr
   const Tensor total = slot.gradient.shared() ? Tensor::empty(ctx, input.shape, input.dtype) : slot.gradient;
   dispatch_real(input.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_elements(ctx, total.numel(), kernels::Add<T>{slot.gradient.data<T>(), gradient.data<T>(), total.data<T>()});
+    launch_library_elements(ctx, total.numel(),
+                            kernels::Add<T>{slot.gradient.data<T>(), gradient.data<T>(), total.data<T>()});
   });
   slot.gradient = total;
 }
 }  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
+DPMP_KEPT_BODY inline Tape::Tape(Context& ctx, index_t samples, TapeMode mode, RecordsAre records)
+    : ctx_(ctx), samples_(samples), mode_(mode), records_(records) {
+  DPMP_CHECK(samples >= 0, "expected a number of samples >= 0, got ", samples);
+}
+
+DPMP_KEPT_BODY inline Variable Tape::input(const Tensor& value, bool needs_gradient) {
+  check_device("an input of the tape", value, ctx_);
+  const Variable v = add_slot("input", value, needs_gradient, needs_gradient);
+  if (observer_) observer_("input", value);
+  return v;
+}
+
+DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& sink, const Tensor& weights,
+                                          AfterWalk after) {
+  DPMP_CHECK(mode_ == TapeMode::training, "expected a tape in training mode for a backward pass, got one for inference");
+  DPMP_CHECK(!released_, "expected a tape that was not walked yet: record the forward pass again");
+  DPMP_CHECK(&losses.tape() == this, "expected losses that were recorded on this tape, got another tape's");
+  check_shape("per-sample losses", losses.value(), {samples_});
+  Tensor seed = weights.defined() ? weights : Tensor::full(ctx_, {samples_}, losses.dtype(), 1);
+  check_shape("loss weights", seed, {samples_});
+  check_dtype("loss weights", seed, losses.dtype());
+  check_device("loss weights", seed, ctx_);
+  walked_ = true;
+  released_ = after == AfterWalk::release;
+  for (Slot& slot : slots_) slot.gradient = Tensor();
+  slots_[std::size_t(losses.slot_)].gradient = std::move(seed);
+  find_last_uses();
+  const ProfilerRange whole(ctx_, "backward");
+  BackwardPass pass(ctx_, *this, sink);
+  for (index_t k = index_t(steps_.size()) - 1; k >= 0; --k) {
+    Step& step = steps_[std::size_t(k)];
+    // Taken out of its slot, so that a rule may pass the same buffer on.
+    const Tensor gradient = std::move(slots_[std::size_t(step.slot)].gradient);
+    slots_[std::size_t(step.slot)].gradient = Tensor();
+    const std::vector<Parameter*> declared = step.rule->parameters();
+    pass.declared_ = &declared;
+    pass.rule_ = step.rule->name();
+    if (gradient.defined()) {
+      const ProfilerRange of_rule(ctx_, pass.rule_);
+      step.rule->backward(pass, gradient);
+    }
+    const std::vector<Parameter*> finished = std::move(step.finishes);
+    if (released_) steps_.pop_back();
+    for (Parameter* p : finished) sink.finish(ctx_, *p);
+  }
+  sink.end(ctx_);
+}
+
+DPMP_KEPT_BODY inline Tensor Tape::gradient_of(const Variable& v) const {
+  DPMP_CHECK(&v.tape() == this, "expected an input of this tape, got another tape's");
+  const Slot& slot = slots_[std::size_t(v.slot_)];
+  DPMP_CHECK(walked_ && slot.leaf, "expected an input that needs a gradient, after a backward pass");
+  return slot.gradient.defined() ? slot.gradient : Tensor::zeros(ctx_, v.shape(), v.dtype());
+}
+
+DPMP_KEPT_BODY inline void Tape::find_last_uses() {
+  std::vector<Parameter*> seen;
+  for (Step& step : steps_) {
+    step.finishes.clear();
+    for (Parameter* p : step.rule->parameters())
+      if (p && p->trainable() && std::find(seen.begin(), seen.end(), p) == seen.end()) {
+        seen.push_back(p);
+        step.finishes.push_back(p);
+      }
+  }
+}
+
+DPMP_KEPT_BODY inline Variable Tape::add_slot(std::string_view name, const Tensor& value, bool needs_gradient, bool leaf) {
+  DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, "expected a value with the sample axis (",
+             samples_, " samples) first, got ", value.shape());
+  Variable v;
+  v.tape_ = this;
+  v.slot_ = index_t(slots_.size());
+  v.value_ = value;
+  slots_.push_back({Tensor(), needs_gradient, leaf});
+  recorded_.push_back({name, value.shape(), value.dtype()});
+  return v;
+}
+}  // namespace dpmp::inline DPMP_ABI
+#endif

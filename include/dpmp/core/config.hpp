@@ -7,10 +7,11 @@
 #include "dpmp/version.hpp"
 
 // The non-finite test of a sample (c_i = 0 for NaN and Inf) is part of the privacy guarantee; these flags let the
-// compiler assume it never fires and turn `isfinite(x) ? c : 0` into `c`.
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+// compiler assume it never fires and turn `isfinite(x) ? c : 0` into `c`. So is rounding noised sums to a grid, and what
+// two-float sums carry along: associativity turns `(x + shift) - shift` into `x`.
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__)
 #error \
-    "dpmp must not be compiled with -ffast-math, -Ofast or -ffinite-math-only: they remove the non-finite test that the privacy guarantee rests on"
+    "dpmp must not be compiled with -ffast-math, -Ofast, -ffinite-math-only or -funsafe-math-optimizations: they remove the non-finite test and the roundings that the privacy guarantee rests on"
 #endif
 
 // A program whose translation units disagree about these options must not link: every name of the library lives in an
@@ -31,9 +32,44 @@
 #else
 #define DPMP_ABI_GEMM _eigen
 #endif
-#define DPMP_ABI_JOIN_(a, b, c, d) a##b##c##d
-#define DPMP_ABI_JOIN(a, b, c, d) DPMP_ABI_JOIN_(a, b, c, d)
-#define DPMP_ABI DPMP_ABI_JOIN(v1, DPMP_ABI_DEVICE, DPMP_ABI_THREADS, DPMP_ABI_GEMM)
+// DPMP_COMPILED: the library's kernels and products are in dpmp::compiled, whose units alone define DPMP_COMPILING.
+// DPMP_F64: whether there are kernels for models in float64, a reference for tests: a fifth of what is compiled, therefore
+// header-only where asked for alone.
+#if defined(DPMP_COMPILED)
+#define DPMP_ABI_KERNELS _compiled
+#undef DPMP_F64
+#define DPMP_F64 1
+#elif defined(DPMP_F64) && DPMP_F64
+#define DPMP_ABI_KERNELS _f64
+#else
+#define DPMP_ABI_KERNELS
+#undef DPMP_F64
+#define DPMP_F64 0
+#endif
+#if defined(DPMP_COMPILING)
+/// Emitted for other units wherever it is instantiated.
+#define DPMP_KEPT __attribute__((noinline, used))
+#else
+#define DPMP_KEPT
+#endif
+#if defined(DPMP_COMPILING) && !defined(__CUDACC__)
+/// Emitted for other units by the host's unit.
+#define DPMP_KEPT_BODY DPMP_KEPT
+#else
+#define DPMP_KEPT_BODY
+#endif
+/// Whether this unit sees what stands below the interfaces: not where dpmp::compiled has it. nvcc does: the launches in
+/// there say which kernels it has to compile.
+#if !defined(DPMP_BODIES)
+#if !defined(DPMP_COMPILED) || defined(DPMP_COMPILING)
+#define DPMP_BODIES 1
+#else
+#define DPMP_BODIES 0
+#endif
+#endif
+#define DPMP_ABI_JOIN_(a, b, c, d, e) a##b##c##d##e
+#define DPMP_ABI_JOIN(a, b, c, d, e) DPMP_ABI_JOIN_(a, b, c, d, e)
+#define DPMP_ABI DPMP_ABI_JOIN(v1, DPMP_ABI_DEVICE, DPMP_ABI_THREADS, DPMP_ABI_GEMM, DPMP_ABI_KERNELS)
 
 #if defined(__CUDACC__)
 /// Callable on the host and on a CUDA device.
@@ -55,6 +91,16 @@
 #define DPMP_LAMBDA __attribute__((always_inline))
 /// Host-only and inlined into each instruction-set copy of a kernel.
 #define DPMP_HOST inline __attribute__((always_inline))
+// Before a host loop of at most that many trips, whose arrays then live in registers. nvcc knows no such pragma for the
+// host.
+#if defined(__CUDACC__)
+#define DPMP_UNROLL(trips)
+#elif defined(__clang__)
+#define DPMP_UNROLL(trips) DPMP_PRAGMA(unroll trips)
+#else
+#define DPMP_UNROLL(trips) DPMP_PRAGMA(GCC unroll trips)
+#endif
+#define DPMP_PRAGMA(...) _Pragma(#__VA_ARGS__)
 
 namespace dpmp::inline DPMP_ABI {
 /// Sizes, strides and element counts are 64-bit everywhere.

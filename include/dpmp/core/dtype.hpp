@@ -74,9 +74,25 @@ inline constexpr DType dtype_of = std::is_same_v<T, float>    ? DType::f32
                                   : std::is_same_v<T, double> ? DType::f64
                                                               : DType::i32;
 
-/// Calls f(TypeTag<T>{}) with the storage type of a real dtype; throws on i32.
+/// The dtypes that a model may have in this program: f64 among them only with DPMP_F64 (core/config.hpp).
+#if DPMP_F64
+inline constexpr DType real_dtypes[] = {DType::f32, DType::bf16, DType::f16, DType::f64};
+#else
+inline constexpr DType real_dtypes[] = {DType::f32, DType::bf16, DType::f16};
+#endif
+
+namespace detail {
+[[noreturn]] inline void refuse_dtype(DType dtype) {
+  if (dtype == DType::i32) throw Error("expected a floating dtype (f32, bf16, f16, f64), got i32");
+  throw Error(
+      "expected f32, bf16 or f16, got f64: models in float64 need a program that defines DPMP_F64=1 in all its units, or "
+      "that links dpmp::compiled");
+}
+}  // namespace detail
+
+/// Calls f(TypeTag<T>{}) with the storage type of a real dtype, f64 included: for what the library itself keeps in double.
 template <class F>
-decltype(auto) dispatch_real(DType dtype, F&& f) {
+decltype(auto) dispatch_stored(DType dtype, F&& f) {
   switch (dtype) {
     case DType::f32: return f(TypeTag<float>{});
     case DType::bf16: return f(TypeTag<bf16>{});
@@ -84,6 +100,21 @@ decltype(auto) dispatch_real(DType dtype, F&& f) {
     case DType::f64: return f(TypeTag<double>{});
     case DType::i32: break;
   }
-  throw Error(detail::concat("expected a floating dtype (f32, bf16, f16, f64), got ", name_of(dtype)));
+  detail::refuse_dtype(dtype);
+}
+/// The same for a dtype that a model may have: throws on i32, and on f64 where no kernels for it are compiled.
+template <class F>
+decltype(auto) dispatch_real(DType dtype, F&& f) {
+#if DPMP_F64
+  return dispatch_stored(dtype, static_cast<F&&>(f));
+#else
+  switch (dtype) {
+    case DType::f32: return f(TypeTag<float>{});
+    case DType::bf16: return f(TypeTag<bf16>{});
+    case DType::f16: return f(TypeTag<f16>{});
+    default: break;
+  }
+  detail::refuse_dtype(dtype);
+#endif
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // dpmp::Error and the one macro that throws it. Library code never exits and never prints.
 #pragma once
+#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -26,11 +27,29 @@ class Error : public std::runtime_error {
 };
 
 namespace detail {
+/// Something printable, behind a pointer: so that one function composes all texts. Lives as long as the expression it is in.
+class TextPart {
+ public:
+  TextPart(const char* text) : at_(text), write_([](std::ostream& out, const void* p) { out << static_cast<const char*>(p); }) {}
+  template <class T>
+  TextPart(const T& x) : at_(&x), write_([](std::ostream& out, const void* p) { out << *static_cast<const T*>(p); }) {}
+  friend std::ostream& operator<<(std::ostream& out, const TextPart& part) {
+    part.write_(out, part.at_);
+    return out;
+  }
+
+ private:
+  const void* at_;
+  void (*write_)(std::ostream&, const void*);
+};
+[[gnu::cold, gnu::noinline]] inline std::string joined(std::initializer_list<TextPart> parts) {
+  std::ostringstream out;
+  for (const TextPart& part : parts) out << part;
+  return out.str();
+}
 template <class... Parts>
 std::string concat(const Parts&... parts) {
-  std::ostringstream out;
-  (out << ... << parts);
-  return out.str();
+  return joined({parts...});
 }
 }  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI

@@ -24,7 +24,75 @@ struct AdaptiveOptions {
 };
 
 /// Throws on every value out of range.
-inline void check_adaptive(const AdaptiveOptions& o) {
+void check_adaptive(const AdaptiveOptions& o);
+
+/// h: what one record changes sum_i (1[n_i <= C] - 1/2) by. A record that is not there, or is masked, adds 0, so one more or
+/// less changes the count by 1/2. An empty record (zero_out) is there: its norm is 0, it counts +1/2, and the full one in
+/// its place may count -1/2, as of two records that replace each other.
+double count_sensitivity(NeighbouringRelation relation);
+
+/// sigma_z = (sigma^-2 - (h / s_b)^2)^(-1/2): the noise multiplier of the gradient sum, so that it and the count with noise
+/// s_b are together one Gaussian mechanism of noise multiplier sigma, which is what the accountant sees. Always above sigma.
+/// Rounded up by a bound of its rounding errors. Throws unless sigma < s_b / h.
+///
+/// With x = h sigma / s_b: sigma_z = sigma / sqrt((1 - x) (1 + x)). The rounding of x, 2^-53, becomes x / (1 - x) times that
+/// in 1 - x; all other operations add 5 roundings: together below 2^-50 / (1 - x).
+double gradient_noise_multiplier(double sigma, double count_noise, NeighbouringRelation relation);
+
+/// sum_i ok_i (1[norm_i <= C] - 1/2) over a physical batch, by select; masked (ok 0) and non-finite samples add 0. Exact.
+/// Private: add it to the step's other physical batches and give it to AdaptiveThreshold::update, nowhere else.
+double quantile_count(std::span<const double> norms, std::span<const std::uint8_t> ok, double clip_threshold);
+
+/// The threshold of a run, step by step. Its whole state is one public number: store threshold(), restore() it.
+class AdaptiveThreshold {
+ public:
+  /// expected_batch: the public constant B of the plan, > 0.
+  AdaptiveThreshold(const AdaptiveOptions& options, double expected_batch);
+  /// C of the step to come.
+  double threshold() const { return threshold_; }
+  /// Throws unless `threshold` is in [C_min, C_max].
+  void restore(double threshold);
+
+  /// The released number b = (count + N(0, s_b^2)) / B + 1/2, the noisy share of gradients below the threshold. Noise is
+  /// drawn whatever the count is, also for an empty batch, and the noisy count is on a public grid. `stream`:
+  /// StepTicket::auxiliary_noise, once a step: its key is not that of the parameters' noise, so no counter is shared.
+  double noisy_fraction(double count, const NoiseStream& stream) const;
+  /// C <- C exp(-eta (b - q)), kept in [C_min, C_max]: a function of the noisy fraction and nothing else.
+  void update(double noisy_fraction);
+  /// Both: once at the end of every step, with the sum of the step's quantile_count()s.
+  void update(double count, const NoiseStream& stream) { update(noisy_fraction(count, stream)); }
+
+ private:
+  AdaptiveOptions options_;
+  double expected_batch_, threshold_;
+};
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline AdaptiveThreshold::AdaptiveThreshold(const AdaptiveOptions& options, double expected_batch)
+    : options_(options), expected_batch_(expected_batch), threshold_(options.initial_threshold) {
+  check_adaptive(options);
+  DPMP_CHECK(expected_batch > 0 && std::isfinite(expected_batch), "expected a finite expected batch > 0, got ",
+             expected_batch);
+}
+
+DPMP_KEPT_BODY inline void AdaptiveThreshold::restore(double threshold) {
+  DPMP_CHECK(threshold >= options_.lowest && threshold <= options_.highest, "expected a clip threshold in [",
+             options_.lowest, ", ", options_.highest, "], got ", threshold);
+  threshold_ = threshold;
+}
+
+DPMP_KEPT_BODY inline double AdaptiveThreshold::noisy_fraction(double count, const NoiseStream& stream) const {
+  return noised(count, options_.count_noise, stream, 0) / expected_batch_ + 0.5;
+}
+
+DPMP_KEPT_BODY inline void AdaptiveThreshold::update(double noisy_fraction) {
+  const double next = threshold_ * std::exp(-options_.learning_rate * (noisy_fraction - options_.quantile));
+  threshold_ = std::clamp(next, options_.lowest, options_.highest);
+}
+
+DPMP_KEPT_BODY inline void check_adaptive(const AdaptiveOptions& o) {
   DPMP_CHECK(o.quantile > 0 && o.quantile < 1, "expected a quantile in (0, 1), got ", o.quantile);
   DPMP_CHECK(o.learning_rate > 0 && std::isfinite(o.learning_rate),
              "expected a finite learning rate > 0 of the clip threshold, got ", o.learning_rate);
@@ -35,16 +103,12 @@ inline void check_adaptive(const AdaptiveOptions& o) {
              " and ", o.highest);
 }
 
-/// h: what one record changes sum_i (1[n_i <= C] - 1/2) by. A record that is not there, or is masked, adds 0.
-inline double count_sensitivity(NeighbouringRelation relation) { return 0.5 * contributions_changed(relation); }
+DPMP_KEPT_BODY inline double count_sensitivity(NeighbouringRelation relation) {
+  name_of(relation);  // throws on a value outside of the enumeration
+  return relation == NeighbouringRelation::add_or_remove_one ? 0.5 : 1;
+}
 
-/// sigma_z = (sigma^-2 - (h / s_b)^2)^(-1/2): the noise multiplier of the gradient sum, so that it and the count with noise
-/// s_b are together one Gaussian mechanism of noise multiplier sigma, which is what the accountant sees. Always above sigma.
-/// Rounded up by a bound of its rounding errors. Throws unless sigma < s_b / h.
-///
-/// With x = h sigma / s_b: sigma_z = sigma / sqrt((1 - x) (1 + x)). The rounding of x, 2^-53, becomes x / (1 - x) times that
-/// in 1 - x; all other operations add 5 roundings: together below 2^-50 / (1 - x).
-inline double gradient_noise_multiplier(double sigma, double count_noise, NeighbouringRelation relation) {
+DPMP_KEPT_BODY inline double gradient_noise_multiplier(double sigma, double count_noise, NeighbouringRelation relation) {
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
   const double h = count_sensitivity(relation), x = h * sigma / count_noise;
   DPMP_CHECK(x < 1, "expected a noise multiplier below ", count_noise / h, " (the count's noise ", count_noise,
@@ -53,9 +117,8 @@ inline double gradient_noise_multiplier(double sigma, double count_noise, Neighb
   return sigma / std::sqrt((1 - x) * (1 + x)) * (1 + 0x1p-50 / (1 - x));
 }
 
-/// sum_i ok_i (1[norm_i <= C] - 1/2) over a physical batch, by select; masked (ok 0) and non-finite samples add 0. Exact.
-/// Private: add it to the step's other physical batches and give it to AdaptiveThreshold::update, nowhere else.
-inline double quantile_count(std::span<const double> norms, std::span<const std::uint8_t> ok, double clip_threshold) {
+DPMP_KEPT_BODY inline double quantile_count(std::span<const double> norms, std::span<const std::uint8_t> ok,
+                                            double clip_threshold) {
   DPMP_CHECK(ok.size() == norms.size(), "expected ", norms.size(), " ok flags, one a norm, got ", ok.size());
   index_t twice = 0;
   for (std::size_t i = 0; i < norms.size(); ++i) {
@@ -64,42 +127,5 @@ inline double quantile_count(std::span<const double> norms, std::span<const std:
   }
   return 0.5 * double(twice);
 }
-
-/// The threshold of a run, step by step. Its whole state is one public number: store threshold(), restore() it.
-class AdaptiveThreshold {
- public:
-  /// expected_batch: the public constant B of the plan, > 0.
-  AdaptiveThreshold(const AdaptiveOptions& options, double expected_batch)
-      : options_(options), expected_batch_(expected_batch), threshold_(options.initial_threshold) {
-    check_adaptive(options);
-    DPMP_CHECK(expected_batch > 0 && std::isfinite(expected_batch), "expected a finite expected batch > 0, got ",
-               expected_batch);
-  }
-  /// C of the step to come.
-  double threshold() const { return threshold_; }
-  /// Throws unless `threshold` is in [C_min, C_max].
-  void restore(double threshold) {
-    DPMP_CHECK(threshold >= options_.lowest && threshold <= options_.highest, "expected a clip threshold in [",
-               options_.lowest, ", ", options_.highest, "], got ", threshold);
-    threshold_ = threshold;
-  }
-
-  /// The released number b = (count + N(0, s_b^2)) / B + 1/2, the noisy share of gradients below the threshold. Noise is
-  /// drawn whatever the count is, also for an empty batch. `stream`: StepTicket::auxiliary_noise, once a step: its key is
-  /// not that of the parameters' noise, so no counter is shared.
-  double noisy_fraction(double count, const NoiseStream& stream) const {
-    return (count + options_.count_noise * standard_normal(stream, 0)) / expected_batch_ + 0.5;
-  }
-  /// C <- C exp(-eta (b - q)), kept in [C_min, C_max]: a function of the noisy fraction and nothing else.
-  void update(double noisy_fraction) {
-    const double next = threshold_ * std::exp(-options_.learning_rate * (noisy_fraction - options_.quantile));
-    threshold_ = std::clamp(next, options_.lowest, options_.highest);
-  }
-  /// Both: once at the end of every step, with the sum of the step's quantile_count()s.
-  void update(double count, const NoiseStream& stream) { update(noisy_fraction(count, stream)); }
-
- private:
-  AdaptiveOptions options_;
-  double expected_batch_, threshold_;
-};
 }  // namespace dpmp::inline DPMP_ABI::dp
+#endif

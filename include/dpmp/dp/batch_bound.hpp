@@ -7,7 +7,17 @@
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// Chernoff's upper bound of log P[Binomial(n, q) >= b]: -n KL(b / n || q) for b > n q, else 0; -infinity for b > n.
-inline double log_binomial_tail(index_t n, double q, index_t b) {
+double log_binomial_tail(index_t n, double q, index_t b);
+
+/// The smallest B >= 1, at most n, with P[Binomial(n, q) >= B] <= probability by Chernoff's bound, or n.
+/// Of two neighbouring datasets of n and n - 1 records, the larger draws more than B, or the smaller B or more, with at most
+/// that probability a step; at B = n never.
+index_t poisson_batch_bound(index_t n, double q, double probability);
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline double log_binomial_tail(index_t n, double q, index_t b) {
   const double size = double(n), count = double(b);
   if (b > n) return -HUGE_VAL;
   if (q == 1 || count <= size * q) return 0;
@@ -15,10 +25,7 @@ inline double log_binomial_tail(index_t n, double q, index_t b) {
   return -count * std::log(count / (size * q)) - (missing > 0 ? missing * std::log(missing / (size * (1 - q))) : 0);
 }
 
-/// The smallest B >= 1, at most n, with P[Binomial(n, q) >= B] <= probability by Chernoff's bound, or n.
-/// Of two neighbouring datasets of n and n - 1 records, the larger draws more than B, or the smaller B or more, with at most
-/// that probability a step; at B = n never.
-inline index_t poisson_batch_bound(index_t n, double q, double probability) {
+DPMP_KEPT_BODY inline index_t poisson_batch_bound(index_t n, double q, double probability) {
   DPMP_CHECK(n >= 1, "expected at least one record, got ", n);
   DPMP_CHECK(q > 0 && q <= 1, "expected a sampling probability in (0, 1], got ", q);
   DPMP_CHECK(probability > 0 && probability < 1, "expected a failure probability in (0, 1), got ", probability);
@@ -32,3 +39,4 @@ inline index_t poisson_batch_bound(index_t n, double q, double probability) {
   return high;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+#endif

@@ -9,9 +9,15 @@ namespace dpmp::inline DPMP_ABI::dp {
 /// `delta`; step t has the noise multiplier sigma * schedule.at(t). Never returns a sigma whose epsilon is above the target:
 /// the value returned has itself been accounted. Throws when the target cannot be reached by any noise (delta too small for
 /// it at the given orders).
-inline double calibrate_noise_multiplier(double target_epsilon, double delta, double q, index_t steps,
-                                         const std::vector<double>& orders = default_orders(),
-                                         const Schedule& schedule = Schedule::constant()) {
+double calibrate_noise_multiplier(double target_epsilon, double delta, double q, index_t steps,
+                                  const std::vector<double>& orders = default_orders(),
+                                  const Schedule& schedule = Schedule::constant());
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline double calibrate_noise_multiplier(double target_epsilon, double delta, double q, index_t steps,
+                                                        const std::vector<double>& orders, const Schedule& schedule) {
   DPMP_CHECK(target_epsilon > 0 && std::isfinite(target_epsilon), "expected a finite target epsilon > 0, got ",
              target_epsilon);
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
@@ -45,3 +51,4 @@ inline double calibrate_noise_multiplier(double target_epsilon, double delta, do
   return high;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+#endif

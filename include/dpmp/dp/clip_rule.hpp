@@ -23,30 +23,17 @@ class ClipRule {
   static ClipRule abadi() { return {Kind::abadi, 0, {}, {}}; }
   /// C / (n + gamma), finite gamma > 0: Bu et al. 2022 (arXiv 2206.07136). Small gradients are amplified, by at most C /
   /// gamma.
-  static ClipRule automatic(double gamma = 0.01) {
-    DPMP_CHECK(gamma > 0 && std::isfinite(gamma), "expected a finite gamma > 0, got ", gamma);
-    return {Kind::automatic, gamma, {}, {}};
-  }
+  static ClipRule automatic(double gamma = 0.01);
   /// C / n: every gradient gets the norm C, but one of norm 0.
   static ClipRule normalise() { return {Kind::normalise, 0, {}, {}}; }
   /// C / Z where n <= Z, else 0: Bu et al. 2021 (arXiv 2106.07830). Z > 0, finite, public.
-  static ClipRule global(double largest_norm) {
-    DPMP_CHECK(largest_norm > 0 && std::isfinite(largest_norm), "expected a finite largest norm Z > 0, got ", largest_norm);
-    return {Kind::global, largest_norm, {}, {}};
-  }
+  static ClipRule global(double largest_norm);
   /// A user's function of n, called once a sample with a finite n >= 0 (0 for masked and non-finite samples). Whatever it
   /// returns, contributions stay below C: NaN, negative values and exceptions count as 0, larger factors are cut.
   /// It must depend on n alone: a state that remembers other samples would let one record change the contributions of
   /// others, which no threshold bounds. It sees private numbers: printing, timing or throwing on them is a leak of its own.
   /// name: 1 to 64 printable ASCII characters; checkpoints know the rule by it, and rules of equal names count as equal.
-  static ClipRule custom(std::string name, std::function<double(double)> function) {
-    bool printable = true;
-    for (char c : name) printable = printable && c >= ' ' && c <= '~';
-    DPMP_CHECK(printable && !name.empty() && name.size() <= longest_name, "expected a rule's name of 1 to ", longest_name,
-               " printable ASCII characters, got ", name.size(), printable ? "" : ", not all of them printable");
-    DPMP_CHECK(function != nullptr, "expected a function for the clip rule '", name, "', got none");
-    return {Kind::custom, 0, std::move(name), std::move(function)};
-  }
+  static ClipRule custom(std::string name, std::function<double(double)> function);
 
   Kind kind() const { return kind_; }
   /// gamma of automatic, Z of global, else 0.
@@ -67,10 +54,7 @@ class ClipRule {
     }
   };
   /// Throws for a custom rule.
-  Formula formula(double C) const {
-    DPMP_CHECK(kind_ != Kind::custom, "expected a rule that is a formula, got ", description());
-    return {kind_, C, parameter_};
-  }
+  Formula formula(double C) const;
   /// Calls body(rule), once, with a function object of n for the threshold C. Which one is public; its evaluation for n is a
   /// straight line (but for custom rules).
   template <class Body>
@@ -87,16 +71,7 @@ class ClipRule {
   }
 
   /// The formula, in words of ASCII.
-  std::string description() const {
-    switch (kind_) {
-      case Kind::abadi: return "abadi: min(1, C / n)";
-      case Kind::automatic: return dpmp::detail::concat("automatic: C / (n + ", parameter_, ")");
-      case Kind::normalise: return "normalise: C / n";
-      case Kind::global: return dpmp::detail::concat("global: C / ", parameter_, " where n <= ", parameter_, ", else 0");
-      case Kind::custom: return "custom: " + name_;
-    }
-    throw Error(dpmp::detail::concat("expected a kind of clip rule, got the value ", int(kind_)));
-  }
+  std::string description() const;
   friend std::ostream& operator<<(std::ostream& out, const ClipRule& rule) { return out << rule.description(); }
   friend bool operator==(const ClipRule& x, const ClipRule& y) {
     return x.kind_ == y.kind_ && x.parameter_ == y.parameter_ && x.name_ == y.name_;
@@ -111,3 +86,42 @@ class ClipRule {
   std::function<double(double)> function_;
 };
 }  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline ClipRule ClipRule::automatic(double gamma) {
+  DPMP_CHECK(gamma > 0 && std::isfinite(gamma), "expected a finite gamma > 0, got ", gamma);
+  return {Kind::automatic, gamma, {}, {}};
+}
+
+DPMP_KEPT_BODY inline ClipRule ClipRule::global(double largest_norm) {
+  DPMP_CHECK(largest_norm > 0 && std::isfinite(largest_norm), "expected a finite largest norm Z > 0, got ", largest_norm);
+  return {Kind::global, largest_norm, {}, {}};
+}
+
+DPMP_KEPT_BODY inline ClipRule ClipRule::custom(std::string name, std::function<double(double)> function) {
+  bool printable = true;
+  for (char c : name) printable = printable && c >= ' ' && c <= '~';
+  DPMP_CHECK(printable && !name.empty() && name.size() <= longest_name, "expected a rule's name of 1 to ", longest_name,
+             " printable ASCII characters, got ", name.size(), printable ? "" : ", not all of them printable");
+  DPMP_CHECK(function != nullptr, "expected a function for the clip rule '", name, "', got none");
+  return {Kind::custom, 0, std::move(name), std::move(function)};
+}
+
+DPMP_KEPT_BODY inline ClipRule::Formula ClipRule::formula(double C) const {
+  DPMP_CHECK(kind_ != Kind::custom, "expected a rule that is a formula, got ", description());
+  return {kind_, C, parameter_};
+}
+
+DPMP_KEPT_BODY inline std::string ClipRule::description() const {
+  switch (kind_) {
+    case Kind::abadi: return "abadi: min(1, C / n)";
+    case Kind::automatic: return dpmp::detail::concat("automatic: C / (n + ", parameter_, ")");
+    case Kind::normalise: return "normalise: C / n";
+    case Kind::global: return dpmp::detail::concat("global: C / ", parameter_, " where n <= ", parameter_, ", else 0");
+    case Kind::custom: return "custom: " + name_;
+  }
+  throw Error(dpmp::detail::concat("expected a kind of clip rule, got the value ", int(kind_)));
+}
+}  // namespace dpmp::inline DPMP_ABI::dp
+#endif

@@ -4,8 +4,15 @@
 // so |z| reaches sqrt(2 * 65 ln 2) = 9.49 (P22; 24-bit uniforms would end at 5.8). The angle uniform keeps 62 bits and a
 // quadrant. Bits are the same on every run of one machine; between instruction sets the last bit may differ (fused
 // multiply-add).
+//
+// A noised sum is released on a public grid: the nearest multiple of g, the largest power of two that is at most 2^-20 of
+// the noise's standard deviation. In double alone, fl(s + n) shows s by its trailing bits (Mironov, "On significance of the
+// least significant bits for differential privacy", CCS 2012): where |n| is far below |s| the sum has no bits below s's last
+// place, while n beside s = 0 has. On the grid every sum has the same last place. docs/numerics.md derives the 2^-20, says
+// what the rounding costs (nothing: it is a public function of a noised sum) and what is still not proven.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <span>
 
 #include "dpmp/dp/streams.hpp"
@@ -123,6 +130,14 @@ DPMP_HD void box_muller(const std::uint64_t* radius_bits, const std::uint64_t* a
   memcpy(second, &b, sizeof b);
 }
 
+/// 1.5 * 2^52 g: added and taken away again, it rounds a number to the nearest multiple of g (ties to even), because doubles
+/// from 2^52 g to 2^53 g are g apart; for numbers beyond 2^51 g (2^30 standard deviations) to a public grid of that order. 0
+/// for a standard deviation of 0.
+inline double grid_shift(double standard_deviation) {
+  return standard_deviation > 0 ? std::ldexp(1.5, std::ilogb(standard_deviation) - 20 + 52) : 0;
+}
+DPMP_HD double on_grid(double x, double shift) { return (x + shift) - shift; }
+
 // A chunk of 128 elements gets the 64 pairs of sixteen ChaCha20 blocks, four of each: elements 2 i and 2 i + 1 are the
 // cosine and the sine of pair i, which is pair i / 16 of block i % 16. A GPU's thread computes one block; neighbours in its
 // warp then hold neighbouring elements, and their accesses fill whole sectors of memory.
@@ -147,6 +162,7 @@ struct GaussianChunks {
   index_t n;    // elements of sum
   double standard_deviation;
   index_t first_row = 0;
+  double shift = 0;  // grid_shift(standard_deviation); 0: no grid
 
   template <int W>
   DPMP_HOST void operator()(HostTeam<float, W>, index_t row) const {
@@ -167,7 +183,7 @@ struct GaussianChunks {
     const index_t begin = (row - first_row) * noise_chunk, left = n - begin;
     double* out = sum + begin;
     const index_t count = left < noise_chunk ? left : noise_chunk;
-    for (index_t j = 0; j < count; ++j) out[j] += standard_deviation * z[j];
+    for (index_t j = 0; j < count; ++j) out[j] = on_grid(out[j] + standard_deviation * z[j], shift);
   }
 };
 
@@ -197,7 +213,7 @@ struct GaussianBlocks {
   std::uint64_t nonce;
   double* sum;
   index_t n;
-  double standard_deviation;
+  double standard_deviation, shift;
 
   DPMP_ANY_TEAM
   template <template <class, int> class Span>
@@ -211,7 +227,7 @@ struct GaussianBlocks {
       auto noised = at.load(sum);
       double z[2];
       normals.pair(k, z);
-      for (int j = 0; j < 2; ++j) noised.v[j] += standard_deviation * z[j];
+      for (int j = 0; j < 2; ++j) noised.v[j] = on_grid(noised.v[j] + standard_deviation * z[j], shift);
       at.store(sum, noised);
     }
   }
@@ -220,20 +236,27 @@ struct GaussianBlocks {
 inline void check_noise(double standard_deviation) {
   DPMP_CHECK(standard_deviation >= 0 && std::isfinite(standard_deviation),
              "expected a finite noise standard deviation >= 0, got ", standard_deviation);
+  DPMP_CHECK(standard_deviation <= 0x1p900, "expected a noise standard deviation of at most 2^900, got ",
+             standard_deviation);
 }
 }  // namespace detail
 
-/// sum[j] += standard_deviation * z_j, z_j independent standard normals, the same for the same (stream, parameter, j).
+/// g: the spacing of the grid that a sum with noise of this standard deviation > 0 is released on, in (2^-21, 2^-20] of it.
+inline double noise_grid(double standard_deviation) { return std::ldexp(1.0, std::ilogb(standard_deviation) - 20); }
+
+/// sum[j] <- the multiple of noise_grid() next to sum[j] + standard_deviation * z_j, z_j independent standard normals, the
+/// same for the same (stream, parameter, j). A standard deviation of 0 changes nothing.
 /// `parameter`: index of the parameter that this sum belongs to, each used once a step. Throws on a standard deviation that
-/// is negative or not finite, and on a step or parameter outside of the counter layout.
+/// is negative, not finite or above 2^900, and on a step or parameter outside of the counter layout.
 inline void add_gaussian_noise(ThreadTeam& team, std::span<double> sum, double standard_deviation, const NoiseStream& stream,
                                index_t parameter) {
   detail::check_noise(standard_deviation);
   const index_t n = index_t(sum.size()), rows = (n + detail::noise_chunk - 1) / detail::noise_chunk;
-  const detail::GaussianChunks chunks{stream.key, noise_nonce(stream.step, parameter), sum.data(), n, standard_deviation};
+  const detail::GaussianChunks chunks{stream.key, noise_nonce(stream.step, parameter),   sum.data(), n, standard_deviation,
+                                      0,          detail::grid_shift(standard_deviation)};
   constexpr index_t worth_a_fork = 4096;
   team.parallel_for(
-      rows, [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
+      rows, [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < worth_a_fork);
 }
 
 /// The same for n elements in the memory of a context's device. On a GPU the last bit of a z may differ from the host's.
@@ -243,19 +266,22 @@ inline void add_gaussian_noise(Context& ctx, double* sum, index_t n, double stan
   if (ctx.on_cuda()) {
     detail::check_noise(standard_deviation);
     ctx.backend().refuse_in_capture("noise of a fixed step");
-    detail::GaussianBlocks blocks{{}, noise_nonce(stream.step, parameter), sum, n, standard_deviation};
+    detail::GaussianBlocks blocks{
+        {}, noise_nonce(stream.step, parameter), sum, n, standard_deviation, detail::grid_shift(standard_deviation)};
     std::copy(stream.key.words.begin(), stream.key.words.end(), blocks.key);
-    return dpmp::detail::launch_elements_on_cuda(ctx, detail::noise_blocks(n), blocks);
+    return dpmp::detail::launch_library_elements_on_cuda(ctx, detail::noise_blocks(n), blocks);
   }
 #endif
   add_gaussian_noise(ctx.team(), {sum, std::size_t(n)}, standard_deviation, stream, parameter);
 }
 
-/// One standard normal: what add_gaussian_noise adds to element 0 for a standard deviation of 1.
-inline double standard_normal(const NoiseStream& stream, index_t parameter) {
-  double z = 0;
-  run_rows(0, 1, detail::GaussianChunks{stream.key, noise_nonce(stream.step, parameter), &z, 1, 1.0});
-  return z;
+/// One number with its noise: what add_gaussian_noise makes of a sum of one element.
+inline double noised(double value, double standard_deviation, const NoiseStream& stream, index_t parameter) {
+  detail::check_noise(standard_deviation);
+  run_library_rows(0, 1,
+           detail::GaussianChunks{stream.key, noise_nonce(stream.step, parameter), &value, 1, standard_deviation, 0,
+                                  detail::grid_shift(standard_deviation)});
+  return value;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 DPMP_KERNELS_END

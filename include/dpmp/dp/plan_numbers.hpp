@@ -112,7 +112,12 @@ void for_each_number(Numbers& numbers, F&& f) {
 
 /// The fields in which two plans differ, one a line ("delta: 1e-05, 1e-06"; "none" where a plan lacks the field); empty when
 /// they are equal.
-inline std::string difference(const PlanNumbers& x, const PlanNumbers& y) {
+std::string difference(const PlanNumbers& x, const PlanNumbers& y);
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline std::string difference(const PlanNumbers& x, const PlanNumbers& y) {
   using Line = std::pair<std::string, std::string>;
   const auto lines = [](const PlanNumbers& n) {
     std::vector<Line> r;
@@ -147,3 +152,4 @@ inline std::string difference(const PlanNumbers& x, const PlanNumbers& y) {
   return out.str();
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+#endif

@@ -27,7 +27,12 @@ struct PlanOptions {
 
 /// Throws on every value out of range and on combinations that have no meaning. The noise multiplier is checked with it by
 /// the plan.
-inline void check_plan_options(const PlanOptions& o) {
+void check_plan_options(const PlanOptions& o);
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline void check_plan_options(const PlanOptions& o) {
   DPMP_CHECK(o.delta > 0 && o.delta < 1, "expected a delta in (0, 1), got ", o.delta);
   DPMP_CHECK(o.sampling_rate > 0 && o.sampling_rate <= 1, "expected a sampling rate in (0, 1], got ", o.sampling_rate);
   DPMP_CHECK(o.steps >= 1 && o.steps < max_steps, "expected a number of steps in [1, 2^40), got ", o.steps);
@@ -49,3 +54,4 @@ inline void check_plan_options(const PlanOptions& o) {
              o.clip_schedule);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+#endif

@@ -35,13 +35,7 @@ struct InclusionChunk {
 class PoissonSampler {
  public:
   /// key: of Stream::sampler. records: the size of the dataset, >= 1. probability: in (0, 1].
-  PoissonSampler(const Key256& key, index_t records, double probability)
-      : key_(key), records_(records), probability_(probability) {
-    DPMP_CHECK(records >= 1, "expected a dataset of at least one record, got ", records);
-    DPMP_CHECK(probability > 0 && probability <= 1, "expected a sampling probability in (0, 1], got ", probability);
-    // Scaling by 2^64 is exact and the conversion rounds down, so a record's true probability is never above `probability`.
-    threshold_ = probability < 1 ? std::uint64_t(std::ldexp(probability, 64)) : 0;
-  }
+  PoissonSampler(const Key256& key, index_t records, double probability);
   index_t records() const { return records_; }
   /// The probability asked for, and accounted.
   double probability() const { return probability_; }
@@ -50,22 +44,7 @@ class PoissonSampler {
   std::uint64_t threshold() const { return threshold_; }
 
   /// Replaces `indices` by the records of step `step`, ascending. Throws on a step outside of [0, 2^40).
-  void draw(index_t step, std::vector<index_t>& indices) const {
-    DPMP_CHECK(step >= 0 && step < max_steps, "expected a step in [0, 2^40), got ", step);
-    indices.clear();
-    if (probability_ == 1) {
-      for (index_t i = 0; i < records_; ++i) indices.push_back(i);
-      return;
-    }
-    std::uint8_t included[128];
-    const detail::InclusionChunk chunk{key_, std::uint64_t(step), threshold_, included};
-    for (index_t row = 0; row * 128 < records_; ++row) {
-      run_rows(row, row + 1, chunk);
-      const index_t first = row * 128, count = std::min<index_t>(128, records_ - first);
-      for (index_t k = 0; k < count; ++k)
-        if (included[k]) indices.push_back(first + k);
-    }
-  }
+  void draw(index_t step, std::vector<index_t>& indices) const;
 
  private:
   Key256 key_;
@@ -78,14 +57,46 @@ class PoissonSampler {
 inline constexpr index_t masked_slot = -1;
 
 /// Physical batches that a draw of `records` records needs: max(1, ceil(records / physical)). An empty draw is a batch too.
-inline index_t physical_batches(index_t records, index_t physical) {
+index_t physical_batches(index_t records, index_t physical);
+
+/// Fills `slots` (its size is the physical batch) with the records of batch `batch` of a draw, in order, then masked_slot.
+void fill_physical_batch(std::span<const index_t> draw, index_t batch, std::span<index_t> slots);
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline PoissonSampler::PoissonSampler(const Key256& key, index_t records, double probability)
+    : key_(key), records_(records), probability_(probability) {
+  DPMP_CHECK(records >= 1, "expected a dataset of at least one record, got ", records);
+  DPMP_CHECK(probability > 0 && probability <= 1, "expected a sampling probability in (0, 1], got ", probability);
+  // Scaling by 2^64 is exact and the conversion rounds down, so a record's true probability is never above `probability`.
+  threshold_ = probability < 1 ? std::uint64_t(std::ldexp(probability, 64)) : 0;
+}
+
+DPMP_KEPT_BODY inline void PoissonSampler::draw(index_t step, std::vector<index_t>& indices) const {
+  DPMP_CHECK(step >= 0 && step < max_steps, "expected a step in [0, 2^40), got ", step);
+  indices.clear();
+  if (probability_ == 1) {
+    for (index_t i = 0; i < records_; ++i) indices.push_back(i);
+    return;
+  }
+  std::uint8_t included[128];
+  const detail::InclusionChunk chunk{key_, std::uint64_t(step), threshold_, included};
+  for (index_t row = 0; row * 128 < records_; ++row) {
+    run_library_rows(row, row + 1, chunk);
+    const index_t first = row * 128, count = std::min<index_t>(128, records_ - first);
+    for (index_t k = 0; k < count; ++k)
+      if (included[k]) indices.push_back(first + k);
+  }
+}
+
+DPMP_KEPT_BODY inline index_t physical_batches(index_t records, index_t physical) {
   DPMP_CHECK(physical >= 1, "expected a physical batch of at least one slot, got ", physical);
   DPMP_CHECK(records >= 0, "expected a number of records >= 0, got ", records);
   return records == 0 ? 1 : (records - 1) / physical + 1;
 }
 
-/// Fills `slots` (its size is the physical batch) with the records of batch `batch` of a draw, in order, then masked_slot.
-inline void fill_physical_batch(std::span<const index_t> draw, index_t batch, std::span<index_t> slots) {
+DPMP_KEPT_BODY inline void fill_physical_batch(std::span<const index_t> draw, index_t batch, std::span<index_t> slots) {
   const index_t physical = index_t(slots.size()), records = index_t(draw.size());
   const index_t count = physical_batches(records, physical);
   DPMP_CHECK(batch >= 0 && batch < count, "expected a physical batch in [0, ", count, "), got ", batch);
@@ -94,3 +105,4 @@ inline void fill_physical_batch(std::span<const index_t> draw, index_t batch, st
     slots[std::size_t(k)] = first + k < records ? draw[std::size_t(first + k)] : masked_slot;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+#endif

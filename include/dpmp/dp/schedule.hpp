@@ -26,41 +26,16 @@ class Schedule {
   static Schedule constant() { return piecewise({{0, 1.0}}); }
   /// The last piece never ends. Throws unless the first starts at step 0, steps ascend below 2^40 and values are finite
   /// numbers > 0.
-  static Schedule piecewise(const std::vector<Piece>& pieces) {
-    DPMP_CHECK(!pieces.empty() && index_t(pieces.size()) <= max_pieces, "expected 1 to ", max_pieces,
-               " pieces of a schedule, got ", pieces.size());
-    DPMP_CHECK(pieces[0].first_step == 0, "expected a schedule from step 0 on, got one from step ", pieces[0].first_step);
-    Schedule s;
-    for (std::size_t k = 0; k < pieces.size(); ++k) {
-      const Piece& p = pieces[k];
-      DPMP_CHECK(p.value > 0 && std::isfinite(p.value), "expected finite values > 0 in a schedule, got ", p.value,
-                 " from step ", p.first_step, " on");
-      DPMP_CHECK(k == 0 || p.first_step > pieces[k - 1].first_step, "expected ascending steps in a schedule, got ",
-                 p.first_step, " after ", pieces[k - 1].first_step);
-      DPMP_CHECK(p.first_step < max_steps, "expected steps below 2^40 in a schedule, got ", p.first_step);
-      if (s.pieces_.empty() || s.pieces_.back().value != p.value) s.pieces_.push_back(p);
-    }
-    return s;
-  }
+  static Schedule piecewise(const std::vector<Piece>& pieces);
   /// From `from` in the first to `to` in the last of `pieces` nearly equal parts of `steps` steps. 2 <= pieces <= steps.
-  static Schedule linear(double from, double to, index_t steps, index_t pieces) {
-    return in_pieces(steps, pieces, [&](double done) { return from + (to - from) * done; });
-  }
+  static Schedule linear(double from, double to, index_t steps, index_t pieces);
   /// The same along half a cosine.
-  static Schedule cosine(double from, double to, index_t steps, index_t pieces) {
-    return in_pieces(steps, pieces,
-                     [&](double done) { return to + 0.5 * (from - to) * (1 + std::cos(std::numbers::pi * done)); });
-  }
+  static Schedule cosine(double from, double to, index_t steps, index_t pieces);
 
   const std::vector<Piece>& pieces() const { return pieces_; }
   bool is_constant() const { return pieces_.size() == 1; }
   /// The value of step >= 0.
-  double at(index_t step) const {
-    DPMP_CHECK(step >= 0, "expected a step >= 0, got ", step);
-    const auto after =
-        std::upper_bound(pieces_.begin(), pieces_.end(), step, [](index_t s, const Piece& p) { return s < p.first_step; });
-    return std::prev(after)->value;
-  }
+  double at(index_t step) const;
   /// Calls f(value, count) for every run of equal values in steps 0 .. steps - 1; the counts add up to `steps`.
   template <class F>
   void for_each_part(index_t steps, F&& f) const {
@@ -95,3 +70,40 @@ class Schedule {
   std::vector<Piece> pieces_;
 };
 }  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline Schedule Schedule::piecewise(const std::vector<Piece>& pieces) {
+  DPMP_CHECK(!pieces.empty() && index_t(pieces.size()) <= max_pieces, "expected 1 to ", max_pieces,
+             " pieces of a schedule, got ", pieces.size());
+  DPMP_CHECK(pieces[0].first_step == 0, "expected a schedule from step 0 on, got one from step ", pieces[0].first_step);
+  Schedule s;
+  for (std::size_t k = 0; k < pieces.size(); ++k) {
+    const Piece& p = pieces[k];
+    DPMP_CHECK(p.value > 0 && std::isfinite(p.value), "expected finite values > 0 in a schedule, got ", p.value,
+               " from step ", p.first_step, " on");
+    DPMP_CHECK(k == 0 || p.first_step > pieces[k - 1].first_step, "expected ascending steps in a schedule, got ",
+               p.first_step, " after ", pieces[k - 1].first_step);
+    DPMP_CHECK(p.first_step < max_steps, "expected steps below 2^40 in a schedule, got ", p.first_step);
+    if (s.pieces_.empty() || s.pieces_.back().value != p.value) s.pieces_.push_back(p);
+  }
+  return s;
+}
+
+DPMP_KEPT_BODY inline Schedule Schedule::linear(double from, double to, index_t steps, index_t pieces) {
+  return in_pieces(steps, pieces, [&](double done) { return from + (to - from) * done; });
+}
+
+DPMP_KEPT_BODY inline Schedule Schedule::cosine(double from, double to, index_t steps, index_t pieces) {
+  return in_pieces(steps, pieces,
+                   [&](double done) { return to + 0.5 * (from - to) * (1 + std::cos(std::numbers::pi * done)); });
+}
+
+DPMP_KEPT_BODY inline double Schedule::at(index_t step) const {
+  DPMP_CHECK(step >= 0, "expected a step >= 0, got ", step);
+  const auto after =
+      std::upper_bound(pieces_.begin(), pieces_.end(), step, [](index_t s, const Piece& p) { return s < p.first_step; });
+  return std::prev(after)->value;
+}
+}  // namespace dpmp::inline DPMP_ABI::dp
+#endif

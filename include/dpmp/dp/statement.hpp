@@ -5,12 +5,7 @@
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// x rounded up to `digits` decimals: a printed epsilon is never below the true one.
-inline std::string rounded_up(double x, int digits) {
-  std::ostringstream out;
-  const double unit = std::pow(10.0, digits);
-  out << std::fixed << std::setprecision(digits) << std::ceil(x * unit) / unit;
-  return out.str();
-}
+std::string rounded_up(double x, int digits);
 
 namespace detail {
 /// What is clipped to what: "its gradient over all parameters is clipped to the norm 1 (rule abadi: ...)".
@@ -60,9 +55,27 @@ inline std::string noise_in_words(const Plan& plan) {
 }
 }  // namespace detail
 
+/// What a run did beside its plan and has to say, also after it is resumed.
+struct StatementNotes {
+  std::optional<index_t> other_noise_since = {};  // resumed from a checkpoint of this step, with draws and noise of its own
+  bool counts_left_out = false;                   // train::TrainerOptions::unsafe_debug
+};
+
 /// One paragraph: unit, relation, epsilon and delta, mechanism, sampling, accountant, assumptions, and what is not
 /// accounted.
-inline std::string privacy_statement(const Plan& plan, index_t steps_taken) {
+std::string privacy_statement(const Plan& plan, index_t steps_taken, const StatementNotes& notes = {});
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline std::string rounded_up(double x, int digits) {
+  std::ostringstream out;
+  const double unit = std::pow(10.0, digits);
+  out << std::fixed << std::setprecision(digits) << std::ceil(x * unit) / unit;
+  return out.str();
+}
+
+DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t steps_taken, const StatementNotes& notes) {
   const PlanNumbers& n = plan.numbers();
   std::ostringstream out;
   out.precision(6);
@@ -78,7 +91,9 @@ inline std::string privacy_statement(const Plan& plan, index_t steps_taken) {
       << ". Accountant: Renyi differential privacy of the sampled Gaussian mechanism, composed over the steps; "
       << Plan::batch_share * 100 << " % of delta is set aside for batches of more than " << n.batch_bound << " records. "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; the noise is a "
-         "floating-point number (double precision), not a sample of an exact discrete distribution; which records were "
+         "floating-point number (double precision), released on a public grid of at most 2^-20 of its standard deviation, "
+         "not "
+         "a sample of an exact discrete distribution; which records were "
          "drawn, the "
          "size of the draws, the clipped sums before noise and the running time of a step are not released; the dataset "
          "size "
@@ -90,6 +105,14 @@ inline std::string privacy_statement(const Plan& plan, index_t steps_taken) {
       << "Not accounted: the choice of settings and hyper-parameters by looking at results on the private records, any "
          "earlier or "
          "other use of the same records, and held-out records, which are treated as public.";
+  if (notes.other_noise_since)
+    out << " The run continues a checkpoint of step " << *notes.other_noise_since
+        << " with draws and noise of its own: what was released of its records behind that step by anybody who went on from "
+           "the same checkpoint is not counted here and adds up.";
+  if (notes.counts_left_out)
+    out << " Unsafe: the numbers of records that were left out of a step could be read without noise (unsafe_debug); for "
+           "whoever saw them this statement does not hold.";
   return out.str();
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+#endif

@@ -110,7 +110,12 @@ inline double log_moment_fractional(double q, double sigma, double order) {
 
 /// D_order of one step. q: sampling probability in [0, 1]; sigma > 0: noise over sensitivity; order > 1.
 /// Natural logarithm; an upper bound of the exact value, close to rounding error. Throws on values outside of these ranges.
-inline double subsampled_gaussian_rdp(double q, double sigma, double order) {
+double subsampled_gaussian_rdp(double q, double sigma, double order);
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline double subsampled_gaussian_rdp(double q, double sigma, double order) {
   DPMP_CHECK(q >= 0 && q <= 1, "expected a sampling probability in [0, 1], got ", q);
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
   DPMP_CHECK(order > 1 && std::isfinite(order), "expected a finite Renyi order > 1, got ", order);
@@ -126,3 +131,4 @@ inline double subsampled_gaussian_rdp(double q, double sigma, double order) {
   return std::min(line, detail::log_moment_fractional(q, sigma, order)) / (order - 1);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+#endif

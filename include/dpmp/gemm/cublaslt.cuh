@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products on a GPU by cuBLASLt: FP32 sums (f64 in double), no TF32. A row-major product is the column-major product
-// of the transposes, b first. The algorithm that the library's heuristic gives for a shape is asked for once and kept, so a
-// step repeats the very same kernels.
+// of the transposes, b first. The library's heuristic is asked for a shape's algorithms once; the first of them whose rows
+// were seen not to depend on their place is kept, so a step repeats the very same kernels. Where none is, a plain kernel
+// multiplies.
 #pragma once
 #include <cublasLt.h>
 
@@ -10,6 +11,8 @@
 #include <memory>
 
 #include "dpmp/gemm/interface.hpp"
+#include "dpmp/gemm/plain_product.cuh"
+#include "dpmp/gemm/position_probe.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"
 
 namespace dpmp::inline DPMP_ABI::detail {
@@ -58,7 +61,8 @@ struct LtDelete {
 template <class T>
 using LtOwned = std::unique_ptr<T, LtDelete>;
 
-/// Everything that cuBLASLt has to know of one kind of product but its addresses. `found`: whether it has an algorithm.
+/// Everything that cuBLASLt has to know of one kind of product but its addresses. `found`: whether it has an algorithm, one
+/// that is position-free where the spec asks for that.
 struct LtPlan {
   LtOwned<cublasLtMatmulDescOpaque_t> product;
   LtOwned<cublasLtMatrixLayoutOpaque_t> a, b, c, out;
@@ -80,28 +84,31 @@ class LtState {
     return *static_cast<LtState*>(state.get());
   }
 
-  /// Whether cuBLASLt does all of it. s: k > 0, nothing empty.
-  bool takes(const GemmSpec& s) { return has_lt_epilogue(s) && plan_of(s).found; }
-  /// s: as for takes, without an epilogue unless that said yes.
-  void run(cudaStream_t stream, const GemmSpec& s) {
-    const void* addend = s.accumulate ? s.out.data : s.residual;
-    LtPlan& plan = plan_of(s);
-    DPMP_CHECK(plan.found, "expected cuBLASLt to have an algorithm for ", shape_text(s), ", got none");
-    point(plan, s);
-    const float alpha = s.alpha, beta = addend ? 1.0f : 0.0f;
-    const double wide_alpha = s.alpha, wide_beta = beta;
-    const bool wide = s.a.dtype == DType::f64;
-    check_lt(
-        cublasLtMatmul(handle_.get(), plan.product.get(), wide ? static_cast<const void*>(&wide_alpha) : &alpha, s.b.data,
-                       plan.a.get(), s.a.data, plan.b.get(), wide ? static_cast<const void*>(&wide_beta) : &beta,
-                       addend ? addend : s.out.data, plan.c.get(), s.out.data, plan.out.get(), &plan.heuristic.algo,
-                       workspace_.data(), std::size_t(workspace_bytes), stream),
-        "multiply", s);
+  /// Whether cuBLASLt does all of it. s: k > 0, nothing empty. The first time that a kind of product is met, its algorithms
+  /// are tried, on memory that is given back.
+  bool takes(Context& ctx, const GemmSpec& s) { return has_lt_epilogue(s) && plan_of(ctx, s).found; }
+  /// s: what takes() said yes to.
+  void run(Context& ctx, const GemmSpec& s) {
+    LtPlan& plan = plan_of(ctx, s);
+    check_lt(multiply(stream_of(ctx), plan, plan.heuristic.algo, s), "multiply", s);
   }
 
  private:
   static constexpr index_t workspace_bytes = index_t(32) << 20;
-  using Key = std::array<index_t, 27>;
+  static constexpr int most_algorithms = 16;
+  using Key = std::array<index_t, 28>;
+
+  cublasStatus_t multiply(cudaStream_t stream, LtPlan& plan, const cublasLtMatmulAlgo_t& algorithm, const GemmSpec& s) {
+    const void* addend = s.accumulate ? s.out.data : s.residual;
+    point(plan, s);
+    const float alpha = s.alpha, beta = addend ? 1.0f : 0.0f;
+    const double wide_alpha = s.alpha, wide_beta = beta;
+    const bool wide = s.a.dtype == DType::f64;
+    return cublasLtMatmul(handle_.get(), plan.product.get(), wide ? static_cast<const void*>(&wide_alpha) : &alpha, s.b.data,
+                          plan.a.get(), s.a.data, plan.b.get(), wide ? static_cast<const void*>(&wide_beta) : &beta,
+                          addend ? addend : s.out.data, plan.c.get(), s.out.data, plan.out.get(), &algorithm,
+                          workspace_.data(), std::size_t(workspace_bytes), stream);
+  }
 
   static Key key_of(const GemmSpec& s) {
     return {s.m,
@@ -130,7 +137,8 @@ class LtState {
             alignment_of(s.a.data),
             alignment_of(s.b.data),
             alignment_of(s.out.data),
-            alignment_of(vector_of(s))};
+            alignment_of(vector_of(s)),
+            s.position_free};
   }
   template <class T>
   static void set(LtPlan& plan, cublasLtMatmulDescAttributes_t attribute, const T& value, const GemmSpec& s) {
@@ -165,17 +173,17 @@ class LtState {
     return s.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
   }
 
-  LtPlan& plan_of(const GemmSpec& s) {
+  LtPlan& plan_of(Context& ctx, const GemmSpec& s) {
     const auto [it, is_new] = plans_.try_emplace(key_of(s));
     if (is_new) try {
-        make(it->second, s);
+        make(ctx, it->second, s);
       } catch (...) {
         plans_.erase(it);
         throw;
       }
     return it->second;
   }
-  void make(LtPlan& plan, const GemmSpec& s) {
+  void make(Context& ctx, LtPlan& plan, const GemmSpec& s) {
     const bool wide = s.a.dtype == DType::f64;
     cublasLtMatmulDesc_t product = nullptr;
     check_lt(
@@ -212,12 +220,30 @@ class LtState {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(s.a.data));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(s.residual ? s.residual : s.out.data));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(s.out.data));
+    // Sums that are split over blocks and joined afterwards may be split otherwise elsewhere in the output.
+    if (s.position_free) prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t(CUBLASLT_REDUCTION_SCHEME_NONE));
     point(plan, s);  // the heuristic looks at how the vector is aligned
-    int found = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-        handle_.get(), product, plan.a.get(), plan.b.get(), plan.c.get(), plan.out.get(), made, 1, &plan.heuristic, &found);
+    cublasLtMatmulHeuristicResult_t offered[most_algorithms] = {};
+    int count = 0;
+    const bool probes = PositionProbe::needed(s);
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(handle_.get(), product, plan.a.get(), plan.b.get(), plan.c.get(), plan.out.get(),
+                                       made, probes ? most_algorithms : 1, offered, &count);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_lt(status, "find an algorithm", s);
-    plan.found = found > 0;
+    if (count == 0) return;
+    if (!probes) {
+      plan.heuristic = offered[0];
+      plan.found = true;
+      return;
+    }
+    PositionProbe probe(ctx, s);
+    for (int k = 0; k < count && !plan.found; ++k) {
+      if (offered[k].state != CUBLAS_STATUS_SUCCESS) continue;
+      plan.heuristic = offered[k];
+      plan.found = probe.passes([&](const GemmSpec& trial) {
+        check_lt(multiply(stream_of(ctx), plan, offered[k].algo, trial), "try an algorithm", s);
+      });
+    }
   }
 
   LtOwned<cublasLtContext> handle_;
@@ -239,20 +265,20 @@ struct FinishRows {
   }
 };
 inline void finish_rows(Context& ctx, const GemmSpec& s, const void* sums) {
-  dispatch_real(s.a.dtype, [&](auto tag) {
+  dispatch_stored(s.a.dtype, [&](auto tag) {
     using In = typename decltype(tag)::type;
     using Wide = compute_t<In>;
     if (s.out.dtype == s.a.dtype)
-      launch_rows(ctx, s.batch * s.m, s.n, FinishRows<In, In>{s, static_cast<const In*>(sums)});
+      launch_library_rows_on_cuda(ctx, s.batch * s.m, s.n, FinishRows<In, In>{s, static_cast<const In*>(sums)});
     else
-      launch_rows(ctx, s.batch * s.m, s.n, FinishRows<In, Wide>{s, static_cast<const Wide*>(sums)});
+      launch_library_rows_on_cuda(ctx, s.batch * s.m, s.n, FinishRows<In, Wide>{s, static_cast<const Wide*>(sums)});
   });
 }
 
 template <class Context_>
 void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
   GemmSpec s = spec;
-  if (s.row_sums && (s.n == 0 || s.k == 0 || !LtState::of(ctx).takes(s))) {
+  if (s.row_sums && (s.n == 0 || s.k == 0 || !LtState::of(ctx).takes(ctx, s))) {
     sum_rows_of_a(ctx, s);
     s.row_sums = nullptr;
   }
@@ -260,7 +286,7 @@ void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
   // An empty sum (or alpha = 0), which cuBLASLt does not take; gemm() keeps those that accumulate.
   if (s.k == 0) return finish_rows(ctx, s, nullptr);
   LtState& library = LtState::of(ctx);
-  if (library.takes(s)) return library.run(stream_of(ctx), s);
+  if (library.takes(ctx, s)) return library.run(ctx, s);
   // What cuBLASLt cannot do is left to a kernel behind the product, which must not be written over a residual that is still
   // to be read.
   const bool aside = s.residual == s.out.data && !s.activation_input;
@@ -272,8 +298,14 @@ void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
   product.residual = product.slope_at = nullptr;
   product.activation_input = nullptr;
   (s.out.dtype == s.a.dtype ? s.bias : product.bias) = nullptr;  // added by the product, or behind it
-  library.run(stream_of(ctx), product);
-  finish_rows(ctx, s, product.out.data);
+  if (library.takes(ctx, product)) {
+    library.run(ctx, product);
+  } else if (s.activation == GemmActivation::none && !s.slope_at && !s.activation_input) {
+    return plain_product(stream_of(ctx), spec);  // adds a bias and a residual before it rounds
+  } else {
+    plain_product(stream_of(ctx), product);
+  }
+  if (s.has_epilogue() || s.slope_at) finish_rows(ctx, s, product.out.data);
 }
 // gemm() itself may be compiled in a unit that knows nothing of CUDA: this one must offer what that one calls.
 template void gemm_on_cuda<Context>(Context&, const GemmSpec&);

@@ -4,6 +4,7 @@
 #pragma once
 #include "dpmp/gemm/spec.hpp"
 #include "dpmp/gemm/token_sums.hpp"
+#include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/runtime/launch.hpp"
 
 namespace dpmp::inline DPMP_ABI::detail {
@@ -36,12 +37,12 @@ struct Epilogue {
   Out* output(index_t batch, index_t row) const { return this->row(batch, row).output; }
   /// One row of accumulators `sum` [n], alpha applied; `sum` may be the output row itself.
   void finish(const Real* sum, index_t batch, index_t row) const {
-    run_rows(0, 1, epilogue_of_row<Real, In, Out>(spec, sum, static_cast<const In*>(spec.bias), batch, row));
+    run_library_rows(0, 1, epilogue_of_row<Real, In, Out>(spec, sum, static_cast<const In*>(spec.bias), batch, row));
   }
   /// One row whose rounded pre-activation, bias included, a backend has already written to `pre` [n], which may be the
   /// output row itself.
   void finish_activation(const Out* pre, index_t batch, index_t row) const {
-    run_rows(0, 1, epilogue_of_row<Out, In, Out>(spec, pre, nullptr, batch, row));
+    run_library_rows(0, 1, epilogue_of_row<Out, In, Out>(spec, pre, nullptr, batch, row));
   }
 };
 
@@ -61,9 +62,16 @@ inline void sum_rows_of_a(Context& ctx, const GemmSpec& s) {
   });
 }
 
+/// spec.row_squares of `count` rows that are finished.
+template <class Out>
+void square_rows(const GemmSpec& s, index_t batch, index_t first, index_t count) {
+  const Out* out = static_cast<const Out*>(s.out.data) + batch * s.out.batch_stride + first * s.out.row_stride;
+  run_library_rows(0, count, kernels::SquaredRows<Out>{out, s.row_squares + batch * s.m + first, s.n, s.out.row_stride});
+}
+
 /// Converts `rows` rows of `columns` elements: y = float(x), exactly.
 template <class T>
 void widen_rows(const T* x, index_t x_stride, float* y, index_t y_stride, index_t rows, index_t columns) {
-  run_rows(0, rows, kernels::WidenRows<T>{x, y, columns, x_stride, y_stride});
+  run_library_rows(0, rows, kernels::WidenRows<T>{x, y, columns, x_stride, y_stride});
 }
 }  // namespace dpmp::inline DPMP_ABI::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One product on the calling thread by Eigen: the fallback, and the only one for double. The only file that includes Eigen;
-// no Eigen type leaves it, because their alignment depends on -march.
+// Products by Eigen (GemmBackend::eigen), for comparisons: in programs that include this header, and in all that link
+// dpmp::compiled. The only file that includes Eigen; no Eigen type leaves it, because their alignment depends on -march.
 #pragma once
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
@@ -9,8 +9,9 @@
 #endif
 #include <Eigen/Core>
 
+#include "dpmp/gemm/blocked_product.hpp"
+#include "dpmp/gemm/host.hpp"
 #include "dpmp/gemm/openmp_scope.hpp"
-#include "dpmp/gemm/product.hpp"
 
 namespace dpmp::inline DPMP_ABI::detail {
 /// A leaf of run_blocked; T is float or double.
@@ -48,6 +49,11 @@ struct EigenLeaf {
   /// The instruction sets Eigen was compiled for in this translation unit.
   static const char* instruction_sets() { return Eigen::SimdInstructionSetsInUse(); }
 };
+/// Makes the back end known to gemm() when the program starts.
+inline const bool eigen_is_there = [] {
+  eigen_product = &run_blocked<EigenLeaf>;
+  return true;
+}();
 }  // namespace dpmp::inline DPMP_ABI::detail
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop

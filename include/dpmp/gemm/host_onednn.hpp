@@ -2,13 +2,15 @@
 // Products by oneDNN 2.6 or 3.x: FP32 through its sgemm, bf16 through its matmul primitives. The only file that includes
 // oneDNN.
 #pragma once
-#include "dpmp/gemm/host_eigen.hpp"
+#include "dpmp/gemm/blocked_product.hpp"
 #include "dpmp/gemm/openmp_scope.hpp"
+#include "dpmp/gemm/position_probe.hpp"
 #include "dpmp/gemm/product.hpp"
 
 #if defined(DPMP_WITH_ONEDNN) && DPMP_WITH_ONEDNN
 #include <array>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -17,39 +19,12 @@ namespace dpmp::inline DPMP_ABI::detail {
 struct OnednnLeaf {
   static void multiply(const Product<float>& p) {
     const OpenMpScope one(1);
-    multiply_threaded(p);
-  }
-  /// On as many threads as OpenMP gives now.
-  static void multiply_threaded(const Product<float>& p) {
     const dnnl::status status = dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, p.alpha,
                                             p.a, p.a_stride, p.b, p.b_stride, p.accumulate ? 1.0f : 0.0f, p.c, p.c_stride);
     DPMP_CHECK(status == dnnl::status::success, "expected oneDNN's sgemm to accept ", p.m, " x ", p.n, " x ", p.k,
                ", got status ", int(status));
   }
 };
-
-/// FP32 operands and output. A batch is spread over the threads; a lone product is left to oneDNN, which splits all of m, n,
-/// k.
-inline void run_onednn_f32(const Workers& workers, const GemmSpec& s) {
-  if (s.batch >= workers.threads || s.k == 0) return run_blocked<OnednnLeaf, EigenLeaf>(workers, s);
-  const Epilogue<float, float> finish{s};
-  const Scratch scratch(workers.context, s.residual ? padded_bytes(s.m * s.n, 4) : 0);
-  for (index_t i = 0; i < s.batch; ++i) {
-    float* sums = s.residual ? reinterpret_cast<float*>(scratch.data()) : finish.output(i, 0);
-    const index_t stride = s.residual ? s.n : s.out.row_stride;
-    {
-      const OpenMpScope all(workers.threads);
-      OnednnLeaf::multiply_threaded({s.m, s.n, s.k, static_cast<const float*>(s.a.data) + i * s.a.batch_stride,
-                                     s.a.row_stride, s.a.transposed,
-                                     static_cast<const float*>(s.b.data) + i * s.b.batch_stride, s.b.row_stride,
-                                     s.b.transposed, sums, stride, s.alpha, s.accumulate});
-    }
-    if (s.has_epilogue())
-      workers.for_chunks(s.m, [&](int, index_t begin, index_t end) {
-        for (index_t r = begin; r < end; ++r) finish.finish(sums + r * stride, i, r);
-      });
-  }
-}
 
 /// Every fact that a matmul primitive is made for. Pointers and alpha are given at each call.
 struct MatmulKey {
@@ -116,6 +91,12 @@ class Matmul {
     if (x.bias) add(bias_, DNNL_ARG_BIAS, bias, engine);
   }
   bool usable() const { return usable_; }
+  /// Whether rows come out alike wherever they stand; `probe` finds out, once.
+  template <class Probe>
+  bool position_free(const Probe& probe) {
+    if (!position_free_) position_free_ = probe();
+    return *position_free_;
+  }
   void run(dnnl::stream& stream, const void* a, const void* b, const void* bias, void* out, float alpha) {
     a_.set_data_handle(const_cast<void*>(a));
     b_.set_data_handle(const_cast<void*>(b));
@@ -134,6 +115,7 @@ class Matmul {
     arguments_list_[std::size_t(arguments_++)] = {argument, memory.get()};
   }
   bool usable_ = false;
+  std::optional<bool> position_free_;
   dnnl::matmul primitive_;
   dnnl::memory a_, b_, out_, bias_, scale_;
   std::array<dnnl_exec_arg_t, 5> arguments_list_{};
@@ -185,7 +167,10 @@ class OnednnBf16 {
     const bool sum = s_.accumulate || add_first;
     {
       const OpenMpScope scope(spread ? 1 : workers_.threads);
-      if (!MatmulCache::of_this_thread().get(key(whole, aside, sum, scope.threads())).usable()) return false;
+      const MatmulKey kind = key(whole, aside, sum, scope.threads());
+      Matmul& matmul = MatmulCache::of_this_thread().get(kind);
+      if (!matmul.usable()) return false;
+      if (s_.position_free && !matmul.position_free([&] { return probe(matmul, kind); })) return false;
     }
     if (add_first && s_.residual != s_.out.data)
       each_row([&](index_t i, index_t r) {
@@ -231,6 +216,15 @@ class OnednnBf16 {
     x.bias = s_.bias, x.scaled = s_.alpha != 1.0f, x.sum = sum;
     return x;
   }
+  bool probe(Matmul& matmul, const MatmulKey& kind) const {
+    GemmSpec s = s_;
+    s.batch = kind.batch;
+    s.out.row_stride = kind.out_row, s.out.batch_stride = kind.out_batch;
+    const std::vector<bf16> bias(static_cast<std::size_t>(s.n));
+    return is_position_free<bf16, Out>(s, [&](const GemmSpec& x) {
+      matmul.run(MatmulCache::of_this_thread().stream(), x.a.data, x.b.data, bias.data(), x.out.data, x.alpha);
+    });
+  }
   /// f(batch, row) for every row of the output.
   template <class F>
   void each_row(const F& f) const {
@@ -243,23 +237,40 @@ class OnednnBf16 {
   Epilogue<bf16, Out> finish_;
 };
 
-/// Whether this CPU multiplies bf16 natively: AVX512-BF16, AMX and what came after have these bits in common.
+inline bool onednn_isa_includes(unsigned bits) { return (unsigned(dnnl_get_effective_cpu_isa()) & bits) == bits; }
+
+/// Whether this CPU multiplies bf16 faster than FP32. AMX does, and AVX512-BF16 where it does twice the work of an FP32
+/// instruction in its time, as AMD's. Intel's has one port where FP32 has two, and the same peak (measured on a Xeon: 80
+/// GFLOP/s, and 100 to 150 by our panels, which multiply in FP32).
 inline bool onednn_has_bf16() {
-  constexpr unsigned wanted = dnnl_cpu_isa_avx512_core_bf16;
-  static const bool has = (unsigned(dnnl_get_effective_cpu_isa()) & wanted) == wanted;
+  static const bool has = [] {
+#if defined(__x86_64__) || defined(__i386__)
+    const bool intel = __builtin_cpu_is("intel") != 0;
+#else
+    const bool intel = false;
+#endif
+    return onednn_isa_includes(intel ? dnnl_cpu_isa_avx512_core_amx : dnnl_cpu_isa_avx512_core_bf16);
+  }();
   return has;
 }
 
-inline void run_onednn(const Workers& workers, const GemmSpec& s) {
+/// False, with nothing done, where this is no product of bf16 numbers, the CPU has no units for them, or oneDNN has no right
+/// and, if asked for, position-free kernel for it.
+inline bool run_onednn_bf16(const Workers& workers, const GemmSpec& s) {
+  const bool has_units = onednn_isa_includes(dnnl_cpu_isa_avx512_core_bf16);
+  if (s.a.dtype != DType::bf16 || s.k == 0 || s.out.dtype == DType::f64 || !has_units) return false;
   try {
-    if (s.a.dtype == DType::f32) return run_onednn_f32(workers, s);
-    const bool native = s.a.dtype == DType::bf16 && s.k > 0 && onednn_has_bf16();
-    if (native && (s.out.dtype == DType::bf16 ? OnednnBf16<bf16>(workers, s).run() : OnednnBf16<float>(workers, s).run()))
-      return;
-    run_blocked<OnednnLeaf, EigenLeaf>(workers, s);
+    return s.out.dtype == DType::bf16 ? OnednnBf16<bf16>(workers, s).run() : OnednnBf16<float>(workers, s).run();
   } catch (const dnnl::error& e) {
-    throw Error(concat("expected oneDNN to multiply ", s.m, " x ", s.n, " x ", s.k, " in ", s.a.dtype, ", got: ", e.what()));
+    throw Error(concat("expected oneDNN to multiply ", s.m, " x ", s.n, " x ", s.k, " in bf16, got: ", e.what()));
   }
+}
+
+/// By oneDNN whatever it costs, where the rows stand or not: for comparisons.
+inline void run_onednn(const Workers& workers, const GemmSpec& spec) {
+  GemmSpec s = spec;
+  s.position_free = false;
+  if (!run_onednn_bf16(workers, s)) run_blocked<OnednnLeaf>(workers, s);
 }
 
 inline std::string onednn_version() {
@@ -267,12 +278,10 @@ inline std::string onednn_version() {
   return concat("oneDNN ", v->major, '.', v->minor, '.', v->patch);
 }
 inline std::string_view onednn_isa() {
-  const unsigned isa = unsigned(dnnl_get_effective_cpu_isa());
-  const auto has = [&](unsigned bits) { return (isa & bits) == bits; };
-  if (has(dnnl_cpu_isa_avx512_core_amx)) return "AMX";
-  if (has(dnnl_cpu_isa_avx512_core_bf16)) return "AVX512-BF16";
-  if (has(dnnl_cpu_isa_avx512_core)) return "AVX512";
-  if (has(dnnl_cpu_isa_avx2)) return "AVX2";
+  if (onednn_isa_includes(dnnl_cpu_isa_avx512_core_amx)) return "AMX";
+  if (onednn_isa_includes(dnnl_cpu_isa_avx512_core_bf16)) return "AVX512-BF16";
+  if (onednn_isa_includes(dnnl_cpu_isa_avx512_core)) return "AVX512";
+  if (onednn_isa_includes(dnnl_cpu_isa_avx2)) return "AVX2";
   return "less than AVX2";
 }
 }  // namespace dpmp::inline DPMP_ABI::detail

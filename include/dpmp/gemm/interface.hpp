@@ -24,6 +24,11 @@ void gemm_on_cuda(Context_& ctx, const GemmSpec& spec);
 /// throws, and when `backend` is not in this build or does not take the dtype.
 void gemm(Context& ctx, const GemmSpec& spec, GemmBackend backend = GemmBackend::automatic);
 
+/// Most roundings between a term and a sum of `depth` terms in what gemm() gives for operands of that dtype: of blocks and
+/// their sum where the product is our own, one for each term where a library chooses the order. (How a GPU rounds:
+/// kernels/gram_constants.hpp.)
+index_t product_chain(DeviceKind device, DType dtype, index_t depth);
+
 /// One line: who multiplies which dtype here, and with which instruction sets.
 std::string gemm_backend_info(Context& ctx);
 }  // namespace dpmp::inline DPMP_ABI

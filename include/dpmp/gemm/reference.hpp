@@ -63,6 +63,7 @@ void reference_product(const GemmSpec& s) {
         static_cast<Out*>(s.row_sums)[batch * s.m + i] = round_once<Out>(sum);
       }
       const auto row = at.row(batch, i);
+      double squares = 0;
       for (index_t j = 0; j < s.n; ++j) {
         double x = 0;
         for (index_t k = 0; k < depth; ++k) x += element(s.a, batch, i, k) * element(s.b, batch, k, j);
@@ -79,7 +80,9 @@ void reference_product(const GemmSpec& s) {
         }
         if (row.residual) x += double(to_float(row.residual[j]));
         y = round_once<Out>(x);
+        squares += double(to_float(y)) * double(to_float(y));
       }
+      if (s.row_squares) s.row_squares[batch * s.m + i] = squares;
     }
 }
 }  // namespace detail
@@ -87,7 +90,7 @@ void reference_product(const GemmSpec& s) {
 /// What gemm computes, slowly. All dtypes, any layout. Throws what check_gemm throws.
 inline void gemm_reference(const GemmSpec& spec) {
   check_gemm(spec);
-  dispatch_real(spec.a.dtype, [&](auto in) {
+  dispatch_stored(spec.a.dtype, [&](auto in) {
     using In = typename decltype(in)::type;
     if (spec.out.dtype == spec.a.dtype)
       detail::reference_product<In, In>(spec);

@@ -24,11 +24,13 @@ struct GemmOutput {
 };
 using GemmActivation = kernels::EpilogueActivation;
 /// Who computes. `automatic` depends on the spec, the build and the CPU, never on data.
-enum class GemmBackend : std::uint8_t { automatic, eigen, onednn };
+/// panels: our own, every dtype, on a CPU. eigen, onednn: by those libraries, for comparisons; position_free asks them in
+/// vain.
+enum class GemmBackend : std::uint8_t { automatic, panels, eigen, onednn };
 
 /// out[m,n] = act(alpha * op(a)[m,k] op(b)[k,n] + bias) + residual, or (alpha * ..) * act'(slope_at), `batch` times; sums in
-/// FP32 (f64: in double). Operands of one real dtype; the output has that dtype, or f32. alpha = 0 ignores the operands, as
-/// BLAS does.
+/// FP32 (f64: in double). Operands of one real dtype; the output has that dtype, or f32, or, on a CPU, f64: then products
+/// and sums are in double, without an epilogue. alpha = 0 ignores the operands, as BLAS does.
 struct GemmSpec {
   index_t m = 0, n = 0, k = 0, batch = 1;
   GemmOperand a, b;
@@ -51,6 +53,13 @@ struct GemmSpec {
   /// [batch, m] in out's dtype, or null. Receives the sums of op(a)'s rows: where out = y_gradient^T x is the gradient of a
   /// weight, that of the bias behind it. a is transposed, alpha 1, and there is no epilogue and nothing to accumulate into.
   void* row_sums = nullptr;
+  /// [batch, m], or null, and null on a GPU. Receives the sums of the squares of what is stored in the output's rows, in
+  /// double, taken while a row is in cache. There is no epilogue and nothing to accumulate into.
+  double* row_squares = nullptr;
+  /// Whether the bits of an output row follow from that row of op(a), from b and from the spec alone: not from where the row
+  /// or its matrix is in the batch, nor from what the others hold. Everything from a record to its contribution needs that
+  /// (P34); sums over the records do not, and may then be left to whatever library is fastest.
+  bool position_free = true;
 
   bool has_epilogue() const { return bias || residual || activation != GemmActivation::none; }
 };
@@ -87,10 +96,13 @@ inline void check_gemm(const GemmSpec& s) {
              ", k = ", s.k, ", batch = ", s.batch);
   const DType in = s.a.dtype, out = s.out.dtype;
   DPMP_CHECK(is_real(in) && s.b.dtype == in, "expected gemm operands of one real dtype, got ", in, " and ", s.b.dtype);
-  DPMP_CHECK(out == in || out == accumulate_dtype(in), "expected a gemm output of dtype ", in, " or ", accumulate_dtype(in),
-             ", got ", out);
-  DPMP_CHECK(!s.accumulate || out == accumulate_dtype(in), "expected an output of dtype ", accumulate_dtype(in),
-             " to accumulate a gemm into, got ", out);
+  const bool in_double = out == DType::f64;
+  DPMP_CHECK(out == in || out == accumulate_dtype(in) || in_double, "expected a gemm output of dtype ", in, ", ",
+             accumulate_dtype(in), " or f64, got ", out);
+  DPMP_CHECK(!s.accumulate || out == accumulate_dtype(in) || in_double, "expected an output of dtype ", accumulate_dtype(in),
+             " or f64 to accumulate a gemm into, got ", out);
+  DPMP_CHECK(!in_double || in == DType::f64 || !(s.has_epilogue() || s.row_sums), "expected no epilogue in a gemm of ", in,
+             " whose sums are in double");
   DPMP_CHECK(!s.accumulate || !s.has_epilogue(), "expected no bias, activation or residual in a gemm that accumulates");
   DPMP_CHECK(!s.activation_input || s.activation != GemmActivation::none,
              "expected an activation where its input is to be saved, got none");
@@ -105,6 +117,8 @@ inline void check_gemm(const GemmSpec& s) {
   DPMP_CHECK(
       !s.row_sums || (s.a.transposed && s.alpha == 1 && !s.accumulate && !s.has_epilogue() && !s.slope_at),
       "expected a transposed operand a, alpha = 1, no epilogue and no accumulation in a gemm that sums the rows of op(a)");
+  DPMP_CHECK(!s.row_squares || !(s.accumulate || s.has_epilogue() || s.slope_at),
+             "expected no epilogue and no accumulation in a gemm that squares its rows");
   if (s.m == 0 || s.batch == 0) return;
   if (s.n > 0 || s.row_sums) detail::check_operand(s.a, "a", s.m, s.k);
   if (s.n == 0) return;

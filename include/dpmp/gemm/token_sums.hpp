@@ -12,13 +12,18 @@ struct TokenRows {
   index_t samples, tokens, width, token_stride, sample_stride;
 };
 
+/// How a device cuts sums over a sample's tokens. A GPU has to be filled; on a CPU the samples do that.
+inline kernels::TokenSlices token_slices_on(const Context& ctx, index_t samples, index_t tokens) {
+  return ctx.on_cuda() ? kernels::token_slices(samples, tokens, rows_to_fill(ctx)) : kernels::fixed_token_slices(tokens);
+}
+
 /// sums [samples, width]: over tokens, in compute precision and rounded once; squares [samples], or null: |sums[i]|^2.
 template <class T, class Out>
 void sum_tokens(Context& ctx, const TokenRows<T>& x, Out* sums, double* squares) {
-  const kernels::TokenSlices slices = kernels::token_slices(x.samples, x.tokens, rows_to_fill(ctx));
+  const kernels::TokenSlices slices = token_slices_on(ctx, x.samples, x.tokens);
   const auto sum_slices = [&](auto* output, double* squares_of_whole) {
     using Part = std::remove_pointer_t<decltype(output)>;
-    launch_rows(ctx, x.samples * slices.count, slices.length * x.width,
+    launch_library_rows(ctx, x.samples * slices.count, slices.length * x.width,
                 kernels::TokenSum<T, Part>{x.data, output, squares_of_whole, x.tokens, x.width, x.token_stride,
                                            x.sample_stride, slices});
   };
@@ -26,7 +31,7 @@ void sum_tokens(Context& ctx, const TokenRows<T>& x, Out* sums, double* squares)
   using Real = compute_t<T>;
   const Buffer parts = ctx.allocate(x.samples * slices.count * x.width * index_t(sizeof(Real)));
   sum_slices(static_cast<Real*>(parts.data()), nullptr);
-  launch_rows(ctx, x.samples, slices.count * x.width,
+  launch_library_rows(ctx, x.samples, slices.count * x.width,
               kernels::JoinSlices<Real, Out>{static_cast<const Real*>(parts.data()), sums, squares, slices.count, x.width});
 }
 }  // namespace dpmp::inline DPMP_ABI::detail

@@ -17,7 +17,12 @@ struct IdxArray {
 
 /// The array that `content`, the whole of an IDX file after decompression, holds. `name` is what messages call it. Throws on
 /// another format, another element type, more axes than a Shape has, and on missing or additional bytes.
-inline IdxArray parse_idx(const std::string& name, std::string_view content) {
+IdxArray parse_idx(const std::string& name, std::string_view content);
+}  // namespace dpmp::inline DPMP_ABI::interop
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::interop {
+DPMP_KEPT_BODY inline IdxArray parse_idx(const std::string& name, std::string_view content) {
   const auto byte = [&](std::size_t k) { return index_t(static_cast<unsigned char>(content[k])); };
   DPMP_CHECK(content.size() >= 4 && byte(0) == 0 && byte(1) == 0, "expected an IDX file, two zero bytes first, in '", name,
              "', got ", content.size() < 4 ? "fewer than 4 bytes" : "other bytes");
@@ -38,3 +43,4 @@ inline IdxArray parse_idx(const std::string& name, std::string_view content) {
   return array;
 }
 }  // namespace dpmp::inline DPMP_ABI::interop
+#endif

@@ -7,9 +7,7 @@
 #include <bit>
 #include <filesystem>
 #include <fstream>
-#include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <span>
 #include <string>
@@ -17,8 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "dpmp/core/dtype.hpp"
-#include "dpmp/core/shape.hpp"
+#include "dpmp/interop/safetensors_header.hpp"
 #include "dpmp/runtime/atomic_file.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop {
@@ -32,29 +29,7 @@ struct TensorView {
   const void* data = nullptr;
 };
 
-/// What the header of a file says about one tensor. Offsets count from the first byte behind the header.
-struct TensorEntry {
-  std::string name;
-  DType dtype = DType::f32;
-  Shape shape;
-  index_t begin = 0, end = 0;
-};
-
 namespace detail {
-inline constexpr index_t longest_header = 100'000'000;  // the format's own limit
-inline constexpr const char* metadata_key = "__metadata__";
-
-inline std::string safetensors_name(DType dtype) {
-  switch (dtype) {
-    case DType::f32: return "F32";
-    case DType::bf16: return "BF16";
-    case DType::f16: return "F16";
-    case DType::f64: return "F64";
-    case DType::i32: return "I32";
-  }
-  throw Error(dpmp::detail::concat("expected a DType, got the value ", int(dtype)));
-}
-
 /// Bytes of a tensor; throws when they do not fit into 63 bits.
 inline index_t bytes_of(DType dtype, const Shape& shape) {
   index_t bytes = 0;
@@ -74,25 +49,18 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   std::sort(order.begin(), order.end(), [](const TensorView* x, const TensorView* y) {
     return std::pair(-size_of(x->dtype), x->name) < std::pair(-size_of(y->dtype), y->name);
   });
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header[detail::metadata_key] = metadata;
+  detail::SafetensorsHeader header{.tensors = {}, .metadata = metadata};
+  std::set<std::string> names{detail::metadata_key};
   index_t end = 0;
   for (const TensorView* t : order) {
-    DPMP_CHECK(!header.contains(t->name) && t->name != detail::metadata_key, "expected different tensor names other than ",
-               detail::metadata_key, ", got '", t->name, "' again");
+    DPMP_CHECK(names.insert(t->name).second, "expected different tensor names other than ", detail::metadata_key, ", got '",
+               t->name, "' again");
     DPMP_CHECK(t->data || t->shape.numel() == 0, "expected data for the tensor '", t->name, "', got a null pointer");
     const index_t begin = end, bytes = detail::bytes_of(t->dtype, t->shape);
     DPMP_CHECK(!__builtin_add_overflow(begin, bytes, &end), "expected at most 2^63 - 1 bytes in a file, got more");
-    std::vector<index_t> shape;
-    for (int axis = 0; axis < t->shape.rank(); ++axis) shape.push_back(t->shape[axis]);
-    header[t->name] = {{"dtype", detail::safetensors_name(t->dtype)}, {"shape", shape}, {"data_offsets", {begin, end}}};
+    header.tensors.push_back({t->name, t->dtype, t->shape, begin, end});
   }
-  std::string text;
-  try {
-    text = header.dump();
-  } catch (const nlohmann::json::exception& e) {
-    throw Error("writing '" + path.string() + "': expected names and metadata in UTF-8, got: " + e.what());
-  }
+  std::string text = detail::safetensors_header_text(header, "writing '" + path.string() + "': ");
   text.resize((text.size() + 7) / 8 * 8, ' ');
   DPMP_CHECK(index_t(text.size()) <= detail::longest_header, "expected a header of at most ", detail::longest_header,
              " bytes, got ", text.size());
@@ -160,63 +128,12 @@ class SafetensorsFile {
   }
 
   void parse(const std::string& text) {
-    using Json = nlohmann::json;
-    // JSON parsers keep the last of equal keys in silence; a file that says two things about one tensor is refused.
-    std::set<std::string> names;
-    auto on_event = [&](int depth, Json::parse_event_t event, Json& value) {
-      check(depth <= 3, "a header of nesting depth 3 at most", "a deeper one");
-      if (event == Json::parse_event_t::key && depth == 1) {
-        const auto name = value.template get<std::string>();
-        check(names.insert(name).second, "each name once", "'" + name + "' again");
-      }
-      return true;
-    };
-    Json header;
-    try {
-      header = Json::parse(text, on_event);
-    } catch (const Json::exception& e) {
-      check(false, "a header in JSON", e.what());
-    }
-    for (const auto& [name, value] : header.items()) {
-      check(value.is_object(), "a JSON object for '" + name + "'", value.type_name());
-      if (name == detail::metadata_key) {
-        for (const auto& [key, item] : value.items()) {
-          check(item.is_string(), "a string for the metadata '" + key + "'", item.type_name());
-          metadata_[key] = item.get<std::string>();
-        }
-      } else {
-        entries_.push_back(parse_entry(name, value));
-      }
-    }
+    detail::SafetensorsHeader header = detail::parse_safetensors_header(text, "reading '" + path_.string() + "': ");
+    entries_ = std::move(header.tensors);
+    metadata_ = std::move(header.metadata);
     std::sort(entries_.begin(), entries_.end(), [](const TensorEntry& x, const TensorEntry& y) {
       return std::tuple(x.begin, x.end, x.name) < std::tuple(y.begin, y.end, y.name);
     });
-  }
-
-  TensorEntry parse_entry(const std::string& name, const nlohmann::json& value) const {
-    for (const char* key : {"dtype", "shape", "data_offsets"})
-      check(value.contains(key), dpmp::detail::concat("a ", key, " for '", name, "'"), "none");
-    TensorEntry entry;
-    entry.name = name;
-    const auto& dtype = value["dtype"];
-    bool known = false;
-    for (DType d : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i32})
-      if (dtype == detail::safetensors_name(d)) entry.dtype = d, known = true;
-    check(known, "F32, BF16, F16, F64 or I32 for '" + name + "'", dtype.dump());
-    const auto& shape = value["shape"];
-    check(shape.is_array() && shape.size() <= std::size_t(Shape::max_rank), "a shape of at most 5 axes for '" + name + "'",
-          shape.dump().substr(0, 200));
-    for (const auto& extent : shape) entry.shape.push_back(size_from(extent, "extents of '" + name + "'"));
-    const auto& offsets = value["data_offsets"];
-    check(offsets.is_array() && offsets.size() == 2, "two data_offsets for '" + name + "'", offsets.dump().substr(0, 200));
-    entry.begin = size_from(offsets[0], "data_offsets of '" + name + "'");
-    entry.end = size_from(offsets[1], "data_offsets of '" + name + "'");
-    return entry;
-  }
-  index_t size_from(const nlohmann::json& value, const std::string& what) const {
-    check(value.is_number_unsigned() && value.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<index_t>::max()),
-          what + " that are whole numbers from 0 to 2^63 - 1", value.dump().substr(0, 200));
-    return value.get<index_t>();
   }
 
   void check_layout(index_t data_bytes) const {
@@ -241,3 +158,7 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 }  // namespace dpmp::inline DPMP_ABI::interop
+
+#if DPMP_BODIES && !(defined(DPMP_COMPILED) && defined(__CUDACC__))
+#include "dpmp/interop/safetensors_json.hpp"
+#endif

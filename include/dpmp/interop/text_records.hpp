@@ -13,7 +13,16 @@
 namespace dpmp::inline DPMP_ABI::interop {
 /// Number of leading bytes of `text` that are well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, at most
 /// U+10FFFF).
-inline std::size_t utf8_prefix(std::string_view text) {
+std::size_t utf8_prefix(std::string_view text);
+
+/// The non-empty lines of a UTF-8 file without their line ends (LF or CRLF). Throws when the file cannot be read, has no
+/// record, has a NUL byte, or is not UTF-8; the message names the line.
+std::vector<std::string> read_text_records(const std::filesystem::path& path);
+}  // namespace dpmp::inline DPMP_ABI::interop
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::interop {
+DPMP_KEPT_BODY inline std::size_t utf8_prefix(std::string_view text) {
   std::size_t at = 0;
   while (at < text.size()) {
     const auto byte = [&](std::size_t k) { return at + k < text.size() ? static_cast<unsigned char>(text[at + k]) : 0u; };
@@ -34,9 +43,7 @@ inline std::size_t utf8_prefix(std::string_view text) {
   return at;
 }
 
-/// The non-empty lines of a UTF-8 file without their line ends (LF or CRLF). Throws when the file cannot be read, has no
-/// record, has a NUL byte, or is not UTF-8; the message names the line.
-inline std::vector<std::string> read_text_records(const std::filesystem::path& path) {
+DPMP_KEPT_BODY inline std::vector<std::string> read_text_records(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   DPMP_CHECK(file && !std::filesystem::is_directory(path), "expected a readable text file, one record a line, got '",
              path.string(), "'");
@@ -62,3 +69,4 @@ inline std::vector<std::string> read_text_records(const std::filesystem::path& p
   return records;
 }
 }  // namespace dpmp::inline DPMP_ABI::interop
+#endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A block's product of two tiles in shared memory: side x side FP32 sums in the registers of its threads.
 #pragma once
+#include "dpmp/kernels/gram_constants.hpp"
 #include "dpmp/kernels/tile_loader.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
@@ -33,13 +34,15 @@ struct MmaProduct {
     }
   }
 
-  /// sums[r, c] += sum_k x[k, r] y[k, c]; x, y: SharedTile<T, depth, side>.
+  /// sums[r, c] += sum_k x[k, r] y[k, c] over k < count, zeros behind; x, y: SharedTile<T, depth, side>. The very
+  /// instructions of WeightedSumMatrix in the same order: the same bits.
   template <int depth>
-  __device__ __forceinline__ void add_columns(const char* x, const char* y) {
+  __device__ __forceinline__ void add_columns(const char* x, const char* y, int count) {
     using Tile = SharedTile<T, depth, side>;
     const int lane = int(threadIdx.x) % 32;
 #pragma unroll
     for (int k = 0; k < depth / 16; ++k) {
+      if (16 * k >= count) break;  // only zeros are left
       unsigned a[row_fragments][4], b[column_fragments / 2][4];
 #pragma unroll
       for (int m = 0; m < row_fragments; ++m)
@@ -86,6 +89,24 @@ struct MmaProduct {
       for (int n = 0; n < column_fragments; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) f(row + 16 * m + e / 2 * 8, column + 8 * n + e % 2, sums[m][n][e]);
+  }
+
+  /// to[k] = the sum in row and column k, where this thread has it.
+  __device__ __forceinline__ void store_diagonal(float* to) const {
+    const int lane = int(threadIdx.x) % 32, column = lane / 4 - lane % 4 * 2, across = warp_row() - warp_column();
+#pragma unroll
+    for (int m = 0; m < row_fragments; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        // At most one fragment of 8 x 8 is on the diagonal.
+        float x = 0;
+#pragma unroll
+        for (int n = 0; n < column_fragments; ++n)
+          x = across == 8 * n - 16 * m - 8 * h ? (column == 0 ? sums[m][n][2 * h] : sums[m][n][2 * h + 1]) : x;
+        const int place = across + 16 * m + 8 * h;
+        if ((column == 0 || column == 1) && place >= 0 && place < 8 * column_fragments)
+          to[warp_row() + 16 * m + 8 * h + lane / 4] = x;
+      }
   }
 
   /// This thread's part of the sum of products with the other's sums, in four chains of row_fragments * column_fragments.
@@ -141,13 +162,15 @@ struct FmaProduct {
     }
   }
 
-  /// The 64 x 64 sums += sum_k x[k, r] y[k, c]; x, y: SharedTile<float, depth, side>. A thread then has rows
-  /// 4 thread_row .. + 3 of either half, columns 4 thread_column .. + 3: not those of for_each.
+  /// The 64 x 64 sums += sum_k x[k, r] y[k, c] over k < count; x, y: SharedTile<float, depth, side>. A thread then has rows
+  /// 4 thread_row .. + 3 of either half, columns 4 thread_column .. + 3: not those of for_each. In the order of
+  /// WeightedSumScalar: the same bits.
   template <int depth>
-  __device__ __forceinline__ void add_columns(const char* x, const char* y) {
+  __device__ __forceinline__ void add_columns(const char* x, const char* y, int count) {
     using Tile = SharedTile<float, depth, side>;
+    const int steps = count < depth ? count : depth;
 #pragma unroll 4
-    for (int k = 0; k < depth; ++k) {
+    for (int k = 0; k < steps; ++k) {
       const float4 a0 = *reinterpret_cast<const float4*>(Tile::at(x, k, thread_row()));
       const float4 a1 = *reinterpret_cast<const float4*>(Tile::at(x, k, thread_row() + 8));
       const float4 b = *reinterpret_cast<const float4*>(Tile::at(y, k, thread_column()));
@@ -190,6 +213,13 @@ struct FmaProduct {
       for (int n = 0; n < 4; ++n) f(thread_row() + 8 * m, thread_column() + 16 * n, sums[m][n]);
   }
 
+  /// to[k] = the sum in row and column k, where this thread has it.
+  __device__ __forceinline__ void store_diagonal(float* to) {
+    for_each([&](int row, int column, float sum) {
+      if (row == column) to[row] = sum;
+    });
+  }
+
   /// This thread's part of the sum of products with the other's sums, in four chains of 8.
   __device__ __forceinline__ float dot(const FmaProduct& other) const {
     float chains[4] = {};
@@ -206,13 +236,23 @@ struct FmaProduct {
   static __device__ __forceinline__ int thread_column() { return int(threadIdx.x) / 32 % 2 * 8 + int(threadIdx.x) % 8; }
 };
 
-/// The error of a sum of `length` products in the accumulators above is at most chain_roundings(length) * 2^-24 times the
-/// sum of absolute products (to first order). FmaProduct: one rounding a product. Tensor cores add 8 products at once to the
-/// sum (16 since sm_90): all are aligned to the largest and cut off, with one guard bit (two since sm_90), and the result is
-/// cut off too, not rounded: 8 + 2 units for 8 products. (Measured, not documented: Fasi, Higham, Mikaitis, Pranesh 2021,
-/// "Numerical behavior of NVIDIA tensor cores".) A sum of a column of `length` rows counts as well.
-template <class T>
-constexpr double chain_roundings(index_t length) {
-  return std::is_same_v<T, float> ? double(length) : 1.25 * double((length + 7) / 8 * 8);
+/// The sum of the squares of this thread's sums: at most gamma_20 off, whatever their size is; NaN beside Inf.
+template <class Product>
+__device__ __forceinline__ double squares_of(Product& product) {
+  float largest = 0;
+  product.for_each([&](int, int, float& x) { largest = fmaxf(largest, fabsf(x)); });
+  // Scaled so that the largest is in [2, 4), or below where it is a denormal: no square overflows, and none that matters
+  // underflows. Inf is scaled by 0.
+  const int exponent = ::max(1, __float_as_int(largest) >> 23);
+  const float scale = __int_as_float((255 - exponent) << 23);
+  float chains[4] = {};
+  int next = 0;
+  product.for_each([&](int, int, float& x) {
+    const float scaled = x * scale;
+    chains[next % 4] = fmaf(scaled, scaled, chains[next % 4]);
+    ++next;
+  });
+  const double unit = __hiloint2double((exponent - 128 + 1023) << 20, 0);
+  return double((chains[0] + chains[1]) + (chains[2] + chains[3])) * unit * unit;
 }
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -2,6 +2,15 @@
 // The ghost norm on a CUDA device: |G_i|^2 = sum_{t,s} (a_t . a_s)(b_t . b_s) without forming G_i and without storing a
 // Gram. Both Gram tiles live in the registers of a block, their Hadamard product is summed there. A bias behind the
 // parameter has the sums of the same rows b_t for gradients, which come along.
+//
+// The bound of the result comes from what the kernel sees. With Grams A, B of the two sides, |dA_ts| <= gamma_w |a_t| |a_s|
+// and |dB_ts| <= gamma_b |b_t| |b_s|, Cauchy-Schwarz over (t, s) gives
+//   |computed - exact| <= gamma_b |A|_F sum_t |b_t|^2 + gamma_w |B|_F sum_t |a_t|^2 + gamma_w gamma_b S^2 + gamma |A|_F
+//   |B|_F
+// with the computed A, B on the right, where (sum_t |a_t| |b_t|)^2 = S^2 alone would be larger by up to the number of
+// tokens. The wider side's Gram is cut into blocks of gram_block columns, B = sum_k B_k, whose products with A meet in
+// double: gamma_b is that of a block, and |B|_F, in the terms where the blocks' absolute values are added up, becomes sum_k
+// |B_k|_F <= sqrt(blocks sum_k |B_k|_F^2).
 #pragma once
 #include <span>
 
@@ -14,23 +23,24 @@ namespace dpmp::inline DPMP_ABI::kernels {
 /// What is known of the gradients of each parameter and sample, in arrays [outputs, samples]: who adds them up over the
 /// samples reads neighbours.
 struct GhostNormResults {
-  double* squared;      // |G|^2 as computed: sums of a tile in FP32, across tiles in double
+  double* squared;      // |G|^2 as computed: sums of a tile and block in FP32, all else in double
+  double* quadratic;    // a bound of its error, but for underflow
   double* product_sum;  // upper bounds of sum_t |a_t| |b_t|,
   double* input_sum;    //                 sum_t |a_t|
   double* output_sum;   //             and sum_t |b_t|; Inf where a square overflows FP32
 
-  static constexpr index_t arrays = 4;
+  static constexpr index_t arrays = 5;
   /// In memory [arrays, count], count = outputs * samples.
   static GhostNormResults in(double* memory, index_t count) {
-    return {memory, memory + count, memory + 2 * count, memory + 3 * count};
+    return {memory, memory + count, memory + 2 * count, memory + 3 * count, memory + 4 * count};
   }
 };
 
 /// A block's work: one tile of the upper triangle of the Grams of one sample, for all parameters. Chunks of `depth` columns
 /// of a and then of each b_k flow through one ring of stages without a pause between the matrices; on the diagonal only one
-/// of the two equal tiles is loaded.
-/// Roundings behind one term of the sum over (t, s): chain_roundings(d) in one Gram, chain_roundings(p) in the other, and at
-/// most 16 + 2 + 5 additions in the tile, whatever T is: ghost_norm_roundings.
+/// of the two equal tiles is loaded. The first operand's Gram is whole, those of the others come in blocks of gram_block
+/// columns. Roundings behind one term of the sum over (t, s) beside those of the Grams: at most 16 + 2 + 5 in a tile and
+/// block (gram_bound).
 template <class T, int side>
 struct GhostNormTiles {
   static constexpr bool by_mma = !std::is_same_v<T, float>;
@@ -39,10 +49,13 @@ struct GhostNormTiles {
   static constexpr int threads = Product::threads, blocks_per_multiprocessor = side == 64 ? 3 : 1;
   static constexpr int depth = 128 / int(sizeof(T)), stages = by_mma ? 3 : 2, max_outputs = 4;
   using Tile = SharedTile<T, side, depth>;
+  static constexpr int warp_count = threads / 32;
   struct Epilogue {
-    double warps[threads / 32];
-    float input_squares[side], output_squares[side];
+    double products[warp_count], input_squares[warp_count], output_squares[warp_count];  // of the elements of the Grams
+    double output_rows[side];                                                            // |b_t|^2
+    float input_rows[side], block_rows[side];                                            // |a_t|^2; |b_t|^2 of a block
   };
+  static_assert(gram_block % depth == 0);
   static constexpr int shared_bytes = stages * 2 * Tile::bytes + int(sizeof(Epilogue));
 
   struct Operand {
@@ -50,10 +63,15 @@ struct GhostNormTiles {
     double squares_factor, squares_floor;  // |x_t|^2 <= factor * computed + floor
     float* slice_sums;                     // [samples, tiles_per_side, width], or null: sums of the rows of a tile
   };
-  Operand operands[1 + max_outputs];  // a, b_0 ..
+  Operand operands[1 + max_outputs];  // a, b_0 .. (or, where there is one b and a is wider: b, a)
   int outputs, tiles_per_side, tiles;
   index_t samples, tokens;
-  double* partial;  // [outputs, samples, tiles + 3 tiles_per_side]: sums of tiles, then bounds of diagonal tiles
+  double* partial;  // [outputs, samples, numbers()]: sums of tiles, then bounds of diagonal tiles
+
+  static constexpr int per_tile = 3, per_slice = 5;
+  static __host__ __device__ index_t numbers(index_t tiles, index_t per_side) {
+    return per_tile * tiles + per_slice * per_side;
+  }
 
   __device__ void operator()(char* shared) const {
     const index_t sample = index_t(blockIdx.x) / tiles;
@@ -84,6 +102,8 @@ struct GhostNormTiles {
 #pragma unroll 1
     for (int which = 0; which <= outputs; ++which) {
       product.clear();
+      if (threadIdx.x % 32 == 0) epilogue.products[threadIdx.x / 32] = epilogue.output_squares[threadIdx.x / 32] = 0;
+      if (int(threadIdx.x) < side) epilogue.output_rows[threadIdx.x] = 0;
 #pragma unroll 1
       for (int column = 0; column < operands[which].rows.columns; column += depth) {
         copy_async_wait<stages - 2>();
@@ -101,16 +121,27 @@ struct GhostNormTiles {
           });
         }
         stage = stage == stages - 1 ? 0 : stage + 1;
+        const int past = column + depth;
+        if (which == 0 || (past % int(gram_block) != 0 && past < operands[which].rows.columns)) continue;
+        // The end of a block. Each warp has sums of its own.
+        const double squares = warp_sum(squares_of(product));
+        if (threadIdx.x % 32 == 0) epilogue.output_squares[threadIdx.x / 32] += squares;
+        const float of_block = warp_sum(input.dot(product));
+        if (threadIdx.x % 32 == 0) epilogue.products[threadIdx.x / 32] += double(of_block);
+        if (diagonal) {
+          product.store_diagonal(epilogue.block_rows);
+          __syncthreads();
+          if (int(threadIdx.x) < side) epilogue.output_rows[threadIdx.x] += double(epilogue.block_rows[threadIdx.x]);
+        }
+        product.clear();
       }
-      if (diagonal)
-        product.for_each([&](int row, int column, float sum) {
-          if (row == column) (which == 0 ? epilogue.input_squares : epilogue.output_squares)[row] = sum;
-        });
       if (which == 0) {
         input = product;
+        const double squares = warp_sum(squares_of(input));
+        if (threadIdx.x % 32 == 0) epilogue.input_squares[threadIdx.x / 32] = squares;
+        if (diagonal) input.store_diagonal(epilogue.input_rows);
         continue;
       }
-      store_warp_sums(input.dot(product), epilogue.warps);
       __syncthreads();
       if (threadIdx.x < 32) finish(epilogue, which, sample, row_tile, column_tile);
       __syncthreads();  // epilogue may be written again
@@ -122,22 +153,28 @@ struct GhostNormTiles {
   /// past the last token are zeros and add no more than their floor.
   __device__ __forceinline__ void finish(const Epilogue& epilogue, int which, index_t sample, int row_tile,
                                          int column_tile) const {
-    double* const sums = partial + ((which - 1) * samples + sample) * (tiles + 3 * tiles_per_side);
-    const double total = sum_of_warps<threads / 32>(epilogue.warps);
-    if (threadIdx.x == 0) sums[int(blockIdx.x) % tiles] = column_tile == 0 ? total : 2 * total;
+    double* const sums = partial + ((which - 1) * samples + sample) * numbers(tiles, tiles_per_side);
+    if (threadIdx.x == 0) {
+      double* const of_tile = sums + int(blockIdx.x) % tiles * per_tile;
+      const double weight = column_tile == 0 ? 1 : 2;
+      of_tile[0] = weight * sum_of_warps<warp_count>(epilogue.products);
+      of_tile[1] = weight * sum_of_warps<warp_count>(epilogue.input_squares);
+      of_tile[2] = weight * sum_of_warps<warp_count>(epilogue.output_squares);
+    }
     if (column_tile != 0) return;
     const Operand &a = operands[0], &b = operands[which];
-    double product_sum = 0, input_sum = 0, output_sum = 0;
+    double bounds[per_slice] = {};
 #pragma unroll
     for (int row = int(threadIdx.x); row < side; row += 32) {
-      const double x = ::sqrt(double(epilogue.input_squares[row]) * a.squares_factor + a.squares_floor);
-      const double y = ::sqrt(double(epilogue.output_squares[row]) * b.squares_factor + b.squares_floor);
-      product_sum += x * y, input_sum += x, output_sum += y;
+      const double x2 = double(epilogue.input_rows[row]) * a.squares_factor + a.squares_floor,
+                   y2 = epilogue.output_rows[row] * b.squares_factor + b.squares_floor;
+      const double x = ::sqrt(x2), y = ::sqrt(y2);
+      bounds[0] += x * y, bounds[1] += x, bounds[2] += y, bounds[3] += x2, bounds[4] += y2;
     }
-    product_sum = warp_sum(product_sum), input_sum = warp_sum(input_sum), output_sum = warp_sum(output_sum);
-    if (threadIdx.x == 0) {
-      double* const bounds = sums + tiles + 3 * row_tile;
-      bounds[0] = product_sum, bounds[1] = input_sum, bounds[2] = output_sum;
+#pragma unroll
+    for (int k = 0; k < per_slice; ++k) {
+      bounds[k] = warp_sum(bounds[k]);
+      if (threadIdx.x == 0) sums[per_tile * tiles + per_slice * row_tile + k] = bounds[k];
     }
   }
 };
@@ -145,31 +182,34 @@ struct GhostNormTiles {
 /// A warp adds up the tiles of one sample and parameter.
 struct GhostNormSums {
   static constexpr int threads = 128, blocks_per_multiprocessor = 8;
-  const double* partial;  // [count, tiles + 3 tiles_per_side]
+  const double* partial;  // [count, numbers]
   GhostNormResults results;
-  index_t count;
+  index_t count, samples, numbers;
   int tiles, tiles_per_side;
+  GramBound bound[4];  // of each output
 
   __device__ void operator()(char*) const {
     const index_t k = index_t(blockIdx.x) * (threads / 32) + threadIdx.x / 32;
     if (k >= count) return;
-    const double* const sums = partial + k * (tiles + 3 * tiles_per_side);
-    const double* const bounds = sums + tiles;
+    constexpr int per_tile = GhostNormTiles<float, 64>::per_tile, per_slice = GhostNormTiles<float, 64>::per_slice;
+    const double* const sums = partial + k * numbers;
+    const double* const bounds = sums + per_tile * tiles;
     constexpr double up = 1 + 0x1p-30;  // more than all roundings of the sums in double
-    const double squared = warp_sum_of(sums, tiles), product_sum = up * warp_sum_of(bounds, tiles_per_side, 3),
-                 input_sum = up * warp_sum_of(bounds + 1, tiles_per_side, 3),
-                 output_sum = up * warp_sum_of(bounds + 2, tiles_per_side, 3);
+    const double squared = warp_sum_of(sums, tiles, per_tile), input_gram = warp_sum_of(sums + 1, tiles, per_tile),
+                 output_gram = warp_sum_of(sums + 2, tiles, per_tile);
+    double slices[per_slice];
+#pragma unroll
+    for (int j = 0; j < per_slice; ++j) slices[j] = up * warp_sum_of(bounds + j, tiles_per_side, per_slice);
     if (threadIdx.x % 32 != 0) return;
-    results.squared[k] = squared, results.product_sum[k] = product_sum;
-    results.input_sum[k] = input_sum, results.output_sum[k] = output_sum;
+    const GramBound& g = bound[k / samples];
+    const double a = ::sqrt(input_gram), b = ::sqrt(output_gram * g.blocks);  // sum_k |B_k|_F <= b
+    // The factor is more than the roundings of the squares of Grams in FP32.
+    results.quadratic[k] = (1 + 0x1p-16) * (g.block * a * slices[4] + g.whole * b * slices[3] +
+                                            g.whole * g.block * slices[0] * slices[0] + GramBound::sum * a * b);
+    results.squared[k] = squared, results.product_sum[k] = slices[0];
+    results.input_sum[k] = slices[1], results.output_sum[k] = slices[2];
   }
 };
-
-/// The n of gamma_n = n u / (1 - n u), u = 2^-24: |squared - exact| <= gamma_n S^2 + eta, S and eta as in docs/numerics.md.
-template <class T>
-double ghost_norm_roundings(index_t input_width, index_t output_width) {
-  return chain_roundings<T>(input_width) + chain_roundings<T>(output_width) + 32;
-}
 
 namespace detail {
 inline index_t triangle(index_t n) { return n * (n + 1) / 2; }
@@ -186,23 +226,32 @@ void launch_ghost_norm(cudaStream_t stream, index_t samples, index_t tokens, con
                        std::span<float* const> slice_sums) {
   using Kernel = GhostNormTiles<T, side>;
   Kernel kernel{};
-  const auto operand = [&](const SampleRows<T>& x, float* sums) -> typename Kernel::Operand {
+  const auto operand = [&](const SampleRows<T>& x, float* sums, index_t chain) -> typename Kernel::Operand {
     // The diagonal sums nonnegative products; each product and each addition may lose 2^-126 to underflow.
-    const double n = chain_roundings<T>(x.width) * 0x1p-24;
-    return {row_major(x.data, tokens, x.width, x.row_stride), 1 / (1 - n) + 0x1p-40, 2 * double(x.width) * 0x1p-126, sums};
+    return {row_major(x.data, tokens, x.width, x.row_stride), 1 + gamma_float(2 * chain_roundings<T>(chain) + 1),
+            2 * double(x.width) * 0x1p-126, sums};
   };
   const index_t per_side = tiles_of(tokens, side), tiles = triangle(per_side);
   DPMP_CHECK(samples * tiles < index_t(1) << 31, "expected fewer than 2^31 tiles of Gram matrices, got ", samples,
              " samples of ", tokens, " tokens");
-  kernel.operands[0] = operand(input, nullptr);
-  for (std::size_t k = 0; k < outputs.size(); ++k)
-    kernel.operands[1 + k] = operand(outputs[k], slice_sums.empty() ? nullptr : slice_sums[k]);
+  // One output: the narrower side is the one whose Gram is whole.
+  const bool swapped = outputs.size() == 1 && outputs[0].width < input.width;
+  const SampleRows<T>& whole = swapped ? outputs[0] : input;
+  const auto sums_of = [&](std::size_t k) { return slice_sums.empty() ? nullptr : slice_sums[k]; };
+  GhostNormSums sums{
+      scratch,       results, index_t(outputs.size()) * samples, samples, Kernel::numbers(tiles, per_side), int(tiles),
+      int(per_side), {}};
+  if (swapped) std::swap(sums.results.input_sum, sums.results.output_sum);
+  kernel.operands[0] = operand(whole, swapped ? sums_of(0) : nullptr, whole.width);
+  for (std::size_t k = 0; k < outputs.size(); ++k) {
+    const SampleRows<T>& blocked = swapped ? input : outputs[k];
+    kernel.operands[1 + k] = operand(blocked, swapped ? nullptr : sums_of(k), std::min(blocked.width, gram_block));
+    sums.bound[k] = gram_bound(!std::is_same_v<T, float>, whole.width, blocked.width);
+  }
   kernel.outputs = int(outputs.size()), kernel.tiles_per_side = int(per_side), kernel.tiles = int(tiles);
   kernel.samples = samples, kernel.tokens = tokens, kernel.partial = scratch;
   launch_blocks(stream, dim3(unsigned(samples * tiles)), Kernel::shared_bytes, kernel);
-  const index_t count = index_t(outputs.size()) * samples;
-  launch_blocks(stream, dim3(unsigned(tiles_of(count, GhostNormSums::threads / 32))), 0,
-                GhostNormSums{scratch, results, count, int(tiles), int(per_side)});
+  launch_blocks(stream, dim3(unsigned(tiles_of(sums.count, GhostNormSums::threads / 32))), 0, sums);
 }
 }  // namespace detail
 
@@ -215,7 +264,7 @@ index_t ghost_norm_slices(index_t tokens) {
 template <class T>
 index_t ghost_norm_scratch(index_t samples, index_t tokens, index_t outputs) {
   const index_t per_side = ghost_norm_slices<T>(tokens);
-  return outputs * samples * (detail::triangle(per_side) + 3 * per_side);
+  return outputs * samples * GhostNormTiles<T, 64>::numbers(detail::triangle(per_side), per_side);
 }
 
 /// Element [k, sample] of the results for parameters k with the same inputs a [samples, tokens, d] and output gradients b_k

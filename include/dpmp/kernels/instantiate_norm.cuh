@@ -66,7 +66,7 @@ struct InstantiateNormTiles {
       __syncthreads();
       load(stage == 0 ? stages - 1 : stage - 1);
       const char* const from = shared + stage * 2 * Tile::bytes;
-      product.template add_columns<depth>(from, from + Tile::bytes);
+      product.template add_columns<depth>(from, from + Tile::bytes, tokens - token);
       if (sums_tokens)
         Product::template for_each_column_sum<depth, side>(
             from, [&](int column, float sum) { epilogue.token_sums[column] += sum; });

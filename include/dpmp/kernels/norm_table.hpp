@@ -47,7 +47,8 @@ struct Certificate {
 
 /// What is known of one parameter's norms.
 struct NormTerms {
-  const double* squared = nullptr;  // [B]; null: (sum |a_t| |b_t|)^2, the norm of a sample of one token
+  const double* squared = nullptr;    // [B]; null: (sum |a_t| |b_t|)^2, the norm of a sample of one token
+  const double* quadratic = nullptr;  // [B]; a part of the bound of n^2 that the norm's kernel worked out itself; null: none
   RowNormSums rows = {};
   Certificate certificate = {};
 };
@@ -77,7 +78,8 @@ struct AddNorms {
     const double a = t.rows.inputs ? 1.01 * t.rows.inputs[i] : 0, b = t.rows.outputs ? 1.01 * t.rows.outputs[i] : 0;
     const double n2 = t.squared ? t.squared[i] : computed * computed;
     const Certificate& c = t.certificate;
-    table.add(i, n2, c.constant + c.square * n2 + c.products * S * S + c.inputs * a * a + c.outputs * b * b,
+    const double seen = t.quadratic ? t.quadratic[i] : 0;
+    table.add(i, n2, seen + c.constant + c.square * n2 + c.products * S * S + c.inputs * a * a + c.outputs * b * b,
               c.linear_constant + c.linear_products * S);
   }
 };

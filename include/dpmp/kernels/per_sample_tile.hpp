@@ -6,20 +6,20 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// sums[row] = sum_j tile[row, j]^2; the caller adds the rows in double.
+/// sums[row] = sum_j tile[row, j]^2, in double; the caller adds the rows.
 template <class T>
 struct SquaredRows {
   using Real = compute_t<T>;
   using Storage = T;
-  const T* tile;  // [rows, width]
+  const T* tile;  // [rows, width], stride apart
   double* sums;   // [rows]
-  index_t width;
+  index_t width, stride;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    const T* x = tile + row * width;
-    sums[row] = double(team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x) * at.load(x); }));
+    const T* x = tile + row * stride;
+    sums[row] = team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA { return at.load(x); });
   }
 };
 
@@ -35,11 +35,11 @@ struct RoundedSquaredRows {
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    sums[row] = double(team.sum(width, [&](auto at) DPMP_LAMBDA {
+    sums[row] = team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA {
       const auto x = at.load(tile + row * width).template rounded<T>();
       at.store(kept + row * width, x);
-      return x * x;
-    }));
+      return x;
+    });
   }
 };
 
@@ -57,20 +57,20 @@ struct SumRows {
   }
 };
 
-/// sums[row] = sum_j x[row, j] * y[row, j]: a row of the Hadamard product of two Gram matrices.
-template <class Real_>
+/// sums[row] += factor * sum_j x[row, j] * y[row, j], in double: part of a row of the Hadamard product of two Gram matrices.
 struct HadamardRows {
-  using Real = Real_;
-  const Real* x;  // [rows, width]
-  const Real* y;  // [rows, width]
-  double* sums;   // [rows]
-  index_t width;
+  using Real = double;
+  const double* x;  // [rows, width], stride apart, as y
+  const double* y;
+  double* sums;  // [rows]
+  index_t width, stride;
+  double factor;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
-    sums[row] =
-        double(team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x + row * width) * at.load(y + row * width); }));
+    sums[row] +=
+        factor * team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(x + row * stride) * at.load(y + row * stride); });
   }
 };
 
@@ -116,6 +116,23 @@ struct WeightedAdd {
     });
   }
 };
+
+/// output[row, :] += x[row, :], in double; x in storage precision.
+template <class T>
+struct AddRowInDouble {
+  using Real = compute_t<T>;
+  using Storage = double;
+  const T* x;      // [width]
+  double* output;  // [width]
+  index_t width;
+
+  DPMP_ANY_TEAM
+  template <class Team>
+  DPMP_HD void operator()(const Team& team, index_t) const {
+    team.for_each(width, [&](auto at) DPMP_LAMBDA { at.add_to(output, at.load(x)); });
+  }
+};
+
 /// Per-sample vectors of one parameter, and their weighted sum.
 template <class T>
 struct VectorTerm {
@@ -125,12 +142,13 @@ struct VectorTerm {
   index_t row;  // of the launch, the first one of this parameter
 };
 /// sum[:] += sum_i factors_i x[i, :] for each of several parameters; a row is a slice of `slice` columns of one of them. As
-/// above: blocks of `block` samples in compute precision, the blocks in double, samples of factor 0 removed by select.
+/// above: the factor in compute precision, the sum over samples in double, samples of factor 0 removed by select.
 template <class T>
 struct WeightedVectors {
   using Real = compute_t<T>;
   using Storage = double;
-  static constexpr index_t block = 4, slice = 4096, most = 24;
+  static constexpr index_t slice = 2048, most = 24;
+  static constexpr int together = 16;  // samples that are added in registers
   const float* factors;  // [samples]
   index_t samples, count;
   VectorTerm<T> terms[most];
@@ -143,73 +161,20 @@ struct WeightedVectors {
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
+    using Pack = typename Team::Pack;
     index_t k = 0;
     while (k + 1 < count && terms[k + 1].row <= row) ++k;
     const VectorTerm<T>& term = terms[k];
-    const index_t first = (row - term.row) * slice;
-    index_t i = 0;
-    for (; i + block <= samples; i += block) add<block>(team, term, first, i);
-    for (; i < samples; ++i) add<1>(team, term, first, i);
-  }
-
- private:
-  DPMP_ANY_TEAM
-  template <index_t many, class Team>
-  DPMP_HD void add(const Team& team, const VectorTerm<T>& term, index_t first, index_t sample) const {
-    using Pack = typename Team::Pack;
-    const index_t left = term.width - first;
-    team.for_each(left < slice ? left : slice, [&](auto at) DPMP_LAMBDA {
-      Pack total{};
-      for (index_t k = 0; k < many; ++k) {
-        const Real c = Real(factors[sample + k]);
-        total = total + select_less(Pack{}, Pack::splat(c), at.load(term.x + (sample + k) * term.width + first) * c, Pack{});
-      }
-      at.add_to(term.sum + first, total);
-    });
-  }
-};
-
-/// sum[row, :] += sum_i factors_i b[i, row] a[i, :]: samples of one token, of which nothing but the sum is written. Blocks
-/// of `block` samples are added up in compute precision, the blocks in double. A factor of 0 removes whatever a and b hold:
-/// both are selected, before they meet.
-template <class T>
-struct RankOneSum {
-  using Real = compute_t<T>;
-  using Storage = double;
-  static constexpr index_t block = 4;
-  const T* a;            // [samples, width]
-  const T* b;            // [samples, rows]
-  const float* factors;  // [samples]
-  double* sum;           // [rows, width]
-  index_t samples, rows, width;
-  static constexpr bool columns_apart = true;
-  DPMP_HD index_t columns() const { return width; }
-
-  DPMP_ANY_TEAM
-  template <class Team>
-  DPMP_HD void operator()(const Team& team, index_t row) const {
-    index_t first = 0;
-    for (; first + block <= samples; first += block) add<block>(team, row, first);
-    for (; first < samples; ++first) add<1>(team, row, first);
-  }
-
- private:
-  DPMP_ANY_TEAM
-  template <index_t count, class Team>
-  DPMP_HD void add(const Team& team, index_t row, index_t first) const {
-    using Pack = typename Team::Pack;
-    Pack c[count], y[count];
-    for (index_t k = 0; k < count; ++k) {
-      c[k] = Pack::splat(Real(factors[first + k]));
-      y[k] = select_less(Pack{}, c[k], Pack::splat(Real(to_float(b[(first + k) * rows + row]))), Pack{});
+    const index_t first = (row - term.row) * slice, left = term.width - first;
+    for (index_t i = 0; i < samples; i += together) {
+      const int some = samples - i < together ? int(samples - i) : together;
+      team.for_each(left < slice ? left : slice, [&](auto at) DPMP_LAMBDA {
+        at.add_to(term.sum + first, some, [&](int j) DPMP_LAMBDA {
+          const Pack c = Pack::splat(Real(factors[i + j]));
+          return select_less(Pack{}, c, at.load(term.x + (i + j) * term.width + first) * c, Pack{});
+        });
+      });
     }
-    const T* x = a + first * width;
-    team.for_each(width, [&](auto at) DPMP_LAMBDA {
-      Pack total{};
-      for (index_t k = 0; k < count; ++k)
-        total = total + select_less(Pack{}, c[k], at.load(x + k * width), Pack{}) * y[k] * c[k];
-      at.add_to(sum + row * width, total);
-    });
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

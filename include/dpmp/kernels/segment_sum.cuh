@@ -150,8 +150,8 @@ struct SegmentAdd {
 };
 
 /// table[id, :] += sum_i c_i G_i[id, :], keys in the order of the whole batch. A warp takes 64 columns of the ids that begin
-/// within its 32 keys and follows the last of them beyond. A sample's segment is summed and scaled in FP32 and added in
-/// double; a table row is read and written once.
+/// within its 32 keys and follows the last of them beyond. A sample's segment is summed in FP32; c times it is exact in
+/// double and is added there, one rounding a sample. A table row is read and written once.
 template <class T>
 struct SegmentSum {
   static constexpr int threads = 256, blocks_per_multiprocessor = 2, window = 32;
@@ -226,8 +226,9 @@ struct SegmentSum {
 
     /// sum += c segment where c > 0, by select: NaN and Inf of a dropped sample end here.
     __device__ void fold() {
-      sum.x += factor > 0 ? double(factor * segment.x) : 0.0;
-      sum.y += factor > 0 ? double(factor * segment.y) : 0.0;
+      const double c = factor > 0 ? double(factor) : 0.0;
+      sum.x = fma(c, factor > 0 ? double(segment.x) : 0.0, sum.x);
+      sum.y = fma(c, factor > 0 ? double(segment.y) : 0.0, sum.y);
       segment = {0, 0};
     }
     __device__ void add_to(const SegmentSum& kernel, index_t column) {
@@ -283,6 +284,8 @@ void segment_add(cudaStream_t stream, const SegmentOperands<T>& in, Out* gradien
 template <class T>
 void segment_sum(cudaStream_t stream, const SegmentOperands<T>& in, const float* factors, double* table) {
   detail::check_segments(in);
+  DPMP_CHECK(in.samples <= samples_per_chain, "expected a sum over at most ", samples_per_chain,
+             " samples, the longest chain of additions in double, got ", in.samples, ": cut the batch");
   const index_t warps = ceil_div(in.samples * in.tokens, SegmentSum<T>::window) * ceil_div(in.columns, 64);
   const index_t blocks = ceil_div(warps, SegmentSum<T>::threads / 32);
   DPMP_CHECK(blocks < (index_t(1) << 31), "expected fewer than 2^31 thread blocks, got ", blocks);

@@ -29,6 +29,12 @@ inline TokenSlices token_slices(index_t samples, index_t tokens, index_t rows) {
   return slices;
 }
 
+/// Slices of a length that follows from nothing else, so that a sample's sums have the same bits in batches of any size.
+inline TokenSlices fixed_token_slices(index_t tokens) {
+  constexpr index_t length = 256;
+  return tokens <= length ? TokenSlices{1, tokens > 1 ? tokens : 1} : TokenSlices{(tokens + length - 1) / length, length};
+}
+
 /// output[i, :] = sum_s parts[i, s, :] and squares[i] = |output[i, :]|^2, of the rounded numbers; one sample a row.
 template <class Real_, class Out = Real_>
 struct JoinSlices {

@@ -7,8 +7,8 @@
 #include "dpmp/kernels/weighted_sum_scalar.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
-/// The tensor-core kernel pads samples to 16 tokens and pays for folding each of them into the block sum, so one token goes
-/// to the rank-one kernel, whose sample tile is a product.
+/// The tensor-core kernel pads samples to 16 tokens and pays for adding each of them up in double, so one token goes to the
+/// rank-one kernel, whose sample tile is a product.
 enum class WeightedSumKernel { rank_one, scalar, matrix_64, matrix_128 };
 
 struct WeightedSumPlan {
@@ -30,7 +30,7 @@ WeightedSumPlan plan_weighted_sum(index_t samples, index_t tokens, index_t rows,
   if constexpr (std::is_same_v<T, float>) {
     return plan(WeightedSumKernel::scalar, TypeTag<WeightedSumScalar<T, false>>{});
   } else {
-    const index_t blocks = ceil_div(samples, samples_per_accumulator);
+    const index_t blocks = ceil_div(samples, samples_per_split);
     const bool wide = rows > 64 && columns > 64 && ceil_div(rows, 128) * ceil_div(columns, 128) * blocks >= multiprocessors;
     return wide ? plan(WeightedSumKernel::matrix_128, TypeTag<WeightedSumMatrix<T, 128, 128, 64>>{})
                 : plan(WeightedSumKernel::matrix_64, TypeTag<WeightedSumMatrix<T, 64, 64, 32>>{});

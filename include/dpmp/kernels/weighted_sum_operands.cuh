@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the kernels of the clipped weighted sum have in common: their operands, which tile a thread block owns, the pipeline
-// that brings the tile's operands, and how a pair of FP32 block sums moves on to double.
+// that brings the tile's operands, and how the sum over samples grows in double and gets to memory.
 #pragma once
 #include "dpmp/kernels/sample_splits.cuh"
 #include "dpmp/kernels/tensor_core.cuh"
@@ -136,6 +136,14 @@ class TokenStream {
   int samples_left_, tokens_, tokens_left_, stage_ = 0;
 };
 
+/// sum += factor x, where factor is an FP32 number: the product is exact, one rounding in all. Kept in program order: the
+/// conversions of a whole tile, made ahead of their use, would not fit into the registers.
+__device__ __forceinline__ void add_scaled(double& sum, double factor, float x) {
+  double wide;
+  asm volatile("cvt.f64.f32 %0, %1;" : "=d"(wide) : "f"(x));
+  asm volatile("fma.rn.f64 %0, %1, %2, %0;" : "+d"(sum) : "d"(factor), "d"(wide));
+}
+
 /// Two neighbouring outputs of a row.
 struct OutputPair {
   double* at;
@@ -173,10 +181,12 @@ void launch_weighted_sum(cudaStream_t stream, const WeightedSumOperands<T>& in, 
   const index_t elements = in.rows * in.columns;
   DPMP_CHECK(in.samples < (index_t(1) << 30) && in.tokens < (index_t(1) << 30),
              "expected fewer than 2^30 samples and tokens, got ", in.samples, " samples of ", in.tokens, " tokens");
-  DPMP_CHECK(split.splits >= 1 && split.splits <= 65535 && split.samples_each % samples_per_accumulator == 0 &&
-                 split.splits * split.samples_each >= in.samples && (split.splits - 1) * split.samples_each < in.samples,
-             "expected splits that cover ", in.samples, " samples in whole blocks of ", samples_per_accumulator, ", got ",
-             split.splits, " splits of ", split.samples_each, " samples");
+  DPMP_CHECK(split.splits >= 1 && split.splits <= 65535 && split.splits * split.samples_each >= in.samples &&
+                 (split.splits - 1) * split.samples_each < in.samples,
+             "expected splits that cover ", in.samples, " samples, got ", split.splits, " splits of ", split.samples_each,
+             " samples");
+  DPMP_CHECK(in.samples <= samples_per_chain, "expected a sum over at most ", samples_per_chain,
+             " samples, the longest chain of additions in double, got ", in.samples, ": cut the batch");
   DPMP_CHECK(scratch_doubles >= split.scratch(elements), "expected scratch of ", split.scratch(elements), " doubles for ",
              split.splits, " splits of ", in.rows, " x ", in.columns, ", got ", scratch_doubles);
   const index_t tiles = ceil_div(in.rows, K::tile_rows) * ceil_div(in.columns, K::tile_columns);

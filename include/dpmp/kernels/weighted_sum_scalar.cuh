@@ -5,17 +5,16 @@
 #include "dpmp/kernels/weighted_sum_operands.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
-/// A tile of 128 x 64 outputs, 8 x 4 a thread. OneToken: [samples, 1, ..] is one stream of rows, a sample's tile is never
-/// formed, and the double sum stays in registers until the end, because the output is most of what is moved. Otherwise a
-/// sample's tile is summed over its tokens, as on tensor cores, and the double sum is in global memory.
+/// A tile of 128 x 64 outputs, 8 x 4 a thread, whose sums over samples stay in registers in double until the end. OneToken:
+/// [samples, 1, ..] is one stream of rows and a sample's tile is never formed: c b a, exact, is added with one rounding.
+/// Otherwise a sample's tile is summed over its tokens in FP32, as on tensor cores.
 template <class T, bool OneToken>
 struct WeightedSumScalar {
-  static constexpr int tile_rows = 128, tile_columns = 64, threads = 256, blocks_per_multiprocessor = 2;
+  static constexpr int tile_rows = 128, tile_columns = 64, threads = 256, blocks_per_multiprocessor = OneToken ? 2 : 1;
   static constexpr int chunk = 16, stages = 4;
   static constexpr int b_bytes = chunk * tile_rows * int(sizeof(T));
   static constexpr int stage_bytes = b_bytes + chunk * tile_columns * int(sizeof(T));
   static constexpr std::size_t shared_bytes = std::size_t(stages) * stage_bytes;
-  static_assert(chunk % samples_per_accumulator == 0);
   /// A thread's outputs: rows in two quads 16 apart, columns in two pairs 16 apart; 4 x 8 threads are a warp.
   template <class R>
   using Outputs = R[8][4];
@@ -38,7 +37,8 @@ struct WeightedSumScalar {
     TokenStream<WeightedSumScalar, T> stream(task, tile, shared, tile.first_sample * task.in.tokens, tile.samples,
                                              task.in.tokens);
     for (int s = 0; s < stages - 1; ++s) stream.next();
-    Outputs<float> sample = {}, block = {};
+    Outputs<float> sample = {};
+    Outputs<double> sum = {};
     int stage = 0;
     for (index_t i = 0; i < tile.samples; ++i) {
       const float c = task.in.factors[tile.first_sample + i];
@@ -60,24 +60,17 @@ struct WeightedSumScalar {
       }
       // By select: NaN and Inf of a dropped sample end here.
       const bool counted = c > 0;
-      const float factor = counted ? c : 0.0f;
+      const double factor = counted ? double(c) : 0.0;
 #pragma unroll
       for (int r = 0; r < 8; ++r)
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
-          block[r][n] = fmaf(factor, counted ? sample[r][n] : 0.0f, block[r][n]);
+          add_scaled(sum[r][n], factor, counted ? sample[r][n] : 0.0f);
           sample[r][n] = 0;
         }
-      if ((i + 1) % samples_per_accumulator == 0 || i + 1 == tile.samples) {
-        add_to_output(tile, output, fresh, block);
-        fresh = false;
-#pragma unroll
-        for (int r = 0; r < 8; ++r)
-#pragma unroll
-          for (int n = 0; n < 4; ++n) block[r][n] = 0;
-      }
     }
     copy_async_wait<0>();
+    add_to_output(tile, output, fresh, sum);
   }
 
   __device__ void sum_products(char* shared, const OwnedTile& tile, double* output, bool fresh) const {
@@ -89,45 +82,33 @@ struct WeightedSumScalar {
       const char* const at = arrived(stream, shared, stage);
       const float* const factors = task.in.factors + tile.first_sample + first;
       const index_t left = tile.samples - first;
+      const int count = left < chunk ? int(left) : chunk;
 #pragma unroll 1
-      for (int begin = 0; begin < chunk && begin < left; begin += int(samples_per_accumulator))
-#pragma unroll
-        for (int quad = 0; quad < 2; ++quad) add_products(at, begin, quad, factors, left, sum);
+      for (int k = 0; k < count; ++k) add_product(at, k, factors[k], sum);
     }
     copy_async_wait<0>();
     add_to_output(tile, output, fresh, sum);
   }
 
-  /// Adds the products of an FP32 block of samples, of one quad of a thread's rows: half the rows at a time, so that block
-  /// sums and operands fit beside the doubles.
-  __device__ static void add_products(const char* stage, int begin, int quad, const float* factors, index_t left,
-                                      Outputs<double>& sum) {
-    float block[4][4] = {};
-#pragma unroll 4
-    for (int k = begin; k < begin + int(samples_per_accumulator); ++k) {
-      const float c = k < left ? factors[k] : 0.0f;
-      const bool counted = c > 0;
-      const float factor = counted ? c : 0.0f;
-      float b[4], a[4];
-      widen<4>(row_operand(stage, k) + quad * 16, b);
-      widen<2>(column_operand(stage, k), a);
-      widen<2>(column_operand(stage, k) + 16, a + 2);
-      // Both are selected before they meet: the products of a dropped sample are zeros.
+  /// sum += c b a for one sample. c b is exact in double, and so is the product that the fused addition takes.
+  __device__ static void add_product(const char* stage, int k, float c, Outputs<double>& sum) {
+    const bool counted = c > 0;
+    const double factor = counted ? double(c) : 0.0;
+    float b[8], a[4];
+    widen<4>(row_operand(stage, k), b);
+    widen<4>(row_operand(stage, k) + 16, b + 4);
+    widen<2>(column_operand(stage, k), a);
+    widen<2>(column_operand(stage, k) + 16, a + 2);
+    // Both are selected before they meet: the products of a dropped sample are zeros.
+    double wide[4];
 #pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        b[n] = counted ? b[n] : 0.0f;
-        a[n] = counted ? a[n] : 0.0f;
-      }
-      // The product first: c b could underflow where b a does not.
+    for (int n = 0; n < 4; ++n) wide[n] = double(counted ? a[n] : 0.0f);
 #pragma unroll
-      for (int r = 0; r < 4; ++r)
+    for (int r = 0; r < 8; ++r) {
+      const double scaled = factor * double(counted ? b[r] : 0.0f);
 #pragma unroll
-        for (int n = 0; n < 4; ++n) block[r][n] = fmaf(factor, b[r] * a[n], block[r][n]);
+      for (int n = 0; n < 4; ++n) sum[r][n] = fma(scaled, wide[n], sum[r][n]);
     }
-#pragma unroll
-    for (int r = 0; r < 4; ++r)
-#pragma unroll
-      for (int n = 0; n < 4; ++n) sum[quad * 4 + r][n] += double(block[r][n]);
   }
 
   /// Waits for the next stage, starts the copies of the one that all threads have left, and returns the new one.
@@ -166,26 +147,17 @@ struct WeightedSumScalar {
     }
   }
 
-  /// output += x, or output = x where it is fresh. What two rows need is loaded before any of it is stored.
-  template <class R>
-  __device__ void add_to_output(const OwnedTile& tile, double* output, bool fresh, const Outputs<R>& x) const {
+  /// output += x, or output = x where it is fresh.
+  __device__ void add_to_output(const OwnedTile& tile, double* output, bool fresh, const Outputs<double>& x) const {
     const index_t column = tile.first_column + first_column();
 #pragma unroll
-    for (int first = 0; first < 8; first += 2) {
-      double2 old[2][2];
+    for (int r = 0; r < 8; ++r)
 #pragma unroll
-      for (int r = 0; r < 2; ++r)
-#pragma unroll
-        for (int n = 0; n < 2; ++n)
-          old[r][n] =
-              fresh ? double2{0, 0} : OutputPair(task, output, tile.first_row + row_of(first + r), column + n * 16).load();
-#pragma unroll
-      for (int r = 0; r < 2; ++r)
-#pragma unroll
-        for (int n = 0; n < 2; ++n)
-          OutputPair(task, output, tile.first_row + row_of(first + r), column + n * 16)
-              .store({old[r][n].x + double(x[first + r][n * 2]), old[r][n].y + double(x[first + r][n * 2 + 1])});
-    }
+      for (int n = 0; n < 2; ++n) {
+        const OutputPair at(task, output, tile.first_row + row_of(r), column + n * 16);
+        const double2 old = fresh ? double2{0, 0} : at.load();
+        at.store({old.x + x[r][n * 2], old.y + x[r][n * 2 + 1]});
+      }
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -14,12 +14,7 @@ class GeluFeedForward {
  public:
   /// down_deviation: standard deviation of down's initial weights, 0: 1 / sqrt(hidden). form: gelu_erf or gelu_tanh.
   GeluFeedForward(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0,
-                  GemmActivation form = GemmActivation::gelu_erf)
-      : up_(parameters, name + ".up", width, hidden),
-        down_(parameters, name + ".down", hidden, width, {.standard_deviation = down_deviation}),
-        form_(form) {
-    DPMP_CHECK(form != GemmActivation::none, "expected a form of GELU for ", name, ", got none");
-  }
+                  GemmActivation form = GemmActivation::gelu_erf);
   Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
     if (!up_.adapted() && !down_.adapted()) {
       const Linear &up = up_.base(), &down = down_.base();
@@ -42,9 +37,7 @@ class GeluFeedForward {
 /// norm; a clip factor for all parameters together is not changed by that.
 class SwiGlu {
  public:
-  SwiGlu(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0)
-      : gate_up_(parameters, name + ".gate_up", width, 2 * hidden, {.bias = false}),
-        down_(parameters, name + ".down", hidden, width, {.bias = false, .standard_deviation = down_deviation}) {}
+  SwiGlu(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0);
   Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
     return down_(swiglu(gate_up_(x, run)), run);
   }
@@ -54,3 +47,20 @@ class SwiGlu {
   LoraLinear gate_up_, down_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::nn {
+DPMP_KEPT_BODY inline GeluFeedForward::GeluFeedForward(Parameters& parameters, const std::string& name, index_t width,
+                                                       index_t hidden, double down_deviation, GemmActivation form)
+    : up_(parameters, name + ".up", width, hidden),
+      down_(parameters, name + ".down", hidden, width, {.standard_deviation = down_deviation}),
+      form_(form) {
+  DPMP_CHECK(form != GemmActivation::none, "expected a form of GELU for ", name, ", got none");
+}
+
+DPMP_KEPT_BODY inline SwiGlu::SwiGlu(Parameters& parameters, const std::string& name, index_t width, index_t hidden,
+                                     double down_deviation)
+    : gate_up_(parameters, name + ".gate_up", width, 2 * hidden, {.bias = false}),
+      down_(parameters, name + ".down", hidden, width, {.bias = false, .standard_deviation = down_deviation}) {}
+}  // namespace dpmp::inline DPMP_ABI::nn
+#endif

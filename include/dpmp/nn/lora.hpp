@@ -31,20 +31,7 @@ class LoraLinear {
   /// its adapters behind all base parameters: those keep their numbers, which initial values and noise are keyed by. layer:
   /// number of the adapter's dropout. Throws on a rank < 0, an alpha that is not finite and > 0, a rate outside [0, 1), and
   /// when there is an adapter already.
-  void adapt(Parameters& parameters, const LoraOptions& options, std::uint64_t seed = 0, std::uint32_t layer = 0) {
-    DPMP_CHECK(options.rank >= 0 && options.alpha > 0 && std::isfinite(options.alpha),
-               "expected a LoRA rank >= 0 and a finite alpha > 0 for ", name_, ", got ", options.rank, " and ",
-               options.alpha);
-    DPMP_CHECK(!adapter_, "expected a layer without a LoRA adapter, got one at ", name_, " already");
-    const Dropout dropped(options.dropout, seed, layer);
-    if (options.rank == 0) return;
-    base_.weight().set_trainable(false);
-    if (base_.bias()) base_.bias()->set_trainable(false);
-    const index_t outputs = base_.weight().shape()[0], inputs = base_.weight().shape()[1];
-    adapter_.emplace(Adapter{
-        &parameters.normal(name_ + ".lora_a", {options.rank, inputs}, 1 / std::sqrt(double(std::max<index_t>(1, inputs)))),
-        &parameters.constant(name_ + ".lora_b", {outputs, options.rank}, 0), options.alpha / double(options.rank), dropped});
-  }
+  void adapt(Parameters& parameters, const LoraOptions& options, std::uint32_t layer = 0);
 
   /// run: needed when the adapter drops and the tape trains.
   Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
@@ -74,3 +61,21 @@ inline bool is_lora(const Parameter& parameter) {
   return name.ends_with(".lora_a") || name.ends_with(".lora_b");
 }
 }  // namespace dpmp::inline DPMP_ABI::nn
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::nn {
+DPMP_KEPT_BODY inline void LoraLinear::adapt(Parameters& parameters, const LoraOptions& options, std::uint32_t layer) {
+  DPMP_CHECK(options.rank >= 0 && options.alpha > 0 && std::isfinite(options.alpha),
+             "expected a LoRA rank >= 0 and a finite alpha > 0 for ", name_, ", got ", options.rank, " and ", options.alpha);
+  DPMP_CHECK(!adapter_, "expected a layer without a LoRA adapter, got one at ", name_, " already");
+  const Dropout dropped(options.dropout, layer);
+  if (options.rank == 0) return;
+  base_.weight().set_trainable(false);
+  if (base_.bias()) base_.bias()->set_trainable(false);
+  const index_t outputs = base_.weight().shape()[0], inputs = base_.weight().shape()[1];
+  adapter_.emplace(Adapter{
+      &parameters.normal(name_ + ".lora_a", {options.rank, inputs}, 1 / std::sqrt(double(std::max<index_t>(1, inputs)))),
+      &parameters.constant(name_ + ".lora_b", {outputs, options.rank}, 0), options.alpha / double(options.rank), dropped});
+}
+}  // namespace dpmp::inline DPMP_ABI::nn
+#endif

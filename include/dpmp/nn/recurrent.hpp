@@ -14,15 +14,7 @@
 namespace dpmp::inline DPMP_ABI::nn {
 /// The T tokens of x [B, T, d], each [B, 1, d]. Halved again and again: the backward of a split writes the whole it was
 /// taken from, so T parts of one split would write T^2 tokens, halves write T log2 T.
-inline std::vector<Variable> tokens_of(const Variable& x) {
-  const index_t tokens = x.shape()[1];
-  if (tokens == 0) return {};
-  if (tokens == 1) return {x};
-  const std::vector<Variable> halves = split(x, std::vector<index_t>{tokens / 2, tokens - tokens / 2}, 1);
-  std::vector<Variable> all = tokens_of(halves[0]);
-  for (const Variable& token : tokens_of(halves[1])) all.push_back(token);
-  return all;
-}
+std::vector<Variable> tokens_of(const Variable& x);
 
 namespace detail {
 /// What the two cells share: the input projection before the loop, the loop, and the stacking of the hidden states behind
@@ -45,9 +37,7 @@ Variable recur(const Linear& input, const Linear& recurrent, const Variable& x, 
 /// n.
 class Gru {
  public:
-  Gru(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden)
-      : input_(parameters, name + ".input", inputs, 3 * hidden),
-        recurrent_(parameters, name + ".recurrent", hidden, 3 * hidden) {}
+  Gru(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden);
   /// x [B, T >= 1, inputs] -> the hidden state after each token [B, T, hidden].
   Variable operator()(const Variable& x) const {
     return detail::recur(input_, recurrent_, x, [](const Variable& token, const Variable& projected, const Variable& h) {
@@ -67,9 +57,7 @@ class Gru {
 /// `name.recurrent` U, c in the order i, f, g, o.
 class Lstm {
  public:
-  Lstm(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden)
-      : input_(parameters, name + ".input", inputs, 4 * hidden),
-        recurrent_(parameters, name + ".recurrent", hidden, 4 * hidden) {}
+  Lstm(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden);
   /// x [B, T >= 1, inputs] -> the hidden state after each token [B, T, hidden].
   Variable operator()(const Variable& x) const {
     std::optional<Variable> cell;  // empty: zeros
@@ -85,3 +73,25 @@ class Lstm {
   Linear input_, recurrent_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::nn {
+DPMP_KEPT_BODY inline Gru::Gru(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden)
+    : input_(parameters, name + ".input", inputs, 3 * hidden),
+      recurrent_(parameters, name + ".recurrent", hidden, 3 * hidden) {}
+
+DPMP_KEPT_BODY inline Lstm::Lstm(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden)
+    : input_(parameters, name + ".input", inputs, 4 * hidden),
+      recurrent_(parameters, name + ".recurrent", hidden, 4 * hidden) {}
+
+DPMP_KEPT_BODY inline std::vector<Variable> tokens_of(const Variable& x) {
+  const index_t tokens = x.shape()[1];
+  if (tokens == 0) return {};
+  if (tokens == 1) return {x};
+  const std::vector<Variable> halves = split(x, std::vector<index_t>{tokens / 2, tokens - tokens / 2}, 1);
+  std::vector<Variable> all = tokens_of(halves[0]);
+  for (const Variable& token : tokens_of(halves[1])) all.push_back(token);
+  return all;
+}
+}  // namespace dpmp::inline DPMP_ABI::nn
+#endif

@@ -17,3 +17,7 @@ class RmsNorm {
   Parameter* gain_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::nn {}  // namespace dpmp::inline DPMP_ABI::nn
+#endif

@@ -27,6 +27,7 @@ struct TransformerConfig {
   bool tied = false;
   /// Share of activations dropped behind attention and MLP while training.
   double dropout = 0;
+  /// Of the initial values; dropout is keyed by the run's secret.
   std::uint64_t seed = 0;
   Norm norm = Norm::layer_norm;
   /// gelu, gelu_tanh: 4 * width hidden values. swiglu: 8 / 3 * width, rounded up to a multiple of 8, for as many parameters.
@@ -44,20 +45,7 @@ class Transformer {
  public:
   /// Throws on a configuration that no tensor can have (heads must divide width, key and value heads the heads, all
   /// sizes >= 1, dropout in [0, 1)).
-  Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
-      : config_(checked(config)),
-        parameters_(ctx, dtype, config.seed),
-        tokens_(parameters_, "tokens", config.vocabulary, config.width, 1 / std::sqrt(double(config.width))),
-        positions_(config.positions == Positions::learned
-                       ? &parameters_.normal("positions.weight", {config.context, config.width}, 0.02)
-                       : nullptr),
-        last_norm_(make_norm(parameters_, "norm", config)) {
-    for (index_t k = 0; k < config.layers; ++k) blocks_.emplace_back(parameters_, "block" + std::to_string(k), config);
-    if (!config.tied) head_.emplace(parameters_, "head", config.width, config.vocabulary, Linear::Options{.bias = false});
-    if (config.lora.rank == 0) return;
-    parameters_.set_trainable([](const Parameter&) { return false; });
-    for (std::size_t k = 0; k < blocks_.size(); ++k) blocks_[k].adapt(parameters_, k);
-  }
+  Transformer(Context& ctx, const TransformerConfig& config, DType dtype);
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
@@ -80,23 +68,14 @@ class Transformer {
  private:
   using AnyNorm = std::variant<LayerNorm, RmsNorm>;
   using AnyFeedForward = std::variant<GeluFeedForward, SwiGlu>;
-  static AnyNorm make_norm(Parameters& parameters, const std::string& name, const TransformerConfig& c) {
-    if (c.norm == Norm::rms_norm) return RmsNorm(parameters, name, c.width);
-    return LayerNorm(parameters, name, c.width);
-  }
+  static AnyNorm make_norm(Parameters& parameters, const std::string& name, const TransformerConfig& c);
   /// The residual stream between blocks: the last branch is added by the norm that follows, in the same pass.
   struct Stream {
     Variable x;
     std::optional<Variable> branch;
   };
   /// By value: the branch lives no longer than its addition.
-  static SumAndNorm normalised(const AnyNorm& norm, Stream stream) {
-    return std::visit(
-        [&](const auto& n) {
-          return stream.branch ? n(stream.x, *stream.branch) : SumAndNorm{stream.x, n(stream.x)};
-        },
-        norm);
-  }
+  static SumAndNorm normalised(const AnyNorm& norm, Stream stream);
 
   class Block {
    public:
@@ -123,7 +102,7 @@ class Transformer {
       for (LoraLinear* linear : std::visit([](auto& mlp) { return mlp.linears(); }, mlp_)) linears.push_back(linear);
       // Dropout's numbers behind those of the blocks.
       for (std::size_t k = 0; k < linears.size(); ++k)
-        linears[k]->adapt(parameters, config_.lora, config_.seed,
+        linears[k]->adapt(parameters, config_.lora,
                           std::uint32_t(2 * std::size_t(config_.layers) + linears.size() * layer + k));
     }
 
@@ -143,7 +122,7 @@ class Transformer {
       return 1 / std::sqrt(double(inputs) * 2 * double(c.layers));
     }
     index_t head_width() const { return config_.width / config_.heads; }
-    Dropout dropout(std::size_t number) const { return {config_.dropout, config_.seed, std::uint32_t(number)}; }
+    Dropout dropout(std::size_t number) const { return {config_.dropout, std::uint32_t(number)}; }
     TransformerConfig config_;
     AttentionOptions attention_;
     AnyNorm attention_norm_;
@@ -152,19 +131,7 @@ class Transformer {
     AnyFeedForward mlp_;
   };
 
-  static const TransformerConfig& checked(const TransformerConfig& c) {
-    DPMP_CHECK(
-        c.vocabulary >= 1 && c.width >= 1 && c.layers >= 0 && c.heads >= 1 && c.context >= 1 && c.width % c.heads == 0,
-        "expected sizes >= 1 and heads that divide the width, got vocabulary ", c.vocabulary, ", width ", c.width,
-        ", layers ", c.layers, ", heads ", c.heads, ", context ", c.context);
-    DPMP_CHECK(c.key_value_heads >= 0 && (c.key_value_heads == 0 || c.heads % c.key_value_heads == 0),
-               "expected key and value heads that divide the ", c.heads, " heads (0: as many), got ", c.key_value_heads);
-    DPMP_CHECK(c.positions == Positions::learned || c.width / c.heads % 2 == 0,
-               "expected an even width of a head for rotary positions, got ", c.width / c.heads);
-    DPMP_CHECK(c.lora.rank >= 0, "expected a LoRA rank >= 0 (0: none), got ", c.lora.rank);
-    DPMP_CHECK(c.dropout >= 0 && c.dropout < 1, "expected a dropout rate in [0, 1), got ", c.dropout);
-    return c;
-  }
+  static const TransformerConfig& checked(const TransformerConfig& c);
   TransformerConfig config_;
   Parameters parameters_;
   Embedding tokens_;
@@ -174,3 +141,49 @@ class Transformer {
   std::optional<Linear> head_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::nn {
+DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
+    : config_(checked(config)),
+      parameters_(ctx, dtype, config.seed),
+      tokens_(parameters_, "tokens", config.vocabulary, config.width, 1 / std::sqrt(double(config.width))),
+      positions_(config.positions == Positions::learned
+                     ? &parameters_.normal("positions.weight", {config.context, config.width}, 0.02)
+                     : nullptr),
+      last_norm_(make_norm(parameters_, "norm", config)) {
+  for (index_t k = 0; k < config.layers; ++k) blocks_.emplace_back(parameters_, "block" + std::to_string(k), config);
+  if (!config.tied) head_.emplace(parameters_, "head", config.width, config.vocabulary, Linear::Options{.bias = false});
+  if (config.lora.rank == 0) return;
+  parameters_.set_trainable([](const Parameter&) { return false; });
+  for (std::size_t k = 0; k < blocks_.size(); ++k) blocks_[k].adapt(parameters_, k);
+}
+
+DPMP_KEPT_BODY inline Transformer::AnyNorm Transformer::make_norm(Parameters& parameters, const std::string& name,
+                                                                  const TransformerConfig& c) {
+  if (c.norm == Norm::rms_norm) return RmsNorm(parameters, name, c.width);
+  return LayerNorm(parameters, name, c.width);
+}
+
+DPMP_KEPT_BODY inline SumAndNorm Transformer::normalised(const AnyNorm& norm, Stream stream) {
+  return std::visit(
+      [&](const auto& n) {
+        return stream.branch ? n(stream.x, *stream.branch) : SumAndNorm{stream.x, n(stream.x)};
+      },
+      norm);
+}
+
+DPMP_KEPT_BODY inline const TransformerConfig& Transformer::checked(const TransformerConfig& c) {
+  DPMP_CHECK(c.vocabulary >= 1 && c.width >= 1 && c.layers >= 0 && c.heads >= 1 && c.context >= 1 && c.width % c.heads == 0,
+             "expected sizes >= 1 and heads that divide the width, got vocabulary ", c.vocabulary, ", width ", c.width,
+             ", layers ", c.layers, ", heads ", c.heads, ", context ", c.context);
+  DPMP_CHECK(c.key_value_heads >= 0 && (c.key_value_heads == 0 || c.heads % c.key_value_heads == 0),
+             "expected key and value heads that divide the ", c.heads, " heads (0: as many), got ", c.key_value_heads);
+  DPMP_CHECK(c.positions == Positions::learned || c.width / c.heads % 2 == 0,
+             "expected an even width of a head for rotary positions, got ", c.width / c.heads);
+  DPMP_CHECK(c.lora.rank >= 0, "expected a LoRA rank >= 0 (0: none), got ", c.lora.rank);
+  DPMP_CHECK(c.dropout >= 0 && c.dropout < 1, "expected a dropout rate in [0, 1), got ", c.dropout);
+  return c;
+}
+}  // namespace dpmp::inline DPMP_ABI::nn
+#endif

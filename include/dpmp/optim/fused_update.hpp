@@ -15,10 +15,12 @@ struct StepNumbers {
   kernels::UpdateNumbers update;
   double noise_standard_deviation = 0;
   std::uint64_t first_nonce = 0;  // dp::noise_nonce(step, 0)
+  double grid_shift = 0;          // dp::detail::grid_shift(noise_standard_deviation)
 };
 
 namespace detail {
-/// weight, copy, moments <- rule(sum + noise). T: what the copy is rounded to; no copy is kept where T is the master's type.
+/// weight, copy, moments <- rule(sum + noise, on the grid of dp/noise.hpp). T: what the copy is rounded to; no copy is kept
+/// where T is the master's type.
 template <class Rule_, class T>
 struct FusedUpdate {
   using Rule = Rule_;
@@ -58,7 +60,8 @@ struct FusedUpdate {
       if (noisy) {
         double z[2];
         normals.pair(k, z);
-        for (int j = 0; j < 2; ++j) sums.v[j] += now.noise_standard_deviation * z[j];
+        for (int j = 0; j < 2; ++j)
+          sums.v[j] = dp::detail::on_grid(sums.v[j] + now.noise_standard_deviation * z[j], now.grid_shift);
       }
       typename Span<Real, 2>::Pack noised;
       for (int j = 0; j < 2; ++j) noised.v[j] = Real(sums.v[j]);
@@ -84,10 +87,10 @@ struct UpdateChunks {
     const double* sum = update.sum + begin;
     if (update.noisy) {
       memcpy(noised, sum, std::size_t(count) * sizeof(double));
-      dp::detail::GaussianChunks noise{{},    now.first_nonce | update.parameter, noised,
-                                       count, now.noise_standard_deviation,       row};
+      dp::detail::GaussianChunks noise{
+          {}, now.first_nonce | update.parameter, noised, count, now.noise_standard_deviation, row, now.grid_shift};
       memcpy(noise.key.words.data(), update.key, sizeof update.key);
-      noise(HostTeam<float, W>{}, row);
+      run_library_rows(row, row + 1, noise);  // a function of its own: one copy for all rules and dtypes
       sum = noised;
     }
     Team{}.for_each(count, [&](auto at) DPMP_LAMBDA {
@@ -106,7 +109,7 @@ void update_on_host(Context& ctx, const Update& update) {
   const index_t worth_a_fork = update.noisy ? 4096 : 16384;
   ctx.team().parallel_for(
       dp::detail::noise_blocks(n) / dp::detail::noise_chunk_blocks,
-      [&](index_t begin, index_t end) { run_rows(begin, end, chunks); }, n < worth_a_fork);
+      [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < worth_a_fork);
 }
 
 /// Updates of several parameters in one launch of a GPU, over the blocks of all of them.
@@ -143,7 +146,7 @@ void launch_updates(Context& ctx, std::span<const Update> updates) {
     while (!updates.empty()) {
       FusedUpdates<Update> some{};
       for (; some.count < most && !updates.empty(); updates = updates.subspan(1)) some.add(updates[0]);
-      dpmp::detail::launch_elements_on_cuda(ctx, some.blocks, some);
+      dpmp::detail::launch_library_elements_on_cuda(ctx, some.blocks, some);
     }
     return;
   }

@@ -8,7 +8,6 @@
 
 #include "dpmp/optim/fused_update.hpp"
 #include "dpmp/per_sample/gradient_sums.hpp"
-#include "dpmp/runtime/profiler_range.hpp"
 
 namespace dpmp::inline DPMP_ABI::optim {
 /// Stochastic gradient descent with heavy-ball momentum (Polyak 1964) and L2 weight decay.
@@ -40,118 +39,38 @@ class Optimiser {
     Tensor tensor;
   };
 
-  Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule)
-      : rule_(rule), numbers_(Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / sizeof(double))}, DType::f64)) {
-    if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
-      check_range("momentum", sgd->momentum, 0, 1);
-      check_decay(sgd->weight_decay);
-    } else {
-      const AdamW& a = std::get<AdamW>(rule_);
-      check_range("beta1", a.beta1, 0, 1);
-      check_range("beta2", a.beta2, 0, 1);
-      DPMP_CHECK(a.epsilon > 0 && std::isfinite(a.epsilon), "expected a finite epsilon > 0, got ", a.epsilon);
-      check_decay(a.weight_decay);
-    }
-    for (Parameter* p : parameters) {
-      moments_.push_back({p, Tensor::zeros(ctx, p->shape(), p->master().dtype()), Tensor()});
-      if (std::holds_alternative<AdamW>(rule_)) moments_.back().second = Tensor::zeros(ctx, p->shape(), p->master().dtype());
-    }
-  }
+  Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule);
 
   /// One update from gradient = (sums + noise) * gradient_factor (1 / a public divisor), with the compute weights rounded
   /// anew. The sums stay as they are. Throws on noise that dp::add_gaussian_noise refuses.
   void step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor, double learning_rate,
-            const StepNoise* noise = nullptr) {
-    begin_step(gradient_factor, learning_rate, noise);
-    update(ctx, sums, noise ? &noise->stream.key : nullptr);
-  }
+            const StepNoise* noise = nullptr);
   /// The two halves of step. begin_step counts the step and puts its numbers into the memory of the device; update launches
   /// kernels only, with nothing of the step but the key in their arguments: it may be captured in a CUDA graph, which then
   /// is launched behind each begin_step.
-  void begin_step(double gradient_factor, double learning_rate, const StepNoise* noise = nullptr) {
-    StepNumbers now;
-    if (noise) {
-      dp::detail::check_noise(noise->standard_deviation);
-      now.noise_standard_deviation = noise->standard_deviation;
-      now.first_nonce = dp::noise_nonce(noise->stream.step, 0);
-    }
-    ++steps_;
-    now.update = {.gradient_factor = gradient_factor, .rate = learning_rate};
-    if (const auto* a = std::get_if<AdamW>(&rule_)) {
-      now.update.rate = learning_rate * (1 / (1 - std::pow(a->beta1, double(steps_))));
-      now.update.second_correction = 1 / std::sqrt(1 - std::pow(a->beta2, double(steps_)));
-      now.update.decay = learning_rate * a->weight_decay;
-    }
-    numbers_.copy_from_host(&now);
-  }
-  void update(Context& ctx, const per_sample::GradientSums& sums, const Key256* noise_key = nullptr) const {
-    const ProfilerRange range(ctx, "update");
-    std::visit(
-        [&](const auto& rule) {
-          for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
-            dispatch_real(dtype, [&](auto tag) { update_all<typename decltype(tag)::type>(ctx, rule, sums, noise_key); });
-        },
-        rule_);
-  }
+  void begin_step(double gradient_factor, double learning_rate, const StepNoise* noise = nullptr);
+  void update(Context& ctx, const per_sample::GradientSums& sums, const Key256* noise_key = nullptr) const;
   /// Updates made so far: Adam's bias correction depends on it. Save and restore it with state().
   index_t steps() const { return steps_; }
   void set_steps(index_t steps) { steps_ = steps; }
   /// The moments, sharing their data: write into them to restore a checkpoint.
-  std::vector<StateEntry> state() const {
-    std::vector<StateEntry> entries;
-    for (const Moments& m : moments_) {
-      entries.push_back({m.parameter->name() + ".first_moment", m.first});
-      if (m.second.defined()) entries.push_back({m.parameter->name() + ".second_moment", m.second});
-    }
-    return entries;
-  }
+  std::vector<StateEntry> state() const;
 
  private:
   struct Moments {
     Parameter* parameter;
     Tensor first, second;
   };
-  static void check_range(std::string_view name, double value, double low, double high) {
-    DPMP_CHECK(value >= low && value < high, "expected ", name, " in [", low, ", ", high, "), got ", value);
-  }
-  static void check_decay(double decay) {
-    DPMP_CHECK(decay >= 0 && std::isfinite(decay), "expected a finite weight decay >= 0, got ", decay);
-  }
-  const Moments& moments_of(const Parameter& p) const {
-    for (const Moments& m : moments_)
-      if (m.parameter == &p) return m;
-    throw Error("expected a parameter this optimiser was made for, got " + p.name());
-  }
+  static void check_range(std::string_view name, double value, double low, double high);
+  static void check_decay(double decay);
+  const Moments& moments_of(const Parameter& p) const;
   template <class R>
-  static kernels::SgdUpdate<R> formula_of(const Sgd& sgd, const Moments& m) {
-    return {m.first.data<R>(), R(sgd.momentum), R(sgd.weight_decay)};
-  }
+  static kernels::SgdUpdate<R> formula_of(const Sgd& sgd, const Moments& m);
   template <class R>
-  static kernels::AdamWUpdate<R> formula_of(const AdamW& a, const Moments& m) {
-    return {m.first.data<R>(), m.second.data<R>(), R(a.beta1), R(1 - a.beta1), R(a.beta2), R(1 - a.beta2), R(a.epsilon)};
-  }
+  static kernels::AdamWUpdate<R> formula_of(const AdamW& a, const Moments& m);
   /// All parameters of compute dtype T.
   template <class T, class SomeRule>
-  void update_all(Context& ctx, const SomeRule& rule, const per_sample::GradientSums& sums, const Key256* noise_key) const {
-    using R = compute_t<T>;
-    using Fused = detail::FusedUpdate<decltype(formula_of<R>(rule, moments_[0])), T>;
-    std::vector<Fused> updates;
-    for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
-      Parameter& parameter = *sums.parameters()[k];
-      if (!parameter.trainable() || parameter.dtype() != dtype_of<T>) continue;
-      updates.push_back({sums.tensors()[k].numel(),
-                         sums.tensors()[k].template data<double>(),
-                         parameter.master().template data<R>(),
-                         parameter.value().template data<T>(),
-                         formula_of<R>(rule, moments_of(parameter)),
-                         static_cast<const StepNumbers*>(numbers_.raw()),
-                         dp::noise_nonce(0, sums.places()[k]),
-                         {},
-                         noise_key != nullptr});
-      if (noise_key) std::copy(noise_key->words.begin(), noise_key->words.end(), updates.back().key);
-    }
-    detail::launch_updates<Fused>(ctx, updates);
-  }
+  void update_all(Context& ctx, const SomeRule& rule, const per_sample::GradientSums& sums, const Key256* noise_key) const;
 
   Rule rule_;
   Tensor numbers_;  // StepNumbers
@@ -159,3 +78,118 @@ class Optimiser {
   index_t steps_ = 0;
 };
 }  // namespace dpmp::inline DPMP_ABI::optim
+
+#if DPMP_BODIES
+#include "dpmp/runtime/profiler_range.hpp"
+
+namespace dpmp::inline DPMP_ABI::optim {
+DPMP_KEPT_BODY inline Optimiser::Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule)
+    : rule_(rule), numbers_(Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / sizeof(double))}, DType::f64)) {
+  if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
+    check_range("momentum", sgd->momentum, 0, 1);
+    check_decay(sgd->weight_decay);
+  } else {
+    const AdamW& a = std::get<AdamW>(rule_);
+    check_range("beta1", a.beta1, 0, 1);
+    check_range("beta2", a.beta2, 0, 1);
+    DPMP_CHECK(a.epsilon > 0 && std::isfinite(a.epsilon), "expected a finite epsilon > 0, got ", a.epsilon);
+    check_decay(a.weight_decay);
+  }
+  for (Parameter* p : parameters) {
+    moments_.push_back({p, Tensor::zeros(ctx, p->shape(), p->master().dtype()), Tensor()});
+    if (std::holds_alternative<AdamW>(rule_)) moments_.back().second = Tensor::zeros(ctx, p->shape(), p->master().dtype());
+  }
+}
+
+DPMP_KEPT_BODY inline void Optimiser::step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor,
+                                           double learning_rate, const StepNoise* noise) {
+  begin_step(gradient_factor, learning_rate, noise);
+  update(ctx, sums, noise ? &noise->stream.key : nullptr);
+}
+
+DPMP_KEPT_BODY inline void Optimiser::begin_step(double gradient_factor, double learning_rate, const StepNoise* noise) {
+  StepNumbers now;
+  if (noise) {
+    dp::detail::check_noise(noise->standard_deviation);
+    now.noise_standard_deviation = noise->standard_deviation;
+    now.grid_shift = dp::detail::grid_shift(noise->standard_deviation);
+    now.first_nonce = dp::noise_nonce(noise->stream.step, 0);
+  }
+  ++steps_;
+  now.update = {.gradient_factor = gradient_factor, .rate = learning_rate};
+  if (const auto* a = std::get_if<AdamW>(&rule_)) {
+    now.update.rate = learning_rate * (1 / (1 - std::pow(a->beta1, double(steps_))));
+    now.update.second_correction = 1 / std::sqrt(1 - std::pow(a->beta2, double(steps_)));
+    now.update.decay = learning_rate * a->weight_decay;
+  }
+  numbers_.copy_from_host(&now);
+}
+
+DPMP_KEPT_BODY inline void Optimiser::update(Context& ctx, const per_sample::GradientSums& sums,
+                                             const Key256* noise_key) const {
+  const ProfilerRange range(ctx, "update");
+  std::visit(
+      [&](const auto& rule) {
+        for (const DType dtype : real_dtypes)
+          dispatch_real(dtype, [&](auto tag) { update_all<typename decltype(tag)::type>(ctx, rule, sums, noise_key); });
+      },
+      rule_);
+}
+
+DPMP_KEPT_BODY inline std::vector<Optimiser::StateEntry> Optimiser::state() const {
+  std::vector<StateEntry> entries;
+  for (const Moments& m : moments_) {
+    entries.push_back({m.parameter->name() + ".first_moment", m.first});
+    if (m.second.defined()) entries.push_back({m.parameter->name() + ".second_moment", m.second});
+  }
+  return entries;
+}
+
+DPMP_KEPT_BODY inline void Optimiser::check_range(std::string_view name, double value, double low, double high) {
+  DPMP_CHECK(value >= low && value < high, "expected ", name, " in [", low, ", ", high, "), got ", value);
+}
+
+DPMP_KEPT_BODY inline void Optimiser::check_decay(double decay) {
+  DPMP_CHECK(decay >= 0 && std::isfinite(decay), "expected a finite weight decay >= 0, got ", decay);
+}
+
+DPMP_KEPT_BODY inline const Optimiser::Moments& Optimiser::moments_of(const Parameter& p) const {
+  for (const Moments& m : moments_)
+    if (m.parameter == &p) return m;
+  throw Error("expected a parameter this optimiser was made for, got " + p.name());
+}
+
+template <class R>
+inline kernels::SgdUpdate<R> Optimiser::formula_of(const Sgd& sgd, const Moments& m) {
+  return {m.first.data<R>(), R(sgd.momentum), R(sgd.weight_decay)};
+}
+
+template <class R>
+inline kernels::AdamWUpdate<R> Optimiser::formula_of(const AdamW& a, const Moments& m) {
+  return {m.first.data<R>(), m.second.data<R>(), R(a.beta1), R(1 - a.beta1), R(a.beta2), R(1 - a.beta2), R(a.epsilon)};
+}
+
+template <class T, class SomeRule>
+inline void Optimiser::update_all(Context& ctx, const SomeRule& rule, const per_sample::GradientSums& sums,
+                                  const Key256* noise_key) const {
+  using R = compute_t<T>;
+  using Fused = detail::FusedUpdate<decltype(formula_of<R>(rule, moments_[0])), T>;
+  std::vector<Fused> updates;
+  for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
+    Parameter& parameter = *sums.parameters()[k];
+    if (!parameter.trainable() || parameter.dtype() != dtype_of<T>) continue;
+    updates.push_back({sums.tensors()[k].numel(),
+                       sums.tensors()[k].template data<double>(),
+                       parameter.master().template data<R>(),
+                       parameter.value().template data<T>(),
+                       formula_of<R>(rule, moments_of(parameter)),
+                       static_cast<const StepNumbers*>(numbers_.raw()),
+                       dp::noise_nonce(0, sums.places()[k]),
+                       {},
+                       noise_key != nullptr});
+    if (noise_key) std::copy(noise_key->words.begin(), noise_key->words.end(), updates.back().key);
+  }
+  detail::launch_updates<Fused>(ctx, updates);
+}
+}  // namespace dpmp::inline DPMP_ABI::optim
+#endif

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <ostream>
 
 #include "dpmp/core/error.hpp"
 
@@ -21,6 +22,11 @@ class LearningRate {
     if (step < warm_up_) return peak_ * double(step + 1) / double(warm_up_);
     const double done = std::min(1.0, double(step - warm_up_) / double(std::max<index_t>(1, total_ - warm_up_)));
     return final_ + 0.5 * (peak_ - final_) * (1 + std::cos(std::numbers::pi * done));
+  }
+
+  /// Its numbers: equal for equal schedules.
+  friend std::ostream& operator<<(std::ostream& out, const LearningRate& r) {
+    return out << r.peak_ << " to " << r.final_ << ", warm-up " << r.warm_up_ << ", total " << r.total_;
   }
 
  private:

@@ -14,64 +14,25 @@ class ClippedSumSink final : public GradientSink {
   /// Clip factors [B] of one group from its norms. Called once for each group and pass; what it throws ends the pass.
   using Factors = std::function<SampleFactors(index_t group, const NormBounds&)>;
 
-  ClippedSumSink(const Groups& groups, const StrategyOptions& options, StrategySink::OnChoice on_choice = {})
-      : groups_(groups) {
-    DPMP_CHECK(groups.count() >= 1, "expected at least one clipping group, got ", groups.count());
-    for (index_t g = 0; g < groups.count(); ++g) parts_.emplace_back(StrategySink(options, on_choice));
-  }
+  ClippedSumSink(const Groups& groups, const StrategyOptions& options, StrategySink::OnChoice on_choice = {});
   index_t groups() const { return groups_.count(); }
 
   /// Starts a pass of `samples` samples, whatever became of an earlier one.
-  void begin(index_t samples, Factors factors, GradientSums& sums) {
-    samples_ = samples;
-    factors_of_ = std::move(factors);
-    sums_ = &sums;
-    for (Part& part : parts_) {
-      part.sink.clear();
-      part.left = 0;
-      part.done = false;
-    }
-    for (const Parameter* p : sums.parameters()) ++parts_[std::size_t(groups_.of(*p))].left;
-  }
+  void begin(index_t samples, Factors factors, GradientSums& sums);
   void accept(Context& ctx, const ParameterSite& site) override { open_part(*site.parameter).sink.accept(ctx, site); }
-  bool accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) override {
-    if (groups_.of(*weight.parameter) != groups_.of(bias)) return false;
-    return open_part(*weight.parameter).sink.accept_affine(ctx, weight, bias);
-  }
-  void finish(Context& ctx, Parameter& parameter) override {
-    const index_t g = groups_.of(parameter);
-    Part& part = parts_[std::size_t(g)];
-    {
-      const ProfilerRange range(ctx, "norm");
-      part.sink.finish(ctx, parameter);
-    }
-    if (--part.left == 0) complete(ctx, g);
-  }
+  bool accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) override;
+  void finish(Context& ctx, Parameter& parameter) override;
   /// Sums groups with a parameter that this pass does not use.
-  void end(Context& ctx) override {
-    for (index_t g = 0; g < groups_.count(); ++g) complete(ctx, g);
-  }
+  void end(Context& ctx) override;
 
   /// After the pass: frees what it kept, so that the next one asks for no memory beside it. Whether it walked twice is
   /// known.
-  void release() {
-    for (Part& part : parts_) {
-      part.sink.release();
-      part.factors = {};
-    }
-    second_.reset();
-    factors_of_ = {};
-  }
+  void release();
 
   bool may_walk_again() const { return parts_[0].sink.may_walk_again(); }
-  bool walks_again() const {
-    return std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.sink.walks_again(); });
-  }
+  bool walks_again() const;
   /// The sink of the second walk; lives as long as this pass.
-  GradientSink& second_walk() {
-    second_.reset(new SecondWalk(*this));
-    return *second_;
-  }
+  GradientSink& second_walk();
 
  private:
   struct Part {
@@ -99,20 +60,8 @@ class ClippedSumSink final : public GradientSink {
   };
 
   /// The part of a parameter's group, which still takes sites.
-  Part& open_part(const Parameter& p) {
-    Part& part = parts_[std::size_t(groups_.of(p))];
-    DPMP_CHECK(!part.done, "expected no site of ", p.name(), " behind its last one: its group is summed");
-    return part;
-  }
-  void complete(Context& ctx, index_t g) {
-    Part& part = parts_[std::size_t(g)];
-    if (part.done) return;
-    part.done = true;
-    const ProfilerRange range(ctx, "clipped sum");
-    part.factors = factors_of_(g, part.sink.norms(ctx, samples_));
-    part.sink.weighted_sum(ctx, part.factors, *sums_);
-    part.sink.release();
-  }
+  Part& open_part(const Parameter& p);
+  void complete(Context& ctx, index_t g);
 
   Groups groups_;
   std::vector<Part> parts_;
@@ -123,11 +72,90 @@ class ClippedSumSink final : public GradientSink {
 };
 
 /// One clipped backward pass: norms, factors and sums, with a second walk of the tape where the strategy needs one.
-inline void clipped_backward(Tape& tape, const Variable& losses, const Tensor& weights, ClippedSumSink& sink,
-                             ClippedSumSink::Factors factors, GradientSums& sums) {
+void clipped_backward(Tape& tape, const Variable& losses, const Tensor& weights, ClippedSumSink& sink,
+                      ClippedSumSink::Factors factors, GradientSums& sums);
+}  // namespace dpmp::inline DPMP_ABI::per_sample
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::per_sample {
+DPMP_KEPT_BODY inline ClippedSumSink::ClippedSumSink(const Groups& groups, const StrategyOptions& options,
+                                                     StrategySink::OnChoice on_choice)
+    : groups_(groups) {
+  DPMP_CHECK(groups.count() >= 1, "expected at least one clipping group, got ", groups.count());
+  for (index_t g = 0; g < groups.count(); ++g) parts_.emplace_back(StrategySink(options, on_choice));
+}
+
+DPMP_KEPT_BODY inline void ClippedSumSink::begin(index_t samples, Factors factors, GradientSums& sums) {
+  samples_ = samples;
+  factors_of_ = std::move(factors);
+  sums_ = &sums;
+  for (Part& part : parts_) {
+    part.sink.clear();
+    part.left = 0;
+    part.done = false;
+  }
+  for (const Parameter* p : sums.parameters()) ++parts_[std::size_t(groups_.of(*p))].left;
+}
+
+DPMP_KEPT_BODY inline bool ClippedSumSink::accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) {
+  if (groups_.of(*weight.parameter) != groups_.of(bias)) return false;
+  return open_part(*weight.parameter).sink.accept_affine(ctx, weight, bias);
+}
+
+DPMP_KEPT_BODY inline void ClippedSumSink::finish(Context& ctx, Parameter& parameter) {
+  const index_t g = groups_.of(parameter);
+  Part& part = parts_[std::size_t(g)];
+  {
+    const ProfilerRange range(ctx, "norm");
+    part.sink.finish(ctx, parameter);
+  }
+  if (--part.left == 0) complete(ctx, g);
+}
+
+DPMP_KEPT_BODY inline void ClippedSumSink::end(Context& ctx) {
+  for (index_t g = 0; g < groups_.count(); ++g) complete(ctx, g);
+}
+
+DPMP_KEPT_BODY inline void ClippedSumSink::release() {
+  for (Part& part : parts_) {
+    part.sink.release();
+    part.factors = {};
+  }
+  second_.reset();
+  factors_of_ = {};
+}
+
+DPMP_KEPT_BODY inline bool ClippedSumSink::walks_again() const {
+  return std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.sink.walks_again(); });
+}
+
+DPMP_KEPT_BODY inline GradientSink& ClippedSumSink::second_walk() {
+  second_.reset(new SecondWalk(*this));
+  return *second_;
+}
+
+DPMP_KEPT_BODY inline ClippedSumSink::Part& ClippedSumSink::open_part(const Parameter& p) {
+  Part& part = parts_[std::size_t(groups_.of(p))];
+  DPMP_CHECK(!part.done, "expected no site of ", p.name(), " behind its last one: its group is summed");
+  return part;
+}
+
+DPMP_KEPT_BODY inline void ClippedSumSink::complete(Context& ctx, index_t g) {
+  Part& part = parts_[std::size_t(g)];
+  if (part.done) return;
+  part.done = true;
+  const ProfilerRange range(ctx, "clipped sum");
+  part.factors = factors_of_(g, part.sink.norms(ctx, samples_));
+  part.sink.weighted_sum(ctx, part.factors, *sums_);
+  part.sink.release();
+}
+
+DPMP_KEPT_BODY inline void clipped_backward(Tape& tape, const Variable& losses, const Tensor& weights, ClippedSumSink& sink,
+                                            ClippedSumSink::Factors factors, GradientSums& sums) {
   sink.begin(tape.samples(), std::move(factors), sums);
   tape.backward(losses, sink, weights, sink.may_walk_again() ? AfterWalk::keep : AfterWalk::release);
   if (sink.walks_again()) tape.backward(losses, sink.second_walk(), weights);
   sink.release();
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample
+#endif

@@ -6,6 +6,8 @@
 #include <optional>
 #include <string_view>
 
+#include "dpmp/kernels/gram_constants.hpp"
+#include "dpmp/per_sample/host_certificate.hpp"
 #include "dpmp/per_sample/site_list.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
@@ -36,18 +38,9 @@ struct StrategyOptions {
   std::optional<index_t> byte_budget = {};
 };
 
-inline std::string_view name_of(NormMethod m) {
-  constexpr std::string_view names[] = {"rank one", "segments", "instantiate", "gram", "stored"};
-  return names[std::size_t(m)];
-}
-inline std::string_view name_of(Keep k) {
-  constexpr std::string_view names[] = {"sites", "gradients", "nothing (second walk)"};
-  return names[std::size_t(k)];
-}
-inline std::string_view name_of(Strategy s) {
-  constexpr std::string_view names[] = {"automatic", "book-keeping", "two-pass", "materialised"};
-  return names[std::size_t(s)];
-}
+std::string_view name_of(NormMethod m);
+std::string_view name_of(Keep k);
+std::string_view name_of(Strategy s);
 
 /// The public facts that a choice rests on: B samples, T rows a sample over all sites, a parameter [p, d].
 struct SiteShape {
@@ -56,7 +49,84 @@ struct SiteShape {
   index_t site_bytes = 0;
   bool vector = false, one_hot_only = false, any_one_hot = false, on_cuda = false;
 };
-inline SiteShape shape_of(const SiteList& sites) {
+SiteShape shape_of(const SiteList& sites);
+
+/// The dtype of gradients that are kept.
+DType kept_dtype(const SiteShape& s, GradientStorage storage);
+
+/// What the certificate of a norm is predicted to cost: certified over exact norm, less 1, for tokens that are orthogonal to
+/// each other and of one size, where S = sqrt(T) |G|. A signal that is clipped by so much more than it must be.
+double predicted_slack(const SiteShape& s, NormMethod method);
+/// More than that, and a Gram is not chosen (but may be asked for).
+inline constexpr double largest_slack = 0.01;
+
+/// A way, with its price in multiply-adds of one sample, norm and clipped sum together, and the bytes it keeps.
+struct Way {
+  NormMethod norm = NormMethod::stored;
+  Keep keep = Keep::sites;
+  double cost = 0;
+  index_t kept_bytes = 0;
+  double slack = 0;  // predicted_slack
+};
+
+namespace detail {
+/// In multiply-adds of the kernels of norms and clipped sums.
+struct Prices {
+  double element;         // moving an FP32 element to or from memory
+  double stored_product;  // a multiply-add of a product whose result is kept: a library's
+};
+/// CPU: memory is slow beside arithmetic, and bf16 arithmetic is twice as fast (measured, docs/benchmarks.md). GPU: from the
+/// peaks of an H100 and the shares of them that docs/benchmarks.md assumes (predicted): for 16-bit operands 0.37 of 989
+/// TFLOP/s beside 0.7 for the library, for FP32 0.5 of 67 TFLOP/s beside 0.7, and 0.8 of 3.35 TB/s.
+inline Prices prices_of(const SiteShape& s) {
+  if (!s.on_cuda) return {s.dtype == DType::bf16 ? 24.0 : 14.0, 1};
+  return size_of(s.dtype) == 2 ? Prices{270, 0.53} : Prices{25, 0.7};
+}
+
+/// A CPU writes Grams and tiles to memory, and its Grams are in double, at half the rate. A GPU's stay in registers: it pays
+/// for reading a and b. Both form the blocks of 64 tokens up to the diagonal.
+inline double norm_cost(const SiteShape& s, NormMethod method) {
+  const double t = double(s.tokens), p = double(s.p), d = double(s.d), e = prices_of(s).element;
+  const double rows = (s.on_cuda ? 0.25 * double(size_of(s.dtype)) : 0.1) * e * t * (p + d);
+  switch (method) {
+    case NormMethod::gram: return s.on_cuda ? t * (t + 64) / 2 * (p + d) + rows : t * (t + 64) * (p + d + 0.25 * e) + rows;
+    case NormMethod::instantiate: return t * p * d + (s.on_cuda ? rows : e * p * d);
+    case NormMethod::segments: return e * t * d;
+    case NormMethod::rank_one: return 0.1 * e * (p + d);
+    case NormMethod::stored: return 0;
+  }
+  return 0;
+}
+}  // namespace detail
+
+double predicted_slack(const SiteShape& s, NormMethod method);
+
+/// The cheaper method for outer products that are not kept as gradients.
+NormMethod choose_norm_method(const SiteShape& s, NormChoice choice = NormChoice::automatic);
+inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm_method(shape_of(sites)); }
+
+/// How one parameter's sites are dealt with. kept_bytes: what this pass keeps already.
+Way choose_way(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes);
+}  // namespace dpmp::inline DPMP_ABI::per_sample
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::per_sample {
+DPMP_KEPT_BODY inline std::string_view name_of(NormMethod m) {
+  constexpr std::string_view names[] = {"rank one", "segments", "instantiate", "gram", "stored"};
+  return names[std::size_t(m)];
+}
+
+DPMP_KEPT_BODY inline std::string_view name_of(Keep k) {
+  constexpr std::string_view names[] = {"sites", "gradients", "nothing (second walk)"};
+  return names[std::size_t(k)];
+}
+
+DPMP_KEPT_BODY inline std::string_view name_of(Strategy s) {
+  constexpr std::string_view names[] = {"automatic", "book-keeping", "two-pass", "materialised"};
+  return names[std::size_t(s)];
+}
+
+DPMP_KEPT_BODY inline SiteShape shape_of(const SiteList& sites) {
   SiteShape s{.samples = sites[0].samples(), .dtype = sites[0].parameter->dtype()};
   s.vector = sites[0].form == SiteForm::vector;
   s.on_cuda = sites[0].b.device().kind == DeviceKind::cuda;
@@ -74,62 +144,34 @@ inline SiteShape shape_of(const SiteList& sites) {
   return s;
 }
 
-/// The dtype of gradients that are kept.
-inline DType kept_dtype(const SiteShape& s, GradientStorage storage) {
+DPMP_KEPT_BODY inline DType kept_dtype(const SiteShape& s, GradientStorage storage) {
   return storage == GradientStorage::compute && s.dtype == DType::bf16 ? DType::bf16 : accumulate_dtype(s.dtype);
 }
 
-/// A way, with its price in multiply-adds of one sample, norm and clipped sum together, and the bytes it keeps.
-struct Way {
-  NormMethod norm = NormMethod::stored;
-  Keep keep = Keep::sites;
-  double cost = 0;
-  index_t kept_bytes = 0;
-};
-
-namespace detail {
-/// In multiply-adds of the kernels of norms and clipped sums.
-struct Prices {
-  double element;         // moving an FP32 element to or from memory
-  double stored_product;  // a multiply-add of a product whose result is kept: a library's
-};
-/// CPU: memory is slow beside arithmetic, and bf16 arithmetic is twice as fast (measured, docs/benchmarks.md). GPU: from the
-/// peaks of an H100 and the shares of them that docs/benchmarks.md assumes (predicted): for 16-bit operands 0.37 of 989
-/// TFLOP/s beside 0.7 for the library, for FP32 0.5 of 67 TFLOP/s beside 0.7, and 0.8 of 3.35 TB/s.
-inline Prices prices_of(const SiteShape& s) {
-  if (!s.on_cuda) return {s.dtype == DType::bf16 ? 24.0 : 14.0, 1};
-  return size_of(s.dtype) == 2 ? Prices{270, 0.53} : Prices{25, 0.7};
-}
-
-/// A CPU writes Grams and tiles to memory. A GPU's stay in registers: it pays for reading a and b, and its Grams are the
-/// tiles of 64 tokens from the diagonal up.
-inline double norm_cost(const SiteShape& s, NormMethod method) {
-  const double t = double(s.tokens), p = double(s.p), d = double(s.d), e = prices_of(s).element;
-  const double rows = (s.on_cuda ? 0.25 * double(size_of(s.dtype)) : 0.1) * e * t * (p + d);
-  switch (method) {
-    case NormMethod::gram: return s.on_cuda ? t * (t + 64) / 2 * (p + d) + rows : t * t * (p + d) + 0.25 * e * t * t + rows;
-    case NormMethod::instantiate: return t * p * d + (s.on_cuda ? rows : e * p * d);
-    case NormMethod::segments: return e * t * d;
-    case NormMethod::rank_one: return 0.1 * e * (p + d);
-    case NormMethod::stored: return 0;
+DPMP_KEPT_BODY inline double predicted_slack(const SiteShape& s, NormMethod method) {
+  if (s.vector || s.tokens == 0) return 0;
+  if (s.on_cuda) {
+    if (method == NormMethod::gram) return kernels::gram_slack_on_cuda(size_of(s.dtype) == 2, s.tokens, s.p, s.d);
+    return kernels::gamma_float(35);  // squares inside of a tile, and what one token's product is off by
   }
-  return 0;
+  const auto extents = host_certificate::extents_of(s.p, s.d, s.tokens, s.dtype);
+  const kernels::Certificate c = method == NormMethod::gram       ? host_certificate::gram(extents)
+                                 : method == NormMethod::rank_one ? host_certificate::rank_one(extents)
+                                                                  : host_certificate::released(extents);
+  const double t = double(s.tokens);
+  return std::sqrt(1 + c.square + c.products * t) - 1 + c.linear_products * std::sqrt(t);
 }
-}  // namespace detail
 
-/// The cheaper method for outer products that are not kept as gradients.
-inline NormMethod choose_norm_method(const SiteShape& s, NormChoice choice = NormChoice::automatic) {
+DPMP_KEPT_BODY inline NormMethod choose_norm_method(const SiteShape& s, NormChoice choice) {
   if (s.vector) return NormMethod::stored;
   if (s.one_hot_only) return NormMethod::segments;
   if (choice != NormChoice::automatic) return choice == NormChoice::gram ? NormMethod::gram : NormMethod::instantiate;
   if (s.tokens == 1) return NormMethod::rank_one;
-  return detail::norm_cost(s, NormMethod::gram) < detail::norm_cost(s, NormMethod::instantiate) ? NormMethod::gram
-                                                                                                : NormMethod::instantiate;
+  const bool cheaper = detail::norm_cost(s, NormMethod::gram) < detail::norm_cost(s, NormMethod::instantiate);
+  return cheaper && predicted_slack(s, NormMethod::gram) <= largest_slack ? NormMethod::gram : NormMethod::instantiate;
 }
-inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm_method(shape_of(sites)); }
 
-/// How one parameter's sites are dealt with. kept_bytes: what this pass keeps already.
-inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes) {
+DPMP_KEPT_BODY inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes) {
   const double release = double(s.tokens) * double(s.p) * double(s.d), element = double(s.p) * double(s.d);
   const detail::Prices price = detail::prices_of(s);
   const DType kept = kept_dtype(s, options.gradients);
@@ -137,6 +179,7 @@ inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_
   Way sites{choose_norm_method(s, options.norms), Keep::sites, 0, s.site_bytes};
   sites.cost = detail::norm_cost(s, sites.norm) + release + price.element * element;
   if (s.one_hot_only) sites.cost = 2 * detail::norm_cost(s, sites.norm);
+  sites.slack = predicted_slack(s, sites.norm);
   // Formed, squared and stored, then read once: the product is not done again.
   const Way gradients{NormMethod::instantiate, Keep::gradients,
                       price.stored_product * release + 2 * narrow * price.element * element,
@@ -160,3 +203,4 @@ inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_
   return sites;
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample
+#endif

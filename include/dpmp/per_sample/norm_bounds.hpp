@@ -18,13 +18,6 @@ inline double gamma(double n, double u) {
   return n * u / (1 - n * u);
 }
 
-/// How a device sums products: the error of a sum of n products is at most gamma(chain(n)) times the sum of their absolute
-/// values. IEEE arithmetic: one rounding of u a term. Tensor cores cut off instead (kernels/block_product.cuh).
-struct ProductRounding {
-  double u = 0x1p-24, each = 1, once = 0;
-  double chain(double n) const { return each * n + once; }
-};
-
 /// Whether the exponent is not all ones, from the bit pattern: a compiler flag cannot optimise it away.
 inline bool is_finite(double x) { return kernels::finite_bits(x); }
 
@@ -36,36 +29,17 @@ inline bool is_finite(double x) { return kernels::finite_bits(x); }
 class NormBounds {
  public:
   explicit NormBounds(index_t samples) : samples_(samples), host_(std::size_t(4 * samples), 0.0) {}
-  NormBounds(Context& ctx, index_t samples) : NormBounds(ctx.on_cuda() ? 0 : samples) {
-    samples_ = samples;
-    if (ctx.on_cuda()) device_ = Tensor::zeros(ctx, {4, samples}, DType::f64);
-  }
+  NormBounds(Context& ctx, index_t samples);
   index_t samples() const { return samples_; }
 
   /// The rows of the table, in the memory of the device.
-  kernels::NormTable table() const {
-    double* first = device_.defined() ? device_.data<double>() : host_.data();
-    return {first, first + samples_, first + 2 * samples_, first + 3 * samples_};
-  }
+  kernels::NormTable table() const;
   /// Adds one parameter's numbers of one sample; on the host only.
-  void add(index_t sample, double squared, double quadratic, double linear) {
-    DPMP_CHECK(!device_.defined(), "expected norms on the host to add to, got norms on ", device_.device());
-    table().add(sample, squared, quadratic, linear);
-  }
+  void add(index_t sample, double squared, double quadratic, double linear);
   /// Adds one parameter: squared [B] and, where the certificate asks for them, sums of row norms, all on the device.
-  void add(Context& ctx, const double* squared, const kernels::RowNormSums& rows, const kernels::Certificate& certificate) {
-    const kernels::NormTerms terms{squared, rows, certificate};
-    add(ctx, {&terms, 1});
-  }
+  void add(Context& ctx, const double* squared, const kernels::RowNormSums& rows, const kernels::Certificate& certificate);
   /// The same for several parameters, in few launches.
-  void add(Context& ctx, std::span<const kernels::NormTerms> terms) {
-    constexpr std::size_t most = kernels::AddNorms::most;
-    for (; !terms.empty(); terms = terms.subspan(std::min(most, terms.size()))) {
-      kernels::AddNorms some{table(), {}, index_t(std::min(most, terms.size()))};
-      std::copy_n(terms.begin(), some.count, some.terms);
-      launch_elements(ctx, samples_, some);
-    }
-  }
+  void add(Context& ctx, std::span<const kernels::NormTerms> terms);
 
   /// The norm as computed, not certified: sqrt(sum_k n_k^2).
   double norm(index_t sample) const { return std::sqrt(values()[std::size_t(sample)]); }
@@ -74,18 +48,8 @@ class NormBounds {
   /// Certified upper bound of the norm of what weighted_sum releases for a factor of 1.
   double upper(index_t sample) const { return upper()[std::size_t(sample)]; }
   /// 0: something of this sample was Inf or NaN; it must contribute nothing.
-  std::vector<std::uint8_t> finite() const {
-    const std::vector<double> table = values();
-    std::vector<std::uint8_t> ok(static_cast<std::size_t>(samples_));
-    for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(table[3 * ok.size() + i] == 0);
-    return ok;
-  }
-  std::vector<double> upper() const {
-    std::vector<double> table = values(), bounds(static_cast<std::size_t>(samples_));
-    const kernels::NormTable view{table.data(), table.data() + samples_, table.data() + 2 * samples_, nullptr};
-    for (std::size_t i = 0; i < bounds.size(); ++i) bounds[i] = view.upper(index_t(i));
-    return bounds;
-  }
+  std::vector<std::uint8_t> finite() const;
+  std::vector<double> upper() const;
 
  private:
   std::vector<double> values() const { return device_.defined() ? device_.to_doubles() : host_; }
@@ -94,3 +58,51 @@ class NormBounds {
   Tensor device_;                     // the same, on a GPU
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::per_sample {
+DPMP_KEPT_BODY inline NormBounds::NormBounds(Context& ctx, index_t samples) : NormBounds(ctx.on_cuda() ? 0 : samples) {
+  samples_ = samples;
+  if (ctx.on_cuda()) device_ = Tensor::zeros(ctx, {4, samples}, DType::f64);
+}
+
+DPMP_KEPT_BODY inline kernels::NormTable NormBounds::table() const {
+  double* first = device_.defined() ? device_.data<double>() : host_.data();
+  return {first, first + samples_, first + 2 * samples_, first + 3 * samples_};
+}
+
+DPMP_KEPT_BODY inline void NormBounds::add(index_t sample, double squared, double quadratic, double linear) {
+  DPMP_CHECK(!device_.defined(), "expected norms on the host to add to, got norms on ", device_.device());
+  table().add(sample, squared, quadratic, linear);
+}
+
+DPMP_KEPT_BODY inline void NormBounds::add(Context& ctx, const double* squared, const kernels::RowNormSums& rows,
+                                           const kernels::Certificate& certificate) {
+  const kernels::NormTerms terms{.squared = squared, .rows = rows, .certificate = certificate};
+  add(ctx, {&terms, 1});
+}
+
+DPMP_KEPT_BODY inline void NormBounds::add(Context& ctx, std::span<const kernels::NormTerms> terms) {
+  constexpr std::size_t most = kernels::AddNorms::most;
+  for (; !terms.empty(); terms = terms.subspan(std::min(most, terms.size()))) {
+    kernels::AddNorms some{table(), {}, index_t(std::min(most, terms.size()))};
+    std::copy_n(terms.begin(), some.count, some.terms);
+    launch_library_elements(ctx, samples_, some);
+  }
+}
+
+DPMP_KEPT_BODY inline std::vector<std::uint8_t> NormBounds::finite() const {
+  const std::vector<double> table = values();
+  std::vector<std::uint8_t> ok(static_cast<std::size_t>(samples_));
+  for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(table[3 * ok.size() + i] == 0);
+  return ok;
+}
+
+DPMP_KEPT_BODY inline std::vector<double> NormBounds::upper() const {
+  std::vector<double> table = values(), bounds(static_cast<std::size_t>(samples_));
+  const kernels::NormTable view{table.data(), table.data() + samples_, table.data() + 2 * samples_, nullptr};
+  for (std::size_t i = 0; i < bounds.size(); ++i) bounds[i] = view.upper(index_t(i));
+  return bounds;
+}
+}  // namespace dpmp::inline DPMP_ABI::per_sample
+#endif

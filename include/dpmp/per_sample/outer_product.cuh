@@ -4,12 +4,16 @@
 // 2 <sum_t b_t a_t^T, sum_s e_{x_s} a'_s^T> = 2 sum_s a'_s . (sum_t b_t[x_s] a_t), is one gathered matrix, one product and a
 // dot product of rows: nothing of the size of the table.
 #pragma once
+#include <optional>
+
 #include "dpmp/kernels/ghost_norm.cuh"
 #include "dpmp/kernels/instantiate_norm.cuh"
 #include "dpmp/kernels/segment_sum.cuh"
 #include "dpmp/kernels/token_slices.hpp"
 #include "dpmp/kernels/weighted_sum.cuh"
+#include "dpmp/per_sample/cuda_certificate.hpp"
 #include "dpmp/per_sample/outer_product.hpp"
+#include "dpmp/per_sample/tied_norm.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"
 
 namespace dpmp::inline DPMP_ABI::per_sample::detail {
@@ -19,62 +23,11 @@ inline constexpr bool has_cuda_norms = !std::is_same_v<T, double>;
   throw Error("expected f32, bf16 or f16 for per-sample norms and sums on a GPU, got f64: use a context on the CPU");
 }
 
-/// How the products of kernels/block_product.cuh, kernels/weighted_sum.cuh and cuBLASLt round.
 template <class T>
-ProductRounding rounding_on_cuda() {
-  const double cut = kernels::chain_roundings<T>(8) - kernels::chain_roundings<T>(0);
-  return {.u = 0x1p-24, .each = cut / 8, .once = std::is_same_v<T, float> ? 0 : 2 * cut};  // lengths are padded to 16
+cuda_certificate::Extents extents_of(const ParameterSite& site) {
+  const Shape& w = site.parameter->shape();
+  return {double(w[0]), double(w[1]), site.b.shape()[1], !std::is_same_v<T, float>};
 }
-
-/// output[row, s] = b[row, ids[sample of row, s]], 0 for a padding id. A row is a token of b.
-template <class T>
-struct GatherColumns {
-  using Real = float;
-  static constexpr int elements_each = 1;
-  const T* b;               // [samples, tokens, width]
-  const std::int32_t* ids;  // [samples, columns]
-  T* output;                // [samples, tokens, columns]
-  index_t tokens, width, columns;
-
-  template <class Team>
-  __device__ __forceinline__ void operator()(const Team& team, index_t row) const {
-    const std::int32_t* x = ids + row / tokens * columns;
-    team.for_each(columns, [&](auto at) {
-      const std::int32_t id = x[at.offset];
-      const float value = dpmp::detail::widened(b[row * width + (id < 0 ? 0 : id)]);
-      output[row * columns + at.offset] = dpmp::detail::narrowed<T>(id < 0 ? 0.0f : value);
-    });
-  }
-};
-
-/// sums[row] = sum_j x[row, j] y[row, j], 0 where ids[row] < 0. y in storage precision.
-template <class T>
-struct DotRows {
-  using Real = float;
-  const float* x;
-  const T* y;
-  const std::int32_t* ids;
-  double* sums;
-  index_t width;
-
-  template <class Team>
-  __device__ __forceinline__ void operator()(const Team& team, index_t row) const {
-    const float dot = team.sum(width, [&](auto at) { return at.load(x + row * width) * at.load(y + row * width); });
-    sums[row] = ids[row] < 0 ? 0.0 : double(dot);
-  }
-};
-
-/// squared[i] += factor * terms[i].
-struct AddScaled {
-  using Real = double;
-  double* squared;
-  const double* terms;
-  double factor;
-  template <class Span>
-  __device__ __forceinline__ void operator()(const Span& at) const {
-    at.store(squared, at.load(squared) + at.load(terms) * factor);
-  }
-};
 
 /// The tokens of a one-hot site in the order of their ids, within each sample or over the batch.
 class SortedTokens {
@@ -114,34 +67,6 @@ Tensor segment_squares(Context& ctx, const ParameterSite& site) {
   return squared;
 }
 
-/// [B]: the inner products of a dense site's gradients with those of a one-hot site of the same parameter.
-template <class T>
-Tensor cross_terms(Context& ctx, const ParameterSite& dense, const ParameterSite& one_hot) {
-  const index_t samples = dense.samples(), tokens = dense.b.shape()[1], p = dense.b.shape()[2], d = dense.a.shape()[2],
-                columns = one_hot.b.shape()[1];
-  const Tensor gathered = Tensor::empty(ctx, {samples, tokens, columns}, dtype_of<T>);
-  launch_rows(ctx, samples * tokens, columns,
-              GatherColumns<T>{dense.b.data<T>(), one_hot.b.data<std::int32_t>(), gathered.data<T>(), tokens, p, columns});
-  const Tensor product = Tensor::empty(ctx, {samples, columns, d}, DType::f32);
-  gemm(ctx, {.m = columns,
-             .n = d,
-             .k = tokens,
-             .batch = samples,
-             .a = {.data = gathered.raw(),
-                   .dtype = dtype_of<T>,
-                   .row_stride = columns,
-                   .batch_stride = tokens * columns,
-                   .transposed = true},
-             .b = {.data = dense.a.raw(), .dtype = dtype_of<T>, .row_stride = d, .batch_stride = tokens * d},
-             .out = {.data = product.raw(), .dtype = DType::f32, .row_stride = d, .batch_stride = columns * d}});
-  const Tensor rows = Tensor::empty(ctx, {samples, columns}, DType::f64), terms = Tensor::empty(ctx, {samples}, DType::f64);
-  launch_rows(
-      ctx, samples * columns, d,
-      DotRows<T>{product.data<float>(), one_hot.a.data<T>(), one_hot.b.data<std::int32_t>(), rows.data<double>(), d});
-  launch_rows(ctx, samples, columns, kernels::SumRows{rows.data<double>(), terms.data<double>(), columns});
-  return terms;
-}
-
 /// Sums over slices of a sample's tokens that a kernel has in passing, to become a bias' vectors and their squared norms.
 class BiasSlices {
  public:
@@ -152,7 +77,7 @@ class BiasSlices {
   float* data() const { return bias_.parameter ? static_cast<float*>(sums_.data()) : nullptr; }
   void join(Context& ctx) const {
     if (!bias_.parameter) return;
-    launch_rows(ctx, bias_.samples(), slices_ * bias_.b.shape()[1],
+    dpmp::detail::launch_library_rows_on_cuda(ctx, bias_.samples(), slices_ * bias_.b.shape()[1],
                 kernels::JoinSlices<float>{data(), bias_.b.template data<float>(), bias_.squares.template data<double>(),
                                            slices_, bias_.b.shape()[1]});
   }
@@ -163,6 +88,42 @@ class BiasSlices {
   Buffer sums_;
 };
 
+/// Adds a parameter whose dense rows have squares, with a bound that the kernel found or (null) the relative one of a tile,
+/// and whose looked-up rows are still to come. rows, certificate: of the dense ones.
+template <class T>
+void add_tied(Context& ctx, const SiteList& sites, NormBounds& bounds, const double* dense, const double* dense_bound,
+              const kernels::RowNormSums& rows, kernels::Certificate certificate) {
+  const index_t samples = bounds.samples(), looked_up = sites[1].b.shape()[1];
+  const cuda_certificate::Extents x = extents_of<T>(sites[0]);
+  const Tensor segments = segment_squares<T>(ctx, sites[1]), numbers = Tensor::empty(ctx, {2, samples}, DType::f64);
+  const CrossTerms cross = cross_terms<T>(ctx, sites[0], sites[1]);
+  // Underflow: an element of the cross term's product loses up to 2 w a token, next to each looked-up number, an element of
+  // b that is gathered up to w, a square of segments up to w.
+  dpmp::detail::launch_library_elements_on_cuda(
+      ctx, samples,
+      JoinTied{.dense = dense,
+               .dense_bound = dense_bound,
+               .segments = segments.data<double>(),
+               .cross = cross.products.data<double>(),
+               .inputs = cross.inputs.data<double>(),
+               .looked_up = cross.looked_up.data<double>(),
+               .gathered = cross.gathered.data<double>(),
+               .dense_square = certificate.square,
+               .segments_square = cuda_certificate::squares_of_segments,
+               .cross_bound = cuda_certificate::cross_term(x, looked_up),
+               .constant = cuda_certificate::tiny * x.d * (4 * double(x.tokens) * double(x.tokens) + 1) * double(looked_up),
+               .inputs_tiny = 4 * cuda_certificate::tiny * double(x.tokens),
+               .looked_up_tiny = 4 * cuda_certificate::tiny * double(looked_up),
+               .squared = numbers.data<double>(),
+               .quadratic = numbers.data<double>() + samples});
+  certificate.square = 0;
+  const kernels::NormTerms terms{.squared = numbers.data<double>(),
+                                 .quadratic = numbers.data<double>() + samples,
+                                 .rows = rows,
+                                 .certificate = certificate};
+  bounds.add(ctx, {&terms, 1});
+}
+
 /// Norms of parameters with the same dense inputs; each list may have a one-hot site behind the dense one.
 template <class T>
 void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds,
@@ -171,9 +132,14 @@ void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBou
     refuse_double();
   } else {
     constexpr std::size_t most = kernels::GhostNormTiles<T, 64>::max_outputs;
-    const index_t samples = bounds.samples(), tokens = lists[0][0].a.shape()[1];
-    for (std::size_t first = 0; first < lists.size(); first += most) {
-      const std::span<const SiteList> part = lists.subspan(first, std::min(most, lists.size() - first));
+    const index_t samples = bounds.samples(), tokens = lists[0][0].a.shape()[1], d = lists[0][0].a.shape()[2];
+    // A Gram that is shared is whole: of inputs wider than a block and than the outputs it is better not shared.
+    const bool shared = d <= kernels::gram_block || std::all_of(lists.begin(), lists.end(), [&](const SiteList& sites) {
+                          return sites[0].b.shape()[2] >= d;
+                        });
+    const std::size_t each = shared ? most : 1;
+    for (std::size_t first = 0; first < lists.size(); first += each) {
+      const std::span<const SiteList> part = lists.subspan(first, std::min(each, lists.size() - first));
       std::vector<kernels::SampleRows<T>> outputs;
       std::vector<BiasSlices> slices;
       std::vector<float*> slice_sums;
@@ -192,17 +158,15 @@ void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBou
       for (const BiasSlices& x : slices) x.join(ctx);
       for (std::size_t k = 0; k < part.size(); ++k) {
         const SiteList& sites = part[k];
-        const index_t first = index_t(k) * samples;
-        const kernels::Certificate certificate = gram_certificate(sites, rounding_on_cuda<T>());
-        if (sites.size() == 1) {
-          bounds.add(ctx, results.squared + first,
-                     {results.product_sum + first, results.input_sum + first, results.output_sum + first}, certificate);
-          continue;
-        }
-        const Tensor squared = segment_squares<T>(ctx, sites[1]), cross = cross_terms<T>(ctx, sites[0], sites[1]);
-        launch_elements(ctx, samples, AddScaled{squared.data<double>(), cross.data<double>(), 2});
-        launch_elements(ctx, samples, AddScaled{squared.data<double>(), results.squared + first, 1});
-        bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), certificate);
+        const index_t at = index_t(k) * samples;
+        const kernels::NormTerms terms{.squared = results.squared + at,
+                                       .quadratic = results.quadratic + at,
+                                       .rows = {results.product_sum + at, results.input_sum + at, results.output_sum + at},
+                                       .certificate = cuda_certificate::gram(extents_of<T>(sites[0]))};
+        if (sites.size() == 1)
+          bounds.add(ctx, {&terms, 1});
+        else
+          add_tied<T>(ctx, sites, bounds, terms.squared, terms.quadratic, terms.rows, terms.certificate);
       }
     }
   }
@@ -215,13 +179,11 @@ void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, Norm
   } else {
     if (method == NormMethod::gram && !sites[0].one_hot())
       return shared_norms_on_cuda<T>(ctx, {&sites, 1}, bounds, {&bias, 1});
-    const ProductRounding u = rounding_on_cuda<T>();
     if (sites[0].one_hot())
-      return bounds.add(ctx, segment_squares<T>(ctx, sites[0]).template data<double>(), RowNorms(ctx, sites).sums(),
-                        segments_certificate(sites, u));
+      return bounds.add(ctx, segment_squares<T>(ctx, sites[0]).template data<double>(), {},
+                        cuda_certificate::segments(extents_of<T>(sites[0])));
     DPMP_CHECK(method == NormMethod::instantiate, "expected a method for the norms of outer products, got '",
                name_of(method), "'");
-    const kernels::Certificate certificate = instantiation_certificate(sites, false, u);
     const index_t samples = bounds.samples(), tokens = sites[0].a.shape()[1], p = sites[0].b.shape()[2],
                   d = sites[0].a.shape()[2];
     const Tensor squared = Tensor::empty(ctx, {samples}, DType::f64);
@@ -231,14 +193,12 @@ void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, Norm
                                  rows_of<T>(sites[0].b), static_cast<double*>(scratch.data()), squared.data<double>(),
                                  token_sums.data());
     token_sums.join(ctx);
-    if (sites.size() == 2) {
-      const Tensor segments = segment_squares<T>(ctx, sites[1]), cross = cross_terms<T>(ctx, sites[0], sites[1]);
-      launch_elements(ctx, samples, AddScaled{squared.data<double>(), segments.data<double>(), 1});
-      launch_elements(ctx, samples, AddScaled{squared.data<double>(), cross.data<double>(), 2});
-    }
-    // Mixed sites are summed like Grams: their roundings are relative to S^2, not to the norm.
-    bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(),
-               sites.size() == 2 ? gram_certificate(sites, u) : certificate);
+    const kernels::Certificate certificate = cuda_certificate::instantiated(extents_of<T>(sites[0]));
+    std::optional<RowNorms> rows;
+    if (certificate.linear_products > 0) rows.emplace(ctx, SiteList{sites[0]});
+    const kernels::RowNormSums sums = rows ? rows->sums() : kernels::RowNormSums{};
+    if (sites.size() == 1) return bounds.add(ctx, squared.data<double>(), sums, certificate);
+    add_tied<T>(ctx, sites, bounds, squared.data<double>(), nullptr, sums, certificate);
   }
 }
 

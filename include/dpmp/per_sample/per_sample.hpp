@@ -7,7 +7,26 @@
 namespace dpmp::inline DPMP_ABI::per_sample {
 /// Every form at once is rare (a table used as an embedding and as positions): such a parameter is materialised first.
 enum class SiteMix : std::uint8_t { outer_products, vectors, both };
-inline SiteMix mix_of(const SiteList& sites) {
+SiteMix mix_of(const SiteList& sites);
+
+/// G_i of every sample: [B, numel] in the accumulate dtype.
+Tensor per_sample_gradient(Context& ctx, const SiteList& sites);
+
+/// The same gradients in at most two sites that the form's own functions take as they are: one vector, or dense rows and
+/// one-hot rows.
+SiteList reduced(Context& ctx, const SiteList& sites);
+
+/// Adds |G_i|^2 of one parameter over all its sites, and its certificate, to bounds. Operands are the stored ones.
+void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds);
+
+/// sum += sum_i factors_i G_i; sum has the parameter's shape, in f64. A factor of 0 removes the sample by select. At most
+/// samples_per_chain samples: add_weighted_sum (per_sample/weighted_sum.hpp) takes any number.
+void weighted_sum(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum);
+}  // namespace dpmp::inline DPMP_ABI::per_sample
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::per_sample {
+DPMP_KEPT_BODY inline SiteMix mix_of(const SiteList& sites) {
   DPMP_CHECK(!sites.empty(), "expected at least one site of a parameter, got none");
   bool outer = false, vector = false;
   for (const ParameterSite& s : sites) {
@@ -19,8 +38,7 @@ inline SiteMix mix_of(const SiteList& sites) {
   return outer && vector ? SiteMix::both : outer ? SiteMix::outer_products : SiteMix::vectors;
 }
 
-/// G_i of every sample: [B, numel] in the accumulate dtype.
-inline Tensor per_sample_gradient(Context& ctx, const SiteList& sites) {
+DPMP_KEPT_BODY inline Tensor per_sample_gradient(Context& ctx, const SiteList& sites) {
   const SiteMix mix = mix_of(sites);
   const Tensor gradients =
       Tensor::zeros(ctx, {sites[0].samples(), sites[0].parameter->numel()}, accumulate_dtype(sites[0].parameter->dtype()));
@@ -31,9 +49,7 @@ inline Tensor per_sample_gradient(Context& ctx, const SiteList& sites) {
   return gradients;
 }
 
-/// The same gradients in at most two sites that the form's own functions take as they are: one vector, or dense rows and
-/// one-hot rows.
-inline SiteList reduced(Context& ctx, const SiteList& sites) {
+DPMP_KEPT_BODY inline SiteList reduced(Context& ctx, const SiteList& sites) {
   switch (mix_of(sites)) {
     case SiteMix::outer_products: return merged(ctx, sites);
     case SiteMix::vectors: return combined_vectors(ctx, sites);
@@ -42,12 +58,7 @@ inline SiteList reduced(Context& ctx, const SiteList& sites) {
   return {ParameterSite::vector(*sites[0].parameter, per_sample_gradient(ctx, sites))};
 }
 
-/// Most samples that weighted_sum adds up in compute precision before the sum goes on in double (kernels/
-/// per_sample_tile.hpp). What a guarantee says about the sum's rounding rests on it.
-inline constexpr index_t samples_per_accumulator = kernels::RankOneSum<float>::block;
-
-/// Adds |G_i|^2 of one parameter over all its sites, and its certificate, to bounds. Operands are the stored ones.
-inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds) {
+DPMP_KEPT_BODY inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds) {
   const SiteList list = reduced(ctx, sites);
   DPMP_CHECK(list[0].samples() == bounds.samples(), "expected sites of ", bounds.samples(), " samples, got ",
              list[0].samples());
@@ -55,8 +66,8 @@ inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds
   squared_norms_outer(ctx, list, bounds, choose_norm_method(list));
 }
 
-/// sum += sum_i factors_i G_i; sum has the parameter's shape, in f64. A factor of 0 removes the sample by select.
-inline void weighted_sum(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum) {
+DPMP_KEPT_BODY inline void weighted_sum(Context& ctx, const SiteList& sites, const SampleFactors& factors,
+                                        const Tensor& sum) {
   const SiteList list = reduced(ctx, sites);
   DPMP_CHECK(factors.size() == list[0].samples(), "expected ", list[0].samples(), " factors, got ", factors.size());
   check_shape("the sum of " + list[0].parameter->name(), sum, list[0].parameter->shape());
@@ -65,3 +76,4 @@ inline void weighted_sum(Context& ctx, const SiteList& sites, const SampleFactor
   weighted_sum_outer(ctx, list, factors, sum);
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample
+#endif

@@ -9,13 +9,12 @@
 #include "dpmp/per_sample/site_list.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample::detail {
-/// The segment sums of one sample after another, in the memory of one thread; `width` columns of the inputs.
+/// The segment sums of one sample after another, in double, in the memory of one thread; `width` columns of the inputs.
 template <class T>
 class Segments {
  public:
-  using R = compute_t<T>;
   Segments(Context& ctx, index_t max_rows, index_t width)
-      : width_(width), sums_(ctx.allocate(max_rows * width * index_t(sizeof(R)))), squares_(ctx.allocate(max_rows * 8)) {
+      : width_(width), sums_(ctx.allocate(max_rows * width * 8)), squares_(ctx.allocate(max_rows * 8)) {
     order_.reserve(std::size_t(max_rows));
     ids_.reserve(std::size_t(max_rows));
   }
@@ -34,19 +33,19 @@ class Segments {
     // The order among equal ids is the order of the tokens, whatever the other tokens are.
     std::sort(order_.begin(), order_.end(),
               [](const Row& x, const Row& y) { return x.id != y.id ? x.id < y.id : x.place < y.place; });
-    R* sum = data();
+    double* sum = data();
     for (const Row& row : order_) {
       if (ids_.empty() || ids_.back() != row.id) {
         ids_.push_back(row.id);
         sum = data() + (index_t(ids_.size()) - 1) * width_;
-        std::fill(sum, sum + width_, R(0));
+        std::fill(sum, sum + width_, 0.0);
       }
-      run_rows(0, 1, kernels::AddRow<T>{row.data, sum, width_, width_, width_});
+      run_library_rows(0, 1, kernels::AddRowInDouble<T>{row.data, sum, width_});
     }
   }
   double squared_norm() const {
     const index_t rows = index_t(ids_.size());
-    run_rows(0, rows, kernels::SquaredRows<R>{data(), static_cast<double*>(squares_.data()), width_});
+    run_library_rows(0, rows, kernels::SquaredRows<double>{data(), static_cast<double*>(squares_.data()), width_, width_});
     double squared = 0;
     for (index_t r = 0; r < rows; ++r) squared += ids_[std::size_t(r)] < 0 ? 0.0 : static_cast<double*>(squares_.data())[r];
     return squared;
@@ -55,9 +54,19 @@ class Segments {
   void add_to(double* table, index_t stride, float factor) const {
     for (std::size_t r = 0; r < ids_.size(); ++r)
       if (ids_[r] >= 0)
-        run_rows(0, 1,
-                 kernels::WeightedAdd<R>{data() + index_t(r) * width_, table + ids_[r] * stride, width_, width_, stride,
-                                         R(factor)});
+        run_library_rows(0, 1,
+                 kernels::WeightedAdd<double>{data() + index_t(r) * width_, table + ids_[r] * stride, width_, width_, stride,
+                                              double(factor)});
+  }
+  /// tile[id - first, :] += segment, rounded once, for the ids in [first, first + rows).
+  template <class R>
+  void add_to_tile(R* tile, index_t first, index_t rows) const {
+    for (std::size_t r = 0; r < ids_.size(); ++r) {
+      if (ids_[r] < first || ids_[r] >= first + rows) continue;
+      R* to = tile + (ids_[r] - first) * width_;
+      const double* from = data() + index_t(r) * width_;
+      for (index_t j = 0; j < width_; ++j) to[j] += R(from[j]);
+    }
   }
 
  private:
@@ -66,7 +75,7 @@ class Segments {
     index_t place;
     const T* data;
   };
-  R* data() const { return static_cast<R*>(sums_.data()); }
+  double* data() const { return static_cast<double*>(sums_.data()); }
   index_t width_;
   Buffer sums_, squares_;
   std::vector<Row> order_;

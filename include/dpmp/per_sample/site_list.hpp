@@ -58,45 +58,60 @@ inline SiteList merged(Context& ctx, const SiteList& sites) {
 /// has norm 1, a padding row 0.
 class RowNorms {
  public:
-  RowNorms(Context& ctx, const SiteList& sites) : sums_(Tensor::empty(ctx, {3, sites[0].samples()}, DType::f64)) {
-    const index_t samples = sites[0].samples();
-    double* first = sums_.data<double>();
-    for (const ParameterSite& site : sites) {
-      const Tensor a = norms_of(ctx, site.a), b = site.one_hot() ? norms_of_ids(ctx, site.b) : norms_of(ctx, site.b);
-      const index_t tokens = site.b.shape()[1];
-      launch_rows(ctx, samples, 3 * tokens,
-                  kernels::SumRowNorms{a.data<double>(), b.data<double>(), first, first + samples, first + 2 * samples,
-                                       tokens, site.one_hot(), &site == &sites[0]});
-    }
-  }
-  kernels::RowNormSums sums() const {
-    const double* first = sums_.data<double>();
-    const index_t samples = sums_.shape()[1];
-    return {first, first + samples, first + 2 * samples};
-  }
+  RowNorms(Context& ctx, const SiteList& sites);
+  kernels::RowNormSums sums() const;
   /// The numbers of one sample, on the host.
   double product_sum(index_t sample) const { return value(0, sample); }
   double input_sum(index_t sample) const { return value(1, sample); }
   double output_sum(index_t sample) const { return value(2, sample); }
 
  private:
-  static Tensor norms_of(Context& ctx, const Tensor& x) {
-    const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
-    const Tensor norms = Tensor::empty(ctx, {rows}, DType::f64);
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_rows(ctx, rows, 2 * width, kernels::RowNorm<T>{x.data<T>(), norms.data<double>(), width});
-    });
-    return norms;
-  }
-  static Tensor norms_of_ids(Context& ctx, const Tensor& ids) {
-    const Tensor norms = Tensor::empty(ctx, {ids.numel()}, DType::f64);
-    launch_elements(ctx, ids.numel(), kernels::OneHotNorms{ids.data<std::int32_t>(), norms.data<double>()});
-    return norms;
-  }
-  double value(index_t row, index_t sample) const {
-    return sums_.to_doubles()[std::size_t(row * sums_.shape()[1] + sample)];
-  }
+  static Tensor norms_of(Context& ctx, const Tensor& x);
+  static Tensor norms_of_ids(Context& ctx, const Tensor& ids);
+  double value(index_t row, index_t sample) const;
   Tensor sums_;  // [3, B]
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::per_sample {
+DPMP_KEPT_BODY inline RowNorms::RowNorms(Context& ctx, const SiteList& sites)
+    : sums_(Tensor::empty(ctx, {3, sites[0].samples()}, DType::f64)) {
+  const index_t samples = sites[0].samples();
+  double* first = sums_.data<double>();
+  for (const ParameterSite& site : sites) {
+    const Tensor a = norms_of(ctx, site.a), b = site.one_hot() ? norms_of_ids(ctx, site.b) : norms_of(ctx, site.b);
+    const index_t tokens = site.b.shape()[1];
+    launch_library_rows(ctx, samples, 3 * tokens,
+                        kernels::SumRowNorms{a.data<double>(), b.data<double>(), first, first + samples, first + 2 * samples,
+                                             tokens, site.one_hot(), &site == &sites[0]});
+  }
+}
+
+DPMP_KEPT_BODY inline kernels::RowNormSums RowNorms::sums() const {
+  const double* first = sums_.data<double>();
+  const index_t samples = sums_.shape()[1];
+  return {first, first + samples, first + 2 * samples};
+}
+
+DPMP_KEPT_BODY inline Tensor RowNorms::norms_of(Context& ctx, const Tensor& x) {
+  const index_t width = x.shape().back(), rows = x.shape().numel(0, x.shape().rank() - 1);
+  const Tensor norms = Tensor::empty(ctx, {rows}, DType::f64);
+  dispatch_real(x.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch_library_rows(ctx, rows, 2 * width, kernels::RowNorm<T>{x.data<T>(), norms.data<double>(), width});
+  });
+  return norms;
+}
+
+DPMP_KEPT_BODY inline Tensor RowNorms::norms_of_ids(Context& ctx, const Tensor& ids) {
+  const Tensor norms = Tensor::empty(ctx, {ids.numel()}, DType::f64);
+  launch_library_elements(ctx, ids.numel(), kernels::OneHotNorms{ids.data<std::int32_t>(), norms.data<double>()});
+  return norms;
+}
+
+DPMP_KEPT_BODY inline double RowNorms::value(index_t row, index_t sample) const {
+  return sums_.to_doubles()[std::size_t(row * sums_.shape()[1] + sample)];
+}
+}  // namespace dpmp::inline DPMP_ABI::per_sample
+#endif

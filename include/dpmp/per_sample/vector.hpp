@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "dpmp/core/accumulation.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
 #include "dpmp/per_sample/sample_factors.hpp"
@@ -12,25 +13,10 @@
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 /// output[i, 0..n) += v_i for every site of one parameter; output [B, numel] in the accumulate dtype.
-inline void per_sample_gradients_vector(Context& ctx, const SiteList& sites, const Tensor& output) {
-  const index_t width = output.shape()[1];
-  for (const ParameterSite& site : sites) {
-    const index_t n = site.b.shape()[1];
-    dispatch_real(site.b.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_rows(ctx, site.samples(), n, kernels::AddRow<T>{site.b.data<T>(), output.data<compute_t<T>>(), n, n, width});
-    });
-  }
-}
+void per_sample_gradients_vector(Context& ctx, const SiteList& sites, const Tensor& output);
 
 /// One site is normed as it is stored. Several (a bias used twice) are added first, so that the norm is that of their sum.
-inline SiteList combined_vectors(Context& ctx, const SiteList& sites) {
-  if (sites.size() == 1) return sites;
-  const Tensor total =
-      Tensor::zeros(ctx, {sites[0].samples(), sites[0].parameter->numel()}, accumulate_dtype(sites[0].parameter->dtype()));
-  per_sample_gradients_vector(ctx, sites, total);
-  return {ParameterSite::vector(*sites[0].parameter, total)};
-}
+SiteList combined_vectors(Context& ctx, const SiteList& sites);
 
 namespace detail {
 /// Of a sum of n squares in double, where squares of f64 numbers alone can underflow; with the accumulate dtype's roundings
@@ -42,41 +28,78 @@ inline kernels::Certificate vector_certificate(const ParameterSite& site) {
 }  // namespace detail
 
 /// A combined vector with its squared norms; those that came with it are not taken again.
-inline ParameterSite with_squares(Context& ctx, const ParameterSite& site) {
+ParameterSite with_squares(Context& ctx, const ParameterSite& site);
+
+/// Adds the squared norms of the combined vectors of several parameters, which come with them, to bounds.
+void add_vector_norms(Context& ctx, std::span<const ParameterSite> sites, NormBounds& bounds);
+
+/// Adds the squared norms of combined vectors to bounds.
+void squared_norms_vector(Context& ctx, const ParameterSite& site, NormBounds& bounds);
+
+/// sums[k][0..n) += sum_i c_i v_i for each parameter's combined vectors, in few launches; sums in f64, at most
+/// samples_per_chain samples.
+void weighted_sums_vector(Context& ctx, std::span<const ParameterSite> sites, const SampleFactors& factors,
+                          std::span<const Tensor> sums);
+/// The same of one parameter.
+void weighted_sum_vector(Context& ctx, const ParameterSite& site, const SampleFactors& factors, const Tensor& sum);
+}  // namespace dpmp::inline DPMP_ABI::per_sample
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::per_sample {
+DPMP_KEPT_BODY inline void per_sample_gradients_vector(Context& ctx, const SiteList& sites, const Tensor& output) {
+  const index_t width = output.shape()[1];
+  for (const ParameterSite& site : sites) {
+    const index_t n = site.b.shape()[1];
+    dispatch_real(site.b.dtype(), [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      launch_library_rows(ctx, site.samples(), n,
+                          kernels::AddRow<T>{site.b.data<T>(), output.data<compute_t<T>>(), n, n, width});
+    });
+  }
+}
+
+DPMP_KEPT_BODY inline SiteList combined_vectors(Context& ctx, const SiteList& sites) {
+  if (sites.size() == 1) return sites;
+  const Tensor total =
+      Tensor::zeros(ctx, {sites[0].samples(), sites[0].parameter->numel()}, accumulate_dtype(sites[0].parameter->dtype()));
+  per_sample_gradients_vector(ctx, sites, total);
+  return {ParameterSite::vector(*sites[0].parameter, total)};
+}
+
+DPMP_KEPT_BODY inline ParameterSite with_squares(Context& ctx, const ParameterSite& site) {
   if (site.squares.defined()) return site;
   const Tensor squares = Tensor::empty(ctx, {site.samples()}, DType::f64);
   const index_t n = site.b.shape()[1];
   dispatch_real(site.b.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(ctx, site.samples(), n, kernels::VectorSquares<T>{site.b.data<T>(), squares.data<double>(), n});
+    launch_library_rows(ctx, site.samples(), n, kernels::VectorSquares<T>{site.b.data<T>(), squares.data<double>(), n});
   });
   return ParameterSite::vector(*site.parameter, site.b, squares);
 }
 
-/// Adds the squared norms of the combined vectors of several parameters, which come with them, to bounds.
-inline void add_vector_norms(Context& ctx, std::span<const ParameterSite> sites, NormBounds& bounds) {
+DPMP_KEPT_BODY inline void add_vector_norms(Context& ctx, std::span<const ParameterSite> sites, NormBounds& bounds) {
   std::vector<kernels::NormTerms> terms;
   for (const ParameterSite& site : sites)
     terms.push_back({.squared = site.squares.data<double>(), .certificate = detail::vector_certificate(site)});
   bounds.add(ctx, terms);
 }
 
-/// Adds the squared norms of combined vectors to bounds.
-inline void squared_norms_vector(Context& ctx, const ParameterSite& site, NormBounds& bounds) {
+DPMP_KEPT_BODY inline void squared_norms_vector(Context& ctx, const ParameterSite& site, NormBounds& bounds) {
   const ParameterSite whole = with_squares(ctx, site);
   add_vector_norms(ctx, {&whole, 1}, bounds);
 }
 
-/// sums[k][0..n) += sum_i c_i v_i for each parameter's combined vectors, in few launches; sums in f64.
-inline void weighted_sums_vector(Context& ctx, std::span<const ParameterSite> sites, const SampleFactors& factors,
-                                 std::span<const Tensor> sums) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
+DPMP_KEPT_BODY inline void weighted_sums_vector(Context& ctx, std::span<const ParameterSite> sites,
+                                                const SampleFactors& factors, std::span<const Tensor> sums) {
+  DPMP_CHECK(factors.size() <= samples_per_chain, "expected at most ", samples_per_chain, " samples to sum, got ",
+             factors.size());
+  for (const DType dtype : real_dtypes)
     dispatch_real(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       kernels::WeightedVectors<T> some{};
       index_t rows = 0, work = 0;
       const auto launch = [&] {
-        if (some.count > 0) launch_rows(ctx, rows, work / std::max<index_t>(rows, 1), some);
+        if (some.count > 0) launch_library_rows(ctx, rows, work / std::max<index_t>(rows, 1), some);
         some.count = rows = work = 0;
       };
       for (std::size_t k = 0; k < sites.size(); ++k) {
@@ -93,8 +116,10 @@ inline void weighted_sums_vector(Context& ctx, std::span<const ParameterSite> si
       launch();
     });
 }
-/// The same of one parameter.
-inline void weighted_sum_vector(Context& ctx, const ParameterSite& site, const SampleFactors& factors, const Tensor& sum) {
+
+DPMP_KEPT_BODY inline void weighted_sum_vector(Context& ctx, const ParameterSite& site, const SampleFactors& factors,
+                                               const Tensor& sum) {
   weighted_sums_vector(ctx, {&site, 1}, factors, {&sum, 1});
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample
+#endif

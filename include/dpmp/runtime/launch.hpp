@@ -13,7 +13,9 @@
 // Copies for other instruction sets than the one of the translation unit:
 // - none without optimisation: `flatten` does nothing then, and a call across instruction sets would change the vector ABI;
 // - none when the unit itself is compiled for AVX-512 (-march=native on such a machine): three times the compile time for
-// nothing.
+// nothing;
+// - none where DPMP_HOST_ISA_NATIVE is set: the unit's own flags say what to compile for. For programs that run where they
+// are built; set it in all units of a program or in none.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define DPMP_HOST_UNIT_ISA 2
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -21,7 +23,8 @@
 #else
 #define DPMP_HOST_UNIT_ISA 0
 #endif
-#if defined(__x86_64__) && defined(__OPTIMIZE__) && DPMP_HOST_UNIT_ISA < 2
+#if defined(__x86_64__) && defined(__OPTIMIZE__) && !defined(DPMP_HOST_ISA_NATIVE) && \
+    (DPMP_HOST_UNIT_ISA == 0 || (DPMP_HOST_UNIT_ISA == 1 && defined(DPMP_HOST_ISA_ALL)))
 #define DPMP_HOST_ISA_VARIANTS 1
 #else
 #define DPMP_HOST_ISA_VARIANTS 0
@@ -103,8 +106,8 @@ void launch_rows_on_host(Context& ctx, index_t rows, index_t row_work, const F& 
 }
 }  // namespace detail
 
-/// Rows that keep a device busy, for kernels that may cut their work into any number of them. That of the host does not
-/// follow its threads: a step gives the same bits on any number of them.
+/// Rows that keep a device busy, for kernels that may cut their work into any number of them. A host's do not follow its
+/// threads: a step gives the same bits on any number of them.
 inline index_t rows_to_fill(const Context& ctx) { return ctx.on_cuda() ? 4 * ctx.backend().multiprocessors() : 64; }
 
 /// Runs f(team, row) for rows [0, rows) on the context's device. `row_work`: elements a row touches, so that little work is
@@ -134,6 +137,11 @@ struct FlatRows {
     });
   }
 };
+template <class F>
+void launch_elements_on_host(Context& ctx, index_t n, const F& f) {
+  using Flat = FlatRows<F>;
+  launch_rows_on_host(ctx, (n + Flat::width - 1) / Flat::width, Flat::width, Flat{f, n});
+}
 }  // namespace detail
 
 /// Runs an element-wise functor f(at) over spans that cover [0, n).
@@ -142,7 +150,63 @@ void launch_elements(Context& ctx, index_t n, const F& f) {
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
   if (ctx.on_cuda()) return detail::launch_elements_on_cuda(ctx, n, f);
 #endif
-  using Flat = detail::FlatRows<F>;
-  detail::launch_rows_on_host(ctx, (n + Flat::width - 1) / Flat::width, Flat::width, Flat{f, n});
+  detail::launch_elements_on_host(ctx, n, f);
+}
+
+// The same for the library's own kernels, which are compiled where they are used or, in programs that link dpmp::compiled,
+// once: what is declared here and not defined is found there. Functors of a user's own go to the functions above.
+#if defined(DPMP_COMPILED) && !(defined(DPMP_COMPILING) && !defined(__CUDACC__))
+template <class F>
+void run_library_rows(index_t begin, index_t end, const F& f, Isa isa = best_isa());
+namespace detail {
+template <class F>
+void launch_library_rows_on_host(Context& ctx, index_t rows, index_t row_work, const F& f);
+template <class F>
+void launch_library_elements_on_host(Context& ctx, index_t n, const F& f);
+#else
+template <class F>
+DPMP_KEPT void run_library_rows(index_t begin, index_t end, const F& f, Isa isa = best_isa()) {
+  run_rows(begin, end, f, isa);
+}
+namespace detail {
+template <class F>
+DPMP_KEPT void launch_library_rows_on_host(Context& ctx, index_t rows, index_t row_work, const F& f) {
+  launch_rows_on_host(ctx, rows, row_work, f);
+}
+template <class F>
+DPMP_KEPT void launch_library_elements_on_host(Context& ctx, index_t n, const F& f) {
+  launch_elements_on_host(ctx, n, f);
+}
+#endif
+#if defined(DPMP_COMPILED) && !(defined(DPMP_COMPILING) && defined(__CUDACC__))
+template <class F>
+void launch_library_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& f);
+template <class F>
+void launch_library_elements_on_cuda(Context& ctx, index_t n, const F& f);
+#else
+template <class F>
+DPMP_KEPT void launch_library_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& f) {
+  launch_rows_on_cuda(ctx, rows, row_work, f);
+}
+template <class F>
+DPMP_KEPT void launch_library_elements_on_cuda(Context& ctx, index_t n, const F& f) {
+  launch_elements_on_cuda(ctx, n, f);
+}
+#endif
+}  // namespace detail
+
+template <class F>
+void launch_library_rows(Context& ctx, index_t rows, index_t row_work, const F& f) {
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+  if (ctx.on_cuda()) return detail::launch_library_rows_on_cuda(ctx, rows, row_work, f);
+#endif
+  detail::launch_library_rows_on_host(ctx, rows, row_work, f);
+}
+template <class F>
+void launch_library_elements(Context& ctx, index_t n, const F& f) {
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+  if (ctx.on_cuda()) return detail::launch_library_elements_on_cuda(ctx, n, f);
+#endif
+  detail::launch_library_elements_on_host(ctx, n, f);
 }
 }  // namespace dpmp::inline DPMP_ABI

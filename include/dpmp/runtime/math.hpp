@@ -35,11 +35,11 @@ DPMP_HOST HostPack<float, W> exp(HostPack<float, W> x) {
   const P n = (x * 1.44269504f + magic) - magic;
   const P r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
   P q = P::splat(0x1.6c69f2p-10f);
-  q = q * r + 0x1.120b1cp-7f;
-  q = q * r + 0x1.5555bap-5f;
-  q = q * r + 0x1.5554dep-3f;
-  q = q * r + 0x1p-1f;
-  const P y = (q * r) * r + r + 1.0f;
+  q = multiply_add(q, r, 0x1.120b1cp-7f);
+  q = multiply_add(q, r, 0x1.5555bap-5f);
+  q = multiply_add(q, r, 0x1.5554dep-3f);
+  q = multiply_add(q, r, 0x1p-1f);
+  const P y = multiply_add(q * r, r, r) + 1.0f;
   // 2^n as two factors, so that each is a normal number from -150 to 130.
   const P half = n * 0.5f + magic, other = (n - (half - magic)) + magic;
   const P first = P::of_bits((half.bits() << 23) + 0x3f800000u), second = P::of_bits((other.bits() << 23) + 0x3f800000u);
@@ -52,11 +52,11 @@ DPMP_HOST HostPack<float, W> tanh(HostPack<float, W> x) {
   using P = HostPack<float, W>;
   const P t = abs(x), s = x * x;
   P q = P::splat(-0x1.76ac18p-8f);
-  q = q * s + 0x1.5256d6p-6f;
-  q = q * s - 0x1.b84448p-5f;
-  q = q * s + 0x1.110768p-3f;
-  q = q * s - 0x1.555534p-2f;
-  const P small = (q * s) * x + x;
+  q = multiply_add(q, s, 0x1.5256d6p-6f);
+  q = multiply_add(q, s, -0x1.b84448p-5f);
+  q = multiply_add(q, s, 0x1.110768p-3f);
+  q = multiply_add(q, s, -0x1.555534p-2f);
+  const P small = multiply_add(q * s, x, x);
   const P large = 1.0f - 2.0f / (exp(t * 2.0f) + 1.0f);
   return select_less(t, P::splat(0.625f), small, copysign(large, x));
 }
@@ -67,20 +67,20 @@ DPMP_HOST HostPack<float, W> erf(HostPack<float, W> x) {
   using P = HostPack<float, W>;
   const P s = x * x, four = P::splat(4.0f), magnitude = abs(x), t = select_less(four, magnitude, four, magnitude);
   P q = P::splat(-0x1.3bb758p-11f);
-  q = q * s + 0x1.47a766p-8f;
-  q = q * s - 0x1.b69ee8p-6f;
-  q = q * s + 0x1.ce1be0p-4f;
-  q = q * s - 0x1.8126eep-2f;
-  q = q * s + 0x1.06eba6p-3f;
-  const P small = q * x + x;
+  q = multiply_add(q, s, 0x1.47a766p-8f);
+  q = multiply_add(q, s, -0x1.b69ee8p-6f);
+  q = multiply_add(q, s, 0x1.ce1be0p-4f);
+  q = multiply_add(q, s, -0x1.8126eep-2f);
+  q = multiply_add(q, s, 0x1.06eba6p-3f);
+  const P small = multiply_add(q, x, x);
   P l = P::splat(-0x1.63095cp-16f);  // log(erfc(t)) on [0.92, 4]
-  l = l * t + 0x1.c85bf2p-12f;
-  l = l * t - 0x1.1196d2p-8f;
-  l = l * t + 0x1.9bb50cp-6f;
-  l = l * t - 0x1.bb926cp-4f;
-  l = l * t - 0x1.444470p-1f;
-  l = l * t - 0x1.212844p+0f;
-  l = l * t + 0x1.70d550p-13f;
+  l = multiply_add(l, t, 0x1.c85bf2p-12f);
+  l = multiply_add(l, t, -0x1.1196d2p-8f);
+  l = multiply_add(l, t, 0x1.9bb50cp-6f);
+  l = multiply_add(l, t, -0x1.bb926cp-4f);
+  l = multiply_add(l, t, -0x1.444470p-1f);
+  l = multiply_add(l, t, -0x1.212844p+0f);
+  l = multiply_add(l, t, 0x1.70d550p-13f);
   const P large = 1.0f - exp(l);
   return select_less(magnitude, P::splat(0.92f), small, copysign(large, x));
 }

@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "dpmp/core/error.hpp"
+#include "dpmp/core/function_ref.hpp"
 
 #if defined(DPMP_WITH_OPENMP) && DPMP_WITH_OPENMP
 #include <omp.h>
@@ -36,15 +37,14 @@ class ThreadTeam {
   static bool inside() { return inside_flag(); }
 
   /// Calls f(t) for every logical thread t in [0, threads). The first exception is rethrown when all have finished.
-  template <class F>
-  void run(F&& f) {
+  void run(FunctionRef<void(int)> f) {
     if (threads_ == 1 || inside()) {
       for (int t = 0; t < threads_; ++t) f(t);
       return;
     }
     std::exception_ptr first;
     std::mutex guard;
-    auto body = [&](int t) {
+    fork([&](int t) {
       inside_flag() = true;
       try {
         f(t);
@@ -53,16 +53,14 @@ class ThreadTeam {
         if (!first) first = std::current_exception();
       }
       inside_flag() = false;
-    };
-    fork(body);
+    });
     if (first) std::rethrow_exception(first);
   }
 
   /// Calls f(begin, end) on contiguous chunks of [0, n), one a logical thread, the first n % threads of them one longer.
   /// `serial` runs the same chunks on the caller: for work too small to be worth a fork.
-  template <class F>
-  void parallel_for(index_t n, F&& f, bool serial = false) {
-    auto chunk = [&](int t) {
+  void parallel_for(index_t n, FunctionRef<void(index_t, index_t)> f, bool serial = false) {
+    const auto chunk = [&](int t) {
       const index_t share = n / threads_, extra = n % threads_;
       const index_t begin = t * share + std::min<index_t>(t, extra), end = begin + share + (t < extra ? 1 : 0);
       if (begin < end) f(begin, end);
@@ -84,8 +82,7 @@ class ThreadTeam {
   static int available() { return omp_get_num_procs(); }
   void start() {}
   void stop() {}
-  template <class F>
-  void fork(F& body) {
+  void fork(FunctionRef<void(int)> body) {
 #pragma omp parallel num_threads(threads_)
     {
       // Libraries called from here (oneDNN, Eigen) must not open a team of their own.
@@ -107,13 +104,11 @@ class ThreadTeam {
     wake_.notify_all();
     for (auto& w : workers_) w.join();
   }
-  template <class F>
-  void fork(F& body) {
+  void fork(FunctionRef<void(int)> body) {
     const std::lock_guard one_caller(callers_);
     {
       const std::lock_guard lock(guard_);
-      call_ = [](void* target, int t) { (*static_cast<F*>(target))(t); };
-      target_ = &body;
+      body_ = &body;
       busy_ = threads_ - 1;
       ++round_;
     }
@@ -128,10 +123,9 @@ class ThreadTeam {
       wake_.wait(lock, [&] { return quit_ || round_ != seen; });
       if (quit_) return;
       seen = round_;
-      auto* call = call_;
-      void* target = target_;
+      const auto* body = body_;
       lock.unlock();
-      call(target, t);
+      (*body)(t);
       lock.lock();
       if (--busy_ == 0) done_.notify_one();
     }
@@ -139,8 +133,7 @@ class ThreadTeam {
   std::mutex callers_, guard_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
-  void (*call_)(void*, int) = nullptr;
-  void* target_ = nullptr;
+  const FunctionRef<void(int)>* body_ = nullptr;
   int busy_ = 0;
   index_t round_ = 0;
   bool quit_ = false;

@@ -156,14 +156,22 @@ struct CudaSpan {
         if (k < count) row[offset + k] = detail::narrowed<T>(p.v[k]);
     }
   }
-  /// row[k] += element k, in double.
-  __device__ __forceinline__ void add_to(double* row, const Pack& p) const {
+  /// row[k] += element k of f(0), f(1), ... one after the other, in double.
+  template <class F>
+  __device__ __forceinline__ void add_to(double* row, int terms, F&& f) const {
     using Wide = CudaSpan<double, W>;
     const Wide wide{offset, count};
     typename Wide::Pack sum = wide.load(row);
+#pragma unroll 4
+    for (int i = 0; i < terms; ++i) {
+      const Pack p = f(i);
 #pragma unroll
-    for (int k = 0; k < W; ++k) sum.v[k] += double(p.v[k]);
+      for (int k = 0; k < W; ++k) sum.v[k] += double(p.v[k]);
+    }
     wide.store(row, sum);
+  }
+  __device__ __forceinline__ void add_to(double* row, const Pack& p) const {
+    add_to(row, 1, [&](int) { return p; });
   }
   /// Element of the row number `column` ? x : y.
   __device__ __forceinline__ Pack select_column(index_t column, const Pack& x, const Pack& y) const {

@@ -38,14 +38,38 @@ struct HostPack {
   static DPMP_HOST HostPack splat(R x) { return {x - Vector{}}; }
   friend DPMP_HOST HostPack operator+(HostPack a, HostPack b) { return {a.v + b.v}; }
   friend DPMP_HOST HostPack operator-(HostPack a, HostPack b) { return {a.v - b.v}; }
-  friend DPMP_HOST HostPack operator*(HostPack a, HostPack b) { return {a.v * b.v}; }
+  friend DPMP_HOST HostPack operator*(HostPack a, HostPack b) { return {apart(a.v * b.v)}; }
   friend DPMP_HOST HostPack operator/(HostPack a, HostPack b) { return {a.v / b.v}; }
   friend DPMP_HOST HostPack operator+(HostPack a, R b) { return {a.v + b}; }
   friend DPMP_HOST HostPack operator-(HostPack a, R b) { return {a.v - b}; }
-  friend DPMP_HOST HostPack operator*(HostPack a, R b) { return {a.v * b}; }
+  friend DPMP_HOST HostPack operator*(HostPack a, R b) { return {apart(a.v * b)}; }
   friend DPMP_HOST HostPack operator-(R a, HostPack b) { return {a - b.v}; }
   friend DPMP_HOST HostPack operator/(R a, HostPack b) { return {a / b.v}; }
   friend DPMP_HOST HostPack operator-(HostPack a) { return {-a.v}; }
+  /// a b + c, rounded once where the instruction set can.
+  friend DPMP_HOST HostPack multiply_add(HostPack a, HostPack b, HostPack c) {
+#if defined(__x86_64__)
+    if constexpr (sizeof(Vector) > 16) {
+      if constexpr (sizeof(R) == 4)
+        asm("vfmadd231ps {%2, %1, %0|%0, %1, %2}" : "+v"(c.v) : "v"(a.v), "v"(b.v));
+      else
+        asm("vfmadd231pd {%2, %1, %0|%0, %1, %2}" : "+v"(c.v) : "v"(a.v), "v"(b.v));
+      return c;
+    }
+#endif
+    return a * b + c;
+  }
+  friend DPMP_HOST HostPack multiply_add(HostPack a, HostPack b, R c) { return multiply_add(a, b, splat(c)); }
+  /// A product that is not fused into an addition behind it. A compiler may fuse in whole packs and not in the packs at an
+  /// array's end, or the other way round (GCC 12 does, with AVX-512): a number's bits would follow its place (P34).
+  static DPMP_HOST Vector apart(Vector product) {
+#if defined(__x86_64__)
+    asm("" : "+v"(product));
+#elif defined(__aarch64__)
+    asm("" : "+w"(product));
+#endif
+    return product;
+  }
   /// Lane by lane a < b ? x : y; false for NaN.
   friend DPMP_HOST HostPack select_less(HostPack a, HostPack b, HostPack x, HostPack y) { return {a.v < b.v ? x.v : y.v}; }
   DPMP_HOST R lane(int k) const { return v[k]; }
@@ -112,16 +136,14 @@ struct HostPack {
     store(stored);
     return load(stored);
   }
-  /// p[k] += lane k, in double.
-  DPMP_HOST void add_to(double* p) const {
-    if constexpr (std::is_same_v<R, double>) {
-      (load(p) + *this).store(p);
-    } else {
-      typename detail::Vectors<float, W>::Wide d;
-      memcpy(&d, p, sizeof d);
-      d += __builtin_convertvector(v, decltype(d));
-      memcpy(p, &d, sizeof d);
-    }
+  /// p[k] += lane k of f(0), f(1), ... one after the other, in double.
+  template <class F>
+  static DPMP_HOST void add_to(double* p, int terms, F&& f) {
+    using Wide = typename detail::Vectors<double, W>::Real;
+    Wide d;
+    memcpy(&d, p, sizeof d);
+    for (int i = 0; i < terms; ++i) d += __builtin_convertvector(f(i).v, Wide);
+    memcpy(p, &d, sizeof d);
   }
 };
 
@@ -153,7 +175,14 @@ struct FullSpan {
   DPMP_HOST void store(T* row, Pack p) const {
     p.store(row + offset);
   }
-  DPMP_HOST void add_to(double* row, Pack p) const { p.add_to(row + offset); }
+  /// row[k] += lane k of f(0), f(1), ... one after the other, in double.
+  template <class F>
+  DPMP_HOST void add_to(double* row, int terms, F&& f) const {
+    Pack::add_to(row + offset, terms, f);
+  }
+  DPMP_HOST void add_to(double* row, Pack p) const {
+    add_to(row, 1, [&](int) DPMP_LAMBDA { return p; });
+  }
 };
 /// The `count` < W elements left at the end of a row.
 template <class R, int W>
@@ -176,8 +205,15 @@ struct TailSpan {
     p.store(t);
     for (int k = 0; k < count; ++k) row[offset + k] = t[k];
   }
+  template <class F>
+  DPMP_HOST void add_to(double* row, int terms, F&& f) const {
+    double t[W] = {};
+    for (int k = 0; k < count; ++k) t[k] = row[offset + k];
+    Pack::add_to(t, terms, f);
+    for (int k = 0; k < count; ++k) row[offset + k] = t[k];
+  }
   DPMP_HOST void add_to(double* row, Pack p) const {
-    for (int k = 0; k < count; ++k) row[offset + k] += double(p.lane(k));
+    add_to(row, 1, [&](int) DPMP_LAMBDA { return p; });
   }
 };
 
@@ -227,12 +263,19 @@ struct HostTeam {
       });
     } else {
       using Wide = typename detail::Vectors<R, W>::Wide;
-      Wide squares{};
+      Wide squares{}, others{};
       index_t i = 0;
+      for (; i + 2 * W <= n; i += 2 * W) {
+        const Wide x = __builtin_convertvector(f(FullSpan<R, W>{i}).v, Wide),
+                   y = __builtin_convertvector(f(FullSpan<R, W>{i + W}).v, Wide);
+        squares += x * x;
+        others += y * y;
+      }
       for (; i + W <= n; i += W) {
         const Wide x = __builtin_convertvector(f(FullSpan<R, W>{i}).v, Wide);
         squares += x * x;
       }
+      squares += others;
       double total = 0;
       for (int k = 0; k < W; ++k) total += squares[k];
       if (i < n) {

@@ -15,53 +15,14 @@ class Tensor {
   /// No tensor: defined() is false.
   Tensor() = default;
   /// Uninitialised elements.
-  static Tensor empty(Context& ctx, const Shape& shape, DType dtype) {
-    Tensor t;
-    index_t bytes = 0;
-    DPMP_CHECK(!__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes), "expected a size below 2^63 bytes, got ",
-               shape, " ", dtype);
-    t.buffer_ = ctx.allocate(bytes);
-    t.shape_ = shape;
-    t.dtype_ = dtype;
-    t.device_ = ctx.device();
-    return t;
-  }
-  static Tensor zeros(Context& ctx, const Shape& shape, DType dtype) {
-    Tensor t = empty(ctx, shape, dtype);
-    t.set_zero();
-    return t;
-  }
+  static Tensor empty(Context& ctx, const Shape& shape, DType dtype);
+  static Tensor zeros(Context& ctx, const Shape& shape, DType dtype);
   /// Every element = value, rounded to dtype.
-  static Tensor full(Context& ctx, const Shape& shape, DType dtype, double value) {
-    const Tensor t = empty(ctx, shape, dtype);
-    const auto fill = [&](auto element) { t.backend().fill(t.raw(), &element, sizeof element, t.numel()); };
-    if (dtype == DType::i32) {
-      fill(std::int32_t(value));
-    } else {
-      dispatch_real(dtype, [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        fill(from_float<T>(compute_t<T>(value)));
-      });
-    }
-    return t;
-  }
+  static Tensor full(Context& ctx, const Shape& shape, DType dtype, double value);
   /// Elements from doubles, each rounded to dtype. Throws when the number of values is not the shape's.
-  static Tensor from(Context& ctx, const Shape& shape, DType dtype, std::span<const double> values) {
-    DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape,
-               ", got ", values.size());
-    if (dtype == DType::i32)
-      return of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) { return std::int32_t(values[k]); });
-    return dispatch_real(dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      return of_elements<T>(ctx, shape, [&](std::size_t k) { return from_float<T>(compute_t<T>(values[k])); });
-    });
-  }
+  static Tensor from(Context& ctx, const Shape& shape, DType dtype, std::span<const double> values);
   /// Token ids.
-  static Tensor from(Context& ctx, const Shape& shape, std::span<const std::int32_t> values) {
-    DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape,
-               ", got ", values.size());
-    return of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) { return values[k]; });
-  }
+  static Tensor from(Context& ctx, const Shape& shape, std::span<const std::int32_t> values);
 
   bool defined() const { return buffer_.data() != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -87,58 +48,19 @@ class Tensor {
   void set_zero() { backend().set_zero(raw(), bytes()); }
 
   /// The same data under another shape. Throws when the element counts differ.
-  Tensor reshaped(const Shape& shape) const {
-    DPMP_CHECK(shape.numel() == numel(), "expected a shape of ", numel(), " elements like ", shape_, ", got ", shape);
-    Tensor t = *this;
-    t.shape_ = shape;
-    return t;
-  }
+  Tensor reshaped(const Shape& shape) const;
   /// Rows [begin, end) of axis 0, sharing the data.
-  Tensor rows(index_t begin, index_t end) const {
-    DPMP_CHECK(0 <= begin && begin <= end && end <= shape_.front(), "expected rows within [0, ", shape_.front(), "), got [",
-               begin, ", ", end, ")");
-    Tensor t = *this;
-    t.shape_ = shape_.with(0, end - begin);
-    t.offset_bytes_ += begin * shape_.numel(1, shape_.rank()) * size_of(dtype_);
-    return t;
-  }
-  Tensor clone(Context& ctx) const {
-    Tensor t = empty(ctx, shape_, dtype_);
-    t.copy_from(*this);
-    return t;
-  }
+  Tensor rows(index_t begin, index_t end) const;
+  Tensor clone(Context& ctx) const;
   /// Overwrites the elements with those of a tensor of the same shape, dtype and device.
-  void copy_from(const Tensor& other) {
-    DPMP_CHECK(other.shape_ == shape_ && other.dtype_ == dtype_ && other.device_ == device_, "expected a tensor to copy of ",
-               shape_, " ", dtype_, " on ", device_, ", got ", other.shape_, " ", other.dtype_, " on ", other.device_);
-    backend().copy(raw(), other.raw(), bytes());
-  }
+  void copy_from(const Tensor& other);
   /// Overwrites the elements with bytes() bytes of the host's memory, and the reverse.
   void copy_from_host(const void* elements) { backend().copy_in(raw(), elements, bytes()); }
   void copy_to_host(void* elements) const { backend().copy_out(elements, raw(), bytes()); }
   /// The same elements on the device of another context.
-  Tensor to(Context& ctx) const {
-    std::vector<char> elements(static_cast<std::size_t>(bytes()));
-    copy_to_host(elements.data());
-    Tensor t = empty(ctx, shape_, dtype_);
-    t.copy_from_host(elements.data());
-    return t;
-  }
+  Tensor to(Context& ctx) const;
   /// Every element as a double, for tests, printing and files. Waits for the device.
-  std::vector<double> to_doubles() const {
-    std::vector<double> values(static_cast<std::size_t>(numel()));
-    if (dtype_ == DType::i32) {
-      const std::vector<std::int32_t> elements = host_elements<std::int32_t>();
-      std::copy(elements.begin(), elements.end(), values.begin());
-    } else {
-      dispatch_real(dtype_, [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        const std::vector<T> elements = host_elements<T>();
-        std::transform(elements.begin(), elements.end(), values.begin(), [](T x) { return double(to_float(x)); });
-      });
-    }
-    return values;
-  }
+  std::vector<double> to_doubles() const;
   /// The only element of a one-element tensor.
   double item() const {
     DPMP_CHECK(numel() == 1, "expected a tensor of one element, got ", shape_);
@@ -174,15 +96,125 @@ class Tensor {
 };
 
 /// Throws unless `t` has this shape; `what` names it in the message.
-inline void check_shape(std::string_view what, const Tensor& t, const Shape& expected) {
+void check_shape(std::string_view what, const Tensor& t, const Shape& expected);
+/// Throws unless `t` has this dtype.
+void check_dtype(std::string_view what, const Tensor& t, DType expected);
+/// Throws unless `t` lies on the device of `ctx`.
+void check_device(std::string_view what, const Tensor& t, const Context& ctx);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
+DPMP_KEPT_BODY inline Tensor Tensor::empty(Context& ctx, const Shape& shape, DType dtype) {
+  Tensor t;
+  index_t bytes = 0;
+  DPMP_CHECK(!__builtin_mul_overflow(shape.numel(), size_of(dtype), &bytes), "expected a size below 2^63 bytes, got ", shape,
+             " ", dtype);
+  t.buffer_ = ctx.allocate(bytes);
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  t.device_ = ctx.device();
+  return t;
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::zeros(Context& ctx, const Shape& shape, DType dtype) {
+  Tensor t = empty(ctx, shape, dtype);
+  t.set_zero();
+  return t;
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::full(Context& ctx, const Shape& shape, DType dtype, double value) {
+  const Tensor t = empty(ctx, shape, dtype);
+  const auto fill = [&](auto element) { t.backend().fill(t.raw(), &element, sizeof element, t.numel()); };
+  if (dtype == DType::i32) {
+    fill(std::int32_t(value));
+  } else {
+    dispatch_stored(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      fill(from_float<T>(compute_t<T>(value)));
+    });
+  }
+  return t;
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::from(Context& ctx, const Shape& shape, DType dtype, std::span<const double> values) {
+  DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape, ", got ",
+             values.size());
+  if (dtype == DType::i32)
+    return of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) { return std::int32_t(values[k]); });
+  return dispatch_stored(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return of_elements<T>(ctx, shape, [&](std::size_t k) { return from_float<T>(compute_t<T>(values[k])); });
+  });
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::from(Context& ctx, const Shape& shape, std::span<const std::int32_t> values) {
+  DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape, ", got ",
+             values.size());
+  return of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) { return values[k]; });
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::reshaped(const Shape& shape) const {
+  DPMP_CHECK(shape.numel() == numel(), "expected a shape of ", numel(), " elements like ", shape_, ", got ", shape);
+  Tensor t = *this;
+  t.shape_ = shape;
+  return t;
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::rows(index_t begin, index_t end) const {
+  DPMP_CHECK(0 <= begin && begin <= end && end <= shape_.front(), "expected rows within [0, ", shape_.front(), "), got [",
+             begin, ", ", end, ")");
+  Tensor t = *this;
+  t.shape_ = shape_.with(0, end - begin);
+  t.offset_bytes_ += begin * shape_.numel(1, shape_.rank()) * size_of(dtype_);
+  return t;
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::clone(Context& ctx) const {
+  Tensor t = empty(ctx, shape_, dtype_);
+  t.copy_from(*this);
+  return t;
+}
+
+DPMP_KEPT_BODY inline void Tensor::copy_from(const Tensor& other) {
+  DPMP_CHECK(other.shape_ == shape_ && other.dtype_ == dtype_ && other.device_ == device_, "expected a tensor to copy of ",
+             shape_, " ", dtype_, " on ", device_, ", got ", other.shape_, " ", other.dtype_, " on ", other.device_);
+  backend().copy(raw(), other.raw(), bytes());
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::to(Context& ctx) const {
+  std::vector<char> elements(static_cast<std::size_t>(bytes()));
+  copy_to_host(elements.data());
+  Tensor t = empty(ctx, shape_, dtype_);
+  t.copy_from_host(elements.data());
+  return t;
+}
+
+DPMP_KEPT_BODY inline std::vector<double> Tensor::to_doubles() const {
+  std::vector<double> values(static_cast<std::size_t>(numel()));
+  if (dtype_ == DType::i32) {
+    const std::vector<std::int32_t> elements = host_elements<std::int32_t>();
+    std::copy(elements.begin(), elements.end(), values.begin());
+  } else {
+    dispatch_stored(dtype_, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const std::vector<T> elements = host_elements<T>();
+      std::transform(elements.begin(), elements.end(), values.begin(), [](T x) { return double(to_float(x)); });
+    });
+  }
+  return values;
+}
+
+DPMP_KEPT_BODY inline void check_shape(std::string_view what, const Tensor& t, const Shape& expected) {
   DPMP_CHECK(t.shape() == expected, "expected ", what, " of shape ", expected, ", got ", t.shape());
 }
-/// Throws unless `t` has this dtype.
-inline void check_dtype(std::string_view what, const Tensor& t, DType expected) {
+
+DPMP_KEPT_BODY inline void check_dtype(std::string_view what, const Tensor& t, DType expected) {
   DPMP_CHECK(t.dtype() == expected, "expected ", what, " in ", expected, ", got ", t.dtype(), " ", t.shape());
 }
-/// Throws unless `t` lies on the device of `ctx`.
-inline void check_device(std::string_view what, const Tensor& t, const Context& ctx) {
+
+DPMP_KEPT_BODY inline void check_device(std::string_view what, const Tensor& t, const Context& ctx) {
   DPMP_CHECK(t.device() == ctx.device(), "expected ", what, " on ", ctx.device(), ", got ", t.device(), ": use Tensor::to");
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

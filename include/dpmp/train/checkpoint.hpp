@@ -2,9 +2,12 @@
 // Checkpoints: everything a private run needs to go on bit for bit, in one safetensors file.
 //
 // The file holds the root key of the run's noise. Whoever has it can subtract the noise: keep a checkpoint as secret as the
-// data, publish weights with save_weights(). Resuming twice from one checkpoint repeats the same noise. With other data, or
-// with any other setting that changes what is summed (learning rate, dropout, dtype, model), the difference of two such
-// continuations has no noise in it: a run that resumes with anything changed must take another run nonce (dp/streams.hpp).
+// data, publish weights with save_weights().
+//
+// What is resumed draws other records and other noise, unless nothing is changed: then it is the very run, bit for bit. With
+// the same noise and anything else changed that decides what is summed (data, learning rate, dropout, dtype, library,
+// threads), the difference of two continuations would have no noise in it. So a checkpoint stores a fingerprint of all that
+// the trainer can see and of what it is told of the rest (TrainerOptions::data_fingerprint), and load_checkpoint compares.
 #pragma once
 #include <bit>
 #include <charconv>
@@ -99,50 +102,23 @@ inline dp::PlanNumbers plan_numbers(const Metadata& metadata) {
 }  // namespace detail
 
 /// The FP32 master weights by parameter name, atomically. Throws where the file cannot be written; nothing is half-written.
-inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
-                         const detail::Metadata& metadata = {}) {
-  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata);
-}
+void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
+                  const detail::Metadata& metadata = {});
 /// Throws unless the file has every parameter with its shape; the model is then unchanged or complete.
-inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
-  interop::SafetensorsFile file(path);
-  detail::check_tensors(file, detail::weights_of(parameters.all()));
-  detail::read_weights(file, parameters.all(), parameters.ctx());
-}
+void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 /// The base of a model with adapters: every parameter that is no LoRA factor, from a file of save_weights() of a model with
 /// or without adapters. Throws unless the file has each of them with its shape; adapters keep their values.
-inline void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
-  interop::SafetensorsFile file(path);
-  std::vector<Parameter*> base;
-  for (Parameter* p : parameters.all())
-    if (!nn::is_lora(*p)) base.push_back(p);
-  detail::check_tensors(file, detail::weights_of(base));
-  detail::read_weights(file, base, parameters.ctx());
-}
+void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 
 /// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file.
-inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
-                            const PrivateTrainer& trainer) {
-  detail::Metadata metadata{{"format", "dpmp private run 1"},
-                            {"steps", detail::hex(std::uint64_t(trainer.steps()))},
-                            {"optimiser steps", detail::hex(std::uint64_t(trainer.optimiser().steps()))},
-                            {"run nonce", detail::hex(trainer.keys().run_nonce())}};
-  const Key256& root = trainer.keys().root();
-  for (std::size_t k = 0; k < root.words.size(); ++k) metadata["key " + std::to_string(k)] = detail::hex(root.words[k]);
-  if (trainer.plan().adaptive())
-    metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
-  detail::put_plan(metadata, trainer.plan());
-  detail::NamedTensors tensors = detail::weights_of(parameters.all());
-  detail::append_state(tensors, trainer.optimiser());
-  detail::write_tensors(path, tensors, metadata);
-}
+void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const PrivateTrainer& trainer);
 
 namespace detail {
 /// Throws when the file is no checkpoint of a private run.
 inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& path) {
   interop::SafetensorsFile file(path);
   const auto format = file.metadata().find("format");
-  DPMP_CHECK(format != file.metadata().end() && format->second == "dpmp private run 1",
+  DPMP_CHECK(format != file.metadata().end() && format->second == "dpmp private run 2",
              "expected a checkpoint of a private run in '", path.string(), "', got ",
              format == file.metadata().end() ? "a file without a format" : format->second);
   return file;
@@ -151,7 +127,13 @@ inline dp::StreamKeys stored_keys(const Metadata& metadata) {
   Key256 root;
   for (std::size_t k = 0; k < root.words.size(); ++k)
     root.words[k] = std::uint32_t(from_hex(metadata, "key " + std::to_string(k)));
-  return dp::StreamKeys(root, from_hex(metadata, "run nonce"));
+  return dp::StreamKeys::repeat(root, from_hex(metadata, "run nonce"));
+}
+inline dp::StatementNotes stored_notes(const Metadata& metadata) {
+  dp::StatementNotes notes;
+  if (metadata.contains("other noise since")) notes.other_noise_since = count_of(metadata, "other noise since");
+  notes.counts_left_out = from_hex(metadata, "counts left out") != 0;
+  return notes;
 }
 /// The clip threshold of the next step; 0 unless the plan is adaptive.
 inline double stored_threshold(const Metadata& metadata, const dp::Plan& plan) {
@@ -165,21 +147,78 @@ inline double stored_threshold(const Metadata& metadata, const dp::Plan& plan) {
 /// What must be known of a checkpoint before its trainer can be made.
 struct CheckpointHeader {
   dp::Plan plan;
-  dp::StreamKeys keys;
+  dp::StreamKeys keys;  // of its root: they start runs of their own
+};
+/// How a checkpoint was taken up.
+struct Resumed {
+  bool same_run = false;  // bit for bit: the checkpoint's draws and noise
+  std::string changed;    // else: the lines of the trainer's fingerprint that are new; empty where one side has none
 };
 /// custom: the clip rule of a plan with one of the user's own, which the file knows by its name only. Throws when the file
 /// is no checkpoint of a private run.
-inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path,
-                                               const std::optional<dp::ClipRule>& custom = {}) {
+CheckpointHeader read_checkpoint_header(const std::filesystem::path& path, const std::optional<dp::ClipRule>& custom = {});
+/// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Where the fingerprints
+/// of file and trainer are equal it becomes the run of the file, else it goes on with draws and noise of its own; its
+/// ledger then does not know what that run released behind the checkpoint (PrivateTrainer::privacy_statement says so).
+/// Throws when the trainer has taken a step, when its plan is another one, naming the numbers that differ, and when the file
+/// does not fit the model or the rule; model and trainer are then unchanged.
+Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, PrivateTrainer& trainer);
+}  // namespace dpmp::inline DPMP_ABI::train
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::train {
+DPMP_KEPT_BODY inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
+                                        const detail::Metadata& metadata) {
+  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata);
+}
+
+DPMP_KEPT_BODY inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
+  interop::SafetensorsFile file(path);
+  detail::check_tensors(file, detail::weights_of(parameters.all()));
+  detail::read_weights(file, parameters.all(), parameters.ctx());
+}
+
+DPMP_KEPT_BODY inline void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
+  interop::SafetensorsFile file(path);
+  std::vector<Parameter*> base;
+  for (Parameter* p : parameters.all())
+    if (!nn::is_lora(*p)) base.push_back(p);
+  detail::check_tensors(file, detail::weights_of(base));
+  detail::read_weights(file, base, parameters.ctx());
+}
+
+DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
+                                           const PrivateTrainer& trainer) {
+  detail::Metadata metadata{{"format", "dpmp private run 2"},
+                            {"steps", detail::hex(std::uint64_t(trainer.steps()))},
+                            {"optimiser steps", detail::hex(std::uint64_t(trainer.optimiser().steps()))},
+                            {"run nonce", detail::hex(trainer.keys().run_nonce())}};
+  const Key256& root = trainer.keys().root();
+  for (std::size_t k = 0; k < root.words.size(); ++k) metadata["key " + std::to_string(k)] = detail::hex(root.words[k]);
+  if (trainer.plan().adaptive())
+    metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
+  metadata["fingerprint"] = trainer.fingerprint();
+  const dp::StatementNotes& notes = trainer.notes();
+  if (notes.other_noise_since) metadata["other noise since"] = detail::hex(std::uint64_t(*notes.other_noise_since));
+  metadata["counts left out"] = detail::hex(notes.counts_left_out);
+  detail::put_plan(metadata, trainer.plan());
+  detail::NamedTensors tensors = detail::weights_of(parameters.all());
+  detail::append_state(tensors, trainer.optimiser());
+  detail::write_tensors(path, tensors, metadata);
+}
+
+DPMP_KEPT_BODY inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path,
+                                                              const std::optional<dp::ClipRule>& custom) {
   const interop::SafetensorsFile file = detail::open_checkpoint(path);
   const dp::PlanNumbers numbers = detail::plan_numbers(file.metadata());
   return {custom ? dp::Plan::from_numbers(numbers, *custom) : dp::Plan::from_numbers(numbers),
-          detail::stored_keys(file.metadata())};
+          dp::StreamKeys(detail::stored_keys(file.metadata()).root())};
 }
-/// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Throws when the plan
-/// of the trainer is another one, naming the numbers that differ, and when the file does not fit the model or the rule;
-/// model and trainer are then unchanged.
-inline void load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, PrivateTrainer& trainer) {
+
+DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
+                                              PrivateTrainer& trainer) {
+  DPMP_CHECK(trainer.steps() == 0, "expected a trainer that has taken no step, got one at step ", trainer.steps(),
+             ": a ledger never goes back");
   interop::SafetensorsFile file = detail::open_checkpoint(path);
   const dp::PlanNumbers stored = detail::plan_numbers(file.metadata());
   DPMP_CHECK(stored == trainer.plan().numbers(), "expected the plan of the checkpoint, got another one:\n",
@@ -191,11 +230,22 @@ inline void load_checkpoint(const std::filesystem::path& path, const nn::Paramet
   detail::check_tensors(file, tensors);
   DPMP_CHECK(file.entries().size() == tensors.size(), "expected '", path.string(), "' to have the ", tensors.size(),
              " tensors of this model and rule and no others, got ", file.entries().size());
-  detail::stored_keys(file.metadata());  // a damaged file is refused before anything changes
+  // A damaged file is refused before anything changes.
+  const dp::StreamKeys keys = detail::stored_keys(file.metadata());
   const double threshold = detail::stored_threshold(file.metadata(), trainer.plan());
+  const dp::StatementNotes notes = detail::stored_notes(file.metadata());
+  const auto stored_fingerprint = file.metadata().find("fingerprint");
+  DPMP_CHECK(stored_fingerprint != file.metadata().end(), "expected the checkpoint entry 'fingerprint', got none");
+  const std::string &then = stored_fingerprint->second, now = trainer.fingerprint();
   detail::read_tensors(file, tensors);
   for (Parameter* p : parameters.all()) p->refresh(parameters.ctx());
   trainer.optimiser().set_steps(updates);
-  trainer.resume_at(steps, threshold);
+  const bool same_run = !now.empty() && then == now;
+  if (same_run)
+    trainer.repeat_from(steps, threshold, keys, notes);
+  else
+    trainer.resume_at(steps, threshold, notes);
+  return {same_run, then.empty() || now.empty() ? std::string() : changed_lines(then, now)};
 }
 }  // namespace dpmp::inline DPMP_ABI::train
+#endif

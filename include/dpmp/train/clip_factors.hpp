@@ -32,17 +32,26 @@ struct ClipSamples {
 }  // namespace detail
 
 /// 1 for slots that hold a record with finite norms, on the host.
-inline std::vector<std::uint8_t> counted(const per_sample::NormBounds& norms, std::span<const index_t> slots) {
+std::vector<std::uint8_t> counted(const per_sample::NormBounds& norms, std::span<const index_t> slots);
+
+/// One factor a slot. weights: slot_weights() of the slots, f32 or f64 [B]. A custom rule is a function of the host: on a
+/// GPU it makes the step wait for the norms.
+per_sample::SampleFactors clip_factors(Context& ctx, const per_sample::NormBounds& norms, std::span<const index_t> slots,
+                                       const Tensor& weights, const dp::FlatClipping& clipping);
+}  // namespace dpmp::inline DPMP_ABI::train
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::train {
+DPMP_KEPT_BODY inline std::vector<std::uint8_t> counted(const per_sample::NormBounds& norms,
+                                                        std::span<const index_t> slots) {
   std::vector<std::uint8_t> ok = norms.finite();
   for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(ok[i] & std::uint8_t(slots[i] != dp::masked_slot));
   return ok;
 }
 
-/// One factor a slot. weights: slot_weights() of the slots, f32 or f64 [B]. A custom rule is a function of the host: on a
-/// GPU it makes the step wait for the norms.
-inline per_sample::SampleFactors clip_factors(Context& ctx, const per_sample::NormBounds& norms,
-                                              std::span<const index_t> slots, const Tensor& weights,
-                                              const dp::FlatClipping& clipping) {
+DPMP_KEPT_BODY inline per_sample::SampleFactors clip_factors(Context& ctx, const per_sample::NormBounds& norms,
+                                                             std::span<const index_t> slots, const Tensor& weights,
+                                                             const dp::FlatClipping& clipping) {
   if (!ctx.on_cuda() || clipping.rule().kind() == dp::ClipRule::Kind::custom) {
     std::vector<float> factors(slots.size());
     clipping.factors(norms.upper(), counted(norms, slots), factors);
@@ -50,7 +59,7 @@ inline per_sample::SampleFactors clip_factors(Context& ctx, const per_sample::No
   }
   const Tensor factors = Tensor::empty(ctx, {norms.samples()}, DType::f32);
   const auto launch = [&](auto* w) {
-    launch_elements(
+    launch_library_elements(
         ctx, norms.samples(),
         detail::ClipSamples<std::remove_const_t<std::remove_pointer_t<decltype(w)>>>{
             norms.table(), w, factors.data<float>(), clipping.bound(), clipping.rule().formula(clipping.clip_threshold())});
@@ -62,4 +71,4 @@ inline per_sample::SampleFactors clip_factors(Context& ctx, const per_sample::No
   return factors;
 }
 }  // namespace dpmp::inline DPMP_ABI::train
-DPMP_KERNELS_END
+#endif

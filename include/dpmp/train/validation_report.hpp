@@ -24,75 +24,101 @@ struct ValidationRow {
 class ValidationReport {
  public:
   ValidationReport(std::span<Parameter* const> parameters, const per_sample::Groups& groups, const dp::StepNumbers& numbers,
-                   index_t samples)
-      : samples_(samples), group_count_(groups.count()) {
-    bool any = false;
-    for (const Parameter* p : parameters) {
-      ValidationRow row{.parameter = p, .group = groups.of(*p)};
-      row.clip_threshold = numbers.groups[std::size_t(row.group)].clip_threshold();
-      if (p->trainable()) row.noise_deviation = numbers.noise_standard_deviation;
-      any = any || p->trainable();
-      rows_.push_back(row);
-    }
-    DPMP_CHECK(any, "expected at least one trainable parameter, got ", parameters.size(), " parameters, all of them frozen");
-  }
-  void set(const Parameter& p, const per_sample::SiteShape& shape, const per_sample::Way& way) {
-    for (ValidationRow& row : rows_) {
-      if (row.parameter != &p) continue;
-      row.used = true;
-      row.form = shape.vector         ? "vector"
-                 : shape.one_hot_only ? "one-hot rows"
-                 : shape.any_one_hot  ? "outer product + one-hot rows"
-                                      : "outer product";
-      row.tokens = shape.tokens;
-      row.way = way;
-    }
-  }
+                   index_t samples);
+  void set(const Parameter& p, const per_sample::SiteShape& shape, const per_sample::Way& way);
   const std::vector<ValidationRow>& rows() const { return rows_; }
   /// Bytes kept between norms and clipped sums, all groups together.
-  index_t kept_bytes() const {
-    index_t bytes = 0;
-    for (const ValidationRow& row : rows_) bytes += row.way.kept_bytes;
-    return bytes;
-  }
+  index_t kept_bytes() const;
 
   /// A table, one parameter a line, and the totals.
-  std::string text() const {
-    std::ostringstream out;
-    std::size_t name_width = 9;
-    for (const ValidationRow& row : rows_) name_width = std::max(name_width, row.parameter->name().size());
-    const auto cell = [&](std::size_t width, const auto& value) { out << std::left << std::setw(int(width) + 2) << value; };
-    const auto line = [&](const auto&... values) {
-      std::size_t k = 0;
-      const std::size_t widths[] = {name_width, 14, 28, 6, 11, 21, 12, 10, 5, 9, 9};
-      (cell(widths[k++], values), ...);
-      out << '\n';
-    };
-    line("parameter", "shape", "form", "rows", "norm", "kept", "cost/sample", "kept MB", "group", "C", "noise");
-    for (const ValidationRow& r : rows_) {
-      const std::string shape = dpmp::detail::concat(r.parameter->shape());
-      if (!r.parameter->trainable())
-        line(r.parameter->name(), shape, "frozen", "-", "-", "-", "-", "-", "-", "-", "none");
-      else if (!r.used)
-        line(r.parameter->name(), shape, "not used: noise only", "-", "-", "-", "-", "-", r.group, r.clip_threshold,
-             r.noise_deviation);
-      else
-        line(r.parameter->name(), shape, r.form, r.tokens, per_sample::name_of(r.way.norm), per_sample::name_of(r.way.keep),
-             millions(r.way.cost), millions(double(r.way.kept_bytes)), r.group, r.clip_threshold, r.noise_deviation);
-    }
-    out << rows_.size() << " parameters, " << group_count_ << " clipping group" << (group_count_ == 1 ? "" : "s") << ", "
-        << samples_ << " slots a physical batch; cost: million multiply-adds for norm and clipped sum; kept at most "
-        << millions(double(kept_bytes())) << " MB between them\n";
-    return out.str();
-  }
+  std::string text() const;
 
  private:
-  static std::string millions(double x) {
-    std::ostringstream out;
-    out << std::fixed << std::setprecision(3) << x / 1e6;
-    return out.str();
-  }
+  static std::string fixed(double x);
+  static std::string millions(double x) { return fixed(x / 1e6); }
   std::vector<ValidationRow> rows_;
   index_t samples_, group_count_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::train {
+DPMP_KEPT_BODY inline ValidationReport::ValidationReport(std::span<Parameter* const> parameters,
+                                                         const per_sample::Groups& groups, const dp::StepNumbers& numbers,
+                                                         index_t samples)
+    : samples_(samples), group_count_(groups.count()) {
+  bool any = false;
+  for (const Parameter* p : parameters) {
+    ValidationRow row{.parameter = p, .group = groups.of(*p)};
+    row.clip_threshold = numbers.groups[std::size_t(row.group)].clip_threshold();
+    if (p->trainable()) row.noise_deviation = numbers.noise_standard_deviation;
+    any = any || p->trainable();
+    rows_.push_back(row);
+  }
+  DPMP_CHECK(any, "expected at least one trainable parameter, got ", parameters.size(), " parameters, all of them frozen");
+}
+
+DPMP_KEPT_BODY inline void ValidationReport::set(const Parameter& p, const per_sample::SiteShape& shape,
+                                                 const per_sample::Way& way) {
+  for (ValidationRow& row : rows_) {
+    if (row.parameter != &p) continue;
+    row.used = true;
+    row.form = shape.vector         ? "vector"
+               : shape.one_hot_only ? "one-hot rows"
+               : shape.any_one_hot  ? "outer product + one-hot rows"
+                                    : "outer product";
+    row.tokens = shape.tokens;
+    row.way = way;
+  }
+}
+
+DPMP_KEPT_BODY inline index_t ValidationReport::kept_bytes() const {
+  index_t bytes = 0;
+  for (const ValidationRow& row : rows_) bytes += row.way.kept_bytes;
+  return bytes;
+}
+
+DPMP_KEPT_BODY inline std::string ValidationReport::text() const {
+  std::ostringstream out;
+  std::size_t name_width = 9;
+  for (const ValidationRow& row : rows_) name_width = std::max(name_width, row.parameter->name().size());
+  const auto cell = [&](std::size_t width, const auto& value) { out << std::left << std::setw(int(width) + 2) << value; };
+  const auto line = [&](const auto&... values) {
+    std::size_t k = 0;
+    const std::size_t widths[] = {name_width, 14, 28, 6, 11, 8, 21, 12, 10, 5, 9, 9};
+    (cell(widths[k++], values), ...);
+    out << '\n';
+  };
+  line("parameter", "shape", "form", "rows", "norm", "slack %", "kept", "cost/sample", "kept MB", "group", "C", "noise");
+  for (const ValidationRow& r : rows_) {
+    const std::string shape = dpmp::detail::concat(r.parameter->shape());
+    if (!r.parameter->trainable())
+      line(r.parameter->name(), shape, "frozen", "-", "-", "-", "-", "-", "-", "-", "-", "none");
+    else if (!r.used)
+      line(r.parameter->name(), shape, "not used: noise only", "-", "-", "-", "-", "-", "-", r.group, r.clip_threshold,
+           r.noise_deviation);
+    else
+      line(r.parameter->name(), shape, r.form, r.tokens, per_sample::name_of(r.way.norm), fixed(100 * r.way.slack),
+           per_sample::name_of(r.way.keep), millions(r.way.cost), millions(double(r.way.kept_bytes)), r.group,
+           r.clip_threshold, r.noise_deviation);
+  }
+  for (const ValidationRow& r : rows_)
+    if (r.way.slack > per_sample::largest_slack)
+      out << "warning: the norm of " << r.parameter->name() << " by " << per_sample::name_of(r.way.norm) << " is certified "
+          << fixed(100 * r.way.slack) << " % above the exact one for orthogonal tokens: its gradients "
+          << "are clipped by so much more than they must be, and the noise stays\n";
+  out << rows_.size() << " parameters, " << group_count_ << " clipping group" << (group_count_ == 1 ? "" : "s") << ", "
+      << samples_
+      << " slots a physical batch; slack: what certifying the norm costs; cost: million multiply-adds for norm and "
+         "clipped sum; kept at most "
+      << millions(double(kept_bytes())) << " MB between them\n";
+  return out.str();
+}
+
+DPMP_KEPT_BODY inline std::string ValidationReport::fixed(double x) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(3) << x;
+  return out.str();
+}
+}  // namespace dpmp::inline DPMP_ABI::train
+#endif

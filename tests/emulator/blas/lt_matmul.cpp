@@ -169,12 +169,20 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     return CUBLAS_STATUS_NOT_SUPPORTED;
   }
   const auto& p = *reinterpret_cast<const Preference*>(preference);
-  *results = cublasLtMatmulHeuristicResult_t{};
-  const std::uint64_t words[] = {algorithm_mark, p.alignment_a, p.alignment_b, p.alignment_c, p.alignment_d};
-  std::copy(std::begin(words), std::end(words), results->algo.data);
-  results->state = CUBLAS_STATUS_SUCCESS;
-  results->wavesCount = 1;
-  *count = 1;
+  const auto offer = [&](SumOrder order) {
+    if (*count == requested) return;
+    cublasLtMatmulHeuristicResult_t& result = results[(*count)++];
+    result = cublasLtMatmulHeuristicResult_t{};
+    const std::uint64_t words[] = {algorithm_mark, p.alignment_a, p.alignment_b,
+                                   p.alignment_c,  p.alignment_d, std::uint64_t(order)};
+    std::copy(std::begin(words), std::end(words), result.algo.data);
+    result.state = CUBLAS_STATUS_SUCCESS;
+    result.wavesCount = 1;
+  };
+  const int offered = emu_algorithms();  // 0: one, 1: mixed, 2: bad
+  if (offered > 0 && p.reduction_mask != CUBLASLT_REDUCTION_SCHEME_NONE) offer(SumOrder::split);
+  if (offered > 0) offer(SumOrder::by_place);
+  if (offered < 2) offer(SumOrder::exact);
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -200,6 +208,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t d, c
   if (cublasStatus_t s = check_pointers(problem, matrices, on_host && *beta_f == 0, algorithm)) return s;
 
   std::unique_ptr<Product> product = product_of(problem, matrices);
+  if (algorithm) product->order = SumOrder(algorithm->data[5]);
   if (on_host) {
     product->alpha = double(*alpha_f);
     product->beta = double(*beta_f);

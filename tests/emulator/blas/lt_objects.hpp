@@ -27,7 +27,7 @@ struct Layout {
 };
 
 struct Preference {
-  std::uint32_t search_mode = 0, reduction_mask = 0;
+  std::uint32_t search_mode = 0, reduction_mask = CUBLASLT_REDUCTION_SCHEME_MASK;
   std::uint64_t workspace = 0, implementation_mask = 0;
   std::uint32_t alignment_a = 256, alignment_b = 256, alignment_c = 256, alignment_d = 256;
   float waves = 0;

@@ -88,6 +88,26 @@ double dot(const double* x, const double* y, std::uint64_t k) {
   return t;
 }
 
+/// In float, in `parts` equal parts.
+double float_dot(const double* x, const double* y, std::uint64_t k, std::uint64_t parts) {
+  float t = 0;
+  for (std::uint64_t part = 0; part < parts; part++) {
+    float s = 0;
+    for (std::uint64_t p = k * part / parts; p < k * (part + 1) / parts; p++) s += float(x[p] * y[p]);
+    t += s;
+  }
+  return double(t);
+}
+
+std::vector<double> multiply_by_place(const std::vector<double>& a, const std::vector<double>& b, std::uint64_t m,
+                                      std::uint64_t n, std::uint64_t k, std::uint64_t batch) {
+  std::vector<double> r(m * n);
+  for (std::uint64_t i = 0; i < m; i++) {
+    for (std::uint64_t j = 0; j < n; j++) r[i * n + j] = float_dot(&a[i * k], &b[j * k], k, 1 + (j / 8 + batch) % 2);
+  }
+  return r;
+}
+
 std::vector<double> multiply(const std::vector<double>& a, const std::vector<double>& b, std::uint64_t m, std::uint64_t n,
                              std::uint64_t k) {
   std::vector<double> r(m * n);
@@ -169,6 +189,7 @@ void count(const Product& p, double seconds) {
   for (const auto& [used, text] : parts) {
     if (used) name += std::string(" ") + text;
   }
+  if (p.order != SumOrder::exact) name += p.order == SumOrder::split ? " split" : " by place";
   const EmuProductCount c{name.c_str(), p.unit, 2 * p.m * p.n * p.k * std::uint64_t(p.batch), read, written, seconds};
   emu_count_product(&c);
 }
@@ -188,7 +209,9 @@ bool run(Product p) {
     const std::vector<double> a = pack(x.a, p.a, p.m, p.k, true), b = pack(x.b, p.b, p.n, p.k, false);
     if (p.epilogue.sum_a) store_sums(a, p.m, p.k, x.bias, p.bias.type);
     if (p.epilogue.sum_b) store_sums(b, p.n, p.k, x.bias, p.bias.type);
-    finish(p, x, multiply(a, b, p.m, p.n, p.k));
+    finish(p, x,
+           p.order == SumOrder::exact ? multiply(a, b, p.m, p.n, p.k)
+                                      : multiply_by_place(a, b, p.m, p.n, p.k, std::uint64_t(i)));
   }
   count(p, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   return true;
@@ -199,7 +222,7 @@ std::string identity_of(const Product& p) {
   std::string text = p.api;
   const auto add = [&text](auto... numbers) { ((text += ' ' + std::to_string(numbers)), ...); };
   add(p.m, p.n, p.k, p.batch, int(p.unit), std::bit_cast<std::uint64_t>(p.alpha), std::bit_cast<std::uint64_t>(p.beta),
-      p.alpha_on_device != nullptr);
+      p.alpha_on_device != nullptr, int(p.order));
   for (const Matrix& x : {p.a, p.b, p.c, p.d}) add(int(x.type), x.rows, x.cols, x.ld, x.row_major, x.transposed, x.stride);
   const Epilogue& e = p.epilogue;
   add(e.bias, e.relu, e.gelu, e.store_aux, e.dgelu, e.sum_rows, e.sum_a, e.sum_b);

@@ -54,6 +54,10 @@ inline Unit unit_of(cudaDataType_t input, cublasComputeType_t compute) {
   return compute == CUBLAS_COMPUTE_32F_FAST_TF32 ? tensor_tf32 : fp32;
 }
 
+/// How an element is summed: in double; or in float, in one chain or in two halves, as its block of 8 columns of D and its
+/// matrix of the batch decide, so that the same numbers give other bits elsewhere.
+enum class SumOrder { exact, split, by_place };
+
 struct Product {
   const char* api = "";
   std::uint64_t m = 0, n = 0, k = 0;
@@ -64,6 +68,7 @@ struct Product {
   Operand bias, aux;
   int batch = 1;
   Unit unit = fp32;
+  SumOrder order = SumOrder::exact;
 };
 
 }  // namespace emu::blas

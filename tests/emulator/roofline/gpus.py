@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peaks of the GPUs that roofline.py knows. Dense rates (no sparsity) of one GPU, in operations and bytes per second."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TERA, GIGA, MEBI = 1e12, 1e9, 2**20
 
@@ -46,6 +46,14 @@ SOURCES = {
             "tensor, FP32, FP64, FP16 rates; 132 SMs of 128 FP32 lanes; 50 MB L2",
         ),
     ],
+    "H200-SXM-141GB": [
+        (
+            "NVIDIA H200 Tensor Core GPU, data sheet",
+            2024,
+            "4.8 TB/s; all rates are those of the H100 SXM, whose chip it has",
+        ),
+        ("device query of an H200", 2026, "132 SMs, 60 MB L2"),
+    ],
     "B200": [
         (
             "NVIDIA Blackwell, data sheet, column HGX B200",
@@ -56,6 +64,21 @@ SOURCES = {
         ("twice the FP32 rate, as on H100; the data sheet has no figure", 2025, "FP16 without tensor cores"),
     ],
 }
+
+H100 = Gpu(
+    name="H100-SXM5-80GB",
+    tensor_f16=989.4 * TERA,
+    tensor_bf16=989.4 * TERA,
+    tensor_tf32=494.7 * TERA,
+    tensor_i8=1978.9 * TERA,
+    fp32=66.9 * TERA,
+    fp64=33.5 * TERA,
+    fp16=133.8 * TERA,
+    bandwidth=3350 * GIGA,
+    sms=132,
+    fp32_lanes=128,
+    l2_bytes=50 * MEBI,
+)
 
 GPUS = {
     gpu.name: gpu
@@ -74,20 +97,8 @@ GPUS = {
             fp32_lanes=64,
             l2_bytes=40 * MEBI,
         ),
-        Gpu(
-            name="H100-SXM5-80GB",
-            tensor_f16=989.4 * TERA,
-            tensor_bf16=989.4 * TERA,
-            tensor_tf32=494.7 * TERA,
-            tensor_i8=1978.9 * TERA,
-            fp32=66.9 * TERA,
-            fp64=33.5 * TERA,
-            fp16=133.8 * TERA,
-            bandwidth=3350 * GIGA,
-            sms=132,
-            fp32_lanes=128,
-            l2_bytes=50 * MEBI,
-        ),
+        H100,
+        replace(H100, name="H200-SXM-141GB", bandwidth=4800 * GIGA, l2_bytes=60 * MEBI),
         Gpu(
             name="B200",
             tensor_f16=2250 * TERA,

@@ -35,6 +35,7 @@ unsigned char* emu_host_ptr(const void* p, size_t bytes, const char* what) {
 }
 
 int emu_bias_only() { return emu::config().bias_only; }
+int emu_algorithms() { return int(emu::config().algorithms); }
 
 void emu_count_product(const EmuProductCount* p) {
   if (!emu::config().count) return;

@@ -16,6 +16,8 @@ struct EmuProductCount {
 };
 /// Whether cuBLASLt is to have no algorithm for epilogues other than the bias.
 int emu_bias_only();
+/// EMU_ALGORITHMS: 0 one, 1 mixed, 2 bad.
+int emu_algorithms();
 /// Adds a matrix product to the counts, where they are asked for.
 void emu_count_product(const EmuProductCount* product);
 /// Runs run(argument) in the stream: now, or when the graph that captures it is launched. destroy(argument) comes last.

@@ -14,10 +14,10 @@ namespace emu {
 namespace {
 
 // Every variable that is read somewhere: one of another name is a slip that would silently test something else.
-const char* const known[] = {"ORDER",    "CPASYNC",    "POISON",         "RACE",        "COUNT",    "COUNT_FILE",
-                             "DEVICE",   "SMS",        "MEM_MB",         "THREADS",     "PREBUILD", "JOBS",
-                             "CACHE",    "LAX",        "STRICT",         "TIMES",       "VERBOSE",  "CXX",
-                             "CXXFLAGS", "TRANSLATOR", "DEVICE_HEADERS", "ABI_HEADERS", "EPILOGUES"};
+const char* const known[] = {"ORDER",    "CPASYNC",    "POISON",         "RACE",        "COUNT",     "COUNT_FILE",
+                             "DEVICE",   "SMS",        "MEM_MB",         "THREADS",     "PREBUILD",  "JOBS",
+                             "CACHE",    "LAX",        "STRICT",         "TIMES",       "VERBOSE",   "CXX",
+                             "CXXFLAGS", "TRANSLATOR", "DEVICE_HEADERS", "ABI_HEADERS", "EPILOGUES", "ALGORITHMS"};
 
 /// Reads one variable after another and collects what is wrong with them.
 class Reader {
@@ -124,6 +124,7 @@ Config read_config(const Settings& settings, std::vector<std::string>& errors) {
   c.async_lands_late = r.choice("CPASYNC", {"wait", "issue"}) == 0;
   c.race = RaceMode(r.choice("RACE", {"0", "1", "2"}));
   c.bias_only = r.choice("EPILOGUES", {"all", "bias"}) == 1;
+  c.algorithms = Algorithms(r.choice("ALGORITHMS", {"one", "mixed", "bad"}));
   c.prebuild = Prebuild(r.choice("PREBUILD", {"used", "all", "none"}));
   c.device = std::vector<std::string>{"sm_80", "sm_90", "sm_100"}[r.choice("DEVICE", {"sm_80", "sm_90", "sm_100"})];
   c.poison = r.flag("POISON");

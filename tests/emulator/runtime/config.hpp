@@ -20,6 +20,13 @@ enum class RaceMode {
   strict = 2,  // only what the PTX ISA promises: bar.warp.sync does, shuffles and votes do not
 };
 
+/// What cuBLASLt's heuristic offers. An algorithm is bad where a result depends on its place in the product.
+enum class Algorithms {
+  one,    // a good one
+  mixed,  // a split of k, where the preference allows it, another bad one, then a good one
+  bad,    // bad ones only
+};
+
 enum class Prebuild { used, all, none };
 
 struct Config {
@@ -34,8 +41,9 @@ struct Config {
   bool verbose = false;    // print build commands
   bool times = false;      // print seconds per kernel at exit
   bool bias_only = false;  // cuBLASLt has no algorithm for epilogues other than the bias
-  int threads = 1;         // OS threads that run blocks; with more, atomic sums of floats differ from run to run
-  int jobs = 2;            // kernels built at once
+  Algorithms algorithms = Algorithms::one;
+  int threads = 1;  // OS threads that run blocks; with more, atomic sums of floats differ from run to run
+  int jobs = 2;     // kernels built at once
   Prebuild prebuild = Prebuild::used;
   std::uint64_t device_bytes = 16ull << 30;
   std::string device = "sm_80";  // that is pretended

@@ -62,6 +62,7 @@ TEST_CASE("every value has its meaning") {
   CHECK(good({{"EMU_JOBS", "5"}}).jobs == 5);
   CHECK(good({{"EMU_EPILOGUES", "bias"}}).bias_only);
   CHECK_FALSE(good({{"EMU_EPILOGUES", "all"}}).bias_only);
+  CHECK(good({{"EMU_ALGORITHMS", "mixed"}}).algorithms == emu::Algorithms::mixed);
 }
 
 TEST_CASE("a wrong value is refused with its variable and what was expected") {

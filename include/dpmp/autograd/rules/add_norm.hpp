@@ -6,14 +6,25 @@
 #include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/autograd/rules/layer_norm.hpp"
 #include "dpmp/autograd/rules/rms_norm.hpp"
-#include "dpmp/kernels/add_norm.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// A residual stream and its normalised rows, one shape and dtype. Either may be left unused.
 struct SumAndNorm {
   Variable sum, normed;
 };
+/// sum = x + branch and layer_norm(sum, gain, bias, epsilon) with their very bits; the shapes and errors are those of add
+/// and layer_norm.
+SumAndNorm add_layer_norm(const Variable& x, const Variable& branch, Parameter& gain, Parameter& bias,
+                          double epsilon = 1e-5);
+/// sum = x + branch and rms_norm(sum, gain, epsilon) with their very bits; the shapes and errors are those of add and
+/// rms_norm.
+SumAndNorm add_rms_norm(const Variable& x, const Variable& branch, Parameter& gain, double epsilon = 1e-5);
+}  // namespace dpmp::inline DPMP_ABI
 
+#if DPMP_BODIES
+#include "dpmp/kernels/add_norm.hpp"
+
+namespace dpmp::inline DPMP_ABI {
 namespace rules {
 /// Norm: LayerNormPass or RmsNormPass.
 template <class Norm>
@@ -23,9 +34,9 @@ SumAndNorm add_norm(const Variable& x, const Variable& branch, const Norm& norm)
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto rows_of_sum = norm.template kernel<T>(sum);
-    launch_rows(tape.ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
-                kernels::AddNormForward<T, std::remove_const_t<decltype(rows_of_sum)>>{
-                    x.value().data<T>(), branch.value().data<T>(), sum.data<T>(), rows_of_sum});
+    launch_library_rows(tape.ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
+                        kernels::AddNormForward<T, std::remove_const_t<decltype(rows_of_sum)>>{
+                            x.value().data<T>(), branch.value().data<T>(), sum.data<T>(), rows_of_sum});
   });
   const Variable recorded =
       tape.record(sum, tape.needs_gradient(x) || tape.needs_gradient(branch), Add{x.slot(), branch.slot()});
@@ -37,18 +48,15 @@ inline void check_residual(std::string_view name, const Variable& x, const Varia
 }
 }  // namespace rules
 
-/// sum = x + branch and layer_norm(sum, gain, bias, epsilon) with their very bits; the shapes and errors are those of add
-/// and layer_norm.
-inline SumAndNorm add_layer_norm(const Variable& x, const Variable& branch, Parameter& gain, Parameter& bias,
-                                 double epsilon = 1e-5) {
+DPMP_KEPT_BODY inline SumAndNorm add_layer_norm(const Variable& x, const Variable& branch, Parameter& gain, Parameter& bias,
+                                                double epsilon) {
   rules::check_residual("add_layer_norm", x, branch);
   return rules::add_norm(x, branch, rules::LayerNormPass("add_layer_norm", x, gain, bias, epsilon));
 }
 
-/// sum = x + branch and rms_norm(sum, gain, epsilon) with their very bits; the shapes and errors are those of add and
-/// rms_norm.
-inline SumAndNorm add_rms_norm(const Variable& x, const Variable& branch, Parameter& gain, double epsilon = 1e-5) {
+DPMP_KEPT_BODY inline SumAndNorm add_rms_norm(const Variable& x, const Variable& branch, Parameter& gain, double epsilon) {
   rules::check_residual("add_rms_norm", x, branch);
   return rules::add_norm(x, branch, rules::RmsNormPass("add_rms_norm", x, gain, epsilon));
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

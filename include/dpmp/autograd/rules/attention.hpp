@@ -6,8 +6,6 @@
 #include <cmath>
 
 #include "dpmp/autograd/tape.hpp"
-#include "dpmp/gemm/gemm.hpp"
-#include "dpmp/kernels/masked_softmax.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 struct AttentionOptions {
@@ -24,7 +22,16 @@ struct AttentionOptions {
   /// Heads in a packed row: queries, keys, values.
   index_t packed_heads() const { return heads + 2 * key_heads(); }
 };
+/// qkv [B, T, (heads + 2 key_value_heads) * width]: queries [heads, width], keys and values [key_value_heads, width] ->
+/// [B, T, heads * width]. Scores are divided by sqrt(width). With key_value_heads = heads that is [B, T, 3 C] -> [B, T, C].
+Variable attention(const Variable& qkv, const AttentionOptions& options);
+}  // namespace dpmp::inline DPMP_ABI
 
+#if DPMP_BODIES
+#include "dpmp/gemm/gemm.hpp"
+#include "dpmp/kernels/masked_softmax.hpp"
+
+namespace dpmp::inline DPMP_ABI {
 namespace rules {
 /// One sample's one key head, with all query heads that share it, on one thread, in buffers of that thread. The scores of
 /// the group lie one below the other, so that dK and dV are single products, summed over the group before they are rounded.
@@ -59,7 +66,8 @@ class AttentionGroup {
     multiply(tokens_, width_, all, {rounded(0), true, tokens_}, {output_gradients(0), false, width_},
              qkv_gradient + value_column(key_head), packed);
     multiply(all, tokens_, width_, {output_gradients(0), false, width_}, {values(), true, width_}, second_square(), tokens_);
-    run_rows(0, all, kernels::MaskedSoftmaxBackward<T>{first_square(), second_square(), rounded(0), tokens_, R(scale())});
+    run_library_rows(0, all,
+                     kernels::MaskedSoftmaxBackward<T>{first_square(), second_square(), rounded(0), tokens_, R(scale())});
     for (index_t j = 0; j < group_; ++j)
       multiply(tokens_, width_, tokens_, {rounded(j), false, tokens_}, {keys(), false, width_},
                qkv_gradient + query_column(key_head, j), packed);
@@ -92,7 +100,7 @@ class AttentionGroup {
 
   void copy_rows(const T* from, index_t stride, const std::int32_t* keep, T* to) const {
     for (index_t t = 0; t < tokens_; ++t) std::memcpy(to + t * width_, from + t * stride, std::size_t(width_) * sizeof(T));
-    if (keep) run_rows(0, tokens_, kernels::KeepRows<T>{to, keep_row(), width_});
+    if (keep) run_library_rows(0, tokens_, kernels::KeepRows<T>{to, keep_row(), width_});
   }
   // The projections are packed, and a strided product loses the matrix units of some CPUs: copy the heads' parts first.
   void load(const T* qkv, const std::int32_t* keep, index_t key_head) {
@@ -108,9 +116,9 @@ class AttentionGroup {
              scale());
     for (index_t j = 0; j < group_; ++j) {
       R* scores = first_square() + j * tokens_ * tokens_;
-      run_rows(0, tokens_,
-               kernels::MaskedSoftmaxForward<T>{scores, keep ? keep_row() : nullptr, scores, rounded(j), tokens_,
-                                                options_.causal});
+      run_library_rows(0, tokens_,
+                       kernels::MaskedSoftmaxForward<T>{scores, keep ? keep_row() : nullptr, scores, rounded(j), tokens_,
+                                                        options_.causal});
     }
   }
   template <class Out>
@@ -141,10 +149,12 @@ void for_each_group(Context& ctx, const Shape& qkv, const AttentionOptions& opti
 
 // Defined in autograd/rules/attention.cuh. The forward pass gives what the backward pass needs beside qkv and the output.
 template <class T>
-Tensor attention_forward_on_cuda(Context& ctx, const Tensor& qkv, const AttentionOptions& options, const Tensor& output);
+DPMP_KEPT Tensor attention_forward_on_cuda(Context& ctx, const Tensor& qkv, const AttentionOptions& options,
+                                           const Tensor& output);
 template <class T>
-void attention_backward_on_cuda(Context& ctx, const Tensor& qkv, const AttentionOptions& options, const Tensor& output,
-                                const Tensor& log_sum_exp, const Tensor& output_gradient, const Tensor& qkv_gradient);
+DPMP_KEPT void attention_backward_on_cuda(Context& ctx, const Tensor& qkv, const AttentionOptions& options,
+                                          const Tensor& output, const Tensor& log_sum_exp, const Tensor& output_gradient,
+                                          const Tensor& qkv_gradient);
 
 struct Attention {
   static constexpr std::string_view name = "attention";
@@ -180,9 +190,7 @@ struct Attention {
 };
 }  // namespace rules
 
-/// qkv [B, T, (heads + 2 key_value_heads) * width]: queries [heads, width], keys and values [key_value_heads, width] ->
-/// [B, T, heads * width]. Scores are divided by sqrt(width). With key_value_heads = heads that is [B, T, 3 C] -> [B, T, C].
-inline Variable attention(const Variable& qkv, const AttentionOptions& options) {
+DPMP_KEPT_BODY inline Variable attention(const Variable& qkv, const AttentionOptions& options) {
   Tape& tape = qkv.tape();
   DPMP_CHECK(options.heads >= 1 && options.key_value_heads >= 0 && options.heads % options.key_heads() == 0,
              "attention: expected heads >= 1 and key and value heads that divide them, got ", options.heads, " and ",
@@ -219,3 +227,4 @@ inline Variable attention(const Variable& qkv, const AttentionOptions& options) 
   return tape.record(y, tape.needs_gradient(qkv), rule);
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -7,7 +7,6 @@
 #include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
 #include "dpmp/autograd/rules/unfold.hpp"
-#include "dpmp/kernels/grouped_convolution.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 struct Convolution2dOptions {
@@ -24,7 +23,20 @@ struct Convolution1dOptions {
         .kernel = {1, kernel}, .stride = {1, stride}, .padding = {0, padding}, .dilation = {1, dilation}, .groups = groups};
   }
 };
+/// Images x [B, H, W, C_in], channels last -> [B, OH, OW, C_out] (OH, OW: rules::windows_of), a correlation as in every
+/// neural network: y[o] = bias[o] + sum over taps and the channels of o's group of weight[o, (ky, kx, c)] x. weight [C_out,
+/// kernel height * kernel width * C_in / groups], taps row-major, channels innermost; optional bias [C_out]; all of x's
+/// dtype. The unfolded images are kept for the backward pass when groups = 1: B * OH * OW * kernel * C_in elements.
+Variable conv2d(const Variable& x, Parameter& weight, Parameter* bias, const Convolution2dOptions& options);
+/// Sequences x [B, T, C_in], channels last -> [B, T', C_out] with T' = (T + 2 padding - dilation (kernel - 1) - 1) / stride
+/// + 1, rounded down (0 for T = 0). weight [C_out, kernel * C_in / groups]; see conv2d.
+Variable conv1d(const Variable& x, Parameter& weight, Parameter* bias, const Convolution1dOptions& options);
+}  // namespace dpmp::inline DPMP_ABI
 
+#if DPMP_BODIES
+#include "dpmp/kernels/grouped_convolution.hpp"
+
+namespace dpmp::inline DPMP_ABI {
 namespace rules {
 struct GroupedConvolution {
   static constexpr std::string_view name = "conv2d";
@@ -44,7 +56,7 @@ struct GroupedConvolution {
     const Tensor by_tap = transposed(ctx, weight->value(), 0, 1);
     dispatch_real(y.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
-      launch_rows(
+      launch_library_rows(
           ctx, y.shape()[0] * windows.y.output, windows.x.output * w.numel(),
           kernels::GroupedConvolutionForward<T>{images.data<T>(), by_tap.data<T>(), bias ? bias->value().data<T>() : nullptr,
                                                 y.data<T>(), windows, groups, outputs()});
@@ -66,9 +78,9 @@ struct GroupedConvolution {
         transposed(ctx, weight->value().reshaped({groups, outputs(), windows.taps(), windows.channels / groups}), 0, 2);
     dispatch_real(x.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      launch_rows(ctx, x.shape[0] * windows.y.input, windows.x.input * weight->numel(),
-                  kernels::GroupedConvolutionBackwardInput<T>{gradient.data<T>(), by_tap.data<T>(), g.data<T>(), windows,
-                                                              groups, outputs()});
+      launch_library_rows(ctx, x.shape[0] * windows.y.input, windows.x.input * weight->numel(),
+                          kernels::GroupedConvolutionBackwardInput<T>{gradient.data<T>(), by_tap.data<T>(), g.data<T>(),
+                                                                      windows, groups, outputs()});
     });
     return g;
   }
@@ -78,20 +90,17 @@ struct GroupedConvolution {
     const Tensor by_tap = Tensor::empty(ctx, {samples, rows, width}, accumulate_dtype(x.dtype));
     dispatch_real(x.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      launch_rows(ctx, samples * rows, windows.positions() * width,
-                  kernels::GroupedConvolutionBackwardWeight<T>{input.data<T>(), gradient.data<T>(),
-                                                               by_tap.data<compute_t<T>>(), windows, groups, outputs()});
+      launch_library_rows(ctx, samples * rows, windows.positions() * width,
+                          kernels::GroupedConvolutionBackwardWeight<T>{
+                              input.data<T>(), gradient.data<T>(), by_tap.data<compute_t<T>>(), windows, groups, outputs()});
     });
     return transposed(ctx, by_tap, 1, 2);
   }
 };
 }  // namespace rules
 
-/// Images x [B, H, W, C_in], channels last -> [B, OH, OW, C_out] (OH, OW: rules::windows_of), a correlation as in every
-/// neural network: y[o] = bias[o] + sum over taps and the channels of o's group of weight[o, (ky, kx, c)] x. weight [C_out,
-/// kernel height * kernel width * C_in / groups], taps row-major, channels innermost; optional bias [C_out]; all of x's
-/// dtype. The unfolded images are kept for the backward pass when groups = 1: B * OH * OW * kernel * C_in elements.
-inline Variable conv2d(const Variable& x, Parameter& weight, Parameter* bias, const Convolution2dOptions& options) {
+DPMP_KEPT_BODY inline Variable conv2d(const Variable& x, Parameter& weight, Parameter* bias,
+                                      const Convolution2dOptions& options) {
   Tape& tape = x.tape();
   const kernels::Windows w = rules::windows_of("conv2d", x.shape(), options.windows());
   const index_t groups = options.groups;
@@ -113,12 +122,12 @@ inline Variable conv2d(const Variable& x, Parameter& weight, Parameter* bias, co
   return tape.record(rule.forward(tape.ctx(), x.value()), tape.needs_gradient(x) || trains, rule);
 }
 
-/// Sequences x [B, T, C_in], channels last -> [B, T', C_out] with T' = (T + 2 padding - dilation (kernel - 1) - 1) / stride
-/// + 1, rounded down (0 for T = 0). weight [C_out, kernel * C_in / groups]; see conv2d.
-inline Variable conv1d(const Variable& x, Parameter& weight, Parameter* bias, const Convolution1dOptions& options) {
+DPMP_KEPT_BODY inline Variable conv1d(const Variable& x, Parameter& weight, Parameter* bias,
+                                      const Convolution1dOptions& options) {
   DPMP_CHECK(x.shape().rank() == 3, "conv1d: expected sequences x [B, T, C], channels last, got ", x.shape());
   const Shape& s = x.shape();
   const Variable y = conv2d(reshape(x, {s[0], 1, s[1], s[2]}), weight, bias, options.on_rows());
   return reshape(y, {s[0], y.shape()[2], y.shape()[3]});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

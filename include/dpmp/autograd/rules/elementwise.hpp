@@ -4,6 +4,24 @@
 #include "dpmp/autograd/tape.hpp"
 
 namespace dpmp::inline DPMP_ABI {
+/// x + y, shapes and dtypes equal.
+Variable add(const Variable& x, const Variable& y);
+/// x * y element by element, shapes and dtypes equal.
+Variable multiply(const Variable& x, const Variable& y);
+/// factor * x, factor a public constant.
+Variable scale(const Variable& x, double factor);
+
+namespace rules {
+// For rules of one's own.
+/// round(x * y) into a new tensor.
+Tensor product(Context& ctx, const Tensor& x, const Tensor& y);
+/// round(factor * x) into a new tensor.
+Tensor scaled(Context& ctx, const Tensor& x, double factor);
+}  // namespace rules
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
 namespace rules {
 inline void check_same(std::string_view name, const Variable& x, const Variable& y) {
   DPMP_CHECK(x.shape() == y.shape() && x.dtype() == y.dtype(), name, ": expected two values of one shape and dtype, got ",
@@ -19,12 +37,11 @@ struct Add {
   }
 };
 
-/// round(x * y) into a new tensor.
-inline Tensor product(Context& ctx, const Tensor& x, const Tensor& y) {
+DPMP_KEPT_BODY inline Tensor product(Context& ctx, const Tensor& x, const Tensor& y) {
   const Tensor z = Tensor::empty(ctx, x.shape(), x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_elements(ctx, z.numel(), kernels::Multiply<T>{x.data<T>(), y.data<T>(), z.data<T>()});
+    launch_library_elements(ctx, z.numel(), kernels::Multiply<T>{x.data<T>(), y.data<T>(), z.data<T>()});
   });
   return z;
 }
@@ -38,12 +55,11 @@ struct Multiply {
   }
 };
 
-/// round(factor * x) into a new tensor.
-inline Tensor scaled(Context& ctx, const Tensor& x, double factor) {
+DPMP_KEPT_BODY inline Tensor scaled(Context& ctx, const Tensor& x, double factor) {
   const Tensor z = Tensor::empty(ctx, x.shape(), x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_elements(ctx, z.numel(), kernels::Scale<T>{x.data<T>(), z.data<T>(), compute_t<T>(factor)});
+    launch_library_elements(ctx, z.numel(), kernels::Scale<T>{x.data<T>(), z.data<T>(), compute_t<T>(factor)});
   });
   return z;
 }
@@ -56,29 +72,27 @@ struct Scale {
 };
 }  // namespace rules
 
-/// x + y, shapes and dtypes equal.
-inline Variable add(const Variable& x, const Variable& y) {
+DPMP_KEPT_BODY inline Variable add(const Variable& x, const Variable& y) {
   rules::check_same("add", x, y);
   Tape& tape = Tape::common(x, y);
   const Tensor z = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_elements(tape.ctx(), z.numel(), kernels::Add<T>{x.value().data<T>(), y.value().data<T>(), z.data<T>()});
+    launch_library_elements(tape.ctx(), z.numel(), kernels::Add<T>{x.value().data<T>(), y.value().data<T>(), z.data<T>()});
   });
   return tape.record(z, tape.needs_gradient(x) || tape.needs_gradient(y), rules::Add{x.slot(), y.slot()});
 }
 
-/// x * y element by element, shapes and dtypes equal.
-inline Variable multiply(const Variable& x, const Variable& y) {
+DPMP_KEPT_BODY inline Variable multiply(const Variable& x, const Variable& y) {
   rules::check_same("multiply", x, y);
   Tape& tape = Tape::common(x, y);
   return tape.record(rules::product(tape.ctx(), x.value(), y.value()), tape.needs_gradient(x) || tape.needs_gradient(y),
                      rules::Multiply{x, y});
 }
 
-/// factor * x, factor a public constant.
-inline Variable scale(const Variable& x, double factor) {
+DPMP_KEPT_BODY inline Variable scale(const Variable& x, double factor) {
   Tape& tape = x.tape();
   return tape.record(rules::scaled(tape.ctx(), x.value(), factor), tape.needs_gradient(x), rules::Scale{x.slot(), factor});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

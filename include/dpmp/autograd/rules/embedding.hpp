@@ -6,6 +6,18 @@
 #include <optional>
 
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// ids i32 [B, T] -> [B, T, width] from a table [vocabulary, width]. An id equal to
+/// padding gives a zero row and no gradient. Rows of ids outside the vocabulary are NaN: that sample alone is not finite,
+/// and private training leaves it out. Whether there is one is private, so nothing is thrown; only a tape of open records
+/// (RecordsAre) refuses such ids, on the CPU.
+Variable embedding(Tape& tape, const Tensor& ids, Parameter& table, std::optional<std::int32_t> padding = std::nullopt);
+/// x [B, T, width] + table [at least T, width], broadcast over the samples.
+Variable position_embedding(const Variable& x, Parameter& table);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/embedding.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -33,11 +45,8 @@ struct PositionEmbedding {
 };
 }  // namespace rules
 
-/// ids i32 [B, T] -> [B, T, width] from a table [vocabulary, width]. An id equal to
-/// padding gives a zero row and no gradient. Ids outside the vocabulary are refused on the CPU; on a GPU, where nobody waits
-/// for the ids, their rows are NaN: that sample alone is not finite, and private training leaves it out.
-inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table,
-                          std::optional<std::int32_t> padding = std::nullopt) {
+DPMP_KEPT_BODY inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table,
+                                         std::optional<std::int32_t> padding) {
   DPMP_CHECK(ids.dtype() == DType::i32 && ids.shape().rank() == 2, "embedding: expected ids i32 [B, T], got ", ids.dtype(),
              " ", ids.shape());
   DPMP_CHECK(table.shape().rank() == 2, "embedding: expected a table [vocabulary, width], got ", table.name(), " ",
@@ -46,7 +55,7 @@ inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table,
   check_device("embedding: the table", table.value(), tape.ctx());
   const index_t vocabulary = table.shape()[0], width = table.shape()[1], rows = ids.numel();
   const Tensor kept = Tensor::empty(tape.ctx(), ids.shape(), DType::i32);
-  if (!tape.ctx().on_cuda())
+  if (tape.records() == RecordsAre::open && !tape.ctx().on_cuda())
     for (index_t r = 0; r < rows; ++r) {
       const std::int32_t id = ids.data<std::int32_t>()[r];
       DPMP_CHECK((padding && id == *padding) || (id >= 0 && id < vocabulary), "embedding: expected token ids in [0, ",
@@ -56,16 +65,15 @@ inline Variable embedding(Tape& tape, const Tensor& ids, Parameter& table,
   const Tensor y = Tensor::empty(tape.ctx(), {ids.shape()[0], ids.shape()[1], width}, table.dtype());
   dispatch_real(table.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(tape.ctx(), rows, width,
-                kernels::EmbeddingForward<T>{ids.data<std::int32_t>(), table.value().data<T>(), y.data<T>(),
-                                             kept.data<std::int32_t>(), vocabulary, width, padding.has_value(),
-                                             padding.value_or(0)});
+    launch_library_rows(tape.ctx(), rows, width,
+                        kernels::EmbeddingForward<T>{ids.data<std::int32_t>(), table.value().data<T>(), y.data<T>(),
+                                                     kept.data<std::int32_t>(), vocabulary, width, padding.has_value(),
+                                                     padding.value_or(0)});
   });
   return tape.record(y, table.trainable(), rules::Embedding{kept, &table});
 }
 
-/// x [B, T, width] + table [at least T, width], broadcast over the samples.
-inline Variable position_embedding(const Variable& x, Parameter& table) {
+DPMP_KEPT_BODY inline Variable position_embedding(const Variable& x, Parameter& table) {
   Tape& tape = x.tape();
   DPMP_CHECK(x.shape().rank() == 3 && table.shape().rank() == 2 && table.shape()[1] == x.shape()[2] &&
                  table.shape()[0] >= x.shape()[1],
@@ -78,9 +86,10 @@ inline Variable position_embedding(const Variable& x, Parameter& table) {
   const index_t per_sample = x.shape()[1] * x.shape()[2];
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(tape.ctx(), x.shape()[0], per_sample,
-                kernels::AddBroadcast<T>{x.value().data<T>(), table.value().data<T>(), y.data<T>(), per_sample});
+    launch_library_rows(tape.ctx(), x.shape()[0], per_sample,
+                        kernels::AddBroadcast<T>{x.value().data<T>(), table.value().data<T>(), y.data<T>(), per_sample});
   });
   return tape.record(y, tape.needs_gradient(x) || table.trainable(), rules::PositionEmbedding{x.slot(), &table});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -4,7 +4,16 @@
 // second, instead of being read and written once more each.
 #pragma once
 #include "dpmp/autograd/rules/linear.hpp"
+#include "dpmp/gemm/spec.hpp"
 
+namespace dpmp::inline DPMP_ABI {
+/// down(GELU(up(x))): x [B, .., d] -> [B, .., p] with weights up [h, d], down [p, h] and optional biases [h], [p], all of
+/// x's dtype. form: gelu_erf or gelu_tanh; the latter is what cuBLASLt has an epilogue for.
+Variable gelu_feed_forward(const Variable& x, Parameter& up, Parameter* up_bias, Parameter& down, Parameter* down_bias,
+                           GemmActivation form);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
 struct GeluFeedForward {
@@ -29,10 +38,8 @@ struct GeluFeedForward {
 };
 }  // namespace rules
 
-/// down(GELU(up(x))): x [B, .., d] -> [B, .., p] with weights up [h, d], down [p, h] and optional biases [h], [p], all of
-/// x's dtype. form: gelu_erf or gelu_tanh; the latter is what cuBLASLt has an epilogue for.
-inline Variable gelu_feed_forward(const Variable& x, Parameter& up, Parameter* up_bias, Parameter& down,
-                                  Parameter* down_bias, GemmActivation form) {
+DPMP_KEPT_BODY inline Variable gelu_feed_forward(const Variable& x, Parameter& up, Parameter* up_bias, Parameter& down,
+                                                 Parameter* down_bias, GemmActivation form) {
   Tape& tape = x.tape();
   const rules::Affine first{&up, up_bias}, second{&down, down_bias};
   DPMP_CHECK(form != GemmActivation::none, "gelu_feed_forward: expected a form of GELU, got none");
@@ -54,3 +61,4 @@ inline Variable gelu_feed_forward(const Variable& x, Parameter& up, Parameter* u
                                             down.trainable() ? hidden : Tensor(), first, second, form});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

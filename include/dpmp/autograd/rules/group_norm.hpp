@@ -3,6 +3,17 @@
 // Gain and bias are per-sample vectors.
 #pragma once
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// Group normalisation (Wu, He 2018, arXiv 1803.08494) of x [B, .., C], channels last: each sample's `groups` groups of C /
+/// groups neighbouring channels are normalised over all positions and the channels of the group, then scaled by gain [C] and
+/// shifted by bias [C], all in x's dtype. epsilon > 0 keeps a constant group finite. Throws unless groups divides C.
+Variable group_norm(const Variable& x, Parameter& gain, Parameter& bias, index_t groups, double epsilon = 1e-5);
+/// Instance normalisation (Ulyanov et al. 2016, arXiv 1607.08022): every channel of every sample is a group of its own.
+Variable instance_norm(const Variable& x, Parameter& gain, Parameter& bias, double epsilon = 1e-5);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/group_norm.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -31,7 +42,7 @@ struct GroupNorm {
       using R = compute_t<T>;
       using Kernel = kernels::GroupNormBackward<T>;
       const Tensor scratch = Tensor::empty(pass.ctx, {samples, Kernel::scratch_rows, fold, channels}, mean.dtype());
-      launch_rows(
+      launch_library_rows(
           pass.ctx, samples, positions * channels,
           Kernel{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), mean.data<R>(), rstd.data<R>(),
                  gain_gradient.data<R>(), bias_gradient.data<R>(), gain_squares.data<double>(), bias_squares.data<double>(),
@@ -44,10 +55,8 @@ struct GroupNorm {
 };
 }  // namespace rules
 
-/// Group normalisation (Wu, He 2018, arXiv 1803.08494) of x [B, .., C], channels last: each sample's `groups` groups of C /
-/// groups neighbouring channels are normalised over all positions and the channels of the group, then scaled by gain [C] and
-/// shifted by bias [C], all in x's dtype. epsilon > 0 keeps a constant group finite. Throws unless groups divides C.
-inline Variable group_norm(const Variable& x, Parameter& gain, Parameter& bias, index_t groups, double epsilon = 1e-5) {
+DPMP_KEPT_BODY inline Variable group_norm(const Variable& x, Parameter& gain, Parameter& bias, index_t groups,
+                                          double epsilon) {
   Tape& tape = x.tape();
   const Shape& s = x.shape();
   DPMP_CHECK(s.rank() >= 2, "group_norm: expected x [B, .., C], channels last, got ", s);
@@ -67,17 +76,18 @@ inline Variable group_norm(const Variable& x, Parameter& gain, Parameter& bias, 
     using R = compute_t<T>;
     using Kernel = kernels::GroupNormForward<T>;
     const Tensor scratch = Tensor::empty(tape.ctx(), {samples, Kernel::scratch_rows, fold, channels}, mean.dtype());
-    launch_rows(tape.ctx(), samples, positions * channels,
-                Kernel{x.value().data<T>(), gain.value().data<T>(), bias.value().data<T>(), y.data<T>(), mean.data<R>(),
-                       rstd.data<R>(), scratch.data<R>(), positions, channels, groups, fold, R(epsilon)});
+    launch_library_rows(
+        tape.ctx(), samples, positions * channels,
+        Kernel{x.value().data<T>(), gain.value().data<T>(), bias.value().data<T>(), y.data<T>(), mean.data<R>(),
+               rstd.data<R>(), scratch.data<R>(), positions, channels, groups, fold, R(epsilon)});
   });
   return tape.record(y, tape.needs_gradient(x) || gain.trainable() || bias.trainable(),
                      rules::GroupNorm{x, &gain, &bias, mean, rstd, groups});
 }
 
-/// Instance normalisation (Ulyanov et al. 2016, arXiv 1607.08022): every channel of every sample is a group of its own.
-inline Variable instance_norm(const Variable& x, Parameter& gain, Parameter& bias, double epsilon = 1e-5) {
+DPMP_KEPT_BODY inline Variable instance_norm(const Variable& x, Parameter& gain, Parameter& bias, double epsilon) {
   DPMP_CHECK(x.shape().rank() >= 2, "instance_norm: expected x [B, .., C], channels last, got ", x.shape());
   return group_norm(x, gain, bias, std::max<index_t>(1, x.shape().back()), epsilon);
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

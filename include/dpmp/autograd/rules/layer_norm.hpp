@@ -3,6 +3,14 @@
 #pragma once
 #include "dpmp/autograd/rules/sliced_vectors.hpp"
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// Normalises the last axis of x [B, .., width]; gain and bias [width] in x's dtype. epsilon > 0 keeps a constant row
+/// finite.
+Variable layer_norm(const Variable& x, Parameter& gain, Parameter& bias, double epsilon = 1e-5);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/layer_norm.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -27,11 +35,12 @@ struct LayerNorm {
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(pass.ctx, vectors.rows(), vectors.slices().length * width,
-                  kernels::LayerNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(),
-                                                mean.data<R>(), rstd.data<R>(), other.defined() ? other.data<T>() : nullptr,
-                                                g.defined() ? g.data<T>() : nullptr, vectors.sums<R>(0), vectors.sums<R>(1),
-                                                vectors.squares(0), vectors.squares(1), tokens, width, vectors.slices()});
+      launch_library_rows(
+          pass.ctx, vectors.rows(), vectors.slices().length * width,
+          kernels::LayerNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), mean.data<R>(),
+                                        rstd.data<R>(), other.defined() ? other.data<T>() : nullptr,
+                                        g.defined() ? g.data<T>() : nullptr, vectors.sums<R>(0), vectors.sums<R>(1),
+                                        vectors.squares(0), vectors.squares(1), tokens, width, vectors.slices()});
     });
     if (trained) {
       vectors.join(pass.ctx);
@@ -78,14 +87,14 @@ class LayerNormPass {
 };
 }  // namespace rules
 
-/// Normalises the last axis of x [B, .., width]; gain and bias [width] in x's dtype. epsilon > 0 keeps a constant row
-/// finite.
-inline Variable layer_norm(const Variable& x, Parameter& gain, Parameter& bias, double epsilon = 1e-5) {
+DPMP_KEPT_BODY inline Variable layer_norm(const Variable& x, Parameter& gain, Parameter& bias, double epsilon) {
   const rules::LayerNormPass norm("layer_norm", x, gain, bias, epsilon);
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(), norm.kernel<T>(x.value()));
+    launch_library_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
+                        norm.kernel<T>(x.value()));
   });
   return norm.recorded(x);
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -3,6 +3,13 @@
 #pragma once
 #include "dpmp/autograd/bias_site.hpp"
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// x [B, .., d] -> [B, .., p] with weight [p, d] and optional bias [p], all of x's dtype.
+Variable linear(const Variable& x, Parameter& weight, Parameter* bias = nullptr);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/gemm/gemm.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -75,8 +82,7 @@ struct Linear {
 };
 }  // namespace rules
 
-/// x [B, .., d] -> [B, .., p] with weight [p, d] and optional bias [p], all of x's dtype.
-inline Variable linear(const Variable& x, Parameter& weight, Parameter* bias = nullptr) {
+DPMP_KEPT_BODY inline Variable linear(const Variable& x, Parameter& weight, Parameter* bias) {
   Tape& tape = x.tape();
   const rules::Affine affine{&weight, bias};
   affine.check("linear", tape.ctx(), x.shape(), x.dtype());
@@ -86,3 +92,4 @@ inline Variable linear(const Variable& x, Parameter& weight, Parameter* bias = n
                      rules::Linear{x.slot(), weight.trainable() ? x.value() : Tensor(), affine});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -2,6 +2,14 @@
 // matmul: products of matrices of one sample with each other. Products with a parameter are linear's (rules/linear.hpp).
 #pragma once
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// op(x) [B, .., m, k] times op(y) [B, .., k, n] -> [B, .., m, n], matrix by matrix; the leading axes are equal.
+/// transpose_x: x is stored as [B, .., k, m]; transpose_y: y as [B, .., n, k].
+Variable matmul(const Variable& x, const Variable& y, bool transpose_x = false, bool transpose_y = false);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/gemm/gemm.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -50,9 +58,7 @@ struct Matmul {
 };
 }  // namespace rules
 
-/// op(x) [B, .., m, k] times op(y) [B, .., k, n] -> [B, .., m, n], matrix by matrix; the leading axes are equal.
-/// transpose_x: x is stored as [B, .., k, m]; transpose_y: y as [B, .., n, k].
-inline Variable matmul(const Variable& x, const Variable& y, bool transpose_x = false, bool transpose_y = false) {
+DPMP_KEPT_BODY inline Variable matmul(const Variable& x, const Variable& y, bool transpose_x, bool transpose_y) {
   Tape& tape = Tape::common(x, y);
   const Shape& a = x.shape();
   const Shape& b = y.shape();
@@ -66,3 +72,4 @@ inline Variable matmul(const Variable& x, const Variable& y, bool transpose_x = 
   return tape.record(z, tape.needs_gradient(x) || tape.needs_gradient(y), rules::Matmul{x, y, transpose_x, transpose_y});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -4,6 +4,14 @@
 #include <algorithm>
 
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// Per-sample losses [B] in FP32 (f64 for f64): the sum of a sample's squared differences divided by its number of elements,
+/// which is public. prediction [B, ..]; target: the same shape, in the dtype of the losses.
+Variable mean_squared_error(const Variable& prediction, const Tensor& target);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/squared_error.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -18,9 +26,9 @@ struct MeanSquaredError {
     dispatch_real(prediction.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(pass.ctx, g.shape().front(), width,
-                  kernels::SquaredErrorBackward<T>{prediction.value().data<T>(), target.data<R>(), gradient.data<R>(),
-                                                   g.data<T>(), width, R(factor(width))});
+      launch_library_rows(pass.ctx, g.shape().front(), width,
+                          kernels::SquaredErrorBackward<T>{prediction.value().data<T>(), target.data<R>(),
+                                                           gradient.data<R>(), g.data<T>(), width, R(factor(width))});
     });
     pass.accumulate(prediction.slot(), g);
   }
@@ -29,9 +37,7 @@ struct MeanSquaredError {
 };
 }  // namespace rules
 
-/// Per-sample losses [B] in FP32 (f64 for f64): the sum of a sample's squared differences divided by its number of elements,
-/// which is public. prediction [B, ..]; target: the same shape, in the dtype of the losses.
-inline Variable mean_squared_error(const Variable& prediction, const Tensor& target) {
+DPMP_KEPT_BODY inline Variable mean_squared_error(const Variable& prediction, const Tensor& target) {
   using Rule = rules::MeanSquaredError;
   Tape& tape = prediction.tape();
   const DType dtype = accumulate_dtype(prediction.dtype());
@@ -43,10 +49,11 @@ inline Variable mean_squared_error(const Variable& prediction, const Tensor& tar
   dispatch_real(prediction.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     using R = compute_t<T>;
-    launch_rows(tape.ctx(), tape.samples(), width,
-                kernels::SquaredErrorForward<T>{prediction.value().data<T>(), target.data<R>(), loss.data<R>(), width,
-                                                R(Rule::factor(width))});
+    launch_library_rows(tape.ctx(), tape.samples(), width,
+                        kernels::SquaredErrorForward<T>{prediction.value().data<T>(), target.data<R>(), loss.data<R>(),
+                                                        width, R(Rule::factor(width))});
   });
   return tape.record(loss, tape.needs_gradient(prediction), Rule{prediction, target});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -3,13 +3,26 @@
 #pragma once
 #include "dpmp/autograd/rules/shape_ops.hpp"
 #include "dpmp/autograd/rules/windows.hpp"
-#include "dpmp/kernels/pooling.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 struct PoolOptions {
   Size2d kernel = {1, 1}, stride = {1, 1}, padding = {0, 0};
 };
+/// Images x [B, H, W, C], channels last -> [B, OH, OW, C]: the mean of each window, padding counted as zeros. padding <
+/// kernel; throws when a window does not fit. An image without positions gives none.
+Variable average_pool2d(const Variable& x, const PoolOptions& options);
+/// Images x [B, H, W, C], channels last -> [B, OH, OW, C]: the largest element of each window; padding never wins. The
+/// gradient goes to the first maximum in row-major order. padding < kernel; throws when a window does not fit.
+Variable max_pool2d(const Variable& x, const PoolOptions& options);
+/// The mean over all positions: images [B, H, W, C] or sequences [B, T, C], channels last -> [B, C]. Throws when there are
+/// no positions.
+Variable global_average_pool(const Variable& x);
+}  // namespace dpmp::inline DPMP_ABI
 
+#if DPMP_BODIES
+#include "dpmp/kernels/pooling.hpp"
+
+namespace dpmp::inline DPMP_ABI {
 namespace rules {
 /// Padding below the kernel: then no window lies in the padding alone.
 inline kernels::Windows pool_windows(std::string_view name, const Shape& x, const PoolOptions& o) {
@@ -26,9 +39,9 @@ inline void pool_backward(BackwardPass& pass, const GradientSlot& x, const Tenso
   dispatch_real(x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using R = compute_t<T>;
-    launch_rows(pass.ctx, x.shape[0] * windows.y.input, windows.x.input * windows.channels,
-                kernels::PoolBackward<T>{gradient.data<T>(), winner.defined() ? winner.data<R>() : nullptr, g.data<T>(),
-                                         windows, R(factor)});
+    launch_library_rows(pass.ctx, x.shape[0] * windows.y.input, windows.x.input * windows.channels,
+                        kernels::PoolBackward<T>{gradient.data<T>(), winner.defined() ? winner.data<R>() : nullptr,
+                                                 g.data<T>(), windows, R(factor)});
   });
   pass.accumulate(x, g);
 }
@@ -52,9 +65,9 @@ struct MaxPool2d {
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(ctx, x.shape()[0] * w.y.output, w.x.output * w.channels * w.taps(),
-                  kernels::MaxPoolForward<T>{x.data<T>(), y.defined() ? y.data<T>() : nullptr,
-                                             winner.defined() ? winner.data<R>() : nullptr, w});
+      launch_library_rows(ctx, x.shape()[0] * w.y.output, w.x.output * w.channels * w.taps(),
+                          kernels::MaxPoolForward<T>{x.data<T>(), y.defined() ? y.data<T>() : nullptr,
+                                                     winner.defined() ? winner.data<R>() : nullptr, w});
     });
   }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
@@ -66,23 +79,20 @@ struct MaxPool2d {
 };
 }  // namespace rules
 
-/// Images x [B, H, W, C], channels last -> [B, OH, OW, C]: the mean of each window, padding counted as zeros. padding <
-/// kernel; throws when a window does not fit. An image without positions gives none.
-inline Variable average_pool2d(const Variable& x, const PoolOptions& options) {
+DPMP_KEPT_BODY inline Variable average_pool2d(const Variable& x, const PoolOptions& options) {
   Tape& tape = x.tape();
   const kernels::Windows w = rules::pool_windows("average_pool2d", x.shape(), options);
   const Tensor y = Tensor::empty(tape.ctx(), {x.shape()[0], w.y.output, w.x.output, w.channels}, x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(tape.ctx(), x.shape()[0] * w.y.output, w.x.output * w.channels * w.taps(),
-                kernels::AveragePoolForward<T>{x.value().data<T>(), y.data<T>(), w, compute_t<T>(1 / double(w.taps()))});
+    launch_library_rows(
+        tape.ctx(), x.shape()[0] * w.y.output, w.x.output * w.channels * w.taps(),
+        kernels::AveragePoolForward<T>{x.value().data<T>(), y.data<T>(), w, compute_t<T>(1 / double(w.taps()))});
   });
   return tape.record(y, tape.needs_gradient(x), rules::AveragePool2d{x.slot(), w});
 }
 
-/// Images x [B, H, W, C], channels last -> [B, OH, OW, C]: the largest element of each window; padding never wins. The
-/// gradient goes to the first maximum in row-major order. padding < kernel; throws when a window does not fit.
-inline Variable max_pool2d(const Variable& x, const PoolOptions& options) {
+DPMP_KEPT_BODY inline Variable max_pool2d(const Variable& x, const PoolOptions& options) {
   Tape& tape = x.tape();
   const kernels::Windows w = rules::pool_windows("max_pool2d", x.shape(), options);
   DPMP_CHECK(w.taps() <= index_t(1) << 24, "max_pool2d: expected a kernel of at most 2^24 taps, got ", options.kernel);
@@ -91,9 +101,7 @@ inline Variable max_pool2d(const Variable& x, const PoolOptions& options) {
   return tape.record(y, tape.needs_gradient(x), rules::MaxPool2d{x, w});
 }
 
-/// The mean over all positions: images [B, H, W, C] or sequences [B, T, C], channels last -> [B, C]. Throws when there are
-/// no positions.
-inline Variable global_average_pool(const Variable& x) {
+DPMP_KEPT_BODY inline Variable global_average_pool(const Variable& x) {
   const Shape& s = x.shape();
   DPMP_CHECK((s.rank() == 3 || s.rank() == 4) && s.numel(1, s.rank() - 1) > 0,
              "global_average_pool: expected x [B, H, W, C] or [B, T, C] with at least one position, got ", s);
@@ -101,3 +109,4 @@ inline Variable global_average_pool(const Variable& x) {
   return reshape(average_pool2d(reshape(x, {s[0], 1, positions, s.back()}), {.kernel = {1, positions}}), {s[0], s.back()});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -3,6 +3,14 @@
 #pragma once
 #include "dpmp/autograd/rules/sliced_vectors.hpp"
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// Divides the last axis of x [B, .., width] by its root mean square and multiplies by gain [width], in x's dtype (Zhang,
+/// Sennrich 2019). epsilon > 0 keeps a row of zeros finite.
+Variable rms_norm(const Variable& x, Parameter& gain, double epsilon = 1e-5);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/rms_norm.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -25,7 +33,7 @@ struct RmsNorm {
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(
+      launch_library_rows(
           pass.ctx, gains.rows(), gains.slices().length * width,
           kernels::RmsNormBackward<T>{x.value().data<T>(), gain->value().data<T>(), gradient.data<T>(), rstd.data<R>(),
                                       other.defined() ? other.data<T>() : nullptr, g.defined() ? g.data<T>() : nullptr,
@@ -69,14 +77,14 @@ class RmsNormPass {
 };
 }  // namespace rules
 
-/// Divides the last axis of x [B, .., width] by its root mean square and multiplies by gain [width], in x's dtype (Zhang,
-/// Sennrich 2019). epsilon > 0 keeps a row of zeros finite.
-inline Variable rms_norm(const Variable& x, Parameter& gain, double epsilon = 1e-5) {
+DPMP_KEPT_BODY inline Variable rms_norm(const Variable& x, Parameter& gain, double epsilon) {
   const rules::RmsNormPass norm("rms_norm", x, gain, epsilon);
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(), norm.kernel<T>(x.value()));
+    launch_library_rows(x.tape().ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
+                        norm.kernel<T>(x.value()));
   });
   return norm.recorded(x);
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

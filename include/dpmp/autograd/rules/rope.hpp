@@ -4,6 +4,16 @@
 #include <cmath>
 
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// x [B, T, at least heads * width] with its first `heads` heads of this even width turned by their positions 0..T-1 (Su et
+/// al. 2021): columns k and k + width / 2 of a head by the angle t * base^(-2 k / width). The columns behind those heads
+/// pass unchanged: for packed queries, keys and values, heads = query heads + key heads. Angles are formed in double, their
+/// cosines rounded to compute precision.
+Variable rope(const Variable& x, index_t heads, index_t width, double base = 10000);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/rope.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -22,20 +32,16 @@ struct Rope {
     dispatch_real(input.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
-      launch_rows(ctx, input.shape().front() * tokens, columns,
-                  kernels::Rope<T>{input.data<T>(), output.data<T>(), cosine.data<R>(), sine.data<R>(), tokens, columns,
-                                   heads, half, R(direction)});
+      launch_library_rows(ctx, input.shape().front() * tokens, columns,
+                          kernels::Rope<T>{input.data<T>(), output.data<T>(), cosine.data<R>(), sine.data<R>(), tokens,
+                                           columns, heads, half, R(direction)});
     });
     return output;
   }
 };
 }  // namespace rules
 
-/// x [B, T, at least heads * width] with its first `heads` heads of this even width turned by their positions 0..T-1 (Su et
-/// al. 2021): columns k and k + width / 2 of a head by the angle t * base^(-2 k / width). The columns behind those heads
-/// pass unchanged: for packed queries, keys and values, heads = query heads + key heads. Angles are formed in double, their
-/// cosines rounded to compute precision.
-inline Variable rope(const Variable& x, index_t heads, index_t width, double base = 10000) {
+DPMP_KEPT_BODY inline Variable rope(const Variable& x, index_t heads, index_t width, double base) {
   Tape& tape = x.tape();
   DPMP_CHECK(x.shape().rank() == 3 && heads >= 1 && width >= 2 && width % 2 == 0 && x.shape()[2] / width >= heads,
              "rope: expected x [B, T, at least heads * width] with heads >= 1 and an even width >= 2, got ", x.shape(), ", ",
@@ -56,3 +62,4 @@ inline Variable rope(const Variable& x, index_t heads, index_t width, double bas
   return tape.record(rule.turned(tape.ctx(), x.value(), 1), tape.needs_gradient(x), rule);
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

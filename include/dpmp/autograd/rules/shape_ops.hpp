@@ -5,6 +5,21 @@
 #include <vector>
 
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// The same elements, row-major, under another shape with the same axis 0. Shares the data.
+Variable reshape(const Variable& x, const Shape& shape);
+/// Exchanges two axes, neither of them axis 0; negative axes count from the back. Copies.
+Variable transpose(const Variable& x, int i, int j);
+/// Consecutive parts of these sizes along an axis behind axis 0. Throws unless the sizes add up to the axis' extent.
+std::vector<Variable> split(const Variable& x, std::span<const index_t> sizes, int axis);
+/// `parts` equal parts along an axis behind axis 0. Throws unless the axis' extent is a multiple of `parts`.
+std::vector<Variable> split(const Variable& x, index_t parts, int axis);
+/// Parts one after the other along an axis behind axis 0. At least one part; all other extents and the dtypes are equal.
+Variable concat(const std::vector<Variable>& parts, int axis);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/permute.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -32,8 +47,8 @@ inline Tensor transposed(Context& ctx, const Tensor& x, int i, int j) {
   if (y.numel() > 0)
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
-      launch_rows(ctx, outer * s[j] * middle, s[i] * inner,
-                  kernels::SwapAxes<T>{x.data<T>(), y.data<T>(), s[i], middle, s[j], inner});
+      launch_library_rows(ctx, outer * s[j] * middle, s[i] * inner,
+                          kernels::SwapAxes<T>{x.data<T>(), y.data<T>(), s[i], middle, s[j], inner});
     });
   return y;
 }
@@ -54,9 +69,9 @@ inline void copy_slices(Context& ctx, const Tensor& from, index_t from_start, co
   const index_t outer = s.numel(0, axis), inner = s.numel(axis + 1, s.rank());
   dispatch_real(from.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(ctx, outer, count * inner,
-                kernels::CopyRows<T>{from.data<T>() + from_start * inner, to.data<T>() + to_start * inner, s[axis] * inner,
-                                     to.shape()[axis] * inner, count * inner});
+    launch_library_rows(ctx, outer, count * inner,
+                        kernels::CopyRows<T>{from.data<T>() + from_start * inner, to.data<T>() + to_start * inner,
+                                             s[axis] * inner, to.shape()[axis] * inner, count * inner});
   });
 }
 
@@ -91,8 +106,7 @@ struct Concat {
 };
 }  // namespace rules
 
-/// The same elements, row-major, under another shape with the same axis 0. Shares the data.
-inline Variable reshape(const Variable& x, const Shape& shape) {
+DPMP_KEPT_BODY inline Variable reshape(const Variable& x, const Shape& shape) {
   Tape& tape = x.tape();
   DPMP_CHECK(shape.rank() > 0 && shape.front() == x.shape().front(),
              "reshape: expected a shape that keeps the sample axis (", x.shape().front(), " samples) of ", x.shape(),
@@ -103,8 +117,7 @@ inline Variable reshape(const Variable& x, const Shape& shape) {
   return tape.record(x.value().reshaped(shape), tape.needs_gradient(x), rules::Reshape{x.slot()});
 }
 
-/// Exchanges two axes, neither of them axis 0; negative axes count from the back. Copies.
-inline Variable transpose(const Variable& x, int i, int j) {
+DPMP_KEPT_BODY inline Variable transpose(const Variable& x, int i, int j) {
   Tape& tape = x.tape();
   i = rules::inner_axis("transpose", x.shape(), i);
   j = rules::inner_axis("transpose", x.shape(), j);
@@ -114,8 +127,7 @@ inline Variable transpose(const Variable& x, int i, int j) {
                      rules::Transpose{x.slot(), i, j});
 }
 
-/// Consecutive parts of these sizes along an axis behind axis 0. Throws unless the sizes add up to the axis' extent.
-inline std::vector<Variable> split(const Variable& x, std::span<const index_t> sizes, int axis) {
+DPMP_KEPT_BODY inline std::vector<Variable> split(const Variable& x, std::span<const index_t> sizes, int axis) {
   Tape& tape = x.tape();
   axis = rules::inner_axis("split", x.shape(), axis);
   index_t total = 0;
@@ -138,8 +150,7 @@ inline std::vector<Variable> split(const Variable& x, std::span<const index_t> s
   return parts;
 }
 
-/// `parts` equal parts along an axis behind axis 0. Throws unless the axis' extent is a multiple of `parts`.
-inline std::vector<Variable> split(const Variable& x, index_t parts, int axis) {
+DPMP_KEPT_BODY inline std::vector<Variable> split(const Variable& x, index_t parts, int axis) {
   axis = rules::inner_axis("split", x.shape(), axis);
   const index_t extent = x.shape()[axis];
   DPMP_CHECK(parts > 0 && extent % parts == 0, "split: expected a number of parts that divides the extent of axis ", axis,
@@ -147,8 +158,7 @@ inline std::vector<Variable> split(const Variable& x, index_t parts, int axis) {
   return split(x, std::vector<index_t>(std::size_t(parts), extent / parts), axis);
 }
 
-/// Parts one after the other along an axis behind axis 0. At least one part; all other extents and the dtypes are equal.
-inline Variable concat(const std::vector<Variable>& parts, int axis) {
+DPMP_KEPT_BODY inline Variable concat(const std::vector<Variable>& parts, int axis) {
   DPMP_CHECK(!parts.empty(), "concat: expected at least one part, got none");
   const Variable& first = parts.front();
   Tape& tape = first.tape();
@@ -175,3 +185,4 @@ inline Variable concat(const std::vector<Variable>& parts, int axis) {
   return tape.record(whole, needs_gradient, std::move(rule));
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -2,7 +2,7 @@
 // Per-sample vectors that a kernel sums slice by slice: where the slices' sums lie, how they become one, and their norms.
 #pragma once
 #include "dpmp/autograd/site.hpp"
-#include "dpmp/kernels/token_slices.hpp"
+#include "dpmp/gemm/token_sums.hpp"
 #include "dpmp/runtime/launch.hpp"
 
 namespace dpmp::inline DPMP_ABI::rules {
@@ -14,7 +14,7 @@ class SlicedVectors {
       : vectors_(vectors),
         samples_(samples),
         width_(width),
-        slices_(wanted ? kernels::token_slices(samples, tokens, rows_to_fill(ctx))
+        slices_(wanted ? dpmp::detail::token_slices_on(ctx, samples, tokens)
                        : kernels::TokenSlices{std::max<index_t>(tokens, 1), 1}) {
     if (!wanted) return;
     sums_ = Tensor::empty(ctx, {vectors, samples, slices_.count, width}, real);
@@ -38,7 +38,7 @@ class SlicedVectors {
     dispatch_real(sums_.dtype(), [&](auto tag) {
       using R = typename decltype(tag)::type;
       if constexpr (std::is_same_v<R, compute_t<R>>)
-        launch_rows(
+        launch_library_rows(
             ctx, vectors_ * samples_, slices_.count * width_,
             kernels::JoinSlices<R>{sums_.data<R>(), whole.data<R>(), squares_.data<double>(), slices_.count, width_});
     });

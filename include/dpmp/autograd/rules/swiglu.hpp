@@ -2,6 +2,13 @@
 // swiglu: silu(gate) * up on rows that hold both, so that one linear makes both and no split copies them.
 #pragma once
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// x [B, .., 2 h] (gate, then up) -> silu(gate) * up [B, .., h] (Shazeer 2020), rounded once.
+Variable swiglu(const Variable& x);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/swiglu.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -14,16 +21,15 @@ struct Swiglu {
     const index_t hidden = x.shape().back() / 2, rows = x.shape().numel(0, x.shape().rank() - 1);
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
-      launch_rows(pass.ctx, rows, 2 * hidden,
-                  kernels::SwigluBackward<T>{x.value().data<T>(), gradient.data<T>(), g.data<T>(), hidden});
+      launch_library_rows(pass.ctx, rows, 2 * hidden,
+                          kernels::SwigluBackward<T>{x.value().data<T>(), gradient.data<T>(), g.data<T>(), hidden});
     });
     pass.accumulate(x.slot(), g);
   }
 };
 }  // namespace rules
 
-/// x [B, .., 2 h] (gate, then up) -> silu(gate) * up [B, .., h] (Shazeer 2020), rounded once.
-inline Variable swiglu(const Variable& x) {
+DPMP_KEPT_BODY inline Variable swiglu(const Variable& x) {
   Tape& tape = x.tape();
   DPMP_CHECK(x.shape().rank() >= 2 && x.shape().back() % 2 == 0, "swiglu: expected gate and up packed as [B, .., 2 h], got ",
              x.shape());
@@ -31,8 +37,9 @@ inline Variable swiglu(const Variable& x) {
   const Tensor y = Tensor::empty(tape.ctx(), x.shape().with(-1, hidden), x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(tape.ctx(), rows, 2 * hidden, kernels::SwigluForward<T>{x.value().data<T>(), y.data<T>(), hidden});
+    launch_library_rows(tape.ctx(), rows, 2 * hidden, kernels::SwigluForward<T>{x.value().data<T>(), y.data<T>(), hidden});
   });
   return tape.record(y, tape.needs_gradient(x), rules::Swiglu{x});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -4,6 +4,15 @@
 #pragma once
 #include "dpmp/autograd/rules/windows.hpp"
 #include "dpmp/autograd/tape.hpp"
+
+namespace dpmp::inline DPMP_ABI {
+/// Images x [B, H, W, C], channels last -> [B, T, kernel height * kernel width * C]: row t = oy * (windows along the width)
+/// + ox holds the taps of one window in row-major order, channels innermost, 0 where a tap lies in the padding. x's dtype.
+/// Throws when a window does not fit (see rules::windows_of); an image without positions gives T = 0.
+Variable unfold2d(const Variable& x, const WindowOptions& options);
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
 #include "dpmp/kernels/unfold.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -17,27 +26,25 @@ struct Unfold2d {
     const Tensor g = Tensor::empty(pass.ctx, x.shape, x.dtype);
     dispatch_real(x.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      launch_rows(pass.ctx, x.shape[0] * windows.y.input, windows.x.input * windows.channels * windows.taps(),
-                  kernels::Fold<T>{gradient.data<T>(), g.data<T>(), windows});
+      launch_library_rows(pass.ctx, x.shape[0] * windows.y.input, windows.x.input * windows.channels * windows.taps(),
+                          kernels::Fold<T>{gradient.data<T>(), g.data<T>(), windows});
     });
     pass.accumulate(x, g);
   }
 };
 }  // namespace rules
 
-/// Images x [B, H, W, C], channels last -> [B, T, kernel height * kernel width * C]: row t = oy * (windows along the width)
-/// + ox holds the taps of one window in row-major order, channels innermost, 0 where a tap lies in the padding. x's dtype.
-/// Throws when a window does not fit (see rules::windows_of); an image without positions gives T = 0.
-inline Variable unfold2d(const Variable& x, const WindowOptions& options) {
+DPMP_KEPT_BODY inline Variable unfold2d(const Variable& x, const WindowOptions& options) {
   Tape& tape = x.tape();
   const kernels::Windows w = rules::windows_of("unfold2d", x.shape(), options);
   const index_t width = w.taps() * w.channels;
   const Tensor y = Tensor::empty(tape.ctx(), {x.shape()[0], w.positions(), width}, x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_rows(tape.ctx(), x.shape()[0] * w.y.output, w.x.output * width,
-                kernels::Unfold<T>{x.value().data<T>(), y.data<T>(), w});
+    launch_library_rows(tape.ctx(), x.shape()[0] * w.y.output, w.x.output * width,
+                        kernels::Unfold<T>{x.value().data<T>(), y.data<T>(), w});
   });
   return tape.record(y, tape.needs_gradient(x), rules::Unfold2d{x.slot(), w});
 }
 }  // namespace dpmp::inline DPMP_ABI
+#endif

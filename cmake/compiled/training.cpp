@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// dpmp::compiled, fourth part: privacy, optimisers, trainers and files.
+#define DPMP_BODIES 0  // those of the other parts
+#include <dpmp/autograd/sample_identities.hpp>
+#include <dpmp/gemm/gemm.hpp>
+#include <dpmp/nn/recurrent.hpp>
+#include <dpmp/nn/transformer.hpp>
+#include <dpmp/nn/vision.hpp>
+#include <dpmp/per_sample/clipped_sum_sink.hpp>
+#include <dpmp/per_sample/per_sample.hpp>
+#include <dpmp/per_sample/sum_sink.hpp>
+#undef DPMP_BODIES
+#define DPMP_BODIES 1
+#include <dpmp/dp/audit.hpp>
+#include <dpmp/dp/statement.hpp>
+#include <dpmp/interop/idx.hpp>
+#include <dpmp/interop/safetensors.hpp>
+#include <dpmp/interop/text_records.hpp>
+#include <dpmp/optim/optimiser.hpp>
+#include <dpmp/train/checkpoint.hpp>
+#include <dpmp/train/isolation.hpp>
+#include <dpmp/train/plain_trainer.hpp>
+#include <dpmp/train/private_trainer.hpp>

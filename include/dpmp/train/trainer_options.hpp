@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a trainer is told besides the plan: nothing here decides how private a run is, but for unsafe_debug.
+#pragma once
+#include <optional>
+
+#include "dpmp/optim/optimiser.hpp"
+#include "dpmp/optim/schedule.hpp"
+#include "dpmp/per_sample/cost.hpp"
+#include "dpmp/per_sample/groups.hpp"
+
+namespace dpmp::inline DPMP_ABI::train {
+struct TrainerOptions {
+  /// Slots of a physical batch: memory and speed only, the result does not depend on it beyond rounding.
+  index_t physical_batch = 64;
+  optim::Rule rule = optim::AdamW{};
+  optim::LearningRate learning_rate = optim::LearningRate::constant(1e-3);
+  /// How norms and clipped sums are computed: speed and memory only.
+  per_sample::StrategyOptions strategy = {};
+  /// Clipping groups, as many as the plan has; not set: one for all parameters.
+  std::optional<per_sample::Groups> groups = {};
+  /// A number of everything that decides what is summed and that the trainer cannot see: the records and their order, what
+  /// prepares them, the model's settings (dropout rates, say). Set: a checkpoint of a run with the same number, on the same
+  /// kind of machine, is continued bit for bit. Not set: it is continued with draws and noise of its own.
+  std::optional<std::uint64_t> data_fingerprint = {};
+  /// Makes PrivateTrainer::records_left_out() answer: a number about private records that no noise is added to. For looking
+  /// for mistakes in public data; the privacy statement says that it was on.
+  bool unsafe_debug = false;
+};
+}  // namespace dpmp::inline DPMP_ABI::train

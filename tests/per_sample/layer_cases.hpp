@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layers made of several operations: adapters, recurrent cells, gated blocks, frozen and bias-only models.
+#pragma once
+#include "dpmp/nn/feed_forward.hpp"
+#include "dpmp/nn/lora.hpp"
+#include "dpmp/nn/recurrent.hpp"
+#include "dpmp/nn/vision.hpp"
+
+namespace test {
+using AnyLayer = std::function<dpmp::Variable(const dpmp::Variable&)>;
+struct LayerCase {
+  std::string name;
+  bool images;  // the input is [B, H, W, C], else [B, T, C]
+  std::function<AnyLayer(dpmp::nn::Parameters&, dpmp::index_t width)> make;
+  std::function<bool(const dpmp::Parameter&)> trains = {};
+};
+
+inline std::vector<LayerCase> layer_cases() {
+  using namespace dpmp;
+  return {
+      {"lora", false,
+       [](nn::Parameters& p, index_t d) -> AnyLayer {
+         nn::LoraLinear layer(p, "layer", d, 5);
+         layer.adapt(p, {.rank = 2, .alpha = 3});
+         return [layer](const Variable& x) { return layer(x); };
+       },
+       nn::is_lora},
+      {"gru", false,
+       [](nn::Parameters& p, index_t d) -> AnyLayer {
+         return [layer = nn::Gru(p, "layer", d, 3)](const Variable& x) { return layer(x); };
+       }},
+      {"lstm", false,
+       [](nn::Parameters& p, index_t d) -> AnyLayer {
+         return [layer = nn::Lstm(p, "layer", d, 3)](const Variable& x) { return layer(x); };
+       }},
+      {"swiglu block", false,
+       [](nn::Parameters& p, index_t d) -> AnyLayer {
+         return [layer = nn::SwiGlu(p, "layer", d, 6)](const Variable& x) { return layer(x); };
+       }},
+      {"two linears, biases only", false,
+       [](nn::Parameters& p, index_t d) -> AnyLayer {
+         return [a = nn::Linear(p, "a", d, 7), b = nn::Linear(p, "b", 7, 4)](const Variable& x) { return b(gelu(a(x))); };
+       },
+       nn::is_bias},
+      {"two linears, the first one frozen", false,
+       [](nn::Parameters& p, index_t d) -> AnyLayer {
+         return [a = nn::Linear(p, "a", d, 7), b = nn::Linear(p, "b", 7, 4)](const Variable& x) { return b(gelu(a(x))); };
+       },
+       [](const Parameter& p) { return p.name()[0] == 'b'; }},
+      {"convolution, group norm, pooling", true,
+       [](nn::Parameters& p, index_t c) -> AnyLayer {
+         return
+             [conv = nn::Conv2d(p, "conv", c, 4, {.kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}}),
+              norm = nn::GroupNorm(p, "norm", 4, 2)](const Variable& x) { return global_average_pool(tanh(norm(conv(x)))); };
+       }},
+  };
+}
+}  // namespace test
