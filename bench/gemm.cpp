@@ -77,8 +77,7 @@ int main(int argc, char** argv) {
       gemm_backend_info(all).c_str(), all.threads());
   for (const ShapeCase& s : shapes)
     for (DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
-      for (GemmBackend backend :
-           {GemmBackend::automatic, GemmBackend::panels, GemmBackend::eigen, GemmBackend::onednn}) {
+      for (GemmBackend backend : {GemmBackend::automatic, GemmBackend::panels, GemmBackend::eigen, GemmBackend::onednn}) {
         if (backend == GemmBackend::onednn && (!detail::has_onednn || dtype == DType::f64)) continue;
         std::printf("| %s | %d x %d x %d x %d | %s | %s | %.1f | %.1f |\n", s.what, int(s.batch), int(s.m), int(s.n),
                     int(s.k), std::string(name_of(dtype)).c_str(), names[int(backend)],

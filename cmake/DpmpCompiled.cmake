@@ -9,7 +9,8 @@ function(dpmp_compiled_library name headers)
   add_library(dpmp::${exported} ALIAS ${name})
   set_target_properties(${name} PROPERTIES EXPORT_NAME ${exported} POSITION_INDEPENDENT_CODE ON)
   target_link_libraries(${name} PUBLIC ${headers})
-  target_compile_definitions(${name} PUBLIC DPMP_COMPILED=1 PRIVATE DPMP_COMPILING=1)
+  target_compile_definitions(${name} PUBLIC DPMP_COMPILED=1 $<$<NOT:$<BOOL:${DPMP_F64}>>:DPMP_F64=0>
+    PRIVATE DPMP_COMPILING=1)
   # Without a build type a compiler does not optimise, and kernels that are compiled once are worth it.
   target_compile_options(${name} PRIVATE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:>>:-O2>)
 endfunction()

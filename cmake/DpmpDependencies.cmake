@@ -26,7 +26,7 @@ if(NOT DPMP_WITH_OPENMP STREQUAL OFF)
 endif()
 
 set(DPMP_HAVE_ONEDNN OFF)
-set(DPMP_GEMM_SUMMARY "Eigen ${Eigen3_VERSION} (DPMP_WITH_ONEDNN=OFF)")
+set(DPMP_GEMM_SUMMARY "panels of our own (DPMP_WITH_ONEDNN=OFF)")
 if(NOT DPMP_WITH_ONEDNN STREQUAL OFF)
   # Debian's package of oneDNN only recommends the OpenCL files that its CMake files insist on, and stops the configuration
   # without them. Asking for an impossible version first tells where the package lies without running it.
@@ -48,11 +48,11 @@ if(NOT DPMP_WITH_ONEDNN STREQUAL OFF)
   endif()
   if(TARGET DNNL::dnnl)
     set(DPMP_HAVE_ONEDNN ON)
-    set(DPMP_GEMM_SUMMARY "oneDNN ${dnnl_VERSION}, Eigen ${Eigen3_VERSION}")
+    set(DPMP_GEMM_SUMMARY "panels of our own, oneDNN ${dnnl_VERSION}")
   elseif(DPMP_WITH_ONEDNN STREQUAL ON)
     message(FATAL_ERROR "dpmp: DPMP_WITH_ONEDNN=ON, but ${dpmp_onednn_reason} (Debian and Ubuntu: apt install libdnnl-dev)")
   else()
-    set(DPMP_GEMM_SUMMARY "Eigen ${Eigen3_VERSION} (AUTO: ${dpmp_onednn_reason})")
+    set(DPMP_GEMM_SUMMARY "panels of our own (AUTO: ${dpmp_onednn_reason})")
   endif()
 endif()
 

@@ -19,14 +19,15 @@ target_compile_options(dpmp_program_flags INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${dpmp_warnings}>"
   "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${dpmp_cuda_warnings}>"
   "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${DPMP_WARNINGS_AS_ERRORS}>>:-Werror=all-warnings>")
-if(DPMP_NATIVE)
+# One instruction set, that of this machine, for all but targets whose DPMP_ALL_INSTRUCTION_SETS is on: they choose at run
+# time, as a user's program does.
+if(DPMP_NATIVE AND DPMP_HOST_ISA STREQUAL native)
   check_cxx_compiler_flag(-march=native DPMP_COMPILER_KNOWS_NATIVE)
   if(DPMP_COMPILER_KNOWS_NATIVE)
-    target_compile_options(dpmp_program_flags INTERFACE
-      $<$<COMPILE_LANGUAGE:CXX>:-march=native> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-march=native>)
-    # Kernels are compiled once, or for every instruction set.
-    string(TOUPPER ${DPMP_HOST_ISA} dpmp_host_isa)
-    target_compile_definitions(dpmp_program_flags INTERFACE DPMP_HOST_ISA_${dpmp_host_isa}=1)
+    set(one_set $<NOT:$<BOOL:$<TARGET_PROPERTY:DPMP_ALL_INSTRUCTION_SETS>>>)
+    target_compile_options(dpmp_program_flags INTERFACE $<$<AND:$<COMPILE_LANGUAGE:CXX>,${one_set}>:-march=native>
+      $<$<AND:$<COMPILE_LANGUAGE:CUDA>,${one_set}>:-Xcompiler=-march=native>)
+    target_compile_definitions(dpmp_program_flags INTERFACE $<${one_set}:DPMP_HOST_ISA_NATIVE=1>)
   endif()
 endif()
 

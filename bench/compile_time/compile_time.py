@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a small program costs a compiler: dpmp.cpp header-only and with dpmp::compiled, and libtorch.cpp, in turns.
 
-usage: compile_time.py [--torch FOLDER] [--rounds N] [--compiler CXX] [--eigen FOLDER]
+usage: compile_time.py [--torch FOLDER] [--rounds N] [--compiler CXX]
 
 FOLDER: an unpacked LibTorch, or the folder of the Python package torch. Processor time of the compiler and its peak memory,
 medians over the rounds; ratios are medians of the rounds' ratios. Objects only: nothing is linked.
@@ -37,8 +37,8 @@ def compile_once(command):
 def commands(options, output):
     """{way: command}, LibTorch last."""
     flags = [options.compiler, "-std=c++20", "-O2", "-Wno-psabi", "-c", "-o", str(output)]
-    own = [*flags, f"-I{INCLUDE}", f"-I{options.eigen}", str(HERE / "dpmp.cpp")]
-    ways = {"dpmp, header-only": own, "dpmp::compiled": [*own, "-DDPMP_COMPILED=1"]}
+    own = [*flags, f"-I{INCLUDE}", str(HERE / "dpmp.cpp")]
+    ways = {"dpmp, header-only": own, "dpmp, header-only, -march=native": [*own, "-march=native"], "dpmp::compiled": [*own, "-DDPMP_COMPILED=1"]}
     if options.torch:
         include = options.torch / "include"
         ways["LibTorch"] = [*flags, "-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include"), str(HERE / "libtorch.cpp")]
@@ -51,7 +51,6 @@ def main():
     parser.add_argument("--torch", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compiler", default="g++")
-    parser.add_argument("--eigen", type=Path, default=Path("/usr/include/eigen3"))
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     found = {}

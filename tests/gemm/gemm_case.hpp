@@ -68,7 +68,7 @@ struct Options {
   bool a_transposed = false, b_transposed = false, integers = false, accumulate = false, bias = false, save = false;
   bool row_sums = false;  // of op(a): a is transposed, and there is nothing but the product
   bool row_squares = false;
-  bool slope = false;     // multiplied by the activation's derivative: no bias, nothing saved or added
+  bool slope = false;  // multiplied by the activation's derivative: no bias, nothing saved or added
   float alpha = 1;
   GemmActivation activation = GemmActivation::none;
   Addend addend = Addend::none;
@@ -166,14 +166,14 @@ struct Case {
   }
   std::string describe() const {
     const GemmSpec& s = spec;
-    return dpmp::detail::concat(
-        s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch, " ta ", s.a.transposed,
-        " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',', s.a.batch_stride, " b ", s.b.row_stride, ',',
-        s.b.batch_stride, " out ", s.out.row_stride, ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ",
-        s.accumulate, " bias ", s.bias != nullptr, " activation ", int(s.activation), " saved ",
-        s.activation_input != nullptr, " slope ", s.slope_at != nullptr, " row sums ", s.row_sums != nullptr, " row squares ",
-        s.row_squares != nullptr, " residual ",
-        s.residual != nullptr, " in place ", in_place_, " integers ", integers);
+    return dpmp::detail::concat(s.a.dtype, " -> ", s.out.dtype, ", m ", s.m, " n ", s.n, " k ", s.k, " batch ", s.batch,
+                                " ta ", s.a.transposed, " tb ", s.b.transposed, " strides a ", s.a.row_stride, ',',
+                                s.a.batch_stride, " b ", s.b.row_stride, ',', s.b.batch_stride, " out ", s.out.row_stride,
+                                ',', s.out.batch_stride, " alpha ", s.alpha, " accumulate ", s.accumulate, " bias ",
+                                s.bias != nullptr, " activation ", int(s.activation), " saved ",
+                                s.activation_input != nullptr, " slope ", s.slope_at != nullptr, " row sums ",
+                                s.row_sums != nullptr, " row squares ", s.row_squares != nullptr, " residual ",
+                                s.residual != nullptr, " in place ", in_place_, " integers ", integers);
   }
 
  private:

@@ -48,7 +48,8 @@ TEST_CASE("what the library keeps in double is there: tensors, products and thei
   spec.out.data = want.raw();
   gemm_reference(spec);
   // Sums of nine products of normal numbers, in double, in two orders.
-  for (index_t k = 0; k < n * n; ++k) CHECK(std::abs(c.to_doubles()[std::size_t(k)] - want.to_doubles()[std::size_t(k)]) < 1e-12);
+  for (index_t k = 0; k < n * n; ++k)
+    CHECK(std::abs(c.to_doubles()[std::size_t(k)] - want.to_doubles()[std::size_t(k)]) < 1e-12);
 }
 
 TEST_CASE("private training of every kind of layer, in every strategy and dtype, launches no kernel for float64") {
@@ -58,8 +59,8 @@ TEST_CASE("private training of every kind of layer, in every strategy and dtype,
     for (const auto strategy : {per_sample::Strategy::automatic, per_sample::Strategy::book_keeping,
                                 per_sample::Strategy::two_pass, per_sample::Strategy::materialised}) {
       const nn::Transformer model(ctx, {.vocabulary = 7, .width = 8, .layers = 1, .heads = 2, .context = 5}, dtype);
-      const auto plan = dp::Plan::calibrate(
-          {.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.5, .steps = 3, .dataset_size = samples});
+      const auto plan =
+          dp::Plan::calibrate({.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.5, .steps = 3, .dataset_size = samples});
       train::PrivateTrainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), samples,
                                     {.strategy = {.strategy = strategy}});
       const std::vector<double> before = model.parameters().all()[0]->master().to_doubles();

@@ -168,7 +168,8 @@ TEST_CASE("headers keep the layer order, the include rules, the length limit, th
 }
 
 namespace {
-/// What a part of dpmp::compiled includes, as a preprocessor would that knows DPMP_BODIES alone: headers whose bodies it has.
+/// What a part of dpmp::compiled includes, as a preprocessor would that knows DPMP_BODIES alone: headers whose bodies it
+/// has.
 class CompiledPart {
  public:
   explicit CompiledPart(const fs::path& part) : part_(part) { read(part); }

@@ -30,21 +30,26 @@
 #if defined(DPMP_WITH_ONEDNN) && DPMP_WITH_ONEDNN
 #define DPMP_ABI_GEMM _onednn
 #else
-#define DPMP_ABI_GEMM _eigen
+#define DPMP_ABI_GEMM _panels
 #endif
 // DPMP_COMPILED: the library's kernels and products are in dpmp::compiled, whose units alone define DPMP_COMPILING.
 // DPMP_F64: whether there are kernels for models in float64, a reference for tests: a fifth of what is compiled, therefore
 // header-only where asked for alone.
+#if !defined(DPMP_F64)
 #if defined(DPMP_COMPILED)
-#define DPMP_ABI_KERNELS _compiled
-#undef DPMP_F64
 #define DPMP_F64 1
-#elif defined(DPMP_F64) && DPMP_F64
+#else
+#define DPMP_F64 0
+#endif
+#endif
+#if defined(DPMP_COMPILED) && DPMP_F64
+#define DPMP_ABI_KERNELS _compiled
+#elif defined(DPMP_COMPILED)
+#define DPMP_ABI_KERNELS _compiled_without_f64
+#elif DPMP_F64
 #define DPMP_ABI_KERNELS _f64
 #else
 #define DPMP_ABI_KERNELS
-#undef DPMP_F64
-#define DPMP_F64 0
 #endif
 #if defined(DPMP_COMPILING)
 /// Emitted for other units wherever it is instantiated.

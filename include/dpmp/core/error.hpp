@@ -30,7 +30,8 @@ namespace detail {
 /// Something printable, behind a pointer: so that one function composes all texts. Lives as long as the expression it is in.
 class TextPart {
  public:
-  TextPart(const char* text) : at_(text), write_([](std::ostream& out, const void* p) { out << static_cast<const char*>(p); }) {}
+  TextPart(const char* text)
+      : at_(text), write_([](std::ostream& out, const void* p) { out << static_cast<const char*>(p); }) {}
   template <class T>
   TextPart(const T& x) : at_(&x), write_([](std::ostream& out, const void* p) { out << *static_cast<const T*>(p); }) {}
   friend std::ostream& operator<<(std::ostream& out, const TextPart& part) {

@@ -14,11 +14,11 @@ template <class R, class... Args>
 class FunctionRef<R(Args...)> {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_invocable_r_v<R, F&, Args...>)
-  FunctionRef(F&& f)  // NOLINT: implicit, as arguments are passed
-      : target_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_([](void* target, Args... args) -> R {
-          return (*static_cast<std::remove_reference_t<F>*>(target))(args...);
-        }) {}
+  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_invocable_r_v<R, F&, Args...>)
+      FunctionRef(F&& f)  // implicit, as arguments are passed
+      : target_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
+        call_([](void* target, Args... args) -> R { return (*static_cast<std::remove_reference_t<F>*>(target))(args...); }) {
+  }
   R operator()(Args... args) const { return call_(target_, args...); }
 
  private:

@@ -279,8 +279,8 @@ inline void add_gaussian_noise(Context& ctx, double* sum, index_t n, double stan
 inline double noised(double value, double standard_deviation, const NoiseStream& stream, index_t parameter) {
   detail::check_noise(standard_deviation);
   run_library_rows(0, 1,
-           detail::GaussianChunks{stream.key, noise_nonce(stream.step, parameter), &value, 1, standard_deviation, 0,
-                                  detail::grid_shift(standard_deviation)});
+                   detail::GaussianChunks{stream.key, noise_nonce(stream.step, parameter), &value, 1, standard_deviation, 0,
+                                          detail::grid_shift(standard_deviation)});
   return value;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

@@ -61,9 +61,8 @@ DPMP_KEPT inline void gemm(Context& ctx, const GemmSpec& spec, GemmBackend backe
   // Panels square rows while they have them in cache.
   const auto square = [&] {
     if (folded.row_squares)
-      dispatch_stored(folded.out.dtype, [&](auto tag) {
-        detail::square_all_rows<typename decltype(tag)::type>(workers, folded);
-      });
+      dispatch_stored(folded.out.dtype,
+                      [&](auto tag) { detail::square_all_rows<typename decltype(tag)::type>(workers, folded); });
   };
   switch (backend) {
     case GemmBackend::eigen: detail::eigen_product(workers, folded); return square();

@@ -125,10 +125,10 @@ class PanelGemm {
     const In* b = static_cast<const In*>(s_.b.data) + batch * s_.b.batch_stride;
     for (index_t k = 0; k < s_.k; k += kernels::panel_depth) {
       const index_t depth = std::min(kernels::panel_depth, s_.k - k);
-      run_library_rows(begin, end,
-                       kernels::PackPanels<In, R, false>{b + k * (s_.b.transposed ? 1 : s_.b.row_stride), block_of_b(to, k),
-                                                         s_.n, depth, s_.b.row_stride, depth * tile_columns(),
-                                                         !s_.b.transposed});
+      run_library_rows(
+          begin, end,
+          kernels::PackPanels<In, R, false>{b + k * (s_.b.transposed ? 1 : s_.b.row_stride), block_of_b(to, k), s_.n, depth,
+                                            s_.b.row_stride, depth * tile_columns(), !s_.b.transposed});
     }
   }
   R* block_of_b(char* packed, index_t k) const {
@@ -155,13 +155,13 @@ class PanelGemm {
           if (a_in_place()) left = x;
         if (!a_in_place())
           run_library_rows(0, ceil_div(count, tile_rows()),
-                           kernels::PackPanels<In, R, true>{x, packed_a, count, depth, s_.a.row_stride,
-                                                            depth * tile_rows(), s_.a.transposed});
-        run_library_rows(0, column_panels(),
-                         kernels::PanelProduct<R>{left, block_of_b(packed_b, k), sums, count, s_.n, depth,
-                                                  a_in_place() ? s_.a.row_stride : depth * tile_rows(),
-                                                  depth * tile_columns(), stride, a_in_place(), R(s_.alpha),
-                                                  k > 0 || s_.accumulate});
+                           kernels::PackPanels<In, R, true>{x, packed_a, count, depth, s_.a.row_stride, depth * tile_rows(),
+                                                            s_.a.transposed});
+        run_library_rows(
+            0, column_panels(),
+            kernels::PanelProduct<R>{left, block_of_b(packed_b, k), sums, count, s_.n, depth,
+                                     a_in_place() ? s_.a.row_stride : depth * tile_rows(), depth * tile_columns(), stride,
+                                     a_in_place(), R(s_.alpha), k > 0 || s_.accumulate});
       }
       if constexpr (std::is_same_v<R, compute_t<In>>)  // sums in double of narrower operands have no epilogue
         if (!real_output || s_.has_epilogue())

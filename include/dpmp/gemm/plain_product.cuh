@@ -38,8 +38,8 @@ struct PlainProduct {
     if (s.bias) sum += widened(static_cast<const T*>(s.bias)[column]);
     if (s.accumulate) sum += Real(widened(*out));
     if (s.residual)
-      sum += Real(widened(static_cast<const Out*>(
-          s.residual)[batch * s.residual_batch_stride + row * s.residual_row_stride + column]));
+      sum += Real(widened(
+          static_cast<const Out*>(s.residual)[batch * s.residual_batch_stride + row * s.residual_row_stride + column]));
     *out = narrowed<Out>(sum);
   }
 

@@ -24,14 +24,15 @@ void sum_tokens(Context& ctx, const TokenRows<T>& x, Out* sums, double* squares)
   const auto sum_slices = [&](auto* output, double* squares_of_whole) {
     using Part = std::remove_pointer_t<decltype(output)>;
     launch_library_rows(ctx, x.samples * slices.count, slices.length * x.width,
-                kernels::TokenSum<T, Part>{x.data, output, squares_of_whole, x.tokens, x.width, x.token_stride,
-                                           x.sample_stride, slices});
+                        kernels::TokenSum<T, Part>{x.data, output, squares_of_whole, x.tokens, x.width, x.token_stride,
+                                                   x.sample_stride, slices});
   };
   if (slices.count == 1) return sum_slices(sums, squares);
   using Real = compute_t<T>;
   const Buffer parts = ctx.allocate(x.samples * slices.count * x.width * index_t(sizeof(Real)));
   sum_slices(static_cast<Real*>(parts.data()), nullptr);
-  launch_library_rows(ctx, x.samples, slices.count * x.width,
-              kernels::JoinSlices<Real, Out>{static_cast<const Real*>(parts.data()), sums, squares, slices.count, x.width});
+  launch_library_rows(
+      ctx, x.samples, slices.count * x.width,
+      kernels::JoinSlices<Real, Out>{static_cast<const Real*>(parts.data()), sums, squares, slices.count, x.width});
 }
 }  // namespace dpmp::inline DPMP_ABI::detail

@@ -45,14 +45,13 @@ struct AttentionKeyGradient {
     int first_query = start, head = key_head * group_heads;
     const auto copy_tile = [&](int turn, std::uint64_t kept) {
       const Rows to = buffer(turn);
-      copy_attention_rows(to, sample_rows() + shape.query_column(head), packed, first_query, attention_tile, width,
-                          kept, warp, attention_warps, read_lane());
+      copy_attention_rows(to, sample_rows() + shape.query_column(head), packed, first_query, attention_tile, width, kept,
+                          warp, attention_warps, read_lane());
       copy_attention_rows(to.from(attention_tile), work.output_gradient + first_token() * plain + shape.query_column(head),
                           plain, first_query, attention_tile, width, kept, warp, attention_warps, read_lane());
       const bool sums = int(threadIdx.x) >= attention_tile;
       const int query = first_query + int(threadIdx.x) % attention_tile;
-      const float* const from =
-          (sums ? work.row_sums : work.log_sum_exp) + (sample * shape.heads + head) * shape.tokens;
+      const float* const from = (sums ? work.row_sums : work.log_sum_exp) + (sample * shape.heads + head) * shape.tokens;
       copy_async_4(statistics + turn % 2 * 2 * attention_tile + int(threadIdx.x), from + (query < tokens ? query : 0),
                    query < tokens);
       copy_async_commit();
@@ -64,8 +63,8 @@ struct AttentionKeyGradient {
     const unsigned own_kept = unsigned(kept_tokens(first).mask());
     copy_attention_rows(tiles.from(warp * own), sample_rows() + shape.key_column(key_head), packed, first, own, width,
                         own_kept, 0, 1, read_lane());
-    copy_attention_rows(tiles.from(rows + warp * own), sample_rows() + shape.value_column(key_head), packed, first,
-                        own, width, own_kept, 0, 1, read_lane());
+    copy_attention_rows(tiles.from(rows + warp * own), sample_rows() + shape.value_column(key_head), packed, first, own,
+                        width, own_kept, 0, 1, read_lane());
     copy_async_commit();
     copy_async_wait<0>();
     __syncwarp();
@@ -144,10 +143,10 @@ struct AttentionKeyGradient {
       const index_t offset = index_t(16 * s) * packed;
       const int existing = tokens - first - 16 * s;
       const unsigned strip_kept = still_kept >> 16 * s;
-      store_strip<T, Width>(key_sum[s], one, staging.from(16 * s), to + offset + shape.key_column(key_head), packed,
+      store_strip<T, Width>(key_sum[s], one, staging.from(16 * s), to + offset + shape.key_column(key_head), packed, width,
+                            existing, strip_kept);
+      store_strip<T, Width>(value_sum[s], one, staging.from(16 * s), to + offset + shape.value_column(key_head), packed,
                             width, existing, strip_kept);
-      store_strip<T, Width>(value_sum[s], one, staging.from(16 * s), to + offset + shape.value_column(key_head),
-                            packed, width, existing, strip_kept);
     }
   }
 };

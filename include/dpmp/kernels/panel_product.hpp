@@ -18,8 +18,11 @@ namespace dpmp::inline DPMP_ABI::kernels {
 /// fill the registers: 24 of 32 with AVX-512 (8 x 3 packs measured 12 % faster than 12 x 2), 12 of 16 with AVX2.
 template <class R, int W>
 struct PanelTile {
-  static constexpr int lanes = W * 4 / int(sizeof(R)), rows = W == 16 ? 8 : W == 8 ? 6 : 4, packs = W == 16 ? 3 : 2,
-                       columns = packs * lanes;
+  static constexpr int lanes = W * 4 / int(sizeof(R)),
+                       rows = W == 16  ? 8
+                              : W == 8 ? 6
+                                       : 4,
+                       packs = W == 16 ? 3 : 2, columns = packs * lanes;
 };
 /// The same at run time, where W = 4 << isa.
 template <class R>
@@ -101,9 +104,8 @@ struct PackPanels {
   DPMP_HOST void copy(const T* x, R* to, index_t left) const {
     if (left >= (height + L - 1) / L * L) {
       // Whole packs: what is too much is overwritten by the next line's.
-      for (index_t k = 0; k < depth; ++k, x += stride, to += height)
-        DPMP_UNROLL(4)
-        for (int j = 0; j < height; j += L) load<L>(x + j).store(to + j);
+      for (index_t k = 0; k < depth; ++k, x += stride, to += height) DPMP_UNROLL(4)
+      for (int j = 0; j < height; j += L) load<L>(x + j).store(to + j);
     } else {
       for (index_t k = 0; k < depth; ++k, x += stride, to += height)
         for (int j = 0; j < height; ++j) to[j] = j < left ? R(to_float(x[j])) : R(0);
@@ -129,9 +131,8 @@ struct PackPanels {
           detail::transpose<L / 2>(v[p]);
         }
         DPMP_UNROLL(16)
-        for (int j = 0; j < L; ++j)
-          DPMP_UNROLL(4)
-          for (int p = 0; p < together; ++p) Pack{v[p][j]}.store(to + (k + j) * height + (first + p) * L);
+        for (int j = 0; j < L; ++j) DPMP_UNROLL(4)
+        for (int p = 0; p < together; ++p) Pack{v[p][j]}.store(to + (k + j) * height + (first + p) * L);
       }
 #endif
     for (; k < depth; ++k)
@@ -218,9 +219,8 @@ struct PanelProduct {
       for (int i = 0; i < height; ++i)
         for (int j = 0; j < width; ++j) buffer[i * line + j] = out[i * output_stride + j];
     DPMP_UNROLL(16)
-    for (int i = 0; i < Tile::rows; ++i)
-      DPMP_UNROLL(4)
-      for (int p = 0; p < packs; ++p) put(to + i * stride + p * Tile::lanes, Pack{sums.v[i][p] * alpha});
+    for (int i = 0; i < Tile::rows; ++i) DPMP_UNROLL(4)
+    for (int p = 0; p < packs; ++p) put(to + i * stride + p * Tile::lanes, Pack{sums.v[i][p] * alpha});
     if (!whole)
       for (int i = 0; i < height; ++i)
         for (int j = 0; j < width; ++j) out[i * output_stride + j] = buffer[i * line + j];

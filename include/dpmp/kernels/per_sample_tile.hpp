@@ -149,7 +149,7 @@ struct WeightedVectors {
   using Storage = double;
   static constexpr index_t slice = 2048, most = 24;
   static constexpr int together = 16;  // samples that are added in registers
-  const float* factors;  // [samples]
+  const float* factors;                // [samples]
   index_t samples, count;
   VectorTerm<T> terms[most];
 

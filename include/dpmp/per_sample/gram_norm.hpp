@@ -62,7 +62,8 @@ class GramPair {
     double* const of_rows = static_cast<double*>(sums_.data());
     std::fill_n(of_rows, rows, 0.0);
     for (const Part& p : parts)
-      run_library_rows(0, rows, kernels::HadamardRows{left() + p.first, right() + p.first, of_rows, p.width, columns, p.factor});
+      run_library_rows(0, rows,
+                       kernels::HadamardRows{left() + p.first, right() + p.first, of_rows, p.width, columns, p.factor});
     double total = 0;
     for (index_t t = 0; t < rows; ++t) total += of_rows[t];
     return total;

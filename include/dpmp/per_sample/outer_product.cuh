@@ -77,9 +77,10 @@ class BiasSlices {
   float* data() const { return bias_.parameter ? static_cast<float*>(sums_.data()) : nullptr; }
   void join(Context& ctx) const {
     if (!bias_.parameter) return;
-    dpmp::detail::launch_library_rows_on_cuda(ctx, bias_.samples(), slices_ * bias_.b.shape()[1],
-                kernels::JoinSlices<float>{data(), bias_.b.template data<float>(), bias_.squares.template data<double>(),
-                                           slices_, bias_.b.shape()[1]});
+    dpmp::detail::launch_library_rows_on_cuda(
+        ctx, bias_.samples(), slices_ * bias_.b.shape()[1],
+        kernels::JoinSlices<float>{data(), bias_.b.template data<float>(), bias_.squares.template data<double>(), slices_,
+                                   bias_.b.shape()[1]});
   }
 
  private:

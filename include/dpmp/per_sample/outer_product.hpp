@@ -121,18 +121,16 @@ inline index_t rows_of_tile(index_t p, index_t d, index_t element_bytes) {
 inline void keep_gradients(Context& ctx, const ParameterSite& site, const Tensor& stored, const Tensor& squared) {
   const index_t samples = site.samples(), tokens = site.b.shape()[1], p = site.b.shape()[2], d = site.a.shape()[2];
   const Tensor rows = Tensor::empty(ctx, {samples, p}, DType::f64);
-  gemm(ctx, {.m = p,
-             .n = d,
-             .k = tokens,
-             .batch = samples,
-             .a = {.data = site.b.raw(),
-                   .dtype = site.b.dtype(),
-                   .row_stride = p,
-                   .batch_stride = tokens * p,
-                   .transposed = true},
-             .b = {.data = site.a.raw(), .dtype = site.a.dtype(), .row_stride = d, .batch_stride = tokens * d},
-             .out = {.data = stored.raw(), .dtype = stored.dtype(), .row_stride = d, .batch_stride = p * d},
-             .row_squares = rows.data<double>()});
+  gemm(
+      ctx,
+      {.m = p,
+       .n = d,
+       .k = tokens,
+       .batch = samples,
+       .a = {.data = site.b.raw(), .dtype = site.b.dtype(), .row_stride = p, .batch_stride = tokens * p, .transposed = true},
+       .b = {.data = site.a.raw(), .dtype = site.a.dtype(), .row_stride = d, .batch_stride = tokens * d},
+       .out = {.data = stored.raw(), .dtype = stored.dtype(), .row_stride = d, .batch_stride = p * d},
+       .row_squares = rows.data<double>()});
   launch_library_rows(ctx, samples, p, kernels::SumRows{rows.data<double>(), squared.data<double>(), p});
 }
 

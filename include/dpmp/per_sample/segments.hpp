@@ -55,8 +55,8 @@ class Segments {
     for (std::size_t r = 0; r < ids_.size(); ++r)
       if (ids_[r] >= 0)
         run_library_rows(0, 1,
-                 kernels::WeightedAdd<double>{data() + index_t(r) * width_, table + ids_[r] * stride, width_, width_, stride,
-                                              double(factor)});
+                         kernels::WeightedAdd<double>{data() + index_t(r) * width_, table + ids_[r] * stride, width_, width_,
+                                                      stride, double(factor)});
   }
   /// tile[id - first, :] += segment, rounded once, for the ids in [first, first + rows).
   template <class R>

@@ -54,7 +54,8 @@ template <class T>
 Tensor squares_of_samples(Context& ctx, const Tensor& x) {
   const index_t samples = x.shape()[0], width = x.numel() / std::max<index_t>(1, samples);
   const Tensor squares = Tensor::empty(ctx, {samples}, DType::f64);
-  dpmp::detail::launch_library_rows_on_cuda(ctx, samples, width, kernels::VectorSquares<T>{x.data<T>(), squares.data<double>(), width});
+  dpmp::detail::launch_library_rows_on_cuda(ctx, samples, width,
+                                            kernels::VectorSquares<T>{x.data<T>(), squares.data<double>(), width});
   return squares;
 }
 
@@ -68,8 +69,9 @@ CrossTerms cross_terms(Context& ctx, const ParameterSite& dense, const Parameter
   const index_t samples = dense.samples(), tokens = dense.b.shape()[1], p = dense.b.shape()[2], d = dense.a.shape()[2],
                 columns = one_hot.b.shape()[1];
   const Tensor gathered = Tensor::empty(ctx, {samples, tokens, columns}, dtype_of<T>);
-  dpmp::detail::launch_library_rows_on_cuda(ctx, samples * tokens, columns,
-              GatherColumns<T>{dense.b.data<T>(), one_hot.b.data<std::int32_t>(), gathered.data<T>(), tokens, p, columns});
+  dpmp::detail::launch_library_rows_on_cuda(
+      ctx, samples * tokens, columns,
+      GatherColumns<T>{dense.b.data<T>(), one_hot.b.data<std::int32_t>(), gathered.data<T>(), tokens, p, columns});
   const Tensor product = Tensor::empty(ctx, {samples, columns, d}, DType::f32);
   gemm(ctx, {.m = columns,
              .n = d,
@@ -86,7 +88,8 @@ CrossTerms cross_terms(Context& ctx, const ParameterSite& dense, const Parameter
   dpmp::detail::launch_library_rows_on_cuda(
       ctx, samples * columns, d,
       DotRows<T>{product.data<float>(), one_hot.a.data<T>(), one_hot.b.data<std::int32_t>(), rows.data<double>(), d});
-  dpmp::detail::launch_library_rows_on_cuda(ctx, samples, columns, kernels::SumRows{rows.data<double>(), terms.data<double>(), columns});
+  dpmp::detail::launch_library_rows_on_cuda(ctx, samples, columns,
+                                            kernels::SumRows{rows.data<double>(), terms.data<double>(), columns});
   return {terms, squares_of_samples<T>(ctx, dense.a), squares_of_samples<T>(ctx, one_hot.a),
           squares_of_samples<T>(ctx, gathered)};
 }

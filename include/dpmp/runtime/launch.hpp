@@ -12,10 +12,9 @@
 
 // Copies for other instruction sets than the one of the translation unit:
 // - none without optimisation: `flatten` does nothing then, and a call across instruction sets would change the vector ABI;
-// - none when the unit itself is compiled for AVX-512 (-march=native on such a machine): three times the compile time for
-// nothing;
-// - none where DPMP_HOST_ISA_NATIVE is set: the unit's own flags say what to compile for. For programs that run where they
-// are built; set it in all units of a program or in none.
+// - none when the unit's own flags ask for AVX2 or AVX-512 (-march=native): they say what to compile for, and three copies
+// take three times as long;
+// - none where DPMP_HOST_ISA_NATIVE is set, whatever the unit's flags are. Set it in all units of a program or in none.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define DPMP_HOST_UNIT_ISA 2
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -23,8 +22,7 @@
 #else
 #define DPMP_HOST_UNIT_ISA 0
 #endif
-#if defined(__x86_64__) && defined(__OPTIMIZE__) && !defined(DPMP_HOST_ISA_NATIVE) && \
-    (DPMP_HOST_UNIT_ISA == 0 || (DPMP_HOST_UNIT_ISA == 1 && defined(DPMP_HOST_ISA_ALL)))
+#if defined(__x86_64__) && defined(__OPTIMIZE__) && DPMP_HOST_UNIT_ISA == 0 && !defined(DPMP_HOST_ISA_NATIVE)
 #define DPMP_HOST_ISA_VARIANTS 1
 #else
 #define DPMP_HOST_ISA_VARIANTS 0
