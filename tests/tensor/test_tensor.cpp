@@ -10,10 +10,6 @@
 using namespace dpmp;
 using test::refuses;
 
-namespace {
-const DType real_dtypes[] = {DType::f32, DType::bf16, DType::f16, DType::f64};
-}
-
 TEST_CASE("tensor: values are rounded to the dtype and come back as they are stored") {
   Context ctx(Device::cpu(), 1);
   test::Rng rng;

@@ -83,7 +83,7 @@ inline constexpr DType real_dtypes[] = {DType::f32, DType::bf16, DType::f16};
 
 namespace detail {
 [[noreturn]] inline void refuse_dtype(DType dtype) {
-  if (dtype == DType::i32) throw Error("expected a floating dtype (f32, bf16, f16, f64), got i32");
+  if (dtype != DType::f64) throw Error(concat("expected a floating dtype (f32, bf16, f16, f64), got ", name_of(dtype)));
   throw Error(
       "expected f32, bf16 or f16, got f64: models in float64 need a program that defines DPMP_F64=1 in all its units, or "
       "that links dpmp::compiled");
