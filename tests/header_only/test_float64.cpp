@@ -52,7 +52,7 @@ TEST_CASE("what the library keeps in double is there: tensors, products and thei
     CHECK(std::abs(c.to_doubles()[std::size_t(k)] - want.to_doubles()[std::size_t(k)]) < 1e-12);
 }
 
-TEST_CASE("private training of every kind of layer, in every strategy and dtype, launches no kernel for float64") {
+TEST_CASE("private training of a GPT, in every strategy and dtype, launches no kernel for float64") {
   Context ctx(Device::cpu(), 2);
   const index_t samples = 4;
   for (const DType dtype : real_dtypes)
