@@ -31,6 +31,9 @@ if(DPMP_NATIVE AND DPMP_HOST_ISA STREQUAL native)
   endif()
 endif()
 
+target_compile_definitions(dpmp_program_flags INTERFACE
+  $<$<BOOL:$<TARGET_PROPERTY:DPMP_ALL_INSTRUCTION_SETS>>:DPMP_HOST_ISA_ALL=1>)
+
 # Where an emulated device runs the tests, what nvcc wrote is readable PTX with the lines it came from.
 function(dpmp_cuda_flags target)
   set_target_properties(${target} PROPERTIES CUDA_RUNTIME_LIBRARY Shared)

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a small program costs a compiler: dpmp.cpp header-only and with dpmp::compiled, and libtorch.cpp, in turns.
 
-usage: compile_time.py [--torch FOLDER] [--rounds N] [--compiler CXX]
+usage: compile_time.py [--torch FOLDER] [--nvcc NVCC] [--rounds N] [--compiler CXX]
 
-FOLDER: an unpacked LibTorch, or the folder of the Python package torch. Processor time of the compiler and its peak memory,
-medians over the rounds; ratios are medians of the rounds' ratios. Objects only: nothing is linked.
+FOLDER: an unpacked LibTorch, or the folder of the Python package torch. NVCC: compiles dpmp.cpp as CUDA too, for sm_90.
+Processor time of the compiler and its peak memory, medians over the rounds; ratios are medians of the rounds' ratios. Objects
+only: nothing is linked.
 """
 import argparse
 import os
@@ -38,7 +39,21 @@ def commands(options, output):
     """{way: command}, LibTorch last."""
     flags = [options.compiler, "-std=c++20", "-O2", "-Wno-psabi", "-c", "-o", str(output)]
     own = [*flags, f"-I{INCLUDE}", str(HERE / "dpmp.cpp")]
-    ways = {"dpmp, header-only": own, "dpmp, header-only, -march=native": [*own, "-march=native"], "dpmp::compiled": [*own, "-DDPMP_COMPILED=1"]}
+    single = [*own, "-DSINGLE_HEADERS"]
+    ways = {
+        "dpmp.hpp": own,
+        "dpmp.hpp, -march=native": [*own, "-march=native"],
+        "single headers": single,
+        "single headers, -march=native": [*single, "-march=native"],
+        "single headers, -march=native, DPMP_F16=0": [*single, "-march=native", "-DDPMP_F16=0"],
+        "dpmp::compiled": [*own, "-DDPMP_COMPILED=1"],
+    }
+    if options.nvcc:
+        cuda = [options.nvcc, "-ccbin", options.compiler, "-std=c++20", "-O2", "-arch=sm_90", "-Xcompiler=-Wno-psabi,-march=native",
+                "-DDPMP_WITH_CUDA=1", f"-I{INCLUDE}", "-x", "cu", "-c", "-o", str(output), str(HERE / "dpmp.cpp")]
+        ways["nvcc, dpmp.cuh"] = cuda
+        ways["nvcc, single headers"] = [*cuda, "-DSINGLE_HEADERS"]
+        ways["nvcc, single headers, DPMP_F16=0"] = [*cuda, "-DSINGLE_HEADERS", "-DDPMP_F16=0"]
     if options.torch:
         include = options.torch / "include"
         ways["LibTorch"] = [*flags, "-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include"), str(HERE / "libtorch.cpp")]
@@ -49,6 +64,7 @@ def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch", type=Path)
+    parser.add_argument("--nvcc")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compiler", default="g++")
     options = parser.parse_args()

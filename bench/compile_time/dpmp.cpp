@@ -1,11 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // An MLP of 784-64-10 trained privately, in few lines: what compile_time.py compiles beside libtorch.cpp.
+#if !defined(SINGLE_HEADERS)
 #include <dpmp/dpmp.hpp>
+#else
+#include <dpmp/autograd/rules/activation.hpp>
+#include <dpmp/autograd/rules/cross_entropy.hpp>
+#include <dpmp/nn/linear.hpp>
+#include <dpmp/train/private_trainer.hpp>
+#endif
+#if defined(__CUDACC__) && !defined(SINGLE_HEADERS)
+#include <dpmp/dpmp.cuh>
+#elif defined(__CUDACC__)
+#include <dpmp/cuda.cuh>
+#endif
 #include <iostream>
 using namespace dpmp;
 
 int main() {
+#if defined(__CUDACC__)
+  Context ctx(Device::cuda());
+#else
   Context ctx;
+#endif
   nn::Parameters parameters(ctx, DType::bf16, 1);
   const nn::Linear hidden(parameters, "hidden", 784, 64), output(parameters, "output", 64, 10);
   const auto losses = [&](Tape& tape, std::span<const index_t> slots) {

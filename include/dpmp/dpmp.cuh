@@ -3,13 +3,9 @@
 // dpmp/dpmp.hpp; a program that uses both compiles what touches a GPU in at least one CUDA unit, or links
 // dpmp::compiled_cuda, which has it. Includes only.
 #pragma once
+#include "dpmp/cuda.cuh"
 #include "dpmp/dpmp.hpp"
-#include "dpmp/runtime/cuda_backend.cuh"
-#include "dpmp/runtime/cuda_graph.cuh"
-#include "dpmp/runtime/launch_cuda.cuh"
 
 #if !defined(DPMP_COMPILED) || defined(DPMP_COMPILING)
 #include "dpmp/autograd/rules/attention.cuh"
-#include "dpmp/gemm/cublaslt.cuh"
-#include "dpmp/per_sample/outer_product.cuh"
 #endif

@@ -3,7 +3,7 @@
 #pragma once
 #include "dpmp/autograd/rules/cross_entropy.hpp"
 #include "dpmp/nn/dropout.hpp"
-#include "dpmp/nn/layers.hpp"
+#include "dpmp/nn/linear.hpp"
 #include "dpmp/train/batch.hpp"
 #include "support/tensors.hpp"
 

@@ -11,7 +11,7 @@
 #include "cuda/device_gpt.hpp"
 #include "cuda/device_mlp.hpp"
 #include "dpmp/dpmp.cuh"
-#include "dpmp/nn/layers.hpp"
+#include "dpmp/nn/linear.hpp"
 #include "dpmp/nn/vision.hpp"
 
 namespace {

@@ -3,7 +3,8 @@
 #include <doctest/doctest.h>
 #include <cmath>
 
-#include "dpmp/nn/layers.hpp"
+#include "dpmp/nn/layer_norm.hpp"
+#include "dpmp/nn/linear.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
 

@@ -9,7 +9,7 @@
 #include "dpmp/autograd/rules/matmul.hpp"
 #include "dpmp/autograd/rules/mean_squared_error.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
-#include "dpmp/nn/layers.hpp"
+#include "dpmp/nn/linear.hpp"
 #include "dpmp/train/isolation.hpp"
 #include "support/errors.hpp"
 #include "support/tiny_training.hpp"

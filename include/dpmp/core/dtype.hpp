@@ -74,19 +74,26 @@ inline constexpr DType dtype_of = std::is_same_v<T, float>    ? DType::f32
                                   : std::is_same_v<T, double> ? DType::f64
                                                               : DType::i32;
 
-/// The dtypes that a model may have in this program: f64 among them only with DPMP_F64 (core/config.hpp).
-#if DPMP_F64
-inline constexpr DType real_dtypes[] = {DType::f32, DType::bf16, DType::f16, DType::f64};
-#else
-inline constexpr DType real_dtypes[] = {DType::f32, DType::bf16, DType::f16};
+/// The dtypes that a model may have in this program: f64 only with DPMP_F64, f16 unless DPMP_F16=0 (core/config.hpp).
+inline constexpr DType real_dtypes[] = {
+    DType::f32,
+    DType::bf16,
+#if DPMP_F16
+    DType::f16,
 #endif
+#if DPMP_F64
+    DType::f64,
+#endif
+};
 
 namespace detail {
 [[noreturn]] inline void refuse_dtype(DType dtype) {
-  if (dtype != DType::f64) throw Error(concat("expected a floating dtype (f32, bf16, f16, f64), got ", name_of(dtype)));
-  throw Error(
-      "expected f32, bf16 or f16, got f64: models in float64 need a program that defines DPMP_F64=1 in all its units, or "
-      "that links dpmp::compiled");
+  if (dtype == DType::f64)
+    throw Error(
+        "expected f32, bf16 or f16, got f64: models in float64 need a program that defines DPMP_F64=1 in all its units, or "
+        "that links dpmp::compiled");
+  if (dtype == DType::f16) throw Error("expected f32 or bf16, got f16: this program is compiled with DPMP_F16=0");
+  throw Error(concat("expected a floating dtype (f32, bf16, f16, f64), got ", name_of(dtype)));
 }
 }  // namespace detail
 
@@ -96,13 +103,15 @@ decltype(auto) dispatch_stored(DType dtype, F&& f) {
   switch (dtype) {
     case DType::f32: return f(TypeTag<float>{});
     case DType::bf16: return f(TypeTag<bf16>{});
+#if DPMP_F16
     case DType::f16: return f(TypeTag<f16>{});
+#endif
     case DType::f64: return f(TypeTag<double>{});
-    case DType::i32: break;
+    default: break;
   }
   detail::refuse_dtype(dtype);
 }
-/// The same for a dtype that a model may have: throws on i32, and on f64 where no kernels for it are compiled.
+/// The same for a dtype that a model may have: throws on i32, and on f64 and f16 where no kernels for them are compiled.
 template <class F>
 decltype(auto) dispatch_real(DType dtype, F&& f) {
 #if DPMP_F64
@@ -111,7 +120,9 @@ decltype(auto) dispatch_real(DType dtype, F&& f) {
   switch (dtype) {
     case DType::f32: return f(TypeTag<float>{});
     case DType::bf16: return f(TypeTag<bf16>{});
+#if DPMP_F16
     case DType::f16: return f(TypeTag<f16>{});
+#endif
     default: break;
   }
   detail::refuse_dtype(dtype);

@@ -156,6 +156,7 @@ DPMP_HD index_t first_element(index_t block, int k) {
 /// 64-bit words are the radii of its four pairs, then their angles.
 struct GaussianChunks {
   using Real = float;  // decides the instruction set only
+  static constexpr bool wide = true;
   Key256 key;
   std::uint64_t nonce;
   double* sum;  // from element 128 first_row on

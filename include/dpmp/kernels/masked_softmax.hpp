@@ -33,6 +33,7 @@ struct KeepRows {
 template <class T>
 struct MaskedSoftmaxForward {
   using Real = compute_t<T>;
+  static constexpr bool wide = true;
   using Storage = T;
   const Real* scores;   // [tokens, tokens]
   const Real* keep;     // [tokens], 1: the key may be attended to, 0: padding; null: all may

@@ -144,9 +144,10 @@ struct PackPanels {
 template <class R>
 struct PanelProduct {
   using Real = float;  // decides the instruction set only
-  const R* a;          // panels of rows, a_stride apart; in place: rows as they are stored, a_stride apart
-  const R* b;          // panels of columns, b_stride apart
-  R* output;           // [m, n], output_stride apart
+  static constexpr bool wide = true;
+  const R* a;  // panels of rows, a_stride apart; in place: rows as they are stored, a_stride apart
+  const R* b;  // panels of columns, b_stride apart
+  R* output;   // [m, n], output_stride apart
   index_t m, n, depth, a_stride, b_stride, output_stride;
   bool in_place;
   R alpha;

@@ -7,7 +7,7 @@
 
 #include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/nn/dropout.hpp"
-#include "dpmp/nn/layers.hpp"
+#include "dpmp/nn/linear.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
 struct LoraOptions {

@@ -9,7 +9,7 @@
 #include "dpmp/autograd/rules/activation.hpp"
 #include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
-#include "dpmp/nn/layers.hpp"
+#include "dpmp/nn/linear.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
 /// The T tokens of x [B, T, d], each [B, 1, d]. Halved again and again: the backward of a split writes the whole it was

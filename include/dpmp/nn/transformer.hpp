@@ -7,7 +7,9 @@
 
 #include "dpmp/autograd/rules/attention.hpp"
 #include "dpmp/autograd/rules/rope.hpp"
+#include "dpmp/nn/embedding.hpp"
 #include "dpmp/nn/feed_forward.hpp"
+#include "dpmp/nn/layer_norm.hpp"
 #include "dpmp/nn/rms_norm.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {

@@ -14,7 +14,11 @@
 // - none without optimisation: `flatten` does nothing then, and a call across instruction sets would change the vector ABI;
 // - none when the unit's own flags ask for AVX2 or AVX-512 (-march=native): they say what to compile for, and three copies
 // take three times as long;
-// - none where DPMP_HOST_ISA_NATIVE is set, whatever the unit's flags are. Set it in all units of a program or in none.
+// - none where DPMP_HOST_ISA_NATIVE is set, whatever the unit's flags are;
+// - header-only, one for AVX2 and, for functors that compute more than they read (`static constexpr bool wide = true`), one
+// for AVX-512; the unit's own copy is for CPUs without AVX2 and kept small;
+// - in dpmp::compiled, and where DPMP_HOST_ISA_ALL is set, all for every functor.
+// Set the same in all units of a program.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define DPMP_HOST_UNIT_ISA 2
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -26,6 +30,11 @@
 #define DPMP_HOST_ISA_VARIANTS 1
 #else
 #define DPMP_HOST_ISA_VARIANTS 0
+#endif
+#if defined(DPMP_COMPILED) || defined(DPMP_HOST_ISA_ALL)
+#define DPMP_HOST_ISA_LEAN 0
+#else
+#define DPMP_HOST_ISA_LEAN DPMP_HOST_ISA_VARIANTS
 #endif
 
 namespace dpmp::inline DPMP_ABI {
@@ -58,8 +67,19 @@ void launch_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& 
 template <class F>
 void launch_elements_on_cuda(Context& ctx, index_t n, const F& f);
 
+/// Whether a functor gets a copy for AVX-512 where those for AVX2 do for the others.
 template <class F>
-__attribute__((flatten, noinline)) void rows_of_unit(const F& f, index_t begin, index_t end) {
+inline constexpr bool is_wide = !DPMP_HOST_ISA_LEAN || requires {
+  requires F::wide;
+};
+
+#if DPMP_HOST_ISA_LEAN
+#define DPMP_UNIT_COPY cold
+#else
+#define DPMP_UNIT_COPY
+#endif
+template <class F>
+__attribute__((flatten, noinline, DPMP_UNIT_COPY)) void rows_of_unit(const F& f, index_t begin, index_t end) {
   constexpr int width = 4 << DPMP_HOST_UNIT_ISA;  // floats in a register
   using Team = HostTeam<typename F::Real, std::is_same_v<typename F::Real, double> ? width / 2 : width>;
   for (index_t r = begin; r < end; ++r) f(Team{}, r);
@@ -86,8 +106,9 @@ void run_rows([[maybe_unused]] index_t begin, [[maybe_unused]] index_t end, [[ma
 #if !defined(__CUDA_ARCH__)
 #if DPMP_HOST_ISA_VARIANTS
   if constexpr (std::is_same_v<typename F::Real, float>) {  // double is for references: one variant will do
-    if (isa == Isa::avx512) return detail::rows_avx512(f, begin, end);
-    if (isa == Isa::avx2) return detail::rows_avx2(f, begin, end);
+    if constexpr (detail::is_wide<F>)
+      if (isa == Isa::avx512) return detail::rows_avx512(f, begin, end);
+    if (isa >= Isa::avx2) return detail::rows_avx2(f, begin, end);
   }
 #endif
   detail::rows_of_unit(f, begin, end);

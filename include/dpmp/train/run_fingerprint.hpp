@@ -29,7 +29,7 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parame
   out << "library: dpmp " << DPMP_VERSION_STRING << ", " << __VERSION__ << '\n'
       << "device: " << (ctx.on_cuda() ? "cuda" : "cpu") << ", " << ctx.backend().multiprocessors() << " multiprocessors, "
       << ctx.threads() << " threads\n"
-      << "kernels: " << name_of(unit_isa) << ", " << name_of(best_isa()) << '\n'
+      << "kernels: " << name_of(unit_isa) << ", " << name_of(best_isa()) << (DPMP_HOST_ISA_LEAN ? " in part\n" : "\n")
       << "products: " << gemm_backend_info(ctx) << '\n'
       << "physical batch: " << options.physical_batch << '\n'
       << "strategy: " << per_sample::name_of(options.strategy.strategy) << ", norms " << int(options.strategy.norms)

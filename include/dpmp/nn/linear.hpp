@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Layers: the parameters of an operation and how they start. Calling one records the operation.
+// A dense layer.
 #pragma once
-#include "dpmp/autograd/rules/add_norm.hpp"
-#include "dpmp/autograd/rules/embedding.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/nn/parameters.hpp"
 
@@ -26,35 +24,6 @@ class Linear {
  private:
   Parameter* weight_;
   Parameter* bias_;
-};
-
-/// Normalisation of the last axis; gain starts at 1, bias at 0.
-class LayerNorm {
- public:
-  LayerNorm(Parameters& parameters, const std::string& name, index_t width)
-      : gain_(&parameters.constant(name + ".gain", {width}, 1)), bias_(&parameters.constant(name + ".bias", {width}, 0)) {}
-  Variable operator()(const Variable& x) const { return layer_norm(x, *gain_, *bias_); }
-  /// x + branch, and that normalised.
-  SumAndNorm operator()(const Variable& x, const Variable& branch) const {
-    return add_layer_norm(x, branch, *gain_, *bias_);
-  }
-
- private:
-  Parameter* gain_;
-  Parameter* bias_;
-};
-
-/// A table [vocabulary, width] looked up by token id.
-class Embedding {
- public:
-  Embedding(Parameters& parameters, const std::string& name, index_t vocabulary, index_t width, double standard_deviation)
-      : table_(&parameters.normal(name + ".weight", {vocabulary, width}, standard_deviation)) {}
-  Variable operator()(Tape& tape, const Tensor& ids) const { return embedding(tape, ids, *table_); }
-  /// The same storage as the weight of an output layer: tied weights.
-  Parameter& table() const { return *table_; }
-
- private:
-  Parameter* table_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
 

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// A layer that normalises.
+#pragma once
+#include "dpmp/autograd/rules/add_norm.hpp"
+#include "dpmp/nn/parameters.hpp"
+
+namespace dpmp::inline DPMP_ABI::nn {
+/// Normalisation of the last axis; gain starts at 1, bias at 0.
+class LayerNorm {
+ public:
+  LayerNorm(Parameters& parameters, const std::string& name, index_t width)
+      : gain_(&parameters.constant(name + ".gain", {width}, 1)), bias_(&parameters.constant(name + ".bias", {width}, 0)) {}
+  Variable operator()(const Variable& x) const { return layer_norm(x, *gain_, *bias_); }
+  /// x + branch, and that normalised.
+  SumAndNorm operator()(const Variable& x, const Variable& branch) const {
+    return add_layer_norm(x, branch, *gain_, *bias_);
+  }
+
+ private:
+  Parameter* gain_;
+  Parameter* bias_;
+};
+}  // namespace dpmp::inline DPMP_ABI::nn
