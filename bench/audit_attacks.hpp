@@ -61,12 +61,13 @@ inline Experiment slot_experiment(DType dtype, int threads) {
   s->data[0] = std::vector<double>(std::size_t(d), 0.0);
   s->data[0][1] = 1;
   const auto losses_of = [s, dtype](Parameter& w, bool with) {
-    return [s, dtype, &w, with](Tape& tape, std::span<const index_t> at) {
-      std::vector<double> a(at.size() * std::size_t(d), 0.0);
-      for (std::size_t i = 0; i < at.size(); ++i)
-        if (at[i] >= 0)
-          std::copy_n(s->data[std::size_t(at[i] + !with)].begin(), d, a.begin() + std::ptrdiff_t(i * std::size_t(d)));
-      const Variable y = linear(tape.input(Tensor::from(s->ctx, {index_t(at.size()), d}, dtype, a)), w);
+    return [s, dtype, &w, with](const train::Batch& batch) {
+      std::vector<double> a(batch.records.size() * std::size_t(d), 0.0);
+      for (std::size_t i = 0; i < batch.records.size(); ++i)
+        if (batch.records[i] >= 0)
+          std::copy_n(s->data[std::size_t(batch.records[i] + !with)].begin(), d,
+                      a.begin() + std::ptrdiff_t(i * std::size_t(d)));
+      const Variable y = linear(batch.tape.input(Tensor::from(s->ctx, {index_t(batch.records.size()), d}, dtype, a)), w);
       return mean_squared_error(y, Tensor::zeros(s->ctx, y.shape(), DType::f32));
     };
   };
@@ -88,7 +89,7 @@ inline Experiment slot_experiment(DType dtype, int threads) {
                                                                                   double share) {
     nn::Parameters parameters(s->ctx, dtype, 1);
     Parameter& w = make(parameters);
-    train::PrivateTrainer trainer(
+    train::Trainer trainer(
         s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), records - !with,
         {.physical_batch = slots, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     const std::vector<double> before = masters(parameters);
@@ -136,17 +137,17 @@ inline Experiment adaptive_experiment(dp::NeighbouringRelation relation, double 
     const dp::Plan& plan = share == 1 ? whole : half;
     // Record 0 along the first weight, the large ones along the second.
     const index_t shift = with || emptied ? 0 : 1;
-    const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
+    const auto losses = [&](const train::Batch& batch) {
       std::vector<double> x;
-      for (const index_t i : slots) {
+      for (const index_t i : batch.records) {
         const index_t record = i + shift;
         x.push_back(i >= 0 && record == 0 && with ? 1e6 : 0);
         x.push_back(i >= 0 && record > 0 && record <= large ? 1e6 : 0);
       }
-      const Variable y = linear(tape.input(Tensor::from(*ctx, {index_t(slots.size()), 2}, DType::f32, x)), w);
-      return weighted_sum(y, std::vector<double>(slots.size(), 1.0));
+      const Variable y = linear(batch.tape.input(Tensor::from(*ctx, {index_t(batch.records.size()), 2}, DType::f32, x)), w);
+      return weighted_sum(y, std::vector<double>(batch.records.size(), 1.0));
     };
-    train::PrivateTrainer trainer(
+    train::Trainer trainer(
         *ctx, parameters, plan, fresh_keys(r), records - shift,
         {.physical_batch = records, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     for (index_t step = 0; step < steps; ++step) trainer.step(losses);
@@ -185,15 +186,16 @@ inline Experiment dropout_experiment(double rate) {
   for (index_t k = 0; k < records * d; ++k)
     s->data.push_back((k < d) == (k % d < d / 2) ? double(float(normal(random))) : 0);
   const auto losses_of = [s, rate](Parameter& w, bool with, const RunDropout& masks) {
-    return [s, rate, &w, with, masks](Tape& tape, std::span<const index_t> at) {
-      std::vector<double> a(at.size() * std::size_t(d), 0.0);
+    return [s, rate, &w, with, masks](const train::Batch& batch) {
+      std::vector<double> a(batch.records.size() * std::size_t(d), 0.0);
       std::vector<index_t> original;
       for (index_t i = 0; i < records - !with; ++i) original.push_back(i + !with);
-      for (std::size_t i = 0; i < at.size(); ++i)
-        if (at[i] >= 0)
-          std::copy_n(s->data.begin() + original[std::size_t(at[i])] * d, d, a.begin() + std::ptrdiff_t(i * std::size_t(d)));
-      const Variable x = tape.input(Tensor::from(s->ctx, {index_t(at.size()), d}, DType::f32, a));
-      return weighted_sum(linear(masks(x, rate, at, original), w), std::vector<double>(at.size(), 100.0));
+      for (std::size_t i = 0; i < batch.records.size(); ++i)
+        std::copy_n(s->data.begin() + original[std::size_t(batch.records[i])] * d, d,
+                    a.begin() + std::ptrdiff_t(i * std::size_t(d)));
+      const Variable x = batch.tape.input(Tensor::from(s->ctx, {index_t(batch.records.size()), d}, DType::f32, a));
+      return weighted_sum(linear(masks(x, rate, batch.records, original), w),
+                          std::vector<double>(batch.records.size(), 100.0));
     };
   };
   const auto plan_of = [](double share) {
@@ -214,7 +216,7 @@ inline Experiment dropout_experiment(double rate) {
   e.scores = [s, losses_of, whole = plan_of(1), half = plan_of(0.5)](std::mt19937_64& r, bool with, double share) {
     nn::Parameters parameters(s->ctx, DType::f32, 1);
     Parameter& w = parameters.constant("w", {1, d}, 0);
-    train::PrivateTrainer trainer(
+    train::Trainer trainer(
         s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), records - !with,
         {.physical_batch = slots, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     trainer.step(losses_of(w, with, RunDropout{trainer.keys()}));
@@ -243,15 +245,15 @@ inline std::optional<Experiment> lattice_experiment() {
   const auto released = [s](const dp::Plan& plan, const dp::StreamKeys& keys, bool with) {
     nn::Parameters parameters(s->ctx, DType::f64, 1);
     Parameter& w = parameters.constant("w", {1, d}, 0);
-    train::PrivateTrainer trainer(
+    train::Trainer trainer(
         s->ctx, parameters, plan, keys, records - !with,
         {.physical_batch = records, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
-    trainer.step([&](Tape& tape, std::span<const index_t> at) {
+    trainer.step([&](const train::Batch& batch) {
       std::vector<double> a;
-      for (const index_t i : at)
+      for (const index_t i : batch.records)
         for (const double x : s->x) a.push_back(i == 0 && with ? x : 0);
-      const Tensor inputs = Tensor::from(s->ctx, {index_t(at.size()), d}, DType::f64, a);
-      return weighted_sum(linear(tape.input(inputs), w), std::vector<double>(at.size(), 100.0));
+      const Tensor inputs = Tensor::from(s->ctx, {index_t(batch.records.size()), d}, DType::f64, a);
+      return weighted_sum(linear(batch.tape.input(inputs), w), std::vector<double>(batch.records.size(), 100.0));
     });
     std::vector<double> sum = masters(parameters);
     for (double& v : sum) v *= -plan.expected_batch();  // powers of two: exact

@@ -4,7 +4,7 @@
 #pragma once
 #include <dpmp/autograd/gradcheck.hpp>
 #include <dpmp/dp/audit.hpp>
-#include <dpmp/train/private_trainer.hpp>
+#include <dpmp/train/trainer.hpp>
 #include <functional>
 #include <random>
 #include <string>
@@ -94,9 +94,9 @@ std::vector<double> clipped_sum(Context& ctx, const nn::Parameters& parameters, 
   per_sample::ClippedSumSink sink(per_sample::Groups::flat(all), {});
   std::vector<index_t> draw, slots(static_cast<std::size_t>(physical_batch));
   for (index_t i = 0; i < records; ++i) draw.push_back(i);
-  for (index_t k = 0; k < dp::physical_batches(records, physical_batch); ++k) {
-    dp::fill_physical_batch(draw, k, slots);
-    train::accumulate_clipped(ctx, losses, slots, plan.first_step().groups, sink, sums);
+  for (index_t k = 0; k < train::physical_batches(records, physical_batch); ++k) {
+    train::fill_physical_batch(draw, k, slots);
+    train::accumulate_clipped(ctx, losses, {slots}, plan.first_step().groups, sink, sums);
   }
   std::vector<double> sum;
   for (const Tensor& t : sums.tensors()) {

@@ -62,21 +62,21 @@ inline Experiment linear_experiment(const LinearVariant& v) {
     nn::Parameters parameters(s->ctx, c.dtype, 3);
     Parameter &w = parameters.normal("w", {p, d}, 1), &b = parameters.constant("b", {p}, 0);
     const index_t target = c.records / 2;
-    const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
+    const auto losses = [&](const train::Batch& batch) {
       std::vector<double> x, out;
-      for (const index_t i : slots) {
+      for (const index_t i : batch.records) {
         const double here = i == target && with;  // without it, the record behind it has its number
         for (const double value : s->x) x.push_back(here * value);
         for (const double value : s->out) out.push_back(here * value);
       }
-      const Tensor inputs = Tensor::from(s->ctx, {index_t(slots.size()), d}, c.dtype, x);
-      return weighted_sum(linear(tape.input(inputs), w, &b), out);
+      const Tensor inputs = Tensor::from(s->ctx, {index_t(batch.records.size()), d}, c.dtype, x);
+      return weighted_sum(linear(batch.tape.input(inputs), w, &b), out);
     };
     train::TrainerOptions o{
         .physical_batch = c.physical_batch, .rule = c.rule, .learning_rate = optim::LearningRate::constant(1)};
     const auto all = parameters.all();
     if (c.grouped) o.groups = per_sample::Groups::by_parameter(all);
-    train::PrivateTrainer trainer(s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), c.records - !with, o);
+    train::Trainer trainer(s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), c.records - !with, o);
     const std::vector<double> before = masters(parameters);
     double weight_squares = 0, bias_squares = 0;
     for (const double i : s->x)
@@ -117,15 +117,16 @@ inline Experiment tied_experiment() {
     return dp::Plan::with_noise_multiplier({.delta = 1e-5, .sampling_rate = 1, .steps = 1, .dataset_size = records}, share);
   };
   const auto losses_of = [s](Parameter& table, bool with) {
-    return [s, &table, with](Tape& tape, std::span<const index_t> slots) {
+    return [s, &table, with](const train::Batch& batch) {
       std::vector<std::int32_t> ids;
       std::vector<double> out;
-      for (const index_t i : slots)
+      for (const index_t i : batch.records)
         for (index_t t = 0; t < tokens; ++t) {
           ids.push_back(std::int32_t(t % 2 ? 4 : 1));
           for (index_t k = 0; k < vocabulary; ++k) out.push_back(i == records - 1 && with ? double(100 * (k == 1) - 40) : 0);
         }
-      const Variable h = embedding(tape, Tensor::from(tape.ctx(), {index_t(slots.size()), tokens}, ids), table);
+      const Variable h =
+          embedding(batch.tape, Tensor::from(batch.tape.ctx(), {index_t(batch.records.size()), tokens}, ids), table);
       return weighted_sum(linear(h, table), out);
     };
   };
@@ -141,7 +142,7 @@ inline Experiment tied_experiment() {
   e.scores = [s, losses_of, whole = plan_of(1), half = plan_of(0.5)](std::mt19937_64& r, bool with, double share) {
     nn::Parameters parameters(s->ctx, DType::f32, 3);
     Parameter& table = parameters.normal("table", {vocabulary, width}, 1);
-    train::PrivateTrainer trainer(
+    train::Trainer trainer(
         s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), records - !with,
         {.physical_batch = records, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     const std::vector<double> before = masters(parameters);

@@ -32,16 +32,16 @@ void measure(const examples::ByteRecords& records, DType dtype, per_sample::Stra
   Context ctx(Device::best());
   const index_t slots = 32;
   const nn::Transformer model(ctx, {.vocabulary = 256, .width = 256, .layers = 4, .heads = 4, .context = tokens}, dtype);
-  const auto losses = [&](Tape& tape, std::span<const index_t> batch) {
-    const auto [ids, targets] = records.batch(ctx, batch);
-    return cross_entropy(model(tape, ids), targets, {.divisor = double(tokens)});
+  const auto losses = [&](const train::Batch& b) {
+    const auto [ids, targets] = records.batch(ctx, b.records);
+    return cross_entropy(model(b.tape, ids), targets, {.divisor = double(tokens)});
   };
   const auto plan = dp::Plan::with_noise_multiplier({.delta = 1e-5,
                                                      .sampling_rate = 64.0 / double(records.size()),
                                                      .steps = steps,
                                                      .dataset_size = index_t(records.size())},
                                                     0.8);
-  train::PrivateTrainer trainer(
+  train::Trainer trainer(
       ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), index_t(records.size()),
       {.physical_batch = slots, .learning_rate = optim::LearningRate::constant(1e-3), .strategy = strategy});
   Extra extra;
@@ -50,7 +50,7 @@ void measure(const examples::ByteRecords& records, DType dtype, per_sample::Stra
     for (index_t k = 0; k < slots; ++k) batch.push_back((step * slots + k) * 37 % index_t(records.size()));
     per_sample::StrategySink sink(strategy);
     Tape tape(ctx, slots);
-    tape.backward(losses(tape, batch), sink);
+    tape.backward(losses({tape, batch}), sink);
     extra.add(sink.norms(ctx, slots));
     trainer.step(losses);
   }

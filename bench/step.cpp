@@ -95,13 +95,11 @@ void measure(DType dtype, int threads, index_t batch, int repetitions) {
   // Sampling rate 1 of `batch` records: every step has exactly that many.
   const train::TrainerOptions options{.physical_batch = batch, .rule = Model::rule()};
   const dp::StreamKeys keys(dp::random_key());
-  train::PlainTrainer plain_trainer(plain.ctx, plain.parameters(), 1, keys, batch, options);
+  train::Trainer plain_trainer(plain.ctx, plain.parameters(), train::NoPrivacy{1}, keys, batch, options);
   const auto plan = dp::Plan::with_noise_multiplier(
       {.delta = 1e-5, .sampling_rate = 1, .steps = 1000, .clip_threshold = 1, .dataset_size = batch}, 1);
-  train::PrivateTrainer private_trainer(secret.ctx, secret.parameters(), plan, keys, batch, options);
-  const auto losses = [](Run& run) {
-    return [&run](Tape& tape, std::span<const index_t> slots) { return run.losses(tape, slots); };
-  };
+  train::Trainer private_trainer(secret.ctx, secret.parameters(), plan, keys, batch, options);
+  const auto losses = [](Run& run) { return [&run](const train::Batch& b) { return run.losses(b.tape, b.records); }; };
   std::vector<double> ratios;
   for (int k = 0; k <= repetitions; ++k) {
     plain.ctx.reset_peak_memory();

@@ -16,7 +16,7 @@ inline bool is_held_out(const std::string& line) {
   return siphash24(0, 0, std::as_bytes(std::span(line.data(), line.size()))) % 20 == 0;
 }
 
-/// Byte sequences of one public length: input = begin, b0, b1, ..; target = b0, b1, .., line end; -1 behind the end.
+/// Byte sequences of one public length: input = begin, b0, b1, ..; target = b0, b1, .., line end; -1 after the end.
 class ByteRecords {
  public:
   static constexpr std::int32_t begin_of_record = 0;  // a byte that no record has
@@ -32,18 +32,14 @@ class ByteRecords {
   /// Bytes of the text, line ends included, that are predicted for record k.
   index_t bytes(index_t k) const { return std::min<index_t>(index_t(records_[std::size_t(k)]->size()) + 1, context_); }
 
-  /// What dropout knows the records by: a hash of each line under this secret.
-  std::vector<RecordId> identities(const Key256& key) const {
-    std::vector<RecordId> ids;
-    for (const std::string* line : records_) ids.push_back(content_id(key, *line));
-    return ids;
-  }
-  /// ids and targets [slots, context]; a masked slot holds an empty record.
-  std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots) const {
-    const Shape shape{index_t(slots.size()), context_};
-    std::vector<std::int32_t> ids(slots.size() * std::size_t(context_)), targets(ids.size());
-    for (std::size_t i = 0; i < slots.size(); ++i) {
-      const std::string_view text = slots[i] == dp::masked_slot ? std::string_view() : *records_[std::size_t(slots[i])];
+  /// What dropout knows record k by: a hash of its line under this secret.
+  RecordId identity(const Key256& secret, index_t k) const { return content_id(secret, *records_[std::size_t(k)]); }
+  /// ids and targets [records, context].
+  std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> records) const {
+    const Shape shape{index_t(records.size()), context_};
+    std::vector<std::int32_t> ids(records.size() * std::size_t(context_)), targets(ids.size());
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const std::string_view text = *records_[std::size_t(records[i])];
       std::int32_t *id = ids.data() + index_t(i) * context_, *target = targets.data() + index_t(i) * context_;
       for (index_t t = 0; t < context_; ++t) {
         const index_t length = index_t(text.size());

@@ -12,17 +12,17 @@ int main() {
   const index_t records = 2000, tokens = 16, width = 32;
   const nn::Linear in(parameters, "in", 1, width), out(parameters, "out", width, 1);
   const own::RecurrentLayer memory(parameters, "memory", width);
-  const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
+  const auto losses = [&](const train::Batch& batch) {
     std::vector<double> x, y;
-    for (const index_t r : slots)
+    for (const index_t r : batch.records)
       for (index_t t = 0, sum = 0; t < tokens; ++t) {
         const index_t sign = philox_block(7, std::uint64_t(r), std::uint64_t(t)).word[0] % 2 ? 1 : -1;
         sum += sign;
         x.push_back(double(sign));
         y.push_back(double(sum));
       }
-    const Shape shape{index_t(slots.size()), tokens, 1};
-    const Variable predicted = out(memory(in(tape.input(Tensor::from(ctx, shape, DType::bf16, x)))));
+    const Shape shape{batch.size(), tokens, 1};
+    const Variable predicted = out(memory(in(batch.tape.input(Tensor::from(ctx, shape, DType::bf16, x)))));
     return mean_squared_error(predicted, Tensor::from(ctx, shape, DType::f32, y));
   };
   const auto error = [&] {
@@ -30,13 +30,13 @@ int main() {
     for (std::size_t k = 0; k < held_out.size(); ++k) held_out[k] = records + index_t(k);
     Tape tape(ctx, 200, TapeMode::inference);
     double sum = 0;
-    for (const double loss : losses(tape, held_out).value().to_doubles()) sum += loss / 200;
+    for (const double loss : losses({tape, held_out}).value().to_doubles()) sum += loss / 200;
     return sum;
   };
   const auto plan =
       dp::Plan::calibrate({.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.1, .steps = 150, .dataset_size = records});
-  train::PrivateTrainer trainer(ctx, parameters, plan, dp::StreamKeys(dp::random_key()), records,
-                                {.learning_rate = optim::LearningRate::constant(3e-3)});
+  train::Trainer trainer(ctx, parameters, plan, dp::StreamKeys(dp::random_key()), records,
+                         {.learning_rate = optim::LearningRate::constant(3e-3)});
   std::cout << trainer.validate(losses).text() << "\nheld-out squared error before training: " << error() << '\n';
   while (trainer.steps() < plan.steps()) trainer.step(losses);
   std::cout << "after " << trainer.steps() << " steps at epsilon " << plan.epsilon() << ": " << error() << '\n';

@@ -113,15 +113,14 @@ class Images {
   }
   index_t size() const { return index_t(labels_.size()); }
 
-  /// Features [slots, grid, grid, channels] and labels [slots]; a masked slot is an image of zeros.
-  std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots, DType dtype) const {
-    const index_t n = index_t(slots.size());
+  /// Features [records, grid, grid, channels] and labels [records].
+  std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> records, DType dtype) const {
+    const index_t n = index_t(records.size());
     const Tensor x = Tensor::zeros(ctx, {n, grid, grid, channels}, dtype), y = Tensor::zeros(ctx, {n}, DType::i32);
     dispatch_real(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       for (index_t i = 0; i < n; ++i) {
-        const index_t record = slots[std::size_t(i)];
-        if (record == dp::masked_slot) continue;
+        const index_t record = records[std::size_t(i)];
         const f16* from = features_.data() + record * record_size;
         for (index_t k = 0; k < record_size; ++k)
           x.data<T>()[i * record_size + k] = from_float<T>(compute_t<T>(to_float(from[k])));
@@ -198,14 +197,14 @@ class Averaged {
 double accuracy(Context& ctx, const Network& network, const Images& images, index_t physical_batch) {
   index_t right = 0;
   for (index_t first = 0; first < images.size(); first += physical_batch) {
-    std::vector<index_t> slots;
-    for (index_t k = first; k < std::min(first + physical_batch, images.size()); ++k) slots.push_back(k);
-    Tape tape(ctx, index_t(slots.size()), TapeMode::inference);
+    std::vector<index_t> records;
+    for (index_t k = first; k < std::min(first + physical_batch, images.size()); ++k) records.push_back(k);
+    Tape tape(ctx, index_t(records.size()), TapeMode::inference);
     const std::vector<double> logits =
-        network(tape.input(images.batch(ctx, slots, network.dtype()).first)).value().to_doubles();
-    for (std::size_t i = 0; i < slots.size(); ++i) {
+        network(tape.input(images.batch(ctx, records, network.dtype()).first)).value().to_doubles();
+    for (std::size_t i = 0; i < records.size(); ++i) {
       const auto row = logits.begin() + std::ptrdiff_t(i) * Images::classes;
-      right += std::max_element(row, row + Images::classes) - row == images.label(slots[i]);
+      right += std::max_element(row, row + Images::classes) - row == images.label(records[i]);
     }
   }
   return double(right) / double(images.size());
@@ -237,39 +236,31 @@ int run(const Options& o) {
       .learning_rate = optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, o.steps), o.steps, 0)};
   const dp::StreamKeys keys(dp::random_key());
   std::optional<dp::Plan> plan;
-  std::optional<train::PrivateTrainer> private_trainer;
-  std::optional<train::PlainTrainer> plain_trainer;
-  if (o.is_private) {
+  if (o.is_private)
     plan = dp::Plan::calibrate({.epsilon = o.epsilon,
                                 .delta = o.delta,
                                 .sampling_rate = rate,
                                 .steps = o.steps,
                                 .clip_threshold = o.clip,
                                 .dataset_size = training.size()});
-    std::cout << "plan:\n" << plan->describe();
-    private_trainer.emplace(ctx, network.parameters(), *plan, keys, training.size(), trainer_options);
-  } else {
-    std::cout << "plan: none, training without privacy\n";
-    plain_trainer.emplace(ctx, network.parameters(), rate, keys, training.size(), trainer_options);
-  }
-  const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
-    const auto [images, labels] = training.batch(ctx, slots, dtype);
-    return cross_entropy(network(tape.input(images)), labels);
+  std::cout << (plan ? "plan:\n" + plan->describe() : "plan: none, training without privacy\n");
+  train::Trainer trainer(ctx, network.parameters(), plan ? train::Privacy(*plan) : train::NoPrivacy{rate}, keys,
+                         training.size(), trainer_options);
+  const auto losses = [&](const train::Batch& batch) {
+    const auto [images, labels] = training.batch(ctx, batch.records, dtype);
+    return cross_entropy(network(batch.tape.input(images)), labels);
   };
-  if (o.info && private_trainer) std::cout << private_trainer->validate(losses).text();
+  if (o.info && plan) std::cout << trainer.validate(losses).text();
   const auto start = Clock::now();
   double share = 0;
   for (index_t done = 1; done <= o.steps; ++done) {
-    if (private_trainer)
-      private_trainer->step(losses);
-    else
-      plain_trainer->step(losses);
+    trainer.step(losses);
     averaged.follow(network);
     if (done % o.evaluate_every != 0 && done != o.steps) continue;
     share = accuracy(ctx, averaged.network(), test, o.physical_batch);
     // How long private steps take tells how many physical batches their draws needed: no times of them (docs/pitfalls.md).
     std::string speed;
-    if (plain_trainer) {
+    if (!plan) {
       const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(done);
       speed = dpmp::detail::concat("  ", std::lround(double(o.batch) / a_step), " samples/s  ETA ",
                                    clock_text(a_step * double(o.steps - done)));
@@ -282,7 +273,7 @@ int run(const Options& o) {
   }
   std::printf("trained %lld steps; all %lld test images: %.2f %% right\n", static_cast<long long>(o.steps),
               static_cast<long long>(test.size()), 100 * share);
-  if (private_trainer) std::cout << '\n' << private_trainer->privacy_statement() << '\n';
+  if (plan) std::cout << '\n' << trainer.privacy_statement() << '\n';
   return 0;
 }
 }  // namespace

@@ -196,29 +196,24 @@ int run(const Options& o) {
   std::optional<dp::Plan> plan;
   if (o.is_private) plan = resumed ? resumed->plan : plan_of();
   const index_t steps = plan ? plan->steps() : o.steps;
-  const train::TrainerOptions trainer_options{.physical_batch = o.physical_batch,
-                                              .rule = optim::AdamW{.weight_decay = 0},
-                                              .learning_rate = optim::LearningRate::cosine(
-                                                  o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate),
-                                              .data_fingerprint = data_fingerprint(o, lines)};
+  const train::TrainerOptions trainer_options{
+      .physical_batch = o.physical_batch,
+      .rule = optim::AdamW{.weight_decay = 0},
+      .learning_rate =
+          optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate),
+      .data_fingerprint = data_fingerprint(o, lines),
+      .identity = [&](const Key256& secret, index_t record) { return training.identity(secret, record); }};
   const dp::StreamKeys keys = resumed ? resumed->keys : dp::StreamKeys(dp::random_key());
 
-  std::optional<train::PrivateTrainer> private_trainer;
-  std::optional<train::PlainTrainer> plain_trainer;
-  if (plan) {
-    std::cout << "plan:\n" << plan->describe();
-    private_trainer.emplace(ctx, model.parameters(), *plan, keys, training.size(), trainer_options);
-    if (resumed) {
-      const train::Resumed how = train::load_checkpoint(o.resume, model.parameters(), *private_trainer);
-      if (!how.same_run)
-        std::cout << "resume: data or settings are not the checkpoint's (now " << how.changed
-                  << "), so the steps to come draw other records and other noise\n";
-    }
-  } else {
-    std::cout << "plan: none, training without privacy\n";
-    plain_trainer.emplace(ctx, model.parameters(), rate, keys, training.size(), trainer_options);
+  std::cout << (plan ? "plan:\n" + plan->describe() : "plan: none, training without privacy\n");
+  train::Trainer trainer(ctx, model.parameters(), plan ? train::Privacy(*plan) : train::NoPrivacy{rate}, keys,
+                         training.size(), trainer_options);
+  if (resumed) {
+    const train::Resumed how = train::load_checkpoint(o.resume, model.parameters(), trainer);
+    if (!how.same_run)
+      std::cout << "resume: data or settings are not the checkpoint's (now " << how.changed
+                << "), so the steps to come draw other records and other noise\n";
   }
-  const auto done = [&] { return private_trainer ? private_trainer->steps() : plain_trainer->steps(); };
 
   if (!o.weights.empty()) {
     start_from(o.weights, model);
@@ -234,57 +229,50 @@ int run(const Options& o) {
   DPMP_CHECK(!failed, "expected a folder that can be made for --output, got '", o.output, "': ", failed.message());
   const auto save = [&] {
     train::save_weights(folder / "weights.safetensors", model.parameters(),
-                        {{"steps", std::to_string(done())},
+                        {{"steps", std::to_string(trainer.steps())},
                          {"model", model_text(model.config())},
                          {"adapters", adapters_text(model.config())}});
-    if (private_trainer) train::save_checkpoint(folder / "checkpoint.safetensors", model.parameters(), *private_trainer);
+    if (plan) train::save_checkpoint(folder / "checkpoint.safetensors", model.parameters(), trainer);
   };
   for (const char* name : {"weights.safetensors", "checkpoint.safetensors"}) AtomicFile(folder / name);
 
-  const std::vector<RecordId> identities =
-      training.identities((private_trainer ? private_trainer->keys() : keys).key(dp::Stream::record_identity));
-  const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
-    const auto [ids, targets] = training.batch(ctx, slots);
-    const nn::DropoutRun dropped =
-        private_trainer ? private_trainer->dropout_run(slots, identities) : plain_trainer->dropout_run(slots, identities);
-    return cross_entropy(model(tape, ids, &dropped), targets, {.divisor = double(o.context)});
+  const auto losses = [&](const train::Batch& batch) {
+    const auto [ids, targets] = training.batch(ctx, batch.records);
+    return cross_entropy(model(batch.tape, ids), targets, {.divisor = double(o.context)});
   };
-  if (o.info && private_trainer) std::cout << private_trainer->validate(losses).text();
+  if (o.info && plan) std::cout << trainer.validate(losses).text();
   const bool terminal = isatty(STDOUT_FILENO);
   const auto start = Clock::now();
-  const index_t first = done(), last = o.stop_after ? std::min(steps, first + *o.stop_after) : steps;
+  const index_t first = trainer.steps(), last = o.stop_after ? std::min(steps, first + *o.stop_after) : steps;
   double held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
-  while (done() < last) {
-    if (private_trainer)
-      private_trainer->step(losses);
-    else
-      plain_trainer->step(losses);
-    const bool evaluate = done() % o.evaluate_every == 0 || done() == last;
+  while (trainer.steps() < last) {
+    trainer.step(losses);
+    const bool evaluate = trainer.steps() % o.evaluate_every == 0 || trainer.steps() == last;
     if (evaluate) held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
-    if (o.checkpoint_every > 0 && done() % o.checkpoint_every == 0) save();
+    if (o.checkpoint_every > 0 && trainer.steps() % o.checkpoint_every == 0) save();
     if (!evaluate && !terminal) continue;
     // How long private steps take tells how many physical batches their draws needed: no times of them (docs/pitfalls.md).
     std::string speed;
-    if (plain_trainer) {
-      const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(done() - first);
+    if (!plan) {
+      const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(trainer.steps() - first);
       speed = dpmp::detail::concat("  ", std::lround(rate * double(training.size()) / a_step), " samples/s  ETA ",
-                                   clock_text(a_step * double(last - done())));
+                                   clock_text(a_step * double(last - trainer.steps())));
     }
     std::printf("%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  peak %.0f MB%s   %s",
-                terminal ? "\r" : "", static_cast<long long>(done()), static_cast<long long>(steps),
+                terminal ? "\r" : "", static_cast<long long>(trainer.steps()), static_cast<long long>(steps),
                 held_out_bits * std::numbers::ln2, held_out_bits,
-                plan ? dp::rounded_up(plan->epsilon_after(done()), 3).c_str() : "none",
+                plan ? dp::rounded_up(plan->epsilon_after(trainer.steps()), 3).c_str() : "none",
                 double(ctx.memory().peak_bytes) / 1e6, speed.c_str(), evaluate ? "\n" : "");
     std::fflush(stdout);
   }
   save();
-  std::printf("trained %lld steps; all %lld held-out records: %.4f bits/byte\n", static_cast<long long>(done() - first),
-              static_cast<long long>(held_out.size()),
+  std::printf("trained %lld steps; all %lld held-out records: %.4f bits/byte\n",
+              static_cast<long long>(trainer.steps() - first), static_cast<long long>(held_out.size()),
               bits_per_byte(ctx, model, held_out, held_out.size(), o.physical_batch));
   std::cout << "weights: " << (folder / "weights.safetensors").string() << '\n';
   if (plan)
     std::cout << "checkpoint, as secret as the data: " << (folder / "checkpoint.safetensors").string() << "\n\n"
-              << private_trainer->privacy_statement() << '\n';
+              << trainer.privacy_statement() << '\n';
   for (index_t k = 0; k < o.lines; ++k)
     std::cout << "\n> " << examples::generate(ctx, model, o.seed, std::uint64_t(k)) << '\n';
   return 0;

@@ -82,8 +82,8 @@ class StepBench {
           "private graph",
           [&](auto& sums, const Batch& batch) {
             train::accumulate_clipped(
-                ctx_, [&](Tape& tape, std::span<const index_t>) { return loss(tape, batch); }, batch.slots, numbers.groups,
-                sink, sums, nullptr, batch.weights);
+                ctx_, [&](const train::Batch& b) { return loss(b.tape, batch); },
+                {.slots = batch.slots, .weights = batch.weights}, numbers.groups, sink, sums);
           },
           &numbers);
     }
@@ -120,9 +120,9 @@ class StepBench {
   void trained(StepRow& row) {
     const train::TrainerOptions options{.physical_batch = o_.batch, .strategy = way_.options, .groups = groups_};
     const dp::StreamKeys keys(dp::random_key());
-    train::PlainTrainer plain(ctx_, model_.parameters(), 1, keys, o_.batch, options);
-    train::PrivateTrainer secret(ctx_, model_.parameters(), plan_, keys, o_.batch, options);
-    const auto losses = [&](Tape& tape, std::span<const index_t> slots) { return loss(tape, {{}, ids(slots), {}}); };
+    train::Trainer plain(ctx_, model_.parameters(), train::NoPrivacy{1}, keys, o_.batch, options);
+    train::Trainer secret(ctx_, model_.parameters(), plan_, keys, o_.batch, options);
+    const auto losses = [&](const train::Batch& b) { return loss(b.tape, {{}, ids(b.records), {}}); };
     const auto plain_step = [&] { plain.step(losses); };
     const auto private_step = [&] { secret.step(losses); };
 

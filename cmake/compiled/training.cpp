@@ -17,7 +17,7 @@
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
 #include <dpmp/optim/optimiser.hpp>
+#include <dpmp/train/accumulate.hpp>
 #include <dpmp/train/checkpoint.hpp>
 #include <dpmp/train/isolation.hpp>
-#include <dpmp/train/plain_trainer.hpp>
-#include <dpmp/train/private_trainer.hpp>
+#include <dpmp/train/trainer.hpp>

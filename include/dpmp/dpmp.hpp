@@ -29,5 +29,7 @@
 #include "dpmp/nn/recurrent.hpp"
 #include "dpmp/nn/transformer.hpp"
 #include "dpmp/nn/vision.hpp"
+#include "dpmp/train/accumulate.hpp"
 #include "dpmp/train/checkpoint.hpp"
+#include "dpmp/train/isolation.hpp"
 #include "dpmp/version.hpp"

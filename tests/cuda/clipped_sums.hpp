@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Clipped sums of a few slots on any device, by every strategy.
 #pragma once
-#include "dpmp/train/private_trainer.hpp"
+#include "dpmp/train/trainer.hpp"
 #include "support/gpt.hpp"
 
 namespace test {
@@ -39,7 +39,7 @@ std::vector<double> clipped_sum(dpmp::Context& ctx, std::span<dpmp::Parameter* c
   ClippedSumSink sink(groups, c.options);
   if (batch == 0) batch = slots.size();
   for (std::size_t first = 0; first < slots.size(); first += batch)
-    dpmp::train::accumulate_clipped(ctx, losses, slots.subspan(first, batch), clipping, sink, sums);
+    dpmp::train::accumulate_clipped(ctx, losses, {slots.subspan(first, batch)}, clipping, sink, sums);
   return flat(sums);
 }
 }  // namespace test

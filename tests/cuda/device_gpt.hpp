@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Token records on the host and a GPT on any device: runs of the same numbers here and there.
 #pragma once
-#include "dpmp/train/plain_trainer.hpp"
-#include "dpmp/train/private_trainer.hpp"
+#include "dpmp/train/trainer.hpp"
 #include "support/gpt.hpp"
 #include "support/tiny_training.hpp"
 
@@ -30,12 +29,12 @@ struct DeviceGpt {
     config.seed = seed();
     return config;
   }
-  /// The tokens of these records; `filler` in empty slots.
+  /// The tokens of these records; where `filler` is set, it stands in empty slots, which repeat the first record.
   std::vector<std::int32_t> rows(const std::vector<std::int32_t>& of, std::span<const dpmp::index_t> slots) const {
     std::vector<std::int32_t> values;
-    for (const dpmp::index_t slot : slots)
+    for (std::size_t i = 0; i < slots.size(); ++i)
       for (dpmp::index_t t = 0; t < tokens; ++t)
-        values.push_back(slot == dpmp::dp::masked_slot ? filler : of[std::size_t(slot * tokens + t)]);
+        values.push_back(filler != 0 && repeats_first(slots, i) ? filler : of[std::size_t(slots[i] * tokens + t)]);
     return values;
   }
   dpmp::Variable loss(dpmp::Tape& tape, const dpmp::Tensor& ids_there, const dpmp::Tensor& targets_there) const {
@@ -43,10 +42,10 @@ struct DeviceGpt {
   }
   /// What a trainer's step takes.
   auto losses() const {
-    return [this](dpmp::Tape& tape, std::span<const dpmp::index_t> slots) {
-      const dpmp::Shape shape{dpmp::index_t(slots.size()), tokens};
-      return loss(tape, dpmp::Tensor::from(ctx, shape, rows(ids, slots)),
-                  dpmp::Tensor::from(ctx, shape, rows(targets, slots)));
+    return [this](const dpmp::train::Batch& batch) {
+      const dpmp::Shape shape{dpmp::index_t(batch.records.size()), tokens};
+      return loss(batch.tape, dpmp::Tensor::from(ctx, shape, rows(ids, batch.records)),
+                  dpmp::Tensor::from(ctx, shape, rows(targets, batch.records)));
     };
   }
   std::vector<double> masters() const { return test::masters(model.parameters()); }

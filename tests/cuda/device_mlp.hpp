@@ -8,7 +8,7 @@
 #include "support/tensors.hpp"
 
 namespace test {
-/// Rows of normal numbers, one a record; empty slots hold the first.
+/// Rows of normal numbers, one a record.
 struct DeviceRows {
   DeviceRows(dpmp::index_t record_count, dpmp::index_t width_of_each) : records(record_count), width(width_of_each) {
     Rng rng(seed(), 5500 + std::uint64_t(width));
@@ -18,7 +18,7 @@ struct DeviceRows {
   std::vector<double> of(std::span<const dpmp::index_t> slots) const {
     std::vector<double> x;
     for (const dpmp::index_t slot : slots) {
-      const auto row = values.begin() + (slot == dpmp::dp::masked_slot ? 0 : slot) * width;
+      const auto row = values.begin() + slot * width;
       x.insert(x.end(), row, row + width);
     }
     return x;
@@ -26,8 +26,7 @@ struct DeviceRows {
   /// Record k is of class k modulo their number.
   static std::vector<std::int32_t> labels(std::span<const dpmp::index_t> slots, int classes) {
     std::vector<std::int32_t> of_slots;
-    for (const dpmp::index_t slot : slots)
-      of_slots.push_back(slot == dpmp::dp::masked_slot ? 0 : std::int32_t(slot % classes));
+    for (const dpmp::index_t slot : slots) of_slots.push_back(std::int32_t(slot % classes));
     return of_slots;
   }
   dpmp::index_t records, width;
@@ -51,13 +50,13 @@ struct DeviceMlp {
     for (dpmp::index_t k = 0; k < of.records; ++k) names.push_back(dpmp::stable_id({}, std::uint64_t(k)));
   }
   auto losses() const {
-    return [this](dpmp::Tape& tape, std::span<const dpmp::index_t> slots) {
-      const dpmp::index_t samples = dpmp::index_t(slots.size());
-      dpmp::Variable x =
-          first(tape.input(dpmp::Tensor::from(ctx, {samples, sizes.inputs}, parameters.dtype(), rows.of(slots))));
-      const dpmp::nn::DropoutRun run({}, 0, dpmp::train::identities(ctx, slots, names));
-      x = dpmp::nn::Dropout(sizes.dropout, 0)(gelu(x), &run);
-      return cross_entropy(second(x), dpmp::Tensor::from(ctx, {samples}, rows.labels(slots, sizes.classes)));
+    return [this](const dpmp::train::Batch& batch) {
+      const dpmp::index_t samples = dpmp::index_t(batch.records.size());
+      dpmp::Variable x = first(
+          batch.tape.input(dpmp::Tensor::from(ctx, {samples, sizes.inputs}, parameters.dtype(), rows.of(batch.records))));
+      batch.tape.key_randomness({{}, 0, dpmp::train::identities(ctx, batch.records, names)});
+      x = dpmp::nn::Dropout(sizes.dropout, 0)(gelu(x));
+      return cross_entropy(second(x), dpmp::Tensor::from(ctx, {samples}, rows.labels(batch.records, sizes.classes)));
     };
   }
   dpmp::Context& ctx;

@@ -10,7 +10,7 @@
 
 namespace {
 using namespace dpmp;
-constexpr index_t none = dp::masked_slot;
+constexpr index_t none = train::masked_slot;
 
 /// A batch in tensors that stay where they are, and the clipped sums of what they hold.
 struct StaticStep {
@@ -23,8 +23,8 @@ struct StaticStep {
         sink(per_sample::Groups::flat(r.model.parameters().all()), {}) {}
 
   void put(std::span<const index_t> slots) {
-    ids.copy_from_host(run.rows(run.ids, slots).data());
-    targets.copy_from_host(run.rows(run.targets, slots).data());
+    ids.copy_from_host(run.rows(run.ids, train::records_of(slots)).data());
+    targets.copy_from_host(run.rows(run.targets, train::records_of(slots)).data());
     std::vector<float> records;
     for (const index_t slot : slots) records.push_back(slot == none ? 0.0f : 1.0f);
     weights.copy_from_host(records.data());
@@ -33,8 +33,8 @@ struct StaticStep {
     const std::vector<index_t> slots(std::size_t(weights.numel()), 0);
     sums.set_zero();
     train::accumulate_clipped(
-        run.ctx, [&](Tape& tape, std::span<const index_t>) { return run.loss(tape, ids, targets); }, slots, {&clipping, 1},
-        sink, sums, nullptr, weights);
+        run.ctx, [&](const train::Batch& b) { return run.loss(b.tape, ids, targets); }, {.slots = slots, .weights = weights},
+        {&clipping, 1}, sink, sums);
   }
 
   test::DeviceGpt& run;

@@ -17,18 +17,18 @@
 namespace {
 using namespace dpmp;
 using test::SumCase;
-constexpr index_t none = dp::masked_slot;
+constexpr index_t none = train::masked_slot;
 constexpr double C = 0.4;
 
 /// A model whose records can be put into any slots; the last one is broken.
 struct Subject {
   index_t records;
   std::vector<Parameter*> parameters;
-  std::function<Variable(Tape&, std::span<const index_t>)> losses;
+  std::function<Variable(const train::Batch&)> losses;
 };
 template <class Model>
 Subject subject(const std::shared_ptr<Model>& model, const nn::Parameters& parameters, index_t records) {
-  const auto losses = [model](Tape& tape, std::span<const index_t> slots) { return model->losses()(tape, slots); };
+  const auto losses = [model](const train::Batch& b) { return model->losses()(b); };
   return {records, {parameters.all().begin(), parameters.all().end()}, losses};
 }
 
@@ -57,11 +57,13 @@ struct Cnn {
         head(parameters, "head", 12, 5),
         rows(8, 9 * 9 * 2) {}
   auto losses() const {
-    return [this](Tape& tape, std::span<const index_t> slots) {
-      const index_t samples = index_t(slots.size());
-      const Variable images = tape.input(Tensor::from(ctx, {samples, 9, 9, 2}, parameters.dtype(), rows.of(slots)));
+    return [this](const train::Batch& batch) {
+      const index_t samples = index_t(batch.records.size());
+      const Variable images =
+          batch.tape.input(Tensor::from(ctx, {samples, 9, 9, 2}, parameters.dtype(), rows.of(batch.records)));
       const Variable features = norm(depthwise(max_pool2d(tanh(first(images)), {.kernel = {2, 2}, .padding = {1, 1}})));
-      return cross_entropy(head(global_average_pool(tanh(features))), Tensor::from(ctx, {samples}, rows.labels(slots, 5)));
+      return cross_entropy(head(global_average_pool(tanh(features))),
+                           Tensor::from(ctx, {samples}, rows.labels(batch.records, 5)));
     };
   }
   Context& ctx;
@@ -94,7 +96,7 @@ Released released(Context& ctx, const Subject& x, const SumCase& way, std::span<
   per_sample::ClippedSumSink sink(per_sample::Groups::flat(x.parameters), way.options);
   Released r{};
   Tape tape(ctx, index_t(slots.size()));
-  const Variable loss = x.losses(tape, slots);
+  const Variable loss = x.losses({tape, train::records_of(slots)});
   const Tensor weights = Tensor::full(ctx, {index_t(slots.size())}, DType::f32, 1);
   per_sample::clipped_backward(
       tape, loss, weights, sink,

@@ -13,7 +13,7 @@
 namespace {
 using namespace dpmp;
 using per_sample::Strategy;
-constexpr index_t none = dp::masked_slot;
+constexpr index_t none = train::masked_slot;
 
 struct Setting {
   std::string name;
@@ -52,8 +52,8 @@ test::LaunchTrace trace_of_step(Context& ctx, std::span<Parameter* const> parame
   const auto step = [&] {
     sums.set_zero();
     train::accumulate_clipped(
-        ctx, [&](Tape& tape, std::span<const index_t>) { return losses(tape); }, slots, clipping, sink, sums, nullptr,
-        weights);
+        ctx, [&](const train::Batch& b) { return losses(b.tape); }, {.slots = slots, .weights = weights}, clipping, sink,
+        sums);
     optimiser.update(ctx, sums, &key);
   };
   step();
@@ -84,8 +84,8 @@ test::LaunchTrace trace_of_gpt(const Setting& setting, const Records& batch, boo
   test::DeviceGpt run(ctx, DType::bf16, {.tied = tied});
   if (batch.broken) run.ids[2 * test::DeviceGpt::tokens + 3] = 999;
   const Shape shape{index_t(batch.slots.size()), test::DeviceGpt::tokens};
-  const Tensor ids = Tensor::from(ctx, shape, run.rows(run.ids, batch.slots));
-  const Tensor targets = Tensor::from(ctx, shape, run.rows(run.targets, batch.slots));
+  const Tensor ids = Tensor::from(ctx, shape, run.rows(run.ids, train::records_of(batch.slots)));
+  const Tensor targets = Tensor::from(ctx, shape, run.rows(run.targets, train::records_of(batch.slots)));
   return trace_of_step(ctx, run.model.parameters().all(), setting, batch.slots,
                        [&](Tape& tape) { return run.loss(tape, ids, targets); });
 }

@@ -62,7 +62,7 @@ TEST_CASE("a training step is shown in parts, each opened and closed") {
   const std::vector<std::string> parts{"forward", "backward", "update"};
   train::TrainerOptions options{.physical_batch = run.records};
 
-  train::PlainTrainer plain(ctx, parameters, 1, keys, run.records, options);
+  train::Trainer plain(ctx, parameters, train::NoPrivacy{1}, keys, run.records, options);
   seen.clear();
   plain.step(run.losses());
   CHECK(seen.domain == "dpmp");
@@ -77,7 +77,7 @@ TEST_CASE("a training step is shown in parts, each opened and closed") {
     options.groups = by_layer ? per_sample::Groups::by_layer(parameters.all()) : per_sample::Groups::flat(parameters.all());
     dp::PlanOptions wanted{.delta = 1e-5, .sampling_rate = 1, .steps = 10, .dataset_size = run.records};
     if (by_layer) wanted.group_thresholds.assign(std::size_t(options.groups->count()), 0.1);
-    train::PrivateTrainer secret(ctx, parameters, dp::Plan::with_noise_multiplier(wanted, 1), keys, run.records, options);
+    train::Trainer secret(ctx, parameters, dp::Plan::with_noise_multiplier(wanted, 1), keys, run.records, options);
     seen.clear();
     secret.step(run.losses());
     CHECK(seen.open.empty());
@@ -92,9 +92,9 @@ TEST_CASE("a step that fails closes its ranges") {
   Context ctx(Device::cuda(0), 1);
   const test::DeviceGpt run(ctx, DType::f32);
   test::Rng rng(test::seed(), 2);
-  train::PlainTrainer plain(ctx, run.model.parameters(), 1, test::random_keys(rng), run.records);
+  train::Trainer plain(ctx, run.model.parameters(), train::NoPrivacy{1}, test::random_keys(rng), run.records);
   seen.clear();
-  CHECK_THROWS_AS(plain.step([](Tape&, std::span<const index_t>) -> Variable { throw Error("no losses"); }), Error);
+  CHECK_THROWS_AS(plain.step([](const train::Batch&) -> Variable { throw Error("no losses"); }), Error);
   CHECK(seen.paths == std::vector<std::string>{"forward"});
   CHECK(seen.open.empty());
 }

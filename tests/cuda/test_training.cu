@@ -45,7 +45,7 @@ TEST_CASE("a private GPT trained on CUDA ends where the same run on the CPU does
     const auto train = [&](Context& ctx) {
       test::DeviceGpt run(ctx, dtype);
       start = run.masters();
-      train::PrivateTrainer trainer(
+      train::Trainer trainer(
           ctx, run.model.parameters(), plan_of(run, steps), fixed_keys(31), run.records,
           {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(rate)});
       for (index_t step = 0; step < steps; ++step) {
@@ -72,15 +72,15 @@ TEST_CASE("a plain GPT trained on CUDA ends where the same run on the CPU does")
   double path = 0;  // of the sums, had all gradients of a step the same direction
   const auto train = [&](Context& ctx, DType dtype) {
     test::DeviceGpt run(ctx, dtype, {}, records);
-    train::PlainTrainer trainer(
-        ctx, run.model.parameters(), 1, fixed_keys(32), records,
+    train::Trainer trainer(
+        ctx, run.model.parameters(), train::NoPrivacy{1}, fixed_keys(32), records,
         {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(rate)});
     const std::vector<index_t> all{0, 1, 2, 3};
     for (index_t step = 0; step < steps; ++step) {
       if (!ctx.on_cuda()) {
         per_sample::BookKeepingSink sink;
         Tape tape(ctx, records);
-        tape.backward(run.losses()(tape, all), sink);
+        tape.backward(run.losses()({tape, all}), sink);
         const per_sample::NormBounds norms = sink.norms(ctx, records);
         for (index_t i = 0; i < records; ++i) path += rate / records * norms.norm(i);
       }
@@ -109,7 +109,7 @@ TEST_CASE("P18: an adaptive threshold takes the same way on CUDA") {
          .dataset_size = run.records,
          .adaptive = dp::AdaptiveOptions{.learning_rate = 1, .count_noise = 2, .initial_threshold = 0.1}},
         0.8);
-    train::PrivateTrainer trainer(ctx, run.model.parameters(), plan, fixed_keys(33), run.records, {.physical_batch = 4});
+    train::Trainer trainer(ctx, run.model.parameters(), plan, fixed_keys(33), run.records, {.physical_batch = 4});
     std::vector<double> thresholds;
     for (index_t step = 0; step < 4; ++step) {
       trainer.step(run.losses());
@@ -128,8 +128,8 @@ TEST_CASE("P7, P10: after the first step, a step asks for no memory and nothing 
   for (const auto strategy : {per_sample::Strategy::automatic, per_sample::Strategy::two_pass}) {
     test::DeviceGpt run(ctx, DType::bf16);
     // Three records expected: batches of none, of one physical batch and of two.
-    train::PrivateTrainer trainer(ctx, run.model.parameters(), plan_of(run, 30), fixed_keys(34), run.records,
-                                  {.physical_batch = 4, .strategy = {.strategy = strategy}});
+    train::Trainer trainer(ctx, run.model.parameters(), plan_of(run, 30), fixed_keys(34), run.records,
+                           {.physical_batch = 4, .strategy = {.strategy = strategy}});
     trainer.step(run.losses());
     const index_t system = ctx.memory().system_allocations, live = ctx.memory().live_bytes;
     const TransferStatistics before = ctx.transfers();

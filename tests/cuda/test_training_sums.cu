@@ -12,7 +12,7 @@
 namespace {
 using namespace dpmp;
 using test::SumCase;
-constexpr index_t none = dp::masked_slot;
+constexpr index_t none = train::masked_slot;
 constexpr double C = 0.4;
 
 /// Those of one group, and two by layer.

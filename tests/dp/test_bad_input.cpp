@@ -239,19 +239,14 @@ TEST_CASE("bad input: adaptive thresholds, and combinations that a plan has no m
   for (index_t v : {index_t(-1), dp::max_steps}) CHECK(says(refusal([&] { (void)plan.at(v); }), "step in [0, 2^40)"));
 }
 
-TEST_CASE("bad input: sampler and physical batches") {
+TEST_CASE("bad input: sampler") {
   for (index_t v : {index_t(0), index_t(-1)})
     CHECK(says(refusal([&] { dp::PoissonSampler({}, v, 0.5); }), "at least one record"));
   for (double v : {0.0, -0.5, 1.5, nan_value})
     CHECK(says(refusal([&] { dp::PoissonSampler({}, 10, v); }), "sampling probability in (0, 1]"));
   const dp::PoissonSampler sampler({}, 10, 0.5);
-  std::vector<index_t> draw(5), slots(2);
+  std::vector<index_t> draw;
   for (index_t v : {index_t(-1), dp::max_steps}) CHECK(says(refusal([&] { sampler.draw(v, draw); }), "step in [0, 2^40)"));
-  CHECK(says(refusal([] { dp::physical_batches(5, 0); }), "at least one slot, got 0"));
-  CHECK(says(refusal([] { dp::physical_batches(-1, 4); }), "records >= 0, got -1"));
-  CHECK(says(refusal([&] { dp::fill_physical_batch(draw, 3, slots); }), "physical batch in [0, 3), got 3"));
-  CHECK(says(refusal([&] { dp::fill_physical_batch(draw, -1, slots); }), "got -1"));
-  CHECK(says(refusal([&] { dp::fill_physical_batch(draw, 0, {}); }), "at least one slot"));
 }
 
 TEST_CASE("bad input: noise, counter layout, ledger, batch bound, stored plans") {

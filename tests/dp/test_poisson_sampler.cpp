@@ -103,37 +103,11 @@ TEST_CASE("P20: draws are random access by step; a larger dataset does not chang
   CHECK(more == first);
 }
 
-TEST_CASE("P7: empty draws happen and make one fully masked physical batch; probability 1 draws everything") {
+TEST_CASE("P7: empty draws happen; probability 1 draws everything") {
   std::vector<index_t> draw{1, 2, 3};
   dp::PoissonSampler(test_key(5), 100, 1e-15).draw(0, draw);
   CHECK(draw.empty());
-  CHECK(dp::physical_batches(0, 8) == 1);
-  std::vector<index_t> slots(8, 99);
-  dp::fill_physical_batch(draw, 0, slots);
-  CHECK(slots == std::vector<index_t>(8, dp::masked_slot));
   dp::PoissonSampler(test_key(5), 300, 1).draw(0, draw);
   REQUIRE(draw.size() == 300);
   for (index_t i = 0; i < 300; ++i) CHECK(draw[std::size_t(i)] == i);
-}
-
-TEST_CASE("P6: physical batches hold every drawn record exactly once, whatever their size") {
-  std::vector<index_t> draw;
-  dp::PoissonSampler(test_key(6), 500, 0.2).draw(3, draw);
-  for (index_t physical : {index_t(1), index_t(3), index_t(64), index_t(draw.size()), index_t(1000)}) {
-    const index_t batches = dp::physical_batches(index_t(draw.size()), physical);
-    CHECK(batches == std::max<index_t>(1, (index_t(draw.size()) + physical - 1) / physical));
-    std::vector<index_t> all, slots(static_cast<std::size_t>(physical));
-    index_t masked = 0;
-    for (index_t b = 0; b < batches; ++b) {
-      dp::fill_physical_batch(draw, b, slots);
-      for (index_t i : slots) {
-        if (i == dp::masked_slot)
-          ++masked;
-        else
-          all.push_back(i);
-      }
-    }
-    CHECK(all == draw);
-    CHECK(masked == batches * physical - index_t(draw.size()));
-  }
 }

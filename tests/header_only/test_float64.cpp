@@ -61,14 +61,14 @@ TEST_CASE("private training of a GPT, in every strategy and dtype, launches no k
       const nn::Transformer model(ctx, {.vocabulary = 7, .width = 8, .layers = 1, .heads = 2, .context = 5}, dtype);
       const auto plan =
           dp::Plan::calibrate({.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.5, .steps = 3, .dataset_size = samples});
-      train::PrivateTrainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), samples,
-                                    {.strategy = {.strategy = strategy}});
+      train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), samples,
+                             {.strategy = {.strategy = strategy}});
       const std::vector<double> before = model.parameters().all()[0]->master().to_doubles();
       while (trainer.steps() < plan.steps())
-        trainer.step([&](Tape& tape, std::span<const index_t> slots) {
-          const Shape shape{index_t(slots.size()), 5};
+        trainer.step([&](const train::Batch& batch) {
+          const Shape shape{index_t(batch.records.size()), 5};
           const Tensor ids = Tensor::from(ctx, shape, std::vector<std::int32_t>(std::size_t(shape.numel()), 3));
-          return cross_entropy(model(tape, ids), ids, {.divisor = 5});
+          return cross_entropy(model(batch.tape, ids), ids, {.divisor = 5});
         });
       CHECK(model.parameters().all()[0]->master().to_doubles() != before);
     }

@@ -6,7 +6,6 @@
 #include "support/gpt.hpp"
 
 using namespace dpmp;
-using nn::DropoutRun;
 using nn::Transformer;
 using nn::TransformerConfig;
 
@@ -15,12 +14,13 @@ TransformerConfig config() {
   return {.vocabulary = 29, .width = 12, .layers = 2, .heads = 3, .context = 9, .seed = test::seed()};
 }
 
-std::vector<double> logits(Context& ctx, const Transformer& model, const Tensor& ids, const DropoutRun* run = nullptr,
+std::vector<double> logits(Context& ctx, const Transformer& model, const Tensor& ids, const SampleRandomness* run = nullptr,
                            TapeMode mode = TapeMode::training) {
   Tape tape(ctx, ids.shape().front(), mode);
-  return model(tape, ids, run).value().to_doubles();
+  if (run) tape.key_randomness(*run);
+  return model(tape, ids).value().to_doubles();
 }
-DropoutRun run_of(Context& ctx, index_t step, const std::vector<std::uint64_t>& names, std::uint32_t secret = 1) {
+SampleRandomness run_of(Context& ctx, index_t step, const std::vector<std::uint64_t>& names, std::uint32_t secret = 1) {
   Key256 key;
   key.words[0] = secret;
   std::vector<RecordId> ids;
@@ -123,8 +123,8 @@ TEST_CASE(
   const std::int32_t order[] = {2, 0, 1};
   for (index_t i = 0; i < samples; ++i)
     std::copy_n(ids.data<std::int32_t>() + order[i] * tokens, tokens, permuted.data<std::int32_t>() + i * tokens);
-  const DropoutRun run = run_of(ctx, 7, {40, 41, 42}), permuted_run = run_of(ctx, 7, {42, 40, 41}),
-                   next_step = run_of(ctx, 8, {40, 41, 42}), other_secret = run_of(ctx, 7, {40, 41, 42}, 2);
+  const SampleRandomness run = run_of(ctx, 7, {40, 41, 42}), permuted_run = run_of(ctx, 7, {42, 40, 41}),
+                         next_step = run_of(ctx, 8, {40, 41, 42}), other_secret = run_of(ctx, 7, {40, 41, 42}, 2);
   const std::vector<double> plain = logits(ctx, model, ids, &run), other = logits(ctx, model, permuted, &permuted_run);
   for (std::size_t i = 0; i < 3; ++i)
     for (std::size_t k = 0; k < row; ++k)
@@ -142,15 +142,15 @@ TEST_CASE("dropout: equal records of different ids differ, an inference tape dro
   c.dropout = 0.4;
   const Transformer model(ctx, c, DType::f64);
   const Tensor ids = Tensor::from(ctx, {2, 3}, std::vector<std::int32_t>{1, 2, 3, 1, 2, 3});
-  const DropoutRun run = run_of(ctx, 0, {5, 6}), same = run_of(ctx, 0, {5, 5});
+  const SampleRandomness run = run_of(ctx, 0, {5, 6}), same = run_of(ctx, 0, {5, 5});
   const auto difference_of_rows = [&](const std::vector<double>& y) {
     return test::distance(std::span(y).first(y.size() / 2), std::span(y).last(y.size() / 2));
   };
   CHECK(difference_of_rows(logits(ctx, model, ids, &run)) > 1e-3);
   CHECK(difference_of_rows(logits(ctx, model, ids, &same)) < 1e-12);
   CHECK(logits(ctx, model, ids, nullptr, TapeMode::inference) == logits(ctx, without, ids));
-  CHECK(test::refuses([&] { logits(ctx, model, ids); }, "identities for dropout 0.4"));
-  const DropoutRun too_few = run_of(ctx, 0, {5});
+  CHECK(test::refuses([&] { logits(ctx, model, ids); }, "identities (TrainerOptions::identity) for dropout 0.4"));
+  const SampleRandomness too_few = run_of(ctx, 0, {5});
   CHECK(test::refuses([&] { logits(ctx, model, ids, &too_few); }, "identities of shape [2, 2], got [1, 2]"));
 }
 

@@ -116,22 +116,23 @@ TEST_CASE("lora in the transformer: names, the base's initial bits and values, d
   for (const char* name : {"attention.qkv", "attention.projection", "mlp.up", "mlp.down"})
     CHECK(nn::is_lora(model.parameters().find("block1." + std::string(name) + ".lora_b")));
   const Tensor ids = test::id_tensor(ctx, rng, {3, 6}, 0, 10);
-  const auto logits = [&](const nn::Transformer& m, TapeMode mode, const nn::DropoutRun* run = nullptr) {
+  const auto logits = [&](const nn::Transformer& m, TapeMode mode, const SampleRandomness* keyed = nullptr) {
     Tape tape(ctx, 3, mode);
-    return m(tape, ids, run).value().to_doubles();
+    if (keyed) tape.key_randomness(*keyed);
+    return m(tape, ids).value().to_doubles();
   };
   // The same formula, though without adapters the GELU is an epilogue of its product: a compiler may contract it
   // differently.
   const std::vector<double> fresh = logits(base, TapeMode::inference);
   CHECK(test::distance(logits(model, TapeMode::inference), fresh) <= 16 * unit_roundoff(DType::f32) * test::norm(fresh));
-  CHECK(refuses([&] { logits(model, TapeMode::training); }, "identities for dropout 0.25"));
+  CHECK(refuses([&] { logits(model, TapeMode::training); }, "identities (TrainerOptions::identity) for dropout 0.25"));
   for (Parameter* p : model.parameters().all())
     if (nn::is_lora(*p)) {
       for (index_t k = 0; k < p->numel(); ++k) p->master().data<float>()[k] = float(rng.normal(0.3));
       p->refresh(ctx);
     }
   const std::vector<RecordId> records{stable_id({}, 4), stable_id({}, 5), stable_id({}, 6)};
-  const nn::DropoutRun run({}, 0, SampleIdentities(ctx, records));
+  const SampleRandomness run{{}, 0, SampleIdentities(ctx, records)};
   CHECK(logits(model, TapeMode::training, &run) == logits(model, TapeMode::training, &run));
   CHECK(logits(model, TapeMode::training, &run) != logits(model, TapeMode::inference));
   CHECK(logits(model, TapeMode::inference) != logits(base, TapeMode::inference));

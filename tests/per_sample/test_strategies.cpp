@@ -60,9 +60,9 @@ std::string text(const StrategyOptions& o) {
 
 /// A forward pass of the model, for as many walks as are wanted.
 struct Pass {
-  Pass(Context& ctx, const nn::Transformer& model, const test::Tokens& data)
-      : tape(ctx, data.samples()), run({}, 3, SampleIdentities(ctx, ids(data.samples()))) {
-    losses = cross_entropy(model(tape, data.ids, &run), data.targets);
+  Pass(Context& ctx, const nn::Transformer& model, const test::Tokens& data) : tape(ctx, data.samples()) {
+    tape.key_randomness({{}, 3, SampleIdentities(ctx, ids(data.samples()))});
+    losses = cross_entropy(model(tape, data.ids), data.targets);
   }
   static std::vector<RecordId> ids(index_t n) {
     std::vector<RecordId> r;
@@ -70,7 +70,6 @@ struct Pass {
     return r;
   }
   Tape tape;
-  nn::DropoutRun run;
   Variable losses;
 };
 

@@ -60,21 +60,20 @@ void check_text(const std::string& name, const fs::path& file, Violations& found
 
 void check_include(const std::string& from, const std::string& to, const Graph& graph, Violations& found) {
   auto refuse = [&](const std::string& why) { found.push_back(from + " includes " + to + ": " + why); };
-  const bool cuda_umbrella = from == "dpmp/dpmp.cuh", umbrella = cuda_umbrella || from == "dpmp/dpmp.hpp";
+  const bool cuda_umbrella = from == "dpmp/dpmp.cuh",
+             umbrella = cuda_umbrella || from == "dpmp/dpmp.hpp" || from == "dpmp/cuda.cuh";
   if (!to.starts_with("dpmp/")) {
     for (const auto& [pattern, owner] : foreign)
       if (from.ends_with(".hpp") && from != owner && std::regex_match(to, pattern)) refuse("allowed in " + owner + " only");
     return;
   }
   if (!graph.contains(to)) return refuse("there is no such header");
-  if (to == "dpmp/dpmp.cuh" || (to == "dpmp/dpmp.hpp" && !cuda_umbrella)) return refuse("the umbrella is for users");
+  if (to == "dpmp/dpmp.cuh" || ((to == "dpmp/dpmp.hpp" || to == "dpmp/cuda.cuh") && !cuda_umbrella))
+    return refuse("the umbrella is for users");
   if (to == "dpmp/version.hpp" || umbrella) return;
   if (from == "dpmp/version.hpp") return refuse("the version stands alone");
   const std::string above = folder_of(from), below = folder_of(to);
-  if (above == "" || below == "") {  // fwd.hpp, at the bottom beside core
-    if (above == "" && below != "core" && below != "runtime") refuse("fwd.hpp may include core and runtime only");
-    return;
-  }
+  if (above == "" || below == "") return refuse("a header is in the folder of its layer");
   if (rank_of(below) > rank_of(above)) refuse("a lower layer includes a higher one");
   if (above == "dp" && below != "dp" && below != "core" && below != "runtime")
     refuse("dp may include core, runtime and dp only");

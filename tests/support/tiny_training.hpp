@@ -2,8 +2,7 @@
 // A tiny GPT with random records to learn, and a private run worked out by hand: per-sample gradients one at a time, the
 // clip factor from its definition, the noise from its key.
 #pragma once
-#include "dpmp/train/plain_trainer.hpp"
-#include "dpmp/train/private_trainer.hpp"
+#include "dpmp/train/trainer.hpp"
 #include "support/gpt.hpp"
 
 namespace test {
@@ -12,6 +11,11 @@ inline dpmp::dp::StreamKeys random_keys(Rng& rng) {
   dpmp::Key256 root;
   for (auto& word : root.words) word = std::uint32_t(rng.bits());
   return dpmp::dp::StreamKeys::repeat(root, rng.bits());
+}
+
+/// Whether slot i of a batch that trains different records is an empty one: those repeat the first record.
+inline bool repeats_first(std::span<const dpmp::index_t> records, std::size_t i) {
+  return i > 0 && records[i] == records[0];
 }
 
 /// The masters of all parameters, one behind the other.
@@ -47,7 +51,7 @@ struct TinyTraining {
     data = random_tokens(context, rng, sizes.records, sizes.tokens, sizes.used_ids);
   }
   dpmp::index_t records() const { return data.samples(); }
-  /// The rows of these slots; a masked slot gets the token `filler` everywhere.
+  /// The rows of these records; where `filler` is set, an empty slot gets that token everywhere.
   Tokens batch(std::span<const dpmp::index_t> slots) const {
     const dpmp::index_t tokens = data.ids.shape()[1];
     Tokens rows{dpmp::Tensor::empty(ctx, {dpmp::index_t(slots.size()), tokens}, dpmp::DType::i32),
@@ -55,7 +59,7 @@ struct TinyTraining {
     for (std::size_t i = 0; i < slots.size(); ++i)
       for (dpmp::index_t t = 0; t < tokens; ++t) {
         const dpmp::index_t from = slots[i] * tokens + t, to = dpmp::index_t(i) * tokens + t;
-        const bool masked = slots[i] == dpmp::dp::masked_slot;
+        const bool masked = filler != 0 && repeats_first(slots, i);
         rows.ids.data<std::int32_t>()[to] = masked ? filler : data.ids.data<std::int32_t>()[from];
         rows.targets.data<std::int32_t>()[to] = masked ? filler : data.targets.data<std::int32_t>()[from];
       }
@@ -66,9 +70,9 @@ struct TinyTraining {
     return dpmp::cross_entropy(model(tape, rows.ids), rows.targets, {.divisor = double(data.ids.shape()[1])});
   }
   auto losses() {
-    return [this](dpmp::Tape& tape, std::span<const dpmp::index_t> slots) {
-      calls.emplace_back(slots.begin(), slots.end());
-      return loss(tape, slots);
+    return [this](const dpmp::train::Batch& batch) {
+      calls.emplace_back(batch.records.begin(), batch.records.end());
+      return loss(batch.tape, batch.records);
     };
   }
   std::vector<double> masters() const { return test::masters(model.parameters()); }

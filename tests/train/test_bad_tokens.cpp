@@ -8,8 +8,7 @@
 
 using namespace dpmp;
 using test::TinyTraining;
-using train::PlainTrainer;
-using train::PrivateTrainer;
+using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
@@ -58,7 +57,7 @@ TEST_CASE("A8: a private step with a bad token is the step without that record; 
     spoil(run, 11, bad);
     TrainerOptions options = descent();
     options.unsafe_debug = bad.target;
-    PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), options);
+    Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), options);
     std::vector<index_t> others;
     for (index_t k = 0; k < run.records(); ++k)
       if (k != 11) others.push_back(k);
@@ -88,7 +87,8 @@ TEST_CASE("A8: plain training is on open records: a bad token is refused and nam
   for (const Bad& bad : kinds) {
     TinyTraining run(ctx, DType::f32);
     spoil(run, 2, bad);
-    PlainTrainer trainer(ctx, run.model.parameters(), 1, test::random_keys(rng), run.records(), {.physical_batch = 4});
+    Trainer trainer(ctx, run.model.parameters(), train::NoPrivacy{1}, test::random_keys(rng), run.records(),
+                    {.physical_batch = 4});
     const std::vector<double> before = run.masters();
     CHECK(test::refuses([&] { trainer.step(run.losses()); }, "got " + std::to_string(bad.token) + " at sample 2"));
     CHECK(run.masters() == before);

@@ -79,15 +79,15 @@ TEST_CASE(
       {.delta = 1e-5, .sampling_rate = 0.5, .steps = 4, .clip_threshold = 1, .dataset_size = 8}, 1);
   const dp::StreamKeys keys(dp::random_key());
   const auto trainer_of = [&](const nn::Transformer& m) {
-    return train::PrivateTrainer(ctx, m.parameters(), plan, keys, 8, {.physical_batch = 4, .data_fingerprint = 1});
+    return train::Trainer(ctx, m.parameters(), plan, keys, 8, {.physical_batch = 4, .data_fingerprint = 1});
   };
   const auto losses_of = [&](const nn::Transformer& m) {
-    return [&ctx, &m](Tape& tape, std::span<const index_t> slots) {
-      const Tensor ids = Tensor::zeros(ctx, {index_t(slots.size()), 6}, DType::i32);
-      return cross_entropy(m(tape, ids), ids);
+    return [&ctx, &m](const train::Batch& batch) {
+      const Tensor ids = Tensor::zeros(ctx, {index_t(batch.records.size()), 6}, DType::i32);
+      return cross_entropy(m(batch.tape, ids), ids);
     };
   };
-  train::PrivateTrainer trainer = trainer_of(model);
+  train::Trainer trainer = trainer_of(model);
   trainer.step(losses_of(model));
   trainer.step(losses_of(model));
   const auto after = masters(model);
@@ -97,7 +97,7 @@ TEST_CASE(
   trainer.step(losses_of(model));
 
   nn::Transformer resumed(ctx, config(2), DType::f32), plain(ctx, config(0), DType::f32);
-  train::PrivateTrainer second = trainer_of(resumed), third = trainer_of(plain);
+  train::Trainer second = trainer_of(resumed), third = trainer_of(plain);
   train::load_checkpoint(folder / "c", resumed.parameters(), second);
   second.step(losses_of(resumed));
   CHECK(masters(resumed) == masters(model));

@@ -17,11 +17,11 @@ std::vector<double> contribution(const test::TinyTraining& run, const dp::Plan& 
   per_sample::GradientSums sums(run.ctx, all);
   sums.set_zero();
   per_sample::ClippedSumSink sink(per_sample::Groups::flat(all), {.strategy = strategy});
-  std::vector<index_t> batch(std::size_t(slots), dp::masked_slot);
+  std::vector<index_t> batch(std::size_t(slots), train::masked_slot);
   batch[std::size_t(at)] = 0;
   const dp::FlatClipping clipping[] = {plan.clipping()};
-  const auto losses = [&](Tape& tape, std::span<const index_t> s) { return run.loss(tape, s); };
-  train::accumulate_clipped(run.ctx, losses, batch, clipping, sink, sums);
+  const auto losses = [&](const train::Batch& b) { return run.loss(b.tape, b.records); };
+  train::accumulate_clipped(run.ctx, losses, {batch}, clipping, sink, sums);
   std::vector<double> values;
   for (const Tensor& sum : sums.tensors()) {
     const std::vector<double> part = sum.to_doubles();

@@ -10,7 +10,7 @@
 
 using namespace dpmp;
 using test::TinyTraining;
-using train::PrivateTrainer;
+using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
@@ -28,7 +28,7 @@ TrainerOptions sgd() {
 }
 
 /// Weights and optimiser state, all bits of them.
-std::vector<double> state(const TinyTraining& run, const PrivateTrainer& trainer) {
+std::vector<double> state(const TinyTraining& run, const Trainer& trainer) {
   std::vector<double> all = run.masters();
   for (const Parameter* p : run.model.parameters().all())
     for (double v : p->value().to_doubles()) all.push_back(v);
@@ -62,7 +62,7 @@ TEST_CASE("P20: five steps, and three, a checkpoint, a new model and trainer, an
       {
         Context ctx(Device::cpu(), 2);
         TinyTraining run(ctx, dtype);
-        PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), options);
+        Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), options);
         for (int step = 0; step < 5; ++step) {
           if (step == 3) train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
           trainer.step(run.losses());
@@ -77,7 +77,7 @@ TEST_CASE("P20: five steps, and three, a checkpoint, a new model and trainer, an
         const train::CheckpointHeader header = train::read_checkpoint_header(folder / "c");
         CHECK(header.plan == test::tiny_plan(run, 9));
         CHECK(header.keys.root() == keys.root());
-        PrivateTrainer trainer(ctx, run.model.parameters(), header.plan, header.keys, run.records(), options);
+        Trainer trainer(ctx, run.model.parameters(), header.plan, header.keys, run.records(), options);
         const train::Resumed resumed = train::load_checkpoint(folder / "c", run.model.parameters(), trainer);
         CHECK((resumed.same_run && resumed.changed.empty()));
         CHECK(trainer.steps() == 3);
@@ -94,7 +94,7 @@ TEST_CASE("P20, P36: resumed with anything changed, or without a word on the dat
   Context ctx(Device::cpu(), 1), two_threads(Device::cpu(), 2);
   TinyTraining run(ctx, DType::f32);
   const dp::Plan plan = test::tiny_plan(run, 15);
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), adam());
+  Trainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), adam());
   trainer.step(run.losses());
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
   const train::CheckpointHeader header = train::read_checkpoint_header(folder / "c");
@@ -105,7 +105,7 @@ TEST_CASE("P20, P36: resumed with anything changed, or without a word on the dat
     CAPTURE(changed);
     TinyTraining other(c, DType::f32);
     if (prepare) prepare(other.model.parameters());
-    PrivateTrainer again(c, other.model.parameters(), header.plan, header.keys, other.records(), options);
+    Trainer again(c, other.model.parameters(), header.plan, header.keys, other.records(), options);
     const train::Resumed resumed = train::load_checkpoint(folder / "c", other.model.parameters(), again);
     CHECK(again.steps() == 1);
     const bool same = changed == "nothing";
@@ -150,7 +150,7 @@ TEST_CASE("P36: a ledger never goes back: a trainer that has taken a step, or re
   const test::TemporaryFolder folder;
   TinyTraining run(ctx, DType::f32), other(ctx, DType::f32);
   const dp::Plan plan = test::tiny_plan(run, 9);
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), adam());
+  Trainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), adam());
   for (const char* name : {"one", "two"}) {
     trainer.step(run.losses());
     train::save_checkpoint(folder / name, run.model.parameters(), trainer);
@@ -166,7 +166,7 @@ TEST_CASE("P36: a ledger never goes back: a trainer that has taken a step, or re
     CHECK(refused([&] { trainer.repeat_from(steps, 0, trainer.keys()); }));
   }
   CHECK(state(run, trainer) == before);
-  PrivateTrainer resumed(ctx, other.model.parameters(), plan, trainer.keys(), other.records(), adam());
+  Trainer resumed(ctx, other.model.parameters(), plan, trainer.keys(), other.records(), adam());
   train::load_checkpoint(folder / "two", other.model.parameters(), resumed);
   CHECK(refused([&] { train::load_checkpoint(folder / "one", other.model.parameters(), resumed); }));
   CHECK(refused([&] { resumed.resume_at(0); }));
@@ -178,13 +178,13 @@ TEST_CASE("P36: a ledger never goes back: a trainer that has taken a step, or re
   unsafe.unsafe_debug = true;
   unsafe.data_fingerprint.reset();
   TinyTraining third(ctx, DType::f32), fourth(ctx, DType::f32);
-  PrivateTrainer branch(ctx, third.model.parameters(), plan, trainer.keys(), third.records(), unsafe),
+  Trainer branch(ctx, third.model.parameters(), plan, trainer.keys(), third.records(), unsafe),
       last(ctx, fourth.model.parameters(), plan, trainer.keys(), fourth.records(), adam());
   train::load_checkpoint(folder / "one", third.model.parameters(), branch);
   branch.step(third.losses());
   train::save_checkpoint(folder / "branch", third.model.parameters(), branch);
   train::load_checkpoint(folder / "branch", fourth.model.parameters(), last);
-  for (const PrivateTrainer* t : {&branch, &last}) {
+  for (const Trainer* t : {&branch, &last}) {
     CHECK(t->privacy_statement().find("continues a checkpoint of step 1") != std::string::npos);
     CHECK(t->privacy_statement().find("unsafe_debug") != std::string::npos);
   }
@@ -195,12 +195,11 @@ TEST_CASE("a failed step is saved as accounted") {
   Context ctx(Device::cpu(), 1);
   const test::TemporaryFolder folder;
   TinyTraining run(ctx, DType::f32), other(ctx, DType::f32);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(),
-                         adam());
+  Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(), adam());
   trainer.step(run.losses());
-  CHECK_THROWS(trainer.step([](Tape&, std::span<const index_t>) -> Variable { throw Error("expected luck"); }));
+  CHECK_THROWS(trainer.step([](const train::Batch&) -> Variable { throw Error("expected luck"); }));
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
-  PrivateTrainer resumed(ctx, other.model.parameters(), trainer.plan(), trainer.keys(), run.records(), adam());
+  Trainer resumed(ctx, other.model.parameters(), trainer.plan(), trainer.keys(), run.records(), adam());
   train::load_checkpoint(folder / "c", other.model.parameters(), resumed);
   CHECK(resumed.steps() == 2);
   CHECK(resumed.optimiser().steps() == 1);
@@ -217,12 +216,12 @@ TEST_CASE(
   const test::TemporaryFolder folder;
   TinyTraining run(ctx, DType::f32);
   const dp::StreamKeys keys = test::random_keys(rng);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), adam());
+  Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), adam());
   trainer.step(run.losses());
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
   const auto refusal = [&](TinyTraining& target, const dp::Plan& plan, const TrainerOptions& options) {
     disturb(target);
-    PrivateTrainer resumed(ctx, target.model.parameters(), plan, keys, target.records(), options);
+    Trainer resumed(ctx, target.model.parameters(), plan, keys, target.records(), options);
     const std::vector<double> before = state(target, resumed);
     const std::string text =
         test::error_of([&] { train::load_checkpoint(folder / "c", target.model.parameters(), resumed); });
@@ -241,12 +240,11 @@ TEST_CASE(
   // SGD's state lacks the second moments, so the other way round: an SGD checkpoint into AdamW.
   CHECK(has(refusal(two, test::tiny_plan(two, 9), adam()), "f64"));
   CHECK(has(refusal(three, test::tiny_plan(three, 9), adam()), "expected 'tokens.weight' as f32[17, 10], got f32[17, 8]"));
-  PrivateTrainer heavy_ball(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), sgd());
+  Trainer heavy_ball(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), sgd());
   train::save_checkpoint(folder / "c", run.model.parameters(), heavy_ball);
   CHECK(has(refusal(one, test::tiny_plan(one, 9), adam()), "optimiser/tokens.weight.second_moment"));
-  train::save_checkpoint(
-      folder / "c", four.model.parameters(),
-      PrivateTrainer(ctx, four.model.parameters(), test::tiny_plan(four, 9), keys, four.records(), adam()));
+  train::save_checkpoint(folder / "c", four.model.parameters(),
+                         Trainer(ctx, four.model.parameters(), test::tiny_plan(four, 9), keys, four.records(), adam()));
   CHECK(has(refusal(one, test::tiny_plan(one, 9), adam()), "head.weight"));
 }
 
@@ -255,13 +253,12 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   Context ctx(Device::cpu(), 1);
   const test::TemporaryFolder folder;
   TinyTraining run(ctx, DType::bf16);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(),
-                         adam());
+  Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(), adam());
   trainer.step(run.losses());
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
   train::save_weights(folder / "w", run.model.parameters(), {{"steps", "1"}});
   disturb(run);
-  PrivateTrainer fresh(ctx, run.model.parameters(), test::tiny_plan(run, 9), trainer.keys(), run.records(), adam());
+  Trainer fresh(ctx, run.model.parameters(), test::tiny_plan(run, 9), trainer.keys(), run.records(), adam());
   const std::vector<double> before = state(run, fresh);
   const std::string whole = test::read_text(folder / "c"), weights = test::read_text(folder / "w");
   const auto refused = [&](const std::string& bytes) {

@@ -8,14 +8,13 @@
 
 using namespace dpmp;
 using test::TinyTraining;
-using train::PrivateTrainer;
+using train::Trainer;
 
 namespace {
 /// The batch of a TinyTraining cut to its longest record; record k is 2 + k % 5 tokens long.
 Variable padded_to_the_longest(const TinyTraining& run, Tape& tape, std::span<const index_t> slots) {
   index_t longest = 1;
-  for (const index_t record : slots)
-    if (record != dp::masked_slot) longest = std::max(longest, 2 + record % 5);
+  for (const index_t record : slots) longest = std::max(longest, 2 + record % 5);
   const test::Tokens rows = run.batch(slots);
   const auto cut = [&](const Tensor& whole) {
     const index_t width = whole.shape()[1];
@@ -32,9 +31,9 @@ TEST_CASE("P10: padding to the longest record of a batch is refused, and no leng
   Context ctx(Device::cpu(), 1);
   test::Rng rng;
   TinyTraining run(ctx, DType::f32);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 50), test::random_keys(rng), run.records(),
-                         {.physical_batch = 2});
-  const auto losses = [&](Tape& tape, std::span<const index_t> slots) { return padded_to_the_longest(run, tape, slots); };
+  Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 50), test::random_keys(rng), run.records(),
+                  {.physical_batch = 2});
+  const auto losses = [&](const train::Batch& b) { return padded_to_the_longest(run, b.tape, b.records); };
   std::string error;
   while (error.empty() && trainer.steps() < 50) {
     const std::vector<double> before = run.masters();
@@ -43,11 +42,11 @@ TEST_CASE("P10: padding to the longest record of a batch is refused, and no leng
   }
   REQUIRE_MESSAGE(error.find("record the operations and shapes of the first one") != std::string::npos, error);
   CHECK_MESSAGE(error.find("got another size of axis 1: neither may depend") != std::string::npos, error);
-  // validate() has seen a batch without records, so the first step with one is refused already.
+  // validate() has seen record 0 alone, the shortest, so the first step with a longer one is refused already.
   TinyTraining other(ctx, DType::f32);
-  PrivateTrainer strict(ctx, other.model.parameters(), test::tiny_plan(other, 30), test::random_keys(rng), other.records(),
-                        {.physical_batch = 2});
-  const auto cut = [&](Tape& tape, std::span<const index_t> slots) { return padded_to_the_longest(other, tape, slots); };
+  Trainer strict(ctx, other.model.parameters(), test::tiny_plan(other, 30), test::random_keys(rng), other.records(),
+                 {.physical_batch = 2});
+  const auto cut = [&](const train::Batch& b) { return padded_to_the_longest(other, b.tape, b.records); };
   strict.validate(cut);
   CHECK(test::refuses([&] { strict.step(cut); }, "got another size of axis 1"));
   CHECK(strict.steps() == 1);  // accounted, as every step that fails
@@ -57,12 +56,12 @@ TEST_CASE("P10: another operation, one more or one less is refused; a public cha
   Context ctx(Device::cpu(), 1);
   test::Rng rng;
   TinyTraining run(ctx, DType::f32);
-  PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 9), test::random_keys(rng), run.records(),
-                         {.physical_batch = 4});
-  const auto more = [&](Tape& tape, std::span<const index_t> slots) { return scale(run.loss(tape, slots), 2); };
-  const auto first = [&](Tape& tape, std::span<const index_t> slots) {
-    const Variable loss = run.loss(tape, slots);
-    return multiply(loss, tape.input(Tensor::full(ctx, loss.shape(), DType::f32, 1)));
+  Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 9), test::random_keys(rng), run.records(),
+                  {.physical_batch = 4});
+  const auto more = [&](const train::Batch& b) { return scale(run.loss(b.tape, b.records), 2); };
+  const auto first = [&](const train::Batch& batch) {
+    const Variable loss = run.loss(batch.tape, batch.records);
+    return multiply(loss, batch.tape.input(Tensor::full(ctx, loss.shape(), DType::f32, 1)));
   };
   trainer.step(run.losses());
   trainer.step(run.losses());

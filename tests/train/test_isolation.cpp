@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <numeric>
+#include <set>
 
 #include "dpmp/autograd/rules/dropout.hpp"
 #include "dpmp/autograd/rules/elementwise.hpp"
@@ -35,7 +36,7 @@ struct Small {
   std::vector<double> rows(std::span<const index_t> slots) const {
     std::vector<double> x;
     for (const index_t s : slots)
-      for (index_t k = 0; k < width; ++k) x.push_back(s < 0 ? 0 : table[std::size_t(s * width + k)]);
+      for (index_t k = 0; k < width; ++k) x.push_back(table[std::size_t(s * width + k)]);
     return x;
   }
   Variable input(Tape& tape, const std::vector<double>& x) const {
@@ -81,15 +82,15 @@ TEST_CASE("checked mode: models that keep samples apart pass, dropout keyed by t
     for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
       const Small small(ctx, dtype);
       check_isolation(
-          ctx, [&](Tape& t, std::span<const index_t> s) { return small.good(t, s); }, records);
-      const auto dropped = [&](Tape& t, std::span<const index_t> s) {
-        const Variable x = small.input(t, small.rows(s));
-        return small.loss(small.output(dropout(x, 0.5, {}, SampleIdentities(ctx, names(s)))));
+          ctx, [&](const train::Batch& b) { return small.good(b.tape, b.records); }, records);
+      const auto dropped = [&](const train::Batch& batch) {
+        const Variable x = small.input(batch.tape, small.rows(batch.records));
+        return small.loss(small.output(dropout(x, 0.5, {}, SampleIdentities(ctx, names(batch.records)))));
       };
       check_isolation(ctx, dropped, records);
       test::TinyTraining gpt(ctx, dtype, {}, true);
       for (const auto strategy : {per_sample::Strategy::automatic, per_sample::Strategy::book_keeping})
-        check_isolation(ctx, [&](Tape& t, std::span<const index_t> s) { return gpt.loss(t, s); }, records,
+        check_isolation(ctx, [&](const train::Batch& b) { return gpt.loss(b.tape, b.records); }, records,
                         {.slots_tried = 2, .strategy = {.strategy = strategy}});
     }
   }
@@ -99,13 +100,14 @@ TEST_CASE("checked mode: negatives from the batch, computed on the host and fed 
   Context ctx(Device::cpu(), 2);
   const Small small(ctx, DType::f32);
   // The logits of a record: its output with the outputs of all records of the batch.
-  const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
-    const Variable y = small.output(small.input(tape, small.rows(slots)));
+  const auto losses = [&](const train::Batch& batch) {
+    const Variable y = small.output(small.input(batch.tape, small.rows(batch.records)));
     const std::vector<double> all = y.value().to_doubles();
     std::vector<double> negatives;
-    for (index_t i = 0; i < tape.samples(); ++i) negatives.insert(negatives.end(), all.begin(), all.end());
-    const Variable others = tape.input(Tensor::from(ctx, {tape.samples(), tape.samples(), 4}, DType::f32, negatives));
-    return small.loss(matmul(reshape(y, {tape.samples(), 1, 4}), others, false, true));
+    for (index_t i = 0; i < batch.tape.samples(); ++i) negatives.insert(negatives.end(), all.begin(), all.end());
+    const Variable others =
+        batch.tape.input(Tensor::from(ctx, {batch.tape.samples(), batch.tape.samples(), 4}, DType::f32, negatives));
+    return small.loss(matmul(reshape(y, {batch.tape.samples(), 1, 4}), others, false, true));
   };
   CHECK(test::refuses([&] { check_isolation(ctx, losses, records); }, "(input)"));
   CHECK(test::refuses([&] { check_isolation(ctx, losses, records); }, "was replaced by 9"));
@@ -123,18 +125,18 @@ TEST_CASE("checked mode: the mean of the batch subtracted by the program, and in
     }
     return x;
   };
-  const auto on_the_host = [&](Tape& tape, std::span<const index_t> slots) {
-    return small.loss(small.output(small.input(tape, centred(small.rows(slots)))));
+  const auto on_the_host = [&](const train::Batch& batch) {
+    return small.loss(small.output(small.input(batch.tape, centred(small.rows(batch.records)))));
   };
   CHECK(test::refuses([&] { check_isolation(ctx, on_the_host, records); }, "forward value 0 (input)"));
 
-  const auto recorded = [&](Tape& tape, std::span<const index_t> slots) {
-    const Variable x = small.first(small.input(tape, small.rows(slots)));
+  const auto recorded = [&](const train::Batch& batch) {
+    const Variable x = small.first(small.input(batch.tape, small.rows(batch.records)));
     std::vector<double> y = x.value().to_doubles();
     double mean = 0;
     for (const double v : y) mean += v / double(y.size());
     for (double& v : y) v -= mean;
-    return small.loss(small.second(tape.record(Tensor::from(ctx, x.shape(), DType::f32, y), true, Centre{x.slot()})));
+    return small.loss(small.second(batch.tape.record(Tensor::from(ctx, x.shape(), DType::f32, y), true, Centre{x.slot()})));
   };
   CHECK(test::refuses([&] { check_isolation(ctx, recorded, records); }, "(centre)"));
 }
@@ -142,10 +144,10 @@ TEST_CASE("checked mode: the mean of the batch subtracted by the program, and in
 TEST_CASE("checked mode: dropout ids that are slots") {
   Context ctx(Device::cpu(), 2);
   const Small small(ctx, DType::f32);
-  const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
-    std::vector<index_t> places(slots.size());
+  const auto losses = [&](const train::Batch& batch) {
+    std::vector<index_t> places(batch.records.size());
     std::iota(places.begin(), places.end(), 0);
-    const Variable x = small.input(tape, small.rows(slots));
+    const Variable x = small.input(batch.tape, small.rows(batch.records));
     return small.loss(small.output(dropout(x, 0.5, {}, SampleIdentities(ctx, names(places)))));
   };
   CHECK(test::refuses([&] { check_isolation(ctx, losses, records); }, "(dropout)"));
@@ -155,24 +157,23 @@ TEST_CASE(
     "checked mode: a backward pass that mixes samples, losses divided by the records of the batch, state between calls") {
   Context ctx(Device::cpu(), 1);
   const Small small(ctx, DType::f32);
-  const auto backward = [&](Tape& tape, std::span<const index_t> slots) {
-    const Variable x = small.first(small.input(tape, small.rows(slots)));
-    return small.loss(small.second(tape.record(x.value(), true, Mixing{x.slot()})));
+  const auto backward = [&](const train::Batch& batch) {
+    const Variable x = small.first(small.input(batch.tape, small.rows(batch.records)));
+    return small.loss(small.second(batch.tape.record(x.value(), true, Mixing{x.slot()})));
   };
   CHECK(test::refuses([&] { check_isolation(ctx, backward, records); }, "gradients of first."));
-  const auto divided = [&](Tape& tape, std::span<const index_t> slots) {
-    const auto held = std::count_if(slots.begin(), slots.end(), [](index_t s) { return s >= 0; });
-    return scale(small.good(tape, slots), 1 / double(held));
+  const auto divided = [&](const train::Batch& batch) {
+    // Empty slots repeat a record.
+    const std::set<index_t> held(batch.records.begin(), batch.records.end());
+    return scale(small.good(batch.tape, batch.records), 1 / double(held.size()));
   };
   CHECK(test::refuses([&] { check_isolation(ctx, divided, records); }, "was emptied"));
   int calls = 0;
-  const auto counting = [&](Tape& tape, std::span<const index_t> slots) {
-    return scale(small.good(tape, slots), 1 + ++calls);
-  };
+  const auto counting = [&](const train::Batch& batch) { return scale(small.good(batch.tape, batch.records), 1 + ++calls); };
   CHECK(test::refuses([&] { check_isolation(ctx, counting, records); }, "the same batch was computed again"));
-  const auto shape = [&](Tape& tape, std::span<const index_t> slots) {
-    const bool masked = std::count(slots.begin(), slots.end(), dp::masked_slot) > 0;
-    return masked ? scale(small.good(tape, slots), 1) : small.good(tape, slots);
+  const auto shape = [&](const train::Batch& batch) {
+    const bool full = std::set<index_t>(batch.records.begin(), batch.records.end()).size() == batch.records.size();
+    return !full ? scale(small.good(batch.tape, batch.records), 1) : small.good(batch.tape, batch.records);
   };
   CHECK(test::refuses([&] { check_isolation(ctx, shape, records); }, "the operations depend on the records"));
 }
@@ -181,16 +182,16 @@ TEST_CASE("checked mode: a trainer validates its losses on public records") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   test::TinyTraining run(ctx, DType::bf16);
-  train::PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records());
+  train::Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records());
   const std::vector<double> before = run.masters();
   const std::vector<index_t> some{1, 4, 2, 7};
-  CHECK(trainer.validate([&](Tape& t, std::span<const index_t> s) { return run.loss(t, s); }, some).rows().size() > 5);
-  const auto mixing = [&](Tape& t, std::span<const index_t> s) {
-    const Variable loss = run.loss(t, s);
-    std::vector<double> mean(s.size(), 0.0);
+  CHECK(trainer.validate([&](const train::Batch& b) { return run.loss(b.tape, b.records); }, some).rows().size() > 5);
+  const auto mixing = [&](const train::Batch& batch) {
+    const Variable loss = run.loss(batch.tape, batch.records);
+    std::vector<double> mean(batch.records.size(), 0.0);
     for (const double v : loss.value().to_doubles())
-      for (double& m : mean) m += v / double(s.size());
-    return multiply(loss, t.input(Tensor::from(ctx, loss.shape(), loss.dtype(), mean)));
+      for (double& m : mean) m += v / double(batch.records.size());
+    return multiply(loss, batch.tape.input(Tensor::from(ctx, loss.shape(), loss.dtype(), mean)));
   };
   CHECK(test::refuses([&] { trainer.validate(mixing, some); }, "(input)"));
   CHECK(trainer.steps() == 0);
@@ -200,7 +201,7 @@ TEST_CASE("checked mode: a trainer validates its losses on public records") {
 TEST_CASE("checked mode: bad input is refused") {
   Context ctx(Device::cpu(), 1);
   const Small small(ctx, DType::f32);
-  const auto losses = [&](Tape& t, std::span<const index_t> s) { return small.good(t, s); };
+  const auto losses = [&](const train::Batch& b) { return small.good(b.tape, b.records); };
   CHECK(test::refuses([&] { check_isolation(ctx, losses, std::vector<index_t>{1, 2}); }, "at least three records"));
   CHECK(test::refuses([&] { check_isolation(ctx, losses, std::vector<index_t>{1, 2, 1}); }, "expected different records"));
 }

@@ -15,7 +15,7 @@
 
 using namespace dpmp;
 using test::TinyTraining;
-using train::PrivateTrainer;
+using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
@@ -46,13 +46,13 @@ std::vector<double> accumulated(const TinyTraining& run, const std::vector<std::
   for (const auto& slots : batches)
     train::accumulate_clipped(
         run.ctx,
-        [&](Tape& tape, std::span<const index_t> batch) {
-          const Variable loss = run.loss(tape, batch);
-          std::vector<double> factors(batch.size(), 1.0);
+        [&](const train::Batch& b) {
+          const Variable loss = run.loss(b.tape, b.records);
+          std::vector<double> factors(b.records.size(), 1.0);
           factors[0] = factor_of_first;
-          return multiply(loss, tape.input(Tensor::from(run.ctx, loss.shape(), loss.dtype(), factors)));
+          return multiply(loss, b.tape.input(Tensor::from(run.ctx, loss.shape(), loss.dtype(), factors)));
         },
-        slots, clipping, sink, sums);
+        {slots}, clipping, sink, sums);
   return test::flat(sums);
 }
 /// Of a sum of `records` clipped gradients against one by hand: factors are up to 2^-20 below C / n, and rounded to FP32.
@@ -79,9 +79,9 @@ NoiseOnly noise_only(Context& ctx, const dp::StreamKeys& keys, DType dtype, inde
     plan_options.clip_threshold = 0.5;
   }
   const dp::Plan plan = dp::Plan::with_noise_multiplier(plan_options, 1.3);
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, records, options);
+  Trainer trainer(ctx, run.model.parameters(), plan, keys, records, options);
   const std::vector<double> before = run.masters();
-  trainer.step([&](Tape& tape, std::span<const index_t> slots) { return scale(run.loss(tape, slots), 0); });
+  trainer.step([&](const train::Batch& b) { return scale(run.loss(b.tape, b.records), 0); });
   return {difference(before, run.masters()), plan.noise_standard_deviation(), plan.expected_batch()};
 }
 }  // namespace
@@ -93,7 +93,7 @@ TEST_CASE("P1: the clip threshold asked for is the one used (opacus #664: it was
     TinyTraining run(ctx, DType::f64);
     const dp::Plan plan = test::tiny_plan(run, 15, 1, threshold);
     const dp::StreamKeys keys = test::random_keys(rng);
-    PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
+    Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
     const auto records = test::drawn(plan, keys, run.records(), 0);
     REQUIRE(!records.empty());
     const std::vector<double> right = test::clipped_sum_by_hand(run, records, threshold),
@@ -128,10 +128,10 @@ TEST_CASE(
   const std::vector<Tensor> buffers = sums.tensors();
   per_sample::ClippedSumSink sink(per_sample::Groups::flat(parameters), {});
   const dp::FlatClipping clipping[] = {dp::FlatClipping(threshold)};
-  const auto losses = [&](Tape& tape, std::span<const index_t> slots) { return run.loss(tape, slots); };
-  train::accumulate_clipped(ctx, losses, first, clipping, sink, sums);
+  const auto losses = [&](const train::Batch& b) { return run.loss(b.tape, b.records); };
+  train::accumulate_clipped(ctx, losses, {first}, clipping, sink, sums);
   const std::vector<double> one = test::flat(sums);
-  train::accumulate_clipped(ctx, losses, second, clipping, sink, sums);
+  train::accumulate_clipped(ctx, losses, {second}, clipping, sink, sums);
   CHECK(test::distance(difference(test::flat(sums), one), accumulated(run, {second}, threshold)) <= 1e-12);
   for (std::size_t k = 0; k < buffers.size(); ++k) CHECK(buffers[k].raw() == sums.tensors()[k].raw());
 }
@@ -190,7 +190,7 @@ TEST_CASE("P28: losses of another model than the trainer's are refused, and noth
   test::Rng rng;
   TinyTraining run(ctx, DType::f32), other(ctx, DType::f32);
   const dp::Plan plan = test::tiny_plan(run, 9, 2);
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), descent());
+  Trainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), descent());
   const std::vector<double> own = run.masters(), others = other.masters();
   CHECK(test::refuses([&] { trainer.step(other.losses()); }, "expected a parameter with a clipping group"));
   CHECK(run.masters() == own);
@@ -285,7 +285,7 @@ TEST_CASE("P9: NaN is removed sample by sample before the sum (fastDP: nan_to_nu
   Context ctx(Device::cpu(), 2);
   const TinyTraining run(ctx, DType::f32);
   const double threshold = 0.3;
-  const std::vector<double> without = accumulated(run, {{dp::masked_slot, 1, 2, 3}}, threshold);
+  const std::vector<double> without = accumulated(run, {{train::masked_slot, 1, 2, 3}}, threshold);
   REQUIRE(test::norm(without) > 0.3);
   for (double bad : {double(NAN), double(INFINITY)}) {
     const std::vector<double> with = accumulated(run, {{0, 1, 2, 3}}, threshold, bad);

@@ -9,7 +9,7 @@
 
 #include "autograd/ops.hpp"
 #include "dpmp/dp/group_clipping.hpp"
-#include "dpmp/train/private_trainer.hpp"
+#include "dpmp/train/trainer.hpp"
 #include "per_sample/slot_models.hpp"
 #include "per_sample/sum_ways.hpp"
 
@@ -47,14 +47,14 @@ std::vector<double> clipped_sum(Context& ctx, const test::SlotModel& model, cons
   std::vector<dp::FlatClipping> clipping;
   for (const double C : s.thresholds) clipping.emplace_back(C, s.rule);
   std::vector<index_t> slots(static_cast<std::size_t>(s.physical_batch));
-  for (index_t k = 0; k < dp::physical_batches(index_t(draw.size()), s.physical_batch); ++k) {
-    dp::fill_physical_batch(draw, k, slots);
-    const auto losses = [&](Tape& tape, std::span<const index_t> records) {
+  for (index_t k = 0; k < train::physical_batches(index_t(draw.size()), s.physical_batch); ++k) {
+    train::fill_physical_batch(draw, k, slots);
+    const auto losses = [&](const train::Batch& batch) {
       test::Arrangement at;
-      for (const index_t i : records) at.push_back(i < 0 ? test::Slot{} : test::Slot{data[std::size_t(i)]});
-      return model.record(tape, at);
+      for (const index_t i : batch.records) at.push_back({data[std::size_t(i)]});
+      return model.record(batch.tape, at);
     };
-    train::accumulate_clipped(ctx, losses, slots, clipping, sink, sums);
+    train::accumulate_clipped(ctx, losses, {slots}, clipping, sink, sums);
   }
   std::vector<double> all;
   for (const Tensor& t : sums.tensors()) {
@@ -109,7 +109,7 @@ void try_neighbours(Context& ctx, test::Rng& rng, const test::SlotModel& model, 
   replaced[std::size_t(r)] = model.records() > records ? records : (r + 1) % records;
   counts.add(test::distance(whole, clipped_sum(ctx, model, replaced, draw, s)), declared(NeighbouringRelation::replace_one));
   std::vector<index_t> emptied = draw;
-  std::replace(emptied.begin(), emptied.end(), r, dp::masked_slot);
+  std::replace(emptied.begin(), emptied.end(), r, train::masked_slot);
   counts.add(test::distance(whole, clipped_sum(ctx, model, data, emptied, s)), declared(NeighbouringRelation::zero_out));
 }
 

@@ -11,7 +11,7 @@
 
 using namespace dpmp;
 using test::TinyTraining;
-using train::PrivateTrainer;
+using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
@@ -21,7 +21,7 @@ TrainerOptions descent() {
 }  // namespace
 
 TEST_CASE("P36, A4: two trainers of one key add independent noise: their difference has sqrt(2) of its deviation") {
-  static_assert(!std::is_copy_constructible_v<PrivateTrainer>);
+  static_assert(!std::is_copy_constructible_v<Trainer>);
   Context ctx(Device::cpu(), 1);
   const dp::StreamKeys keys(dp::random_key());
   std::vector<std::vector<double>> moved;
@@ -32,8 +32,8 @@ TEST_CASE("P36, A4: two trainers of one key add independent noise: their differe
     const dp::Plan plan = test::tiny_plan(run, 15);
     deviation = plan.noise_standard_deviation() / plan.expected_batch();
     const std::vector<double> before = run.masters();
-    PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
-    trainer.step([&](Tape& tape, std::span<const index_t> slots) { return scale(run.losses()(tape, slots), 0); });
+    Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
+    trainer.step([&](const train::Batch& b) { return scale(run.losses()(b), 0); });
     moved.push_back(run.masters());
     for (std::size_t j = 0; j < before.size(); ++j) moved.back()[j] -= before[j];
     draws.push_back(run.calls);
@@ -58,14 +58,15 @@ TEST_CASE("P23, A6: the weights of an f64 model after a step from zero tell noth
     const bool member = k % 2;
     nn::Parameters parameters(ctx, DType::f64, 1);
     Parameter& w = parameters.constant("w", {1, 64}, 0);
-    const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
+    const auto losses = [&](const train::Batch& batch) {
       std::vector<double> x;
-      for (const index_t record : slots) x.insert(x.end(), 64, record == 1 ? -100.0 : 0.0);  // record 0 has no gradient
-      const index_t n = index_t(slots.size());
-      return mean_squared_error(linear(tape.input(Tensor::from(ctx, {n, 64}, DType::f64, x)), w),
+      for (const index_t record : batch.records)
+        x.insert(x.end(), 64, record == 1 ? -100.0 : 0.0);  // record 0 has no gradient
+      const index_t n = index_t(batch.records.size());
+      return mean_squared_error(linear(batch.tape.input(Tensor::from(ctx, {n, 64}, DType::f64, x)), w),
                                 Tensor::full(ctx, {n, 1}, DType::f64, 1));
     };
-    PrivateTrainer trainer(ctx, parameters, plan, keys, member ? 2 : 1, descent());
+    Trainer trainer(ctx, parameters, plan, keys, member ? 2 : 1, descent());
     trainer.step(losses);
     bool coarse = true;
     double mean = 0;

@@ -10,7 +10,7 @@
 
 using namespace dpmp;
 using test::TinyTraining;
-using train::PrivateTrainer;
+using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
@@ -43,7 +43,7 @@ TEST_CASE("P3: a step releases the clipped sum of the drawn records plus the noi
     TinyTraining run(ctx, DType::f64, {}, tied);
     const dp::Plan plan = test::tiny_plan(run, 9, 3);
     const dp::StreamKeys keys = test::random_keys(rng);
-    PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
+    Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
     for (index_t step = 0; step < 3; ++step) {
       const std::vector<index_t> records = test::drawn(plan, keys, run.records(), step);
       const std::vector<double> sum = test::clipped_sum_by_hand(run, records, 0.3),
@@ -60,7 +60,8 @@ TEST_CASE("P3: a step releases the clipped sum of the drawn records plus the noi
       std::vector<index_t> seen;
       for (const auto& slots : run.calls) {
         CHECK(slots.size() == 4);
-        std::copy_if(slots.begin(), slots.end(), std::back_inserter(seen), [](index_t k) { return k != dp::masked_slot; });
+        for (std::size_t i = 0; i < slots.size(); ++i)
+          if (!test::repeats_first(slots, i)) seen.push_back(slots[i]);
       }
       CHECK(seen == records);
     }
@@ -74,7 +75,7 @@ TEST_CASE("P3, P29: the noise has the plan's standard deviation on every paramet
   TinyTraining run(ctx, DType::f64, {.records = 6, .vocabulary = 8000, .used_ids = 10, .width = 32});
   const dp::Plan plan = test::tiny_plan(run, 3, 1, 0.5, 1.3);
   const dp::StreamKeys keys = test::random_keys(rng);
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
+  Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
   const std::vector<double> sum = test::clipped_sum_by_hand(run, test::drawn(plan, keys, run.records(), 0), 0.5),
                             before = run.masters();
   trainer.step(run.losses());
@@ -115,7 +116,7 @@ TEST_CASE("P28: a step changes every trainable tensor and not one bit of a froze
     std::vector<std::vector<double>> masters, values;
     for (const Parameter* p : run.model.parameters().all())
       masters.push_back(p->master().to_doubles()), values.push_back(p->value().to_doubles());
-    PrivateTrainer trainer(
+    Trainer trainer(
         ctx, run.model.parameters(), test::tiny_plan(run, 9), test::random_keys(rng), run.records(),
         {.physical_batch = 4, .learning_rate = optim::LearningRate::constant(0.1)});  // many units of a bf16 at 1
     trainer.step(run.losses());
@@ -138,8 +139,8 @@ TEST_CASE(
   for (index_t records : {30, 29, 5}) {
     TinyTraining run(ctx, DType::f64);
     const dp::Plan plan = test::tiny_plan(run, 27);
-    PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, records, descent());
-    trainer.step([&](Tape& tape, std::span<const index_t> slots) { return scale(run.loss(tape, slots), 0); });
+    Trainer trainer(ctx, run.model.parameters(), plan, keys, records, descent());
+    trainer.step([&](const train::Batch& b) { return scale(run.loss(b.tape, b.records), 0); });
     weights.push_back(run.masters());
     sizes.push_back(test::drawn(plan, keys, records, 0).size());
   }
@@ -148,21 +149,21 @@ TEST_CASE(
   CHECK(weights[2] == weights[0]);
 }
 
-TEST_CASE("P7: an empty draw is a step: one physical batch of masked slots, pure noise, accounted") {
+TEST_CASE("P7: an empty draw is a step: one physical batch of empty slots, pure noise, accounted") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   TinyTraining run(ctx, DType::f64);
   const dp::Plan plan = test::tiny_plan(run, 1e-9, 5);
   const dp::StreamKeys keys = test::random_keys(rng);
   REQUIRE(test::drawn(plan, keys, run.records(), 0).empty());
-  PrivateTrainer trainer(
+  Trainer trainer(
       ctx, run.model.parameters(), plan, keys, run.records(),
       {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(plan.expected_batch())});
   const std::vector<double> before = run.masters();
   trainer.step(run.losses());
   const std::vector<double> noise = test::noise_by_hand(run, plan, keys, 0), got = released(before, run.masters(), 1);
   CHECK(test::distance(got, noise) <= 1e-12 * test::norm(noise));
-  CHECK(run.calls == std::vector<std::vector<index_t>>{std::vector<index_t>(4, dp::masked_slot)});
+  CHECK(run.calls == std::vector<std::vector<index_t>>{std::vector<index_t>(4, 0)});
   CHECK(trainer.steps() == 1);
 }
 
@@ -176,7 +177,7 @@ TEST_CASE("P12: the physical batch changes the released sum by rounding only, an
       CAPTURE(physical);
       TinyTraining run(ctx, dtype);
       const dp::Plan plan = test::tiny_plan(run, 18);
-      PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent(physical));
+      Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent(physical));
       start = run.masters();
       trainer.step(run.losses());
       const index_t n = index_t(test::drawn(plan, keys, run.records(), 0).size());
@@ -191,7 +192,7 @@ TEST_CASE("P12: the physical batch changes the released sum by rounding only, an
   }
 }
 
-TEST_CASE("P8: what a masked slot computes, NaN too, changes no bit of the step") {
+TEST_CASE("P8: what an empty slot computes, NaN too, changes no bit of the step") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   const dp::StreamKeys keys = test::random_keys(rng);
@@ -200,17 +201,18 @@ TEST_CASE("P8: what a masked slot computes, NaN too, changes no bit of the step"
     TinyTraining run(ctx, DType::f32);
     run.filler = garbage == 0 ? 0 : 11;
     constexpr index_t steps = 12;  // one draw in seven fills its physical batches to the last slot
-    PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, steps), keys, run.records(), descent(7));
+    Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, steps), keys, run.records(), descent(7));
     for (index_t step = 0; step < steps; ++step)
-      trainer.step([&](Tape& tape, std::span<const index_t> slots) {
-        const Variable loss = run.losses()(tape, slots);
+      trainer.step([&](const train::Batch& batch) {
+        const Variable loss = run.losses()(batch);
         if (garbage < 2) return loss;
-        std::vector<double> factors(slots.size());
-        for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = slots[i] == dp::masked_slot ? double(NAN) : 1;
-        return multiply(loss, tape.input(Tensor::from(ctx, loss.shape(), loss.dtype(), factors)));
+        std::vector<double> factors(batch.records.size());
+        for (std::size_t i = 0; i < factors.size(); ++i)
+          factors[i] = test::repeats_first(batch.records, i) ? double(NAN) : 1;
+        return multiply(loss, batch.tape.input(Tensor::from(ctx, loss.shape(), loss.dtype(), factors)));
       });
     bool some_masked = false;
-    for (const auto& slots : run.calls) some_masked = some_masked || slots.back() == dp::masked_slot;
+    for (const auto& slots : run.calls) some_masked = some_masked || slots.back() == slots.front();
     CHECK(some_masked);
     weights.push_back(run.masters());
   }
@@ -227,15 +229,15 @@ TEST_CASE("P9: a record whose loss is NaN contributes nothing; the step counts a
   std::vector<index_t> records = test::drawn(plan, keys, run.records(), 0);
   REQUIRE(records.size() > 2);
   const index_t broken = records[1];
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
+  Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), descent());
   std::erase(records, broken);
   const std::vector<double> sum = test::clipped_sum_by_hand(run, records, 0.3),
                             noise = test::noise_by_hand(run, plan, keys, 0), before = run.masters();
-  trainer.step([&](Tape& tape, std::span<const index_t> slots) {
-    const Variable loss = run.loss(tape, slots);
-    std::vector<double> factors(slots.size());
-    for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = slots[i] == broken ? double(NAN) : 1;
-    return multiply(loss, tape.input(Tensor::from(ctx, loss.shape(), loss.dtype(), factors)));
+  trainer.step([&](const train::Batch& batch) {
+    const Variable loss = run.loss(batch.tape, batch.records);
+    std::vector<double> factors(batch.records.size());
+    for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = batch.records[i] == broken ? double(NAN) : 1;
+    return multiply(loss, batch.tape.input(Tensor::from(ctx, loss.shape(), loss.dtype(), factors)));
   });
   CHECK(test::distance(minus(released(before, run.masters(), plan.expected_batch()), noise), sum) <=
         0.3 * double(records.size()) * 0x1p-19 + test::grid_slack(plan.noise_standard_deviation(), sum.size()) + 1e-12);
@@ -259,7 +261,7 @@ TEST_CASE("P10: what is computed, and how often, does not depend on what the rec
     for (index_t k = 0; data > 0 && k < run.data.ids.numel(); ++k)
       run.data.ids.data<std::int32_t>()[k] = run.data.targets.data<std::int32_t>()[k] =
           data == 1 ? std::int32_t(rng.integer(0, 16)) : 3;
-    PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), descent());
+    Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), descent());
     Trace trace;
     for (int step = 0; step < 5; ++step) {
       ctx.reset_peak_memory();
@@ -277,6 +279,6 @@ TEST_CASE("P10: what is computed, and how often, does not depend on what the rec
 }
 
 TEST_CASE("P19: a step returns nothing that could be printed") {
-  const auto losses = [](Tape& tape, std::span<const index_t>) { return tape.input(Tensor()); };
-  static_assert(std::is_void_v<decltype(std::declval<PrivateTrainer&>().step(losses))>);
+  const auto losses = [](const train::Batch& b) { return b.tape.input(Tensor()); };
+  static_assert(std::is_void_v<decltype(std::declval<Trainer&>().step(losses))>);
 }

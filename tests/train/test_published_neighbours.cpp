@@ -9,7 +9,7 @@
 #include "dpmp/autograd/gradcheck.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/autograd/rules/mean_squared_error.hpp"
-#include "dpmp/train/private_trainer.hpp"
+#include "dpmp/train/trainer.hpp"
 #include "support/oracle.hpp"
 #include "support/tiny_training.hpp"
 
@@ -38,16 +38,16 @@ std::vector<double> library_sum(Context& ctx, Parameter& w, index_t count, Losse
   const dp::FlatClipping clipping[] = {dp::FlatClipping(C)};
   std::vector<index_t> draw, at(static_cast<std::size_t>(slots));
   for (index_t i = 0; i < count; ++i) draw.push_back(i);
-  for (index_t k = 0; k < dp::physical_batches(count, slots); ++k) {
-    dp::fill_physical_batch(draw, k, at);
-    train::accumulate_clipped(ctx, losses, at, clipping, sink, sums);
+  for (index_t k = 0; k < train::physical_batches(count, slots); ++k) {
+    train::fill_physical_batch(draw, k, at);
+    train::accumulate_clipped(ctx, losses, {at}, clipping, sink, sums);
   }
   return test::flat(sums);
 }
 Tensor inputs(Context& ctx, const Rows& data, std::span<const index_t> at) {
   std::vector<double> x;
   for (const index_t i : at)
-    for (index_t k = 0; k < d; ++k) x.push_back(i < 0 ? 0 : data[std::size_t(i)][std::size_t(k)]);
+    for (index_t k = 0; k < d; ++k) x.push_back(data[std::size_t(i)][std::size_t(k)]);
   return Tensor::from(ctx, {index_t(at.size()), d}, DType::f32, x);
 }
 Rows without_first(const Rows& data) { return {data.begin() + 1, data.end()}; }
@@ -121,8 +121,8 @@ TEST_CASE("P34: published ways: a product that gives a row other bits in the las
     return clipped_sum(gradients);
   };
   const auto ours = [&](const Rows& rows) {
-    return library_sum(ctx, w, index_t(rows.size()), [&](Tape& tape, std::span<const index_t> at) {
-      const Variable y = linear(tape.input(inputs(ctx, rows, at)), w);
+    return library_sum(ctx, w, index_t(rows.size()), [&](const train::Batch& batch) {
+      const Variable y = linear(batch.tape.input(inputs(ctx, rows, batch.records)), w);
       return mean_squared_error(y, Tensor::zeros(ctx, y.shape(), DType::f32));
     });
   };
@@ -153,10 +153,10 @@ TEST_CASE("P35: published ways: dropout masks drawn by a record's place in the d
     };
     const auto ours = [&](const Rows& rows) {
       const std::span<const RecordId> own = std::span(ids).last(rows.size());
-      return library_sum(ctx, w, index_t(rows.size()), [&](Tape& tape, std::span<const index_t> at) {
-        const nn::DropoutRun run(keys.key(dp::Stream::dropout), 0, train::identities(ctx, at, own));
-        const Variable x = nn::Dropout(rate, 1)(tape.input(inputs(ctx, rows, at)), &run);
-        return weighted_sum(linear(x, w), std::vector<double>(at.size(), 1.0));
+      return library_sum(ctx, w, index_t(rows.size()), [&](const train::Batch& batch) {
+        batch.tape.key_randomness({keys.key(dp::Stream::dropout), 0, train::identities(ctx, batch.records, own)});
+        const Variable x = nn::Dropout(rate, 1)(batch.tape.input(inputs(ctx, rows, batch.records)));
+        return weighted_sum(linear(x, w), std::vector<double>(batch.records.size(), 1.0));
       });
     };
     row("dropout masks by place, exact clipping", rate < 0.2 ? "128 records, rate 0.1" : "128 records, rate 0.3",

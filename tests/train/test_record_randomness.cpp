@@ -8,7 +8,7 @@
 #include "support/tiny_training.hpp"
 
 using namespace dpmp;
-using train::PrivateTrainer;
+using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
@@ -49,31 +49,34 @@ dp::Plan plan_of(dp::NeighbouringRelation relation = dp::NeighbouringRelation::a
       1);
 }
 
-/// What a step on these records releases, of a linear model behind dropout. around_the_trainer: the run is made by hand,
-/// without the trainer's check.
+/// What a step on these records releases, of a linear model behind dropout. around_the_trainer: the masks are keyed by
+/// hand, without the trainer's check.
 std::vector<double> released(Context& ctx, const dp::StreamKeys& keys, const Records& data, const Identify& identify,
                              bool around_the_trainer = false) {
   nn::Parameters parameters(ctx, DType::f64, test::seed());
   const nn::Linear layer(parameters, "layer", width, 3);
   const nn::Dropout dropped(rate, 1);
   const dp::Plan plan = plan_of();
-  PrivateTrainer trainer(ctx, parameters, plan, keys, index_t(data.rows.size()),
-                         {.physical_batch = 7, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
-  std::vector<RecordId> ids;
-  for (std::size_t k = 0; k < data.rows.size(); ++k)
-    ids.push_back(identify(trainer.keys().key(dp::Stream::record_identity), data, k));
+  const auto identity = [&](const Key256& secret, index_t record) { return identify(secret, data, std::size_t(record)); };
+  train::TrainerOptions options{
+      .physical_batch = 7, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
+  if (!around_the_trainer) options.identity = identity;
+  Trainer trainer(ctx, parameters, plan, keys, index_t(data.rows.size()), options);
   const std::vector<double> before = test::masters(parameters);
-  trainer.step([&](Tape& tape, std::span<const index_t> slots) {
+  trainer.step([&](const train::Batch& batch) {
     std::vector<double> x;
-    for (const index_t record : slots) {
-      const std::vector<double> row = record < 0 ? std::vector<double>(width, 0.0) : data.rows[std::size_t(record)];
+    for (const index_t record : batch.records) {
+      const std::vector<double>& row = data.rows[std::size_t(record)];
       x.insert(x.end(), row.begin(), row.end());
     }
-    const index_t n = index_t(slots.size());
-    const nn::DropoutRun run =
-        around_the_trainer ? nn::DropoutRun(trainer.keys().key(dp::Stream::dropout), 1, train::identities(ctx, slots, ids))
-                           : trainer.dropout_run(slots, ids);
-    const Variable y = layer(dropped(tape.input(Tensor::from(ctx, {n, width}, DType::f64, x)), &run));
+    const index_t n = index_t(batch.records.size());
+    if (around_the_trainer) {
+      std::vector<RecordId> ids;
+      for (const index_t record : batch.records)
+        ids.push_back(identity(trainer.keys().key(dp::Stream::record_identity), record));
+      batch.tape.key_randomness({trainer.keys().key(dp::Stream::dropout), batch.step, SampleIdentities(ctx, ids)});
+    }
+    const Variable y = layer(dropped(batch.tape.input(Tensor::from(ctx, {n, width}, DType::f64, x))));
     return mean_squared_error(y, Tensor::full(ctx, {n, 3}, DType::f64, 1));
   });
   std::vector<double> sum = test::masters(parameters);
@@ -112,10 +115,19 @@ TEST_CASE("P35: a trainer refuses places as identities where one record less mov
                       "identities that stay when another record is removed"));
   nn::Parameters parameters(ctx, DType::f32, 1);
   parameters.constant("w", {1}, 0);
-  PrivateTrainer zero_out(ctx, parameters, plan_of(dp::NeighbouringRelation::zero_out), test::random_keys(rng), records);
+  const Trainer zero_out(
+      ctx, parameters, plan_of(dp::NeighbouringRelation::zero_out), test::random_keys(rng), records,
+      {.identity = [](const Key256& secret, index_t record) { return place_id(secret, std::uint64_t(record)); }});
+  const std::vector<index_t> slots{1, train::masked_slot};
+  CHECK(zero_out.randomness(slots, 0)->records.by_place());
   const std::vector<RecordId> ids{place_id({}, 0), place_id({}, 1)};
-  const std::vector<index_t> slots{1, dp::masked_slot};
-  CHECK(zero_out.dropout_run(slots, ids).records().by_place());
   const std::vector<index_t> beyond{2};
-  CHECK(test::refuses([&] { zero_out.dropout_run(beyond, ids); }, "an identity for each record"));
+  CHECK(test::refuses([&] { train::identities(ctx, beyond, ids); }, "an identity for each record"));
+}
+
+TEST_CASE("a model with dropout needs to know what records are known by, and says where to say it") {
+  Context ctx(Device::cpu(), 1);
+  Tape tape(ctx, 2);
+  const Variable x = tape.input(Tensor::zeros(ctx, {2, 3}, DType::f32));
+  CHECK(test::refuses([&] { nn::Dropout(0.1, 0)(x); }, "TrainerOptions::identity"));
 }

@@ -2,13 +2,14 @@
 // Trainers as state: failed steps, spent plans, refusals, memory, and training without privacy.
 #include <doctest/doctest.h>
 
+#include <functional>
+
 #include "support/errors.hpp"
 #include "support/tiny_training.hpp"
 
 using namespace dpmp;
 using test::TinyTraining;
-using train::PlainTrainer;
-using train::PrivateTrainer;
+using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
@@ -29,18 +30,18 @@ TEST_CASE("P27: a step that fails stays accounted; the next one goes on with its
     CAPTURE(int(failure));
     TinyTraining run(ctx, DType::f32), other(ctx, DType::f32);
     const dp::Plan plan = test::tiny_plan(run, 20, 3);
-    PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), {.physical_batch = 4});
+    Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), {.physical_batch = 4});
     const std::vector<double> before = run.masters();
     int calls = 0;
-    const auto failing = [&](Tape& tape, std::span<const index_t> slots) -> Variable {
+    const auto failing = [&](const train::Batch& batch) -> Variable {
       ++calls;
       if (failure == Failure::before_forward || (failure == Failure::second_batch && calls == 2))
         throw Error("expected luck, got none");
-      if (failure == Failure::second_batch) return run.loss(tape, slots);
+      if (failure == Failure::second_batch) return run.loss(batch.tape, batch.records);
       // The head's site is handed over before the walk fails: none of it may reach the next step.
       const nn::Parameters& parameters = run.model.parameters();
-      const test::Tokens rows = run.batch(slots);
-      const Variable x = fails_backwards(embedding(tape, rows.ids, parameters.find("tokens.weight")));
+      const test::Tokens rows = run.batch(batch.records);
+      const Variable x = fails_backwards(embedding(batch.tape, rows.ids, parameters.find("tokens.weight")));
       return cross_entropy(linear(x, parameters.find("head.weight")), rows.targets);
     };
     CHECK(test::refuses([&] { trainer.step(failing); }, "luck"));
@@ -48,7 +49,7 @@ TEST_CASE("P27: a step that fails stays accounted; the next one goes on with its
     CHECK(run.masters() == before);
     CHECK(trainer.optimiser().steps() == 0);
     // As if the run had been resumed behind the failed step.
-    PrivateTrainer fresh(ctx, other.model.parameters(), plan, keys, other.records(), {.physical_batch = 4});
+    Trainer fresh(ctx, other.model.parameters(), plan, keys, other.records(), {.physical_batch = 4});
     fresh.resume_at(1);
     for (int step = 0; step < 2; ++step) {
       trainer.step(run.losses());
@@ -64,7 +65,7 @@ TEST_CASE("a spent plan is refused, and nothing happens then") {
   test::Rng rng;
   TinyTraining run(ctx, DType::f32);
   const dp::Plan plan = test::tiny_plan(run, 9, 2);
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), {.physical_batch = 4});
+  Trainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), {.physical_batch = 4});
   for (int step = 0; step < 2; ++step) trainer.step(run.losses());
   const std::vector<double> spent = run.masters();
   const std::size_t calls = run.calls.size();
@@ -83,20 +84,20 @@ TEST_CASE(
   const dp::Plan plan = test::tiny_plan(run, 9);
   const dp::StreamKeys keys = test::random_keys(rng);
   for (index_t bad : {0, -3}) {
+    CHECK(test::refuses([&] { Trainer(ctx, run.model.parameters(), plan, keys, run.records(), {.physical_batch = bad}); },
+                        "physical batch"));
     CHECK(test::refuses(
-        [&] { PrivateTrainer(ctx, run.model.parameters(), plan, keys, run.records(), {.physical_batch = bad}); },
+        [&] { Trainer(ctx, run.model.parameters(), train::NoPrivacy{0.5}, keys, run.records(), {.physical_batch = bad}); },
         "physical batch"));
-    CHECK(
-        test::refuses([&] { PlainTrainer(ctx, run.model.parameters(), 0.5, keys, run.records(), {.physical_batch = bad}); },
-                      "physical batch"));
   }
-  CHECK(test::refuses([&] { PrivateTrainer(ctx, run.model.parameters(), plan, keys, run.records() + 1); }, "30"));
-  CHECK(test::refuses([&] { PrivateTrainer(ctx, run.model.parameters(), plan, keys, 0); }, "records"));
+  CHECK(test::refuses([&] { Trainer(ctx, run.model.parameters(), plan, keys, run.records() + 1); }, "30"));
+  CHECK(test::refuses([&] { Trainer(ctx, run.model.parameters(), plan, keys, 0); }, "records"));
   for (double rate : {0.0, -1.0, 1.5, double(NAN)})
-    CHECK(test::refuses([&] { PlainTrainer(ctx, run.model.parameters(), rate, keys, run.records()); }, "probability"));
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), {.physical_batch = 4});
+    CHECK(test::refuses([&] { Trainer(ctx, run.model.parameters(), train::NoPrivacy{rate}, keys, run.records()); },
+                        "probability"));
+  Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), {.physical_batch = 4});
   const std::vector<double> before = run.masters();
-  const auto per_token = [&](Tape& tape, std::span<const index_t> slots) { return run.model(tape, run.batch(slots).ids); };
+  const auto per_token = [&](const train::Batch& b) { return run.model(b.tape, run.batch(b.records).ids); };
   CHECK(test::refuses([&] { trainer.step(per_token); }, "per-sample losses of shape [4]"));
   CHECK(run.masters() == before);
 }
@@ -106,8 +107,8 @@ TEST_CASE("after the second step the arena asks the system for nothing, and noth
   for (DType dtype : {DType::f32, DType::bf16}) {
     Context ctx(Device::cpu(), 1);
     TinyTraining run(ctx, dtype);
-    PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 12), test::random_keys(rng), run.records(),
-                           {.physical_batch = 4});
+    Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 12), test::random_keys(rng), run.records(),
+                    {.physical_batch = 4});
     const index_t live = ctx.memory().live_bytes;
     trainer.step(run.losses());
     CHECK(ctx.memory().live_bytes == live);
@@ -130,7 +131,7 @@ TEST_CASE("training without privacy: the same draws, the plain sum, the same div
   const TrainerOptions options{.physical_batch = 4,
                                .rule = optim::Sgd{.momentum = momentum},
                                .learning_rate = optim::LearningRate::cosine(0.3, 2, 6)};
-  PlainTrainer trainer(ctx, run.model.parameters(), q, keys, run.records(), options);
+  Trainer trainer(ctx, run.model.parameters(), train::NoPrivacy{q}, keys, run.records(), options);
   std::vector<double> velocity(std::size_t(run.model.parameters().numel()), 0.0);
   for (index_t step = 0; step < 5; ++step) {
     trainer.step(run.losses());
@@ -148,6 +149,34 @@ TEST_CASE("training without privacy: the same draws, the plain sum, the same div
   }
 }
 
+TEST_CASE("training without privacy: parameters may be frozen and trained again, as in private training") {
+  Context ctx(Device::cpu(), 2);
+  test::Rng rng;
+  TinyTraining run(ctx, DType::f32);
+  nn::Parameters& parameters = run.model.parameters();
+  Trainer trainer(ctx, parameters, train::NoPrivacy{1}, test::random_keys(rng), run.records(), {.physical_batch = 8});
+  const Parameter& frozen = parameters.find("block0.mlp.up.weight");
+  const std::vector<double> before = frozen.master().to_doubles();
+  parameters.set_trainable([](const Parameter& p) { return p.name().ends_with("bias"); });
+  trainer.step(run.losses());
+  CHECK(frozen.master().to_doubles() == before);
+  parameters.set_trainable([](const Parameter&) { return true; });
+  trainer.step(run.losses());
+  CHECK(frozen.master().to_doubles() != before);
+}
+
+TEST_CASE("a trainer without a plan says so where a plan is asked for") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng;
+  TinyTraining run(ctx, DType::f32);
+  Trainer trainer(ctx, run.model.parameters(), train::NoPrivacy{0.5}, test::random_keys(rng), run.records());
+  CHECK(!trainer.is_private());
+  for (const auto& asks : std::vector<std::function<void()>>{
+           [&] { trainer.plan(); }, [&] { trainer.notes(); }, [&] { trainer.privacy_statement(); },
+           [&] { trainer.validate(run.losses()); }, [&] { trainer.repeat_from(1, 0, trainer.keys()); }})
+    CHECK(test::refuses(asks, "expected a trainer with a plan, got one without privacy"));
+}
+
 TEST_CASE("training without privacy learns: the loss of the records falls") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
@@ -161,8 +190,8 @@ TEST_CASE("training without privacy learns: the loss of the records falls") {
     return total / double(run.records());
   };
   const double before = loss();
-  PlainTrainer trainer(ctx, run.model.parameters(), 0.5, test::random_keys(rng), run.records(),
-                       {.physical_batch = 8, .learning_rate = optim::LearningRate::constant(1e-2)});
+  Trainer trainer(ctx, run.model.parameters(), train::NoPrivacy{0.5}, test::random_keys(rng), run.records(),
+                  {.physical_batch = 8, .learning_rate = optim::LearningRate::constant(1e-2)});
   for (int step = 0; step < 60; ++step) trainer.step(run.losses());
   CHECK(loss() < 0.7 * before);
 }

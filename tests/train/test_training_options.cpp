@@ -12,7 +12,7 @@ using namespace dpmp;
 using per_sample::Groups;
 using test::refuses;
 using test::TinyTraining;
-using train::PrivateTrainer;
+using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
@@ -80,7 +80,7 @@ void follow(Context& ctx, test::Rng& rng, const dp::PlanOptions& options, double
   TrainerOptions trainer_options = descent();
   const Groups groups = grouping(run.model.parameters().all());
   trainer_options.groups = groups;
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), trainer_options);
+  Trainer trainer(ctx, run.model.parameters(), plan, keys, run.records(), trainer_options);
   for (index_t step = 0; step < plan.steps(); ++step) {
     CAPTURE(step);
     const double threshold = trainer.clip_threshold();
@@ -133,7 +133,7 @@ TEST_CASE("P16: groups: each is clipped to its own threshold, the noise is that 
     CHECK(plan.at(0).noise_standard_deviation == doctest::Approx(0.7 * std::sqrt(squares)).epsilon(1e-3));
     follow(ctx, rng, o, 0.7, grouping);
     TrainerOptions flat = descent();
-    CHECK(refuses([&] { PrivateTrainer t(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), flat); },
+    CHECK(refuses([&] { Trainer t(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), flat); },
                   "expected as many clipping groups as the plan has thresholds"));
   }
 }
@@ -160,7 +160,7 @@ TEST_CASE("P18: adaptive clipping follows the quantile through noisy counts, and
   const dp::Plan plan = dp::Plan::with_noise_multiplier(o, 0.7);
   const dp::StreamKeys keys = test::random_keys(rng);
   TinyTraining whole(ctx, DType::bf16), first(ctx, DType::bf16), second(ctx, DType::bf16);
-  PrivateTrainer a(ctx, whole.model.parameters(), plan, keys, whole.records(), descent()),
+  Trainer a(ctx, whole.model.parameters(), plan, keys, whole.records(), descent()),
       b(ctx, first.model.parameters(), plan, keys, first.records(), descent()),
       c(ctx, second.model.parameters(), plan, keys, second.records(), descent());
   const test::TemporaryFolder folder;
@@ -186,7 +186,7 @@ TEST_CASE("P18: the adaptive threshold finds the quantile of the norms") {
   const dp::Plan plan = dp::Plan::with_noise_multiplier(o, 0.5);
   TrainerOptions still = descent();
   still.learning_rate = optim::LearningRate::constant(0);  // the norms stay where they are
-  PrivateTrainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), still);
+  Trainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), still);
   std::vector<double> norms;
   for (index_t i = 0; i < run.records(); ++i)
     norms.push_back(test::norm(test::batch_of_one(ctx, run.model, run.data.rows(i, i + 1))[0]));
@@ -210,7 +210,7 @@ TEST_CASE("P13: the strategy changes speed and memory, never the released sum be
     TinyTraining run(ctx, DType::f32, {}, true);
     TrainerOptions o = descent();
     o.strategy = strategy;
-    PrivateTrainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), o);
+    Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9), keys, run.records(), o);
     trainer.step(run.losses());
     masters.push_back(run.masters());
     CHECK(test::distance(masters.back(), masters.front()) <= 1e-6 * test::norm(masters.front()));
@@ -229,8 +229,8 @@ TEST_CASE("P28: parameters frozen and trained again in the middle of a run") {
       options.groups = Groups::by_layer(parameters);
       o.group_thresholds = dp::GroupClipping::uniform_thresholds(0.3, options.groups->count());
     }
-    PrivateTrainer trainer(ctx, run.model.parameters(), dp::Plan::with_noise_multiplier(o, 1), test::random_keys(rng),
-                           run.records(), options);
+    Trainer trainer(ctx, run.model.parameters(), dp::Plan::with_noise_multiplier(o, 1), test::random_keys(rng),
+                    run.records(), options);
     for (int step = 0; step < 6; ++step) {
       std::vector<std::vector<double>> before;
       for (Parameter* p : parameters) {
@@ -261,13 +261,13 @@ TEST_CASE("the validation report names every parameter's form, way, cost and noi
   Parameter& extra = parameters.constant("unused", {3}, 0);
   parameters.find("block0.mlp.up.bias").set_trainable(false);
   const dp::Plan plan = test::tiny_plan(run, 9);
-  PrivateTrainer trainer(ctx, parameters, plan, test::random_keys(rng), run.records(), descent());
+  Trainer trainer(ctx, parameters, plan, test::random_keys(rng), run.records(), descent());
   const std::vector<double> before = run.masters();
   const train::ValidationReport report = trainer.validate(run.losses());
   CHECK(run.masters() == before);
   CHECK(trainer.steps() == 0);
   for (const auto& slots : run.calls)
-    for (index_t s : slots) CHECK(s == dp::masked_slot);
+    for (index_t s : slots) CHECK(s == 0);  // all slots are empty
   REQUIRE(report.rows().size() == parameters.all().size());
   for (const train::ValidationRow& row : report.rows()) {
     CAPTURE(row.parameter->name());

@@ -20,6 +20,16 @@ class SampleIdentities {
   Tensor values_;
   bool by_place_ = false;
 };
+
+/// What randomness inside of a record (dropout) is keyed by in one pass, besides its place in the model.
+struct SampleRandomness {
+  /// dp::StreamKeys::key(dp::Stream::dropout) of the run.
+  Key256 secret;
+  /// 0 .. 2^40 - 1.
+  index_t step;
+  /// One a sample.
+  SampleIdentities records;
+};
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "dpmp/autograd/sample_identities.hpp"
 #include "dpmp/autograd/site.hpp"
 #include "dpmp/runtime/profiler_range.hpp"
 
@@ -108,6 +110,9 @@ class Tape {
   index_t samples() const { return samples_; }
   TapeMode mode() const { return mode_; }
   RecordsAre records() const { return records_; }
+  /// What dropout on this tape is keyed by: trainers set it (TrainerOptions::identity); null where nobody did.
+  const SampleRandomness* randomness() const { return randomness_ ? &*randomness_ : nullptr; }
+  void key_randomness(SampleRandomness randomness) { randomness_ = std::move(randomness); }
   /// Everything recorded so far, in order: what must not depend on the records (train/fixed_program.hpp).
   const std::vector<RecordedValue>& recorded() const { return recorded_; }
 
@@ -188,6 +193,7 @@ class Tape {
 
   Context& ctx_;
   index_t samples_;
+  std::optional<SampleRandomness> randomness_;
   TapeMode mode_;
   RecordsAre records_;
   bool walked_ = false, released_ = false;

@@ -52,15 +52,6 @@ class PoissonSampler {
   double probability_;
   std::uint64_t threshold_ = 0;
 };
-
-/// Index of an empty slot of a physical batch.
-inline constexpr index_t masked_slot = -1;
-
-/// Physical batches that a draw of `records` records needs: max(1, ceil(records / physical)). An empty draw is a batch too.
-index_t physical_batches(index_t records, index_t physical);
-
-/// Fills `slots` (its size is the physical batch) with the records of batch `batch` of a draw, in order, then masked_slot.
-void fill_physical_batch(std::span<const index_t> draw, index_t batch, std::span<index_t> slots);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
@@ -88,21 +79,6 @@ DPMP_KEPT_BODY inline void PoissonSampler::draw(index_t step, std::vector<index_
     for (index_t k = 0; k < count; ++k)
       if (included[k]) indices.push_back(first + k);
   }
-}
-
-DPMP_KEPT_BODY inline index_t physical_batches(index_t records, index_t physical) {
-  DPMP_CHECK(physical >= 1, "expected a physical batch of at least one slot, got ", physical);
-  DPMP_CHECK(records >= 0, "expected a number of records >= 0, got ", records);
-  return records == 0 ? 1 : (records - 1) / physical + 1;
-}
-
-DPMP_KEPT_BODY inline void fill_physical_batch(std::span<const index_t> draw, index_t batch, std::span<index_t> slots) {
-  const index_t physical = index_t(slots.size()), records = index_t(draw.size());
-  const index_t count = physical_batches(records, physical);
-  DPMP_CHECK(batch >= 0 && batch < count, "expected a physical batch in [0, ", count, "), got ", batch);
-  const index_t first = batch * physical;
-  for (index_t k = 0; k < physical; ++k)
-    slots[std::size_t(k)] = first + k < records ? draw[std::size_t(first + k)] : masked_slot;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

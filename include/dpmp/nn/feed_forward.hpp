@@ -15,13 +15,13 @@ class GeluFeedForward {
   /// down_deviation: standard deviation of down's initial weights, 0: 1 / sqrt(hidden). form: gelu_erf or gelu_tanh.
   GeluFeedForward(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0,
                   GemmActivation form = GemmActivation::gelu_erf);
-  Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
+  Variable operator()(const Variable& x) const {
     if (!up_.adapted() && !down_.adapted()) {
       const Linear &up = up_.base(), &down = down_.base();
       return gelu_feed_forward(x, up.weight(), up.bias(), down.weight(), down.bias(), form_);
     }
-    const Variable hidden = up_(x, run);
-    return down_(form_ == GemmActivation::gelu_tanh ? gelu_tanh(hidden) : gelu(hidden), run);
+    const Variable hidden = up_(x);
+    return down_(form_ == GemmActivation::gelu_tanh ? gelu_tanh(hidden) : gelu(hidden));
   }
   /// The layers that may carry adapters.
   std::array<LoraLinear*, 2> linears() { return {&up_, &down_}; }
@@ -38,9 +38,7 @@ class GeluFeedForward {
 class SwiGlu {
  public:
   SwiGlu(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0);
-  Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
-    return down_(swiglu(gate_up_(x, run)), run);
-  }
+  Variable operator()(const Variable& x) const { return down_(swiglu(gate_up_(x))); }
   std::array<LoraLinear*, 2> linears() { return {&gate_up_, &down_}; }
 
  private:

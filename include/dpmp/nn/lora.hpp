@@ -33,12 +33,11 @@ class LoraLinear {
   /// when there is an adapter already.
   void adapt(Parameters& parameters, const LoraOptions& options, std::uint32_t layer = 0);
 
-  /// run: needed when the adapter drops and the tape trains.
-  Variable operator()(const Variable& x, const DropoutRun* run = nullptr) const {
+  Variable operator()(const Variable& x) const {
     const Variable y = base_(x);
     if (!adapter_) return y;
     // Scaled between the factors, where a token has r values.
-    return add(y, linear(scale(linear(adapter_->dropout(x, run), *adapter_->a), adapter_->scale), *adapter_->b));
+    return add(y, linear(scale(linear(adapter_->dropout(x), *adapter_->a), adapter_->scale), *adapter_->b));
   }
   const Linear& base() const { return base_; }
   bool adapted() const { return adapter_.has_value(); }

@@ -55,14 +55,13 @@ class Transformer {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  /// ids i32 [B, T], T <= context -> logits [B, T, vocabulary]. dropout: needed when the configuration drops and the tape
-  /// trains.
-  Variable operator()(Tape& tape, const Tensor& ids, const DropoutRun* dropout = nullptr) const {
+  /// ids i32 [B, T], T <= context -> logits [B, T, vocabulary].
+  Variable operator()(Tape& tape, const Tensor& ids) const {
     DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context,
                "], got ", ids.shape());
     Stream stream{tokens_(tape, ids), std::nullopt};
     if (positions_) stream.x = position_embedding(stream.x, *positions_);
-    for (std::size_t k = 0; k < blocks_.size(); ++k) stream = blocks_[k](std::move(stream), k, dropout);
+    for (std::size_t k = 0; k < blocks_.size(); ++k) stream = blocks_[k](std::move(stream), k);
     const Variable x = normalised(last_norm_, std::move(stream)).normed;
     return head_ ? (*head_)(x) : linear(x, tokens_.table());
   }
@@ -90,14 +89,14 @@ class Transformer {
                       {.standard_deviation = residual_scale(c, c.width)}),
           mlp_norm_(make_norm(parameters, name + ".mlp_norm", c)),
           mlp_(make_feed_forward(parameters, name + ".mlp", c)) {}
-    Stream operator()(Stream stream, std::size_t layer, const DropoutRun* run) const {
+    Stream operator()(Stream stream, std::size_t layer) const {
       const SumAndNorm x = normalised(attention_norm_, std::move(stream));
-      Variable qkv = qkv_(x.normed, run);
+      Variable qkv = qkv_(x.normed);
       if (config_.positions == Positions::rotary) qkv = rope(qkv, attention_.heads + attention_.key_heads(), head_width());
-      const Variable attended = projection_(attention(qkv, attention_), run);
-      const SumAndNorm y = normalised(mlp_norm_, {x.sum, dropout(2 * layer)(attended, run)});
-      const Variable fed = std::visit([&](const auto& mlp) { return mlp(y.normed, run); }, mlp_);
-      return {y.sum, dropout(2 * layer + 1)(fed, run)};
+      const Variable attended = projection_(attention(qkv, attention_));
+      const SumAndNorm y = normalised(mlp_norm_, {x.sum, dropout(2 * layer)(attended)});
+      const Variable fed = std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_);
+      return {y.sum, dropout(2 * layer + 1)(fed)};
     }
     void adapt(Parameters& parameters, std::size_t layer) {
       std::vector<LoraLinear*> linears{&qkv_, &projection_};

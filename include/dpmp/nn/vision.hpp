@@ -5,7 +5,7 @@
 #include "dpmp/autograd/rules/convolution.hpp"
 #include "dpmp/autograd/rules/group_norm.hpp"
 #include "dpmp/autograd/rules/pooling.hpp"
-#include "dpmp/nn/parameters.hpp"
+#include "dpmp/nn/linear.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
 /// name.weight [outputs, kernel height * kernel width * inputs / groups] starts normal with start.standard_deviation (0: 1 /

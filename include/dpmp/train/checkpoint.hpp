@@ -15,8 +15,7 @@
 
 #include "dpmp/interop/safetensors.hpp"
 #include "dpmp/nn/lora.hpp"
-#include "dpmp/train/plain_trainer.hpp"
-#include "dpmp/train/private_trainer.hpp"
+#include "dpmp/train/trainer.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
 namespace detail {
@@ -111,7 +110,7 @@ void load_weights(const std::filesystem::path& path, const nn::Parameters& param
 void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 
 /// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file.
-void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const PrivateTrainer& trainer);
+void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
 
 namespace detail {
 /// Throws when the file is no checkpoint of a private run.
@@ -159,10 +158,10 @@ struct Resumed {
 CheckpointHeader read_checkpoint_header(const std::filesystem::path& path, const std::optional<dp::ClipRule>& custom = {});
 /// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Where the fingerprints
 /// of file and trainer are equal it becomes the run of the file, else it goes on with draws and noise of its own; its
-/// ledger then does not know what that run released behind the checkpoint (PrivateTrainer::privacy_statement says so).
+/// ledger then does not know what that run released behind the checkpoint (Trainer::privacy_statement says so).
 /// Throws when the trainer has taken a step, when its plan is another one, naming the numbers that differ, and when the file
 /// does not fit the model or the rule; model and trainer are then unchanged.
-Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, PrivateTrainer& trainer);
+Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer);
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
@@ -188,7 +187,7 @@ DPMP_KEPT_BODY inline void load_base_weights(const std::filesystem::path& path, 
 }
 
 DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
-                                           const PrivateTrainer& trainer) {
+                                           const Trainer& trainer) {
   detail::Metadata metadata{{"format", "dpmp private run 2"},
                             {"steps", detail::hex(std::uint64_t(trainer.steps()))},
                             {"optimiser steps", detail::hex(std::uint64_t(trainer.optimiser().steps()))},
@@ -216,7 +215,7 @@ DPMP_KEPT_BODY inline CheckpointHeader read_checkpoint_header(const std::filesys
 }
 
 DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
-                                              PrivateTrainer& trainer) {
+                                              Trainer& trainer) {
   DPMP_CHECK(trainer.steps() == 0, "expected a trainer that has taken no step, got one at step ", trainer.steps(),
              ": a ledger never goes back");
   interop::SafetensorsFile file = detail::open_checkpoint(path);

@@ -2,9 +2,9 @@
 // From the norms of a physical batch to its clip factors, where the norms are: on a GPU no norm is seen by the host.
 #pragma once
 #include "dpmp/dp/clipping.hpp"
-#include "dpmp/dp/poisson_sampler.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
 #include "dpmp/per_sample/sample_factors.hpp"
+#include "dpmp/train/batch.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::train {
@@ -45,7 +45,7 @@ namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline std::vector<std::uint8_t> counted(const per_sample::NormBounds& norms,
                                                         std::span<const index_t> slots) {
   std::vector<std::uint8_t> ok = norms.finite();
-  for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(ok[i] & std::uint8_t(slots[i] != dp::masked_slot));
+  for (std::size_t i = 0; i < ok.size(); ++i) ok[i] = std::uint8_t(ok[i] & std::uint8_t(slots[i] != masked_slot));
   return ok;
 }
 

@@ -21,7 +21,7 @@ class FixedProgram {
 
  private:
   static constexpr const char* advice =
-      ": neither may depend on the records of a batch (pad to a public length; PrivateTrainer::program_changes for a public "
+      ": neither may depend on the records of a batch (pad to a public length; Trainer::program_changes for a public "
       "change)";
   std::vector<RecordedValue> first_;
 };

@@ -3,7 +3,9 @@
 // program computes from the whole batch before it records anything. For public or made-up records: it copies every number of
 // the passes to the host, compares them and says what it saw.
 #pragma once
-#include "dpmp/per_sample/pass_trace.hpp"
+#include <functional>
+
+#include "dpmp/per_sample/cost.hpp"
 #include "dpmp/train/batch.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
@@ -11,9 +13,11 @@ struct IsolationOptions {
   /// Slots whose record is exchanged, emptied and removed; all of them where there are no more than these.
   index_t slots_tried = 4;
   per_sample::StrategyOptions strategy = {};
+  /// What dropout is keyed by for these slots (Trainer::randomness()); a model that drops needs it.
+  std::function<std::optional<SampleRandomness>(std::span<const index_t> slots)> randomness = {};
 };
 
-/// Runs losses(tape, slots), as a trainer calls it, on a batch of public records again and again: with one record replaced
+/// Runs losses, as a trainer calls them, on a batch of public records again and again: with one record replaced
 /// by another, emptied, or removed so that the later ones move up; with all records moved to other slots; with one record in
 /// all slots. Every forward value, loss, site, norm and certificate of the records that did not change must be the same, bit
 /// for bit. Throws dpmp::Error naming the first operation or parameter whose numbers changed, in the order of the pass; also
@@ -25,19 +29,32 @@ struct IsolationOptions {
 ///
 /// records: at least three different ones, as a trainer would hand them to losses. The last one is put in the others' place.
 /// Parameters must stay as they are meanwhile; nothing is drawn, accounted or updated.
-template <class Losses>
-void check_isolation(Context& ctx, Losses&& losses, std::span<const index_t> records, const IsolationOptions& options = {}) {
+void check_isolation(Context& ctx, Losses losses, std::span<const index_t> records, const IsolationOptions& options = {});
+}  // namespace dpmp::inline DPMP_ABI::train
+
+#if DPMP_BODIES
+#include "dpmp/per_sample/pass_trace.hpp"
+
+namespace dpmp::inline DPMP_ABI::train {
+DPMP_KEPT_BODY inline void check_isolation(Context& ctx, Losses losses, std::span<const index_t> records,
+                                           const IsolationOptions& options) {
   const index_t slots = index_t(records.size()) - 1;
   DPMP_CHECK(slots >= 2, "expected at least three records to tell samples apart by, got ", records.size());
   for (std::size_t i = 0; i < records.size(); ++i)
-    DPMP_CHECK(records[i] != dp::masked_slot && std::count(records.begin(), records.end(), records[i]) == 1,
+    DPMP_CHECK(records[i] != masked_slot && std::count(records.begin(), records.end(), records[i]) == 1,
                "expected different records, got ", records[i], " as number ", i);
   const std::vector<index_t> batch(records.begin(), records.end() - 1);
   const auto pass = [&](const std::vector<index_t>& at) {
     std::vector<double> weights;
-    for (const index_t record : at) weights.push_back(record == dp::masked_slot ? 0 : 1);
+    for (const index_t record : at) weights.push_back(record == masked_slot ? 0 : 1);
     return per_sample::PassTrace(
-        ctx, slots, [&](Tape& tape) { return losses(tape, std::span<const index_t>(at)); }, weights, options.strategy);
+        ctx, slots,
+        [&](Tape& tape) {
+          if (options.randomness)
+            if (const auto keyed = options.randomness(at)) tape.key_randomness(*keyed);
+          return losses({tape, records_of(at)});
+        },
+        weights, options.strategy);
   };
   const per_sample::PassTrace whole = pass(batch);
   const auto compare = [&](const std::vector<index_t>& at, const std::string& change, index_t left_out) {
@@ -57,10 +74,10 @@ void check_isolation(Context& ctx, Losses&& losses, std::span<const index_t> rec
     std::vector<index_t> at = batch;
     at[std::size_t(j)] = records.back();
     compare(at, dpmp::detail::concat("when record ", record, " was replaced by ", records.back()), j);
-    at[std::size_t(j)] = dp::masked_slot;
+    at[std::size_t(j)] = masked_slot;
     compare(at, dpmp::detail::concat("when the slot of record ", record, " was emptied"), j);
     at.erase(at.begin() + j);
-    at.push_back(dp::masked_slot);
+    at.push_back(masked_slot);
     compare(at, dpmp::detail::concat("when record ", record, " was removed and the later ones moved up"), -1);
   }
   std::vector<index_t> moved = batch;
@@ -69,3 +86,4 @@ void check_isolation(Context& ctx, Losses&& losses, std::span<const index_t> rec
   compare(std::vector<index_t>(batch.size(), batch[0]), "when it was in every slot", -1);
 }
 }  // namespace dpmp::inline DPMP_ABI::train
+#endif

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a trainer is told besides the plan: nothing here decides how private a run is, but for unsafe_debug.
 #pragma once
+#include <functional>
 #include <optional>
 
+#include "dpmp/core/record_id.hpp"
 #include "dpmp/optim/optimiser.hpp"
 #include "dpmp/optim/schedule.hpp"
 #include "dpmp/per_sample/cost.hpp"
@@ -22,7 +24,11 @@ struct TrainerOptions {
   /// prepares them, the model's settings (dropout rates, say). Set: a checkpoint of a run with the same number, on the same
   /// kind of machine, is continued bit for bit. Not set: it is continued with draws and noise of its own.
   std::optional<std::uint64_t> data_fingerprint = {};
-  /// Makes PrivateTrainer::records_left_out() answer: a number about private records that no noise is added to. For looking
+  /// What a record is known by to randomness inside of it, which a model with dropout needs: called with a secret of the run
+  /// (dp::Stream::record_identity) and the record's number, for example
+  /// `[&](const Key256& secret, index_t k) { return content_id(secret, texts[k]); }`.
+  std::function<RecordId(const Key256& secret, index_t record)> identity = {};
+  /// Makes Trainer::records_left_out() answer: a number about private records that no noise is added to. For looking
   /// for mistakes in public data; the privacy statement says that it was on.
   bool unsafe_debug = false;
 };

@@ -20,14 +20,14 @@ int main() {
 
   nn::Parameters parameters(ctx, DType::bf16, 1);
   const nn::Linear layer(parameters, "layer", 8, 3);
-  const auto losses = [&](Tape& tape, std::span<const index_t> slots) {
-    const index_t n = index_t(slots.size());
-    return cross_entropy(gelu(layer(tape.input(Tensor::full(ctx, {n, 8}, DType::bf16, 0.5)))),
-                         Tensor::from(ctx, {n}, std::vector<std::int32_t>(slots.size(), 1)));
+  const auto losses = [&](const train::Batch& batch) {
+    const index_t n = index_t(batch.records.size());
+    return cross_entropy(gelu(layer(batch.tape.input(Tensor::full(ctx, {n, 8}, DType::bf16, 0.5)))),
+                         Tensor::from(ctx, {n}, std::vector<std::int32_t>(batch.records.size(), 1)));
   };
   const auto plan = dp::Plan::with_noise_multiplier(
       {.delta = 1e-5, .sampling_rate = 0.5, .steps = 3, .clip_threshold = 1, .dataset_size = 16}, 1);
-  train::PrivateTrainer trainer(ctx, parameters, plan, dp::StreamKeys(dp::random_key()), 16);
+  train::Trainer trainer(ctx, parameters, plan, dp::StreamKeys(dp::random_key()), 16);
   while (trainer.steps() < plan.steps()) trainer.step(losses);
 
   double sum = 0;

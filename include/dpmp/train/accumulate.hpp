@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// One physical batch: forward pass, backward pass, and the sum of its records' gradients, clipped or plain.
+#pragma once
+#include "dpmp/per_sample/clipped_sum_sink.hpp"
+#include "dpmp/train/batch.hpp"
+#include "dpmp/train/clip_factors.hpp"
+#include "dpmp/train/fixed_program.hpp"
+
+namespace dpmp::inline DPMP_ABI::train {
+/// What else a pass is asked for.
+struct PassRequests {
+  /// Receives, for the first group, how many records have a norm of at most its threshold, each counted as 1/2, and the
+  /// others as -1/2 (private: what adaptive clipping adds noise to); a GPU is waited for.
+  double* quantile_count = nullptr;
+  /// The operations that the pass must record.
+  FixedProgram* program = nullptr;
+  /// [slots], set to 0 where a norm is not finite (private; a GPU is waited for).
+  std::vector<std::uint8_t>* finite = nullptr;
+};
+
+/// Adds the clipped contributions of a batch's records to sums. clipping: one rule for each of the sink's groups. Throws
+/// what the losses throw, and where they do not return one loss a sample.
+void accumulate_clipped(Context& ctx, Losses losses, const PhysicalBatch& batch, std::span<const dp::FlatClipping> clipping,
+                        per_sample::ClippedSumSink& sink, per_sample::GradientSums& sums, const PassRequests& requests = {});
+
+/// Adds the plain gradients of a batch's records to sums, without privacy. The records are open: on the CPU a token id that
+/// no table has is refused, which would else make the sum NaN.
+void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch, per_sample::GradientSums& sums);
+}  // namespace dpmp::inline DPMP_ABI::train
+
+#if DPMP_BODIES
+#include "dpmp/per_sample/sum_sink.hpp"
+
+namespace dpmp::inline DPMP_ABI::train {
+namespace detail {
+inline Variable forward_pass(Context& ctx, Losses losses, Tape& tape, const PhysicalBatch& batch) {
+  const ProfilerRange range(ctx, "forward");
+  if (batch.randomness) tape.key_randomness(*batch.randomness);
+  const std::vector<index_t> records = records_of(batch.slots);
+  return losses({tape, records, batch.step});
+}
+inline Tensor weights_of(Context& ctx, const PhysicalBatch& batch, const Variable& loss) {
+  return batch.weights.defined() ? batch.weights : slot_weights(ctx, batch.slots, loss.dtype());
+}
+}  // namespace detail
+
+DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const PhysicalBatch& batch,
+                                              std::span<const dp::FlatClipping> clipping, per_sample::ClippedSumSink& sink,
+                                              per_sample::GradientSums& sums, const PassRequests& requests) {
+  DPMP_CHECK(index_t(clipping.size()) == sink.groups(), "expected one clip rule for each of ", sink.groups(),
+             " groups, got ", clipping.size());
+  Tape tape(ctx, index_t(batch.slots.size()));
+  const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
+  if (requests.program) requests.program->check(tape);
+  const Tensor weights = detail::weights_of(ctx, batch, loss);
+  const auto factors = [&](index_t group, const per_sample::NormBounds& norms) {
+    const dp::FlatClipping& rule = clipping[std::size_t(group)];
+    if (group == 0 && requests.quantile_count)
+      *requests.quantile_count = dp::quantile_count(norms.upper(), counted(norms, batch.slots), rule.clip_threshold());
+    if (requests.finite) {
+      const std::vector<std::uint8_t> ok = norms.finite();
+      for (std::size_t i = 0; i < ok.size(); ++i) (*requests.finite)[i] = std::uint8_t((*requests.finite)[i] & ok[i]);
+    }
+    return clip_factors(ctx, norms, batch.slots, weights, rule);
+  };
+  per_sample::clipped_backward(tape, loss, weights, sink, factors, sums);
+  if (requests.program) requests.program->take(tape);
+}
+
+DPMP_KEPT_BODY inline void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch,
+                                            per_sample::GradientSums& sums) {
+  per_sample::SumSink sink(sums);
+  Tape tape(ctx, index_t(batch.slots.size()), TapeMode::training, RecordsAre::open);
+  const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
+  tape.backward(loss, sink, detail::weights_of(ctx, batch, loss));
+}
+}  // namespace dpmp::inline DPMP_ABI::train
+#endif

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+// Training, private or not. Private: DP-SGD (Abadi et al. 2016, arXiv 1607.00133), clipped sums of Poisson batches plus
+// noise, everything that the guarantee rests on taken from one dp::Plan. Without privacy: the same batches, plain sums, no
+// noise.
+#pragma once
+#include <variant>
+
+#include "dpmp/dp/statement.hpp"
+#include "dpmp/nn/parameters.hpp"
+#include "dpmp/train/accumulate.hpp"
+#include "dpmp/train/trainer_options.hpp"
+#include "dpmp/train/validation_report.hpp"
+
+namespace dpmp::inline DPMP_ABI::train {
+/// The stated absence of a plan: the yardstick of private training. Each record is in a batch with probability
+/// sampling_rate, and the sum of a batch is divided by sampling_rate * records.
+struct NoPrivacy {
+  double sampling_rate = 0;
+};
+/// What a run promises.
+using Privacy = std::variant<dp::Plan, NoPrivacy>;
+
+class Trainer {
+ public:
+  /// records: size of the training set, at most the plan's public dataset_size. keys: of dp::random_key() for a real run; a
+  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36).
+  Trainer(Context& ctx, const nn::Parameters& parameters, const Privacy& privacy, const dp::StreamKeys& keys,
+          index_t records, const TrainerOptions& options = {});
+
+  /// One logical step: as many physical batches as the draw needs (at least one), noise once, one update. Accounted before
+  /// anything is drawn; throws when the plan is spent. Nothing private is returned: see plan().epsilon_after(steps()).
+  /// Parameters may be frozen and trained again between steps: a frozen one gets no noise and does not move.
+  void step(Losses losses);
+
+  /// What the next step will do with each parameter, from one pass over a batch of empty slots: nothing is drawn, accounted
+  /// or released. Throws when no parameter can be trained, and for a trainer without privacy.
+  ValidationReport validate(Losses losses);
+  /// The same after check_isolation() of the losses on these records, at least three of them, which must be public or made
+  /// up: every number of theirs is looked at. Throws, naming the first operation or parameter, where samples touch each
+  /// other.
+  ValidationReport validate(Losses losses, std::span<const index_t> public_records);
+  /// Every physical batch of a private run must record the operations and shapes of the first one (FixedProgram). This
+  /// allows one change, as of the next pass; when it is called must be public (a longer context from step 1000 on, say).
+  void program_changes() { program_.forget(); }
+
+  bool is_private() const { return guarantee_.has_value(); }
+  /// Throws for a trainer without privacy, as do notes(), repeat_from() and privacy_statement().
+  const dp::Plan& plan() const { return guarantee().plan; }
+  /// Of this run: the root that was given, and of a private run a nonce of its own.
+  const dp::StreamKeys& keys() const { return guarantee_ ? guarantee_->ledger.keys() : given_keys_; }
+  /// Steps taken so far; of a private run, accounted.
+  index_t steps() const { return guarantee_ ? guarantee_->ledger.steps() : steps_; }
+  /// The public clip threshold of the next step of an adaptive plan; 0 for others, whose thresholds plan().at() knows.
+  double clip_threshold() const;
+  /// Records of the last step that contributed nothing because something of them was not finite: a token id that no table
+  /// has, or an overflow. Private, and without noise: throws unless TrainerOptions::unsafe_debug was set.
+  index_t records_left_out() const;
+  /// What may be said of the run so far.
+  std::string privacy_statement() const;
+  const dp::StatementNotes& notes() const { return guarantee().notes; }
+  /// Continues a run at this step, at this threshold (0 unless the plan is adaptive), with draws and noise of its own: what
+  /// the run released after this step is not in the new ledger (privacy_statement() says so). Throws when this trainer has
+  /// taken a step or was resumed beyond step 0: a ledger never goes back. before: notes() of that run. Without privacy only
+  /// the step is set.
+  void resume_at(index_t steps, double clip_threshold = 0, const dp::StatementNotes& before = {});
+  /// Continues the very run of these keys: its draws and its noise once more. For the same sums only, see
+  /// train/checkpoint.hpp; throws like resume_at().
+  void repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
+                   const dp::StatementNotes& before = {});
+  /// run_fingerprint() of this trainer as it is; nothing without TrainerOptions::data_fingerprint.
+  std::string fingerprint() const;
+  /// What dropout's masks of these slots are keyed by in that step; nothing without TrainerOptions::identity. Throws for
+  /// identities that are places in the data set under add_or_remove_one: one record less moves those of others.
+  std::optional<SampleRandomness> randomness(std::span<const index_t> slots, index_t step) const;
+  optim::Optimiser& optimiser() { return optimiser_; }
+  const optim::Optimiser& optimiser() const { return optimiser_; }
+
+ private:
+  /// What a private run has in addition.
+  struct Guarantee {
+    dp::Plan plan;
+    dp::StepLedger ledger;
+    std::optional<dp::AdaptiveThreshold> threshold;
+    dp::StatementNotes notes;
+  };
+  const Guarantee& guarantee() const;
+  void private_step(Losses losses);
+  void plain_step(Losses losses);
+  /// Calls f(PhysicalBatch) for each physical batch of what draw_ holds.
+  void for_each_batch(index_t step, FunctionRef<void(const PhysicalBatch&)> f);
+  void restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold, const dp::StatementNotes& before);
+
+  Context& ctx_;
+  dp::StreamKeys given_keys_;
+  std::optional<Guarantee> guarantee_;
+  dp::PoissonSampler sampler_;
+  TrainerOptions options_;
+  optim::Optimiser optimiser_;
+  std::vector<Parameter*> parameters_;
+  per_sample::GradientSums sums_;
+  per_sample::Groups groups_;
+  per_sample::ClippedSumSink sink_;
+  FixedProgram program_;
+  std::vector<index_t> slots_, draw_;
+  index_t steps_ = 0;  // without privacy
+  index_t left_out_ = 0;
+};
+}  // namespace dpmp::inline DPMP_ABI::train
+
+#if DPMP_BODIES
+#include "dpmp/train/isolation.hpp"
+#include "dpmp/train/run_fingerprint.hpp"
+
+namespace dpmp::inline DPMP_ABI::train {
+DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& parameters, const Privacy& privacy,
+                                       const dp::StreamKeys& keys, index_t records, const TrainerOptions& options)
+    : ctx_(ctx),
+      given_keys_(keys),
+      guarantee_([&]() -> std::optional<Guarantee> {
+        const auto* plan = std::get_if<dp::Plan>(&privacy);
+        if (!plan) return std::nullopt;
+        return Guarantee{*plan, plan->ledger(keys), {}, {.counts_left_out = options.unsafe_debug}};
+      }()),
+      sampler_(guarantee_
+                   ? guarantee_->plan.sampler(guarantee_->ledger.keys(), records)
+                   : dp::PoissonSampler(keys.key(dp::Stream::sampler), records, std::get<NoPrivacy>(privacy).sampling_rate)),
+      options_(options),
+      optimiser_(ctx, parameters.all(), options.rule),
+      parameters_(parameters.all().begin(), parameters.all().end()),
+      sums_(ctx, parameters_),
+      groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
+      sink_(groups_, options.strategy),
+      slots_(checked_slots(options.physical_batch)) {
+  for (const Parameter* p : parameters_) groups_.of(*p);
+  if (!guarantee_) return;
+  DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
+             plan().groups(), ", got ", groups_.count());
+  if (plan().adaptive()) guarantee_->threshold = plan().adaptive_threshold();
+}
+
+DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
+  DPMP_CHECK(guarantee_, "expected a trainer with a plan, got one without privacy");
+  return *guarantee_;
+}
+
+DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
+  if (guarantee_)
+    private_step(losses);
+  else
+    plain_step(losses);
+}
+
+DPMP_KEPT_BODY inline void Trainer::for_each_batch(index_t step, FunctionRef<void(const PhysicalBatch&)> f) {
+  for (index_t k = 0; k < physical_batches(index_t(draw_.size()), index_t(slots_.size())); ++k) {
+    fill_physical_batch(draw_, k, slots_);
+    f({.slots = slots_, .step = step, .randomness = randomness(slots_, step)});
+  }
+}
+
+DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
+  dp::StepTicket ticket = guarantee_->ledger.begin_step();
+  const index_t step = ticket.step();
+  const dp::StepNumbers numbers = plan().at(step, clip_threshold());
+  sampler_.draw(step, draw_);
+  sums_.follow_trainable(ctx_);
+  sums_.set_zero();
+  double count = 0;
+  index_t left_out = 0;
+  for_each_batch(step, [&](const PhysicalBatch& batch) {
+    double here = 0;
+    std::vector<std::uint8_t> finite(options_.unsafe_debug ? batch.slots.size() : 0, 1);
+    accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
+                       {.quantile_count = guarantee_->threshold ? &here : nullptr,
+                        .program = &program_,
+                        .finite = options_.unsafe_debug ? &finite : nullptr});
+    count += here;
+    for (std::size_t i = 0; i < finite.size(); ++i) left_out += batch.slots[i] != masked_slot && finite[i] == 0;
+  });
+  left_out_ = left_out;
+  if (guarantee_->threshold) guarantee_->threshold->update(count, ticket.auxiliary_noise());
+  const optim::StepNoise noise{ticket.noise(), numbers.noise_standard_deviation};
+  optimiser_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
+}
+
+DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
+  sampler_.draw(steps_, draw_);
+  sums_.follow_trainable(ctx_);
+  sums_.set_zero();
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_); });
+  optimiser_.step(ctx_, sums_, 1 / (sampler_.probability() * double(sampler_.records())), options_.learning_rate.at(steps_));
+  ++steps_;
+}
+
+DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
+  const dp::StepNumbers numbers = plan().at(steps(), clip_threshold());
+  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()));
+  per_sample::ClippedSumSink sink(groups_, options_.strategy,
+                                  [&](const Parameter& p, const per_sample::SiteShape& shape, const per_sample::Way& way) {
+                                    report.set(p, shape, way);
+                                  });
+  const std::vector<index_t> empty(slots_.size(), masked_slot);
+  sums_.follow_trainable(ctx_);
+  accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
+                     numbers.groups, sink, sums_, {.program = &program_});
+  return report;
+}
+
+DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses, std::span<const index_t> public_records) {
+  check_isolation(ctx_, losses, public_records,
+                  {.strategy = options_.strategy,
+                   .randomness = [&](std::span<const index_t> slots) { return randomness(slots, steps()); }});
+  return validate(losses);
+}
+
+DPMP_KEPT_BODY inline double Trainer::clip_threshold() const {
+  return guarantee_ && guarantee_->threshold ? guarantee_->threshold->threshold() : 0;
+}
+
+DPMP_KEPT_BODY inline index_t Trainer::records_left_out() const {
+  DPMP_CHECK(options_.unsafe_debug, "expected TrainerOptions::unsafe_debug for a number about private records, got none");
+  return left_out_;
+}
+
+DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
+  return dp::privacy_statement(plan(), steps(), notes());
+}
+
+DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::span<const index_t> slots,
+                                                                          index_t step) const {
+  if (!options_.identity) return std::nullopt;
+  const Key256 of_records = keys().key(dp::Stream::record_identity);
+  std::vector<RecordId> ids;
+  for (const index_t record : slots)
+    ids.push_back(record == masked_slot ? RecordId() : options_.identity(of_records, record));
+  SampleIdentities records(ctx_, ids);
+  DPMP_CHECK(!records.by_place() || !guarantee_ || plan().relation() != dp::NeighbouringRelation::add_or_remove_one,
+             "expected identities that stay when another record is removed (content_id, stable_id) for ", plan().relation(),
+             ", got places in the data set");
+  return SampleRandomness{keys().key(dp::Stream::dropout), step, std::move(records)};
+}
+
+DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, double clip_threshold, const dp::StatementNotes& before) {
+  if (!guarantee_) {
+    steps_ = steps;
+    return;
+  }
+  restart(given_keys_, steps, clip_threshold, before);
+  if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
+}
+
+DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
+                                                const dp::StatementNotes& before) {
+  restart(dp::StreamKeys::repeat(of_the_run.root(), of_the_run.run_nonce()), steps, clip_threshold, before);
+}
+
+DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
+  return options_.data_fingerprint ? run_fingerprint(ctx_, parameters_, groups_, options_) : std::string();
+}
+
+DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,
+                                            const dp::StatementNotes& before) {
+  DPMP_CHECK(guarantee().ledger.steps() == 0, "expected a trainer that has taken no step, got one at step ", this->steps(),
+             ": its ledger would go back, and noise be drawn again");
+  DPMP_CHECK(guarantee_->threshold || clip_threshold == 0,
+             "expected no clip threshold for a plan that is not adaptive, got ", clip_threshold);
+  if (guarantee_->threshold) guarantee_->threshold->restore(clip_threshold);
+  guarantee_->ledger = plan().ledger(keys, steps);
+  sampler_ = plan().sampler(guarantee_->ledger.keys(), sampler_.records());
+  guarantee_->notes = before;
+  guarantee_->notes.counts_left_out = before.counts_left_out || options_.unsafe_debug;
+}
+}  // namespace dpmp::inline DPMP_ABI::train
+#endif
