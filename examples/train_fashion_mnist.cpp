@@ -145,11 +145,11 @@ class Network {
  public:
   Network(Context& ctx, DType dtype, std::uint64_t seed)
       : parameters_(ctx, dtype, seed),
-        feature_norm_(parameters_, "feature_norm", Images::channels, 1),
-        convolution_(parameters_, "convolution", Images::channels, filters,
+        feature_norm_(parameters_ / "feature_norm", Images::channels, 1),
+        convolution_(parameters_ / "convolution", Images::channels, filters,
                      {.kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}}),
-        norm_(parameters_, "norm", filters, 8),
-        head_(parameters_, "head", pooled * pooled * filters, Images::classes) {}
+        norm_(parameters_ / "norm", filters, 8),
+        head_(parameters_ / "head", pooled * pooled * filters, Images::classes) {}
   nn::Parameters& parameters() { return parameters_; }
   DType dtype() const { return parameters_.dtype(); }
   /// Features [B, grid, grid, channels] -> logits [B, 10].

@@ -12,9 +12,8 @@ class Linear {
     bool bias = true;
     double standard_deviation = 0;
   };
-  Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs, Options options);
-  Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs)
-      : Linear(parameters, name, inputs, outputs, Options{}) {}
+  Linear(const Scope& scope, index_t inputs, index_t outputs, const Options& options);
+  Linear(const Scope& scope, index_t inputs, index_t outputs) : Linear(scope, inputs, outputs, Options{}) {}
   Variable operator()(const Variable& x) const { return linear(x, *weight_, bias_); }
   /// [outputs, inputs].
   Parameter& weight() const { return *weight_; }
@@ -29,11 +28,10 @@ class Linear {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline Linear::Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs,
-                                     Options options)
-    : weight_(&parameters.normal(name + ".weight", {outputs, inputs},
-                                 options.standard_deviation > 0 ? options.standard_deviation
-                                                                : 1 / std::sqrt(double(std::max<index_t>(1, inputs))))),
-      bias_(options.bias ? &parameters.constant(name + ".bias", {outputs}, 0) : nullptr) {}
+DPMP_KEPT_BODY inline Linear::Linear(const Scope& scope, index_t inputs, index_t outputs, const Options& options)
+    : weight_(&scope.normal("weight", {outputs, inputs},
+                            options.standard_deviation > 0 ? options.standard_deviation
+                                                           : 1 / std::sqrt(double(std::max<index_t>(1, inputs))))),
+      bias_(options.bias ? &scope.constant("bias", {outputs}, 0) : nullptr) {}
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif
