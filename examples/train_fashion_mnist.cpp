@@ -103,12 +103,10 @@ class Images {
     constexpr index_t block = 256;
     for (index_t first = 0; first < kept; first += block) {
       const index_t count = std::min(block, kept - first);
-      const Tensor images = Tensor::empty(ctx, {count, side, side, 1}, DType::f32);
-      for (index_t k = 0; k < images.numel(); ++k)
-        images.data<float>()[k] = float(pixels.values[std::size_t(first * side * side + k)]) / 255;
-      const Tensor features = filters(images);
-      for (index_t k = 0; k < features.numel(); ++k)
-        features_[std::size_t(first * record_size + k)] = from_float<f16>(features.data<float>()[k]);
+      const auto bytes =
+          std::span(pixels.values).subspan(std::size_t(first * side * side), std::size_t(count * side * side));
+      const std::vector<float> features = filters(Tensor::from(ctx, {count, side, side, 1}, DType::f32, bytes, 1. / 255));
+      std::transform(features.begin(), features.end(), features_.begin() + first * record_size, from_float<f16>);
     }
   }
   index_t size() const { return index_t(labels_.size()); }
@@ -116,19 +114,15 @@ class Images {
   /// Features [slots, grid, grid, channels] and labels [slots]; a masked slot is an image of zeros.
   std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> slots, DType dtype) const {
     const index_t n = index_t(slots.size());
-    const Tensor x = Tensor::zeros(ctx, {n, grid, grid, channels}, dtype), y = Tensor::zeros(ctx, {n}, DType::i32);
-    dispatch_real(dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      for (index_t i = 0; i < n; ++i) {
-        const index_t record = slots[std::size_t(i)];
-        if (record == dp::masked_slot) continue;
-        const f16* from = features_.data() + record * record_size;
-        for (index_t k = 0; k < record_size; ++k)
-          x.data<T>()[i * record_size + k] = from_float<T>(compute_t<T>(to_float(from[k])));
-        y.data<std::int32_t>()[i] = labels_[std::size_t(record)];
-      }
-    });
-    return {x, y};
+    std::vector<float> x(slots.size() * std::size_t(record_size));
+    std::vector<std::int32_t> y(slots.size());
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      if (slots[i] == dp::masked_slot) continue;
+      const f16* from = features_.data() + slots[i] * record_size;
+      std::transform(from, from + record_size, x.begin() + index_t(i) * record_size, [](f16 v) { return to_float(v); });
+      y[i] = labels_[std::size_t(slots[i])];
+    }
+    return {Tensor::from(ctx, {n, grid, grid, channels}, dtype, x), Tensor::from(ctx, {n}, y)};
   }
   std::int32_t label(index_t record) const { return labels_[std::size_t(record)]; }
 
@@ -180,8 +174,8 @@ class Averaged {
     const float keep = float(std::min(decay_, double(steps_ - 1) / double(steps_ + 9)));
     for (std::size_t k = 0; k < trained.parameters().all().size(); ++k) {
       Parameter& average = *network_.parameters().all()[k];
-      const float* from = trained.parameters().all()[k]->master().data<float>();
-      float* to = average.master().data<float>();
+      const float* from = trained.parameters().all()[k]->master().host_data<float>();
+      float* to = average.master().host_data<float>();
       for (index_t j = 0; j < average.numel(); ++j) to[j] = keep * to[j] + (1 - keep) * from[j];
       average.refresh(ctx_);
     }
