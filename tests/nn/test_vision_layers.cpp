@@ -56,7 +56,7 @@ TEST_CASE("layers: names, shapes and initial values of their parameters") {
         CHECK(v == (gain ? 1 : 0));
   nn::Parameters many(ctx, DType::f32, test::seed());
   nn::Conv2d(many / "wide", 16, 400, {.kernel = {5, 5}});
-  nn::Conv1d(many / "chosen", 40, 400, {.kernel = 10}, {.standard_deviation = 3});
+  nn::Conv1d(many / "chosen", 40, 400, {.kernel = 10}, {.weight = nn::init::normal(3)});
   const auto deviation = [&](const char* name) {
     double squares = 0;
     for (double v : many.find(name).master().to_doubles()) squares += v * v;

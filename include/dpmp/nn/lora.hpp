@@ -75,9 +75,9 @@ DPMP_KEPT_BODY inline void LoraLinear::adapt(const LoraOptions& options, std::ui
   if (base_.bias()) base_.bias()->set_trainable(false);
   const index_t outputs = base_.weight().shape()[0], inputs = base_.weight().shape()[1];
   const Scope trained = scope_.frozen(false);
-  adapter_.emplace(
-      Adapter{&trained.normal("lora_a", {options.rank, inputs}, 1 / std::sqrt(double(std::max<index_t>(1, inputs)))),
-              &trained.constant("lora_b", {outputs, options.rank}, 0), options.alpha / double(options.rank), dropped});
+  adapter_.emplace(Adapter{&trained.add("lora_a", {options.rank, inputs}, init::fan_in_normal()),
+                           &trained.constant("lora_b", {outputs, options.rank}, 0), options.alpha / double(options.rank),
+                           dropped});
 }
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

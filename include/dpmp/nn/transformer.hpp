@@ -86,8 +86,7 @@ class Transformer {
           attention_{.heads = c.heads, .key_value_heads = c.key_value_heads, .causal = true},
           attention_norm_(make_norm(scope / "attention_norm", c)),
           qkv_(scope / "attention" / "qkv", c.width, attention_.packed_heads() * head_width()),
-          projection_(scope / "attention" / "projection", c.width, c.width,
-                      {.standard_deviation = residual_scale(c, c.width)}),
+          projection_(scope / "attention" / "projection", c.width, c.width, {.weight = residual_start(c, c.width)}),
           mlp_norm_(make_norm(scope / "mlp_norm", c)),
           mlp_(make_feed_forward(scope / "mlp", c)) {}
     Stream operator()(Stream stream, std::size_t layer, const DropoutRun* run) const {
@@ -111,16 +110,17 @@ class Transformer {
     static AnyFeedForward make_feed_forward(const Scope& scope, const TransformerConfig& c) {
       if (c.feed_forward == FeedForward::swiglu) {
         const index_t hidden = (8 * c.width + 23) / 24 * 8;
-        return SwiGlu(scope, c.width, hidden, residual_scale(c, hidden));
+        return SwiGlu(scope, c.width, hidden, {.down = residual_start(c, hidden)});
       }
       const index_t hidden = 4 * c.width;
       return GeluFeedForward(
-          scope, c.width, hidden, residual_scale(c, hidden),
-          c.feed_forward == FeedForward::gelu_tanh ? GemmActivation::gelu_tanh : GemmActivation::gelu_erf);
+          scope, c.width, hidden,
+          {.down = residual_start(c, hidden),
+           .form = c.feed_forward == FeedForward::gelu_tanh ? GemmActivation::gelu_tanh : GemmActivation::gelu_erf});
     }
     // Each of the 2 * layers residual branches adds its share to the variance of the stream.
-    static double residual_scale(const TransformerConfig& c, index_t inputs) {
-      return 1 / std::sqrt(double(inputs) * 2 * double(c.layers));
+    static Init residual_start(const TransformerConfig& c, index_t inputs) {
+      return init::normal(1 / std::sqrt(double(inputs) * 2 * double(c.layers)));
     }
     index_t head_width() const { return config_.width / config_.heads; }
     Dropout dropout(std::size_t number) const { return {config_.dropout, std::uint32_t(number)}; }
@@ -148,7 +148,7 @@ namespace dpmp::inline DPMP_ABI::nn {
 DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
     : config_(checked(config)),
       parameters_(ctx, dtype, config.seed),
-      tokens_(parameters_ / "tokens", config.vocabulary, config.width, 1 / std::sqrt(double(config.width))),
+      tokens_(parameters_ / "tokens", config.vocabulary, config.width),
       positions_(config.positions == Positions::learned
                      ? &parameters_.normal("positions.weight", {config.context, config.width}, 0.02)
                      : nullptr),

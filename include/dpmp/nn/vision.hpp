@@ -8,8 +8,7 @@
 #include "dpmp/nn/linear.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-/// weight [outputs, kernel height * kernel width * inputs / groups] starts normal with start.standard_deviation (0: 1 /
-/// sqrt(values one output sees)), bias [outputs] at 0.
+/// weight [outputs, kernel height * kernel width * inputs / groups], a row for each output, and bias [outputs].
 class ConvolutionParameters {
  public:
   ConvolutionParameters(const Scope& scope, index_t inputs, index_t outputs, const Convolution2dOptions& o,
@@ -82,10 +81,8 @@ DPMP_KEPT_BODY inline ConvolutionParameters::ConvolutionParameters(const Scope& 
              "expected a kernel of at least 1 x 1 and groups that divide the input and output channels of ", scope,
              ", got kernel ", o.kernel, ", groups ", o.groups, ", channels ", inputs, " and ", outputs);
   const index_t seen = o.kernel.height * o.kernel.width * (inputs / o.groups);
-  weight = &scope.normal(
-      "weight", {outputs, seen},
-      start.standard_deviation > 0 ? start.standard_deviation : 1 / std::sqrt(double(std::max<index_t>(1, seen))));
-  if (start.bias) bias = &scope.constant("bias", {outputs}, 0);
+  weight = &scope.add("weight", {outputs, seen}, start.weight);
+  if (start.bias) bias = &scope.add("bias", {outputs}, start.bias_start);
 }
 
 DPMP_KEPT_BODY inline Conv2d::Conv2d(const Scope& scope, index_t inputs, index_t outputs,
