@@ -64,9 +64,9 @@ struct Mlp {
   Mlp(int threads, DType dtype)
       : ctx(Device::cpu(), threads),
         all(ctx, dtype, 1),
-        first(all, "first", 784, 1024),
-        second(all, "second", 1024, 1024),
-        third(all, "third", 1024, 10) {}
+        first(all / "first", 784, 1024),
+        second(all / "second", 1024, 1024),
+        third(all / "third", 1024, 10) {}
   static optim::Rule rule() { return optim::Sgd{}; }
   const nn::Parameters& parameters() const { return all; }
   Variable losses(Tape& tape, std::span<const index_t> slots) {

@@ -39,7 +39,7 @@ void measure(DType dtype, int threads, index_t width, index_t tokens, int rounds
   // About the same number of rows for all lengths, but no more samples than can be materialised.
   const index_t samples = std::clamp<index_t>(2048 / tokens, 2 * threads, 64);
   nn::Parameters parameters(ctx, dtype, 1);
-  const nn::Linear up(parameters, "up", width, 4 * width), down(parameters, "down", 4 * width, width);
+  const nn::Linear up(parameters / "up", width, 4 * width), down(parameters / "down", 4 * width, width);
   std::vector<float> values(std::size_t(samples * tokens * width));
   for (std::size_t k = 0; k < values.size(); ++k) values[k] = float(int(k * 2654435761u % 255u) - 127) / 128;
   std::vector<double> wide(values.begin(), values.end());

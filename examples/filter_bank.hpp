@@ -17,7 +17,7 @@ class FilterBank {
 
   explicit FilterBank(Context& ctx) : ctx_(ctx), parameters_(ctx, DType::f32, 0) {
     Parameter& p = parameters_.constant("filters", {1 + 2 * waves, width * width}, 0);
-    weights_ = p.master().data<float>();
+    weights_ = p.master().host_data<float>();
     filters_ = &p;
     p.set_trainable(false);
     for (const index_t row : {0, 1})
@@ -25,17 +25,17 @@ class FilterBank {
     for (index_t k = 0; k < waves; ++k)
       add_wave(k, k < directions ? 4 : 8, std::numbers::pi * double(k % directions) / double(directions));
   }
-  /// images f32 [B, H, W, 1] -> [B, H / 2, W / 2, channels], f32; zeros outside of an image. About as large as a pixel each.
-  Tensor operator()(const Tensor& images) const {
+  /// images f32 [B, H, W, 1] -> [B, H / 2, W / 2, channels]; zeros outside of an image. About as large as a pixel each.
+  std::vector<float> operator()(const Tensor& images) const {
     Tape tape(ctx_, images.shape()[0], TapeMode::inference);
     const Variable y = conv2d(tape.input(images), *filters_, nullptr,
                               {.kernel = {width, width}, .stride = {2, 2}, .padding = {radius, radius}});
     const Shape& shape = y.shape();
-    const Tensor features = Tensor::empty(ctx_, shape.with(-1, channels), DType::f32);
+    std::vector<float> features(std::size_t(shape.numel(0, 3) * channels));
     constexpr float gain = 6;  // an edge answers with a sixth of its height
     for (index_t r = 0; r < shape.numel(0, 3); ++r) {
-      const float* in = y.value().data<float>() + r * shape[3];
-      float* out = features.data<float>() + r * channels;
+      const float* in = y.value().host_data<float>() + r * shape[3];
+      float* out = features.data() + r * channels;
       out[0] = in[0];
       for (index_t k = 0; k < waves; ++k) out[1 + k] = gain * std::hypot(in[1 + 2 * k], in[2 + 2 * k]);
     }

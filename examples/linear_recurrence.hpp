@@ -99,10 +99,8 @@ inline Variable linear_recurrence(const Variable& x, Parameter& decay) {
 /// Projection in, recurrence, projection out.
 class RecurrentLayer {
  public:
-  RecurrentLayer(nn::Parameters& parameters, const std::string& name, index_t width)
-      : in_(parameters, name + ".in", width, width),
-        decay_(&parameters.constant(name + ".decay", {width}, 0.9)),
-        out_(parameters, name + ".out", width, width) {}
+  RecurrentLayer(const nn::Scope& scope, index_t width)
+      : in_(scope / "in", width, width), decay_(&scope.constant("decay", {width}, 0.9)), out_(scope / "out", width, width) {}
   Variable operator()(const Variable& x) const { return out_(linear_recurrence(in_(x), *decay_)); }
 
  private:

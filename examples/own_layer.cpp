@@ -10,8 +10,8 @@ int main() {
   Context ctx;
   nn::Parameters parameters(ctx, DType::bf16, 1);
   const index_t records = 2000, tokens = 16, width = 32;
-  const nn::Linear in(parameters, "in", 1, width), out(parameters, "out", width, 1);
-  const own::RecurrentLayer memory(parameters, "memory", width);
+  const nn::Linear in(parameters / "in", 1, width), out(parameters / "out", width, 1);
+  const own::RecurrentLayer memory(parameters / "memory", width);
   const auto losses = [&](const train::Batch& batch) {
     std::vector<double> x, y;
     for (const index_t r : batch.records)

@@ -8,7 +8,7 @@ using namespace dpmp;
 int main() {
   Context ctx;
   nn::Parameters parameters(ctx, DType::f32, 1);
-  const nn::Linear layer(parameters, "layer", 2, 1);
+  const nn::Linear layer(parameters / "layer", 2, 1);
   const index_t records = 1000, slots = 64;  // record r: a point of the plane, and whether it is above the diagonal
   const auto coordinate = [](index_t r, int k) { return uniform_open(philox_block(3, std::uint64_t(r), 0).word[k]) - 0.5; };
   const auto losses = [&](const train::Batch& batch) {

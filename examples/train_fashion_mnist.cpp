@@ -103,12 +103,10 @@ class Images {
     constexpr index_t block = 256;
     for (index_t first = 0; first < kept; first += block) {
       const index_t count = std::min(block, kept - first);
-      const Tensor images = Tensor::empty(ctx, {count, side, side, 1}, DType::f32);
-      for (index_t k = 0; k < images.numel(); ++k)
-        images.data<float>()[k] = float(pixels.values[std::size_t(first * side * side + k)]) / 255;
-      const Tensor features = filters(images);
-      for (index_t k = 0; k < features.numel(); ++k)
-        features_[std::size_t(first * record_size + k)] = from_float<f16>(features.data<float>()[k]);
+      const auto bytes =
+          std::span(pixels.values).subspan(std::size_t(first * side * side), std::size_t(count * side * side));
+      const std::vector<float> features = filters(Tensor::from(ctx, {count, side, side, 1}, DType::f32, bytes, 1. / 255));
+      std::transform(features.begin(), features.end(), features_.begin() + first * record_size, from_float<f16>);
     }
   }
   index_t size() const { return index_t(labels_.size()); }
@@ -116,18 +114,14 @@ class Images {
   /// Features [records, grid, grid, channels] and labels [records].
   std::pair<Tensor, Tensor> batch(Context& ctx, std::span<const index_t> records, DType dtype) const {
     const index_t n = index_t(records.size());
-    const Tensor x = Tensor::zeros(ctx, {n, grid, grid, channels}, dtype), y = Tensor::zeros(ctx, {n}, DType::i32);
-    dispatch_real(dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      for (index_t i = 0; i < n; ++i) {
-        const index_t record = records[std::size_t(i)];
-        const f16* from = features_.data() + record * record_size;
-        for (index_t k = 0; k < record_size; ++k)
-          x.data<T>()[i * record_size + k] = from_float<T>(compute_t<T>(to_float(from[k])));
-        y.data<std::int32_t>()[i] = labels_[std::size_t(record)];
-      }
-    });
-    return {x, y};
+    std::vector<float> x(records.size() * std::size_t(record_size));
+    std::vector<std::int32_t> y(records.size());
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const f16* from = features_.data() + records[i] * record_size;
+      std::transform(from, from + record_size, x.begin() + index_t(i) * record_size, [](f16 v) { return to_float(v); });
+      y[i] = labels_[std::size_t(records[i])];
+    }
+    return {Tensor::from(ctx, {n, grid, grid, channels}, dtype, x), Tensor::from(ctx, {n}, y)};
   }
   std::int32_t label(index_t record) const { return labels_[std::size_t(record)]; }
 
@@ -144,11 +138,11 @@ class Network {
  public:
   Network(Context& ctx, DType dtype, std::uint64_t seed)
       : parameters_(ctx, dtype, seed),
-        feature_norm_(parameters_, "feature_norm", Images::channels, 1),
-        convolution_(parameters_, "convolution", Images::channels, filters,
+        feature_norm_(parameters_ / "feature_norm", Images::channels, 1),
+        convolution_(parameters_ / "convolution", Images::channels, filters,
                      {.kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}}),
-        norm_(parameters_, "norm", filters, 8),
-        head_(parameters_, "head", pooled * pooled * filters, Images::classes) {}
+        norm_(parameters_ / "norm", filters, 8),
+        head_(parameters_ / "head", pooled * pooled * filters, Images::classes) {}
   nn::Parameters& parameters() { return parameters_; }
   DType dtype() const { return parameters_.dtype(); }
   /// Features [B, grid, grid, channels] -> logits [B, 10].
@@ -179,8 +173,8 @@ class Averaged {
     const float keep = float(std::min(decay_, double(steps_ - 1) / double(steps_ + 9)));
     for (std::size_t k = 0; k < trained.parameters().all().size(); ++k) {
       Parameter& average = *network_.parameters().all()[k];
-      const float* from = trained.parameters().all()[k]->master().data<float>();
-      float* to = average.master().data<float>();
+      const float* from = trained.parameters().all()[k]->master().host_data<float>();
+      float* to = average.master().host_data<float>();
       for (index_t j = 0; j < average.numel(); ++j) to[j] = keep * to[j] + (1 - keep) * from[j];
       average.refresh(ctx_);
     }

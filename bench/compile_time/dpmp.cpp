@@ -23,7 +23,7 @@ int main() {
   Context ctx;
 #endif
   nn::Parameters parameters(ctx, DType::bf16, 1);
-  const nn::Linear hidden(parameters, "hidden", 784, 64), output(parameters, "output", 64, 10);
+  const nn::Linear hidden(parameters / "hidden", 784, 64), output(parameters / "output", 64, 10);
   const auto losses = [&](const train::Batch& batch) {
     const index_t n = batch.size();
     const Variable x = batch.tape.input(Tensor::full(ctx, {n, 784}, DType::bf16, 0.5));

@@ -44,8 +44,8 @@ struct DeviceMlp {
       : ctx(context),
         sizes(of),
         parameters(context, dtype, seed()),
-        first(parameters, "first", of.inputs, of.hidden),
-        second(parameters, "second", of.hidden, of.classes),
+        first(parameters / "first", of.inputs, of.hidden),
+        second(parameters / "second", of.hidden, of.classes),
         rows(of.records, of.inputs) {
     for (dpmp::index_t k = 0; k < of.records; ++k) names.push_back(dpmp::stable_id({}, std::uint64_t(k)));
   }

@@ -51,10 +51,10 @@ struct Cnn {
   Cnn(Context& context, DType dtype)
       : ctx(context),
         parameters(context, dtype, test::seed()),
-        first(parameters, "first", 2, 6, {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}),
-        depthwise(parameters, "depthwise", 6, 12, {.kernel = {3, 3}, .dilation = {1, 2}, .groups = 6}),
-        norm(parameters, "norm", 12, 3),
-        head(parameters, "head", 12, 5),
+        first(parameters / "first", 2, 6, {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}),
+        depthwise(parameters / "depthwise", 6, 12, {.kernel = {3, 3}, .dilation = {1, 2}, .groups = 6}),
+        norm(parameters / "norm", 12, 3),
+        head(parameters / "head", 12, 5),
         rows(8, 9 * 9 * 2) {}
   auto losses() const {
     return [this](const train::Batch& batch) {

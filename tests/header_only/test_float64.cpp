@@ -16,7 +16,7 @@ TEST_CASE("models in float64 are refused, with what to do about it") {
   CHECK(test::refuses(
       [&] {
         nn::Parameters parameters(ctx, DType::f64, 1);
-        const nn::Linear layer(parameters, "layer", 3, 2);
+        const nn::Linear layer(parameters / "layer", 3, 2);
       },
       "expected f32, bf16 or f16, got f64: models in float64 need a program that defines DPMP_F64=1"));
   CHECK(test::refuses(

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parameters: names, order, sizes, and initial values that are a function of the seed alone.
+// Parameters: names, order, sizes, scopes, and initial values that are a function of the seed alone.
 #include <doctest/doctest.h>
 #include <cmath>
 
 #include "dpmp/nn/layer_norm.hpp"
 #include "dpmp/nn/linear.hpp"
+#include "dpmp/nn/lora.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
 
@@ -71,15 +72,15 @@ TEST_CASE("parameters refuse a name twice, a name that is none, and a dtype that
   CHECK(parameters.all().size() == 3);
   CHECK(test::refuses([&] { parameters.find("d"); }, "'d'"));
   CHECK(test::refuses([&] { Parameters(ctx, DType::i32, 1); }, "floating dtype"));
-  nn::Linear(parameters, "layer", 2, 3);
-  CHECK(test::refuses([&] { nn::Linear(parameters, "layer", 2, 3); }, "'layer.weight' twice"));
+  nn::Linear(parameters / "layer", 2, 3);
+  CHECK(test::refuses([&] { nn::Linear(parameters / "layer", 2, 3); }, "'layer.weight' twice"));
 }
 
 TEST_CASE("layers: a linear layer has its weight, and a bias unless it is turned off; a normalisation starts as one") {
   Context ctx(Device::cpu(), 1);
   Parameters parameters(ctx, DType::f64, test::seed());
-  const nn::Linear with(parameters, "with", 2, 3), without(parameters, "without", 2, 3, {.bias = false});
-  const nn::LayerNorm norm(parameters, "norm", 2);
+  const nn::Linear with(parameters / "with", 2, 3), without(parameters / "without", 2, 3, {.bias = false});
+  const nn::LayerNorm norm(parameters / "norm", 2);
   CHECK(parameters.find("with.weight").shape() == Shape{3, 2});
   CHECK(parameters.find("with.bias").shape() == Shape{3});
   CHECK(test::refuses([&] { parameters.find("without.bias"); }, "without.bias"));
@@ -92,4 +93,69 @@ TEST_CASE("layers: a linear layer has its weight, and a bias unless it is turned
   const std::vector<double> y = with(tape.input(Tensor::from(ctx, {1, 2}, DType::f64, x))).value().to_doubles();
   for (std::size_t r = 0; r < 3; ++r)
     CHECK(y[r] == doctest::Approx(w[2 * r] * x[0] + w[2 * r + 1] * x[1] + double(r)).epsilon(1e-14));
+}
+
+TEST_CASE("scopes join names with dots; the root is the parameters themselves") {
+  Context ctx(Device::cpu(), 1);
+  Parameters parameters(ctx, DType::bf16, test::seed());
+  const nn::Scope block = parameters / "block0", attention = block / "attention";
+  CHECK(nn::Scope(parameters).path() == "");
+  CHECK(attention.path() == "block0.attention");
+  CHECK(&attention.parameters() == &parameters);
+  const nn::Linear inner(attention, 2, 3), outer(parameters, 3, 1);
+  std::vector<std::string> names;
+  for (const Parameter* p : parameters.all()) names.push_back(p->name());
+  CHECK(names == std::vector<std::string>{"block0.attention.weight", "block0.attention.bias", "weight", "bias"});
+  CHECK(nn::is_bias(*outer.bias()));
+}
+
+TEST_CASE("what is made in a scope has the values of the same parameter made without one") {
+  Context ctx(Device::cpu(), 1);
+  Parameters plain(ctx, DType::f32, test::seed()), scoped(ctx, DType::f32, test::seed());
+  plain.normal("a.b", {5, 7}, 0.5);
+  plain.constant("a.c", {9}, -2);
+  plain.normal("d", {3, 2, 2}, 1);
+  (scoped / "a").normal("b", {5, 7}, 0.5);
+  (scoped / "a").frozen().constant("c", {9}, -2);
+  nn::Scope(scoped).normal("d", {3, 2, 2}, 1);
+  CHECK(values(scoped) == values(plain));
+  for (std::size_t k = 0; k < 3; ++k) CHECK(scoped.all()[k]->name() == plain.all()[k]->name());
+}
+
+TEST_CASE("a scope gives its dtype and its trainability to everything in it, and changes no other scope") {
+  Context ctx(Device::cpu(), 1);
+  Parameters parameters(ctx, DType::bf16, test::seed());
+  const nn::Scope model = parameters / "model", head = (model / "head").in(DType::f32), base = (model / "base").frozen(),
+                  wide = (parameters / "wide").in(DType::f64);
+  nn::Linear(head / "inner", 2, 3);
+  nn::LayerNorm(base / "norm", 4);
+  nn::LayerNorm((base / "again").frozen(false), 4);
+  nn::Linear(model / "plain", 2, 3);
+  nn::LayerNorm(wide, 4);
+  for (const Parameter* p : parameters.all()) {
+    const std::string name = p->name();
+    CHECK(p->dtype() == (name.starts_with("model.head.") ? DType::f32
+                         : name.starts_with("wide.")     ? DType::f64
+                                                         : DType::bf16));
+    CHECK(p->master().dtype() == (name.starts_with("wide.") ? DType::f64 : DType::f32));
+    CHECK(p->trainable() == !name.starts_with("model.base.norm."));
+  }
+  CHECK(parameters.all().size() == 10);
+}
+
+TEST_CASE("an adapter is trained though its layer is made in a frozen scope") {
+  Context ctx(Device::cpu(), 1);
+  Parameters parameters(ctx, DType::f32, test::seed());
+  nn::LoraLinear layer((parameters / "layer").frozen(), 4, 3);
+  layer.adapt({.rank = 2});
+  for (const Parameter* p : parameters.all()) CHECK(p->trainable() == nn::is_lora(*p));
+  CHECK(parameters.all().size() == 4);
+}
+
+TEST_CASE("scopes refuse an empty name and a dtype that is no floating one") {
+  Context ctx(Device::cpu(), 1);
+  Parameters parameters(ctx, DType::f32, 1);
+  CHECK(test::refuses([&] { parameters / "a" / ""; }, "a name inside of a, got an empty one"));
+  CHECK(test::refuses([&] { nn::Scope(parameters).constant("", {1}, 0); }, "inside of the root scope"));
+  CHECK(test::refuses([&] { (parameters / "a").in(DType::i32); }, "floating dtype for the parameters of a, got i32"));
 }

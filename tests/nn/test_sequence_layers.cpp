@@ -60,9 +60,9 @@ List recurrent_reference(const nn::Parameters& parameters, bool lstm, const List
 struct Cell {
   Cell(nn::Parameters& parameters, bool lstm, index_t inputs, index_t hidden) {
     if (lstm)
-      layer.emplace<nn::Lstm>(parameters, "cell", inputs, hidden);
+      layer.emplace<nn::Lstm>(parameters / "cell", inputs, hidden);
     else
-      layer.emplace<nn::Gru>(parameters, "cell", inputs, hidden);
+      layer.emplace<nn::Gru>(parameters / "cell", inputs, hidden);
   }
   Variable operator()(const Variable& x) const {
     if (const auto* lstm = std::get_if<nn::Lstm>(&layer)) return (*lstm)(x);
@@ -173,7 +173,7 @@ TEST_CASE("tokens_of: every token in its place; swiglu's block: gate first, one 
   }
   const std::size_t width = 4, hidden = 6;
   nn::Parameters parameters(ctx, DType::f64, test::seed());
-  const nn::SwiGlu block(parameters, "mlp", index_t(width), index_t(hidden));
+  const nn::SwiGlu block(parameters / "mlp", index_t(width), index_t(hidden));
   CHECK(parameters.all().size() == 2);
   const List packed = values_of(parameters, "mlp.gate_up.weight"), down = values_of(parameters, "mlp.down.weight");
   const Variable x = tape.input(test::normal_tensor(ctx, rng, {2, 3, index_t(width)}, DType::f64));
@@ -197,11 +197,11 @@ TEST_CASE("lora: starts as its base, then adds (alpha / r) B A x; only the adapt
   const std::size_t inputs = 7, outputs = 5, rank = 3;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64}) {
     nn::Parameters parameters(ctx, dtype, test::seed());
-    nn::LoraLinear layer(parameters, "layer", index_t(inputs), index_t(outputs));
+    nn::LoraLinear layer(parameters / "layer", index_t(inputs), index_t(outputs));
     Tape tape(ctx, 2);
     const Variable x = tape.input(test::normal_tensor(ctx, rng, {2, 3, index_t(inputs)}, dtype), true);
     const List before = layer(x).value().to_doubles();
-    layer.adapt(parameters, {.rank = index_t(rank), .alpha = 6});
+    layer.adapt({.rank = index_t(rank), .alpha = 6});
     CHECK(layer(x).value().to_doubles() == before);
     for (double v : values_of(parameters, "layer.lora_b")) CHECK(v == 0);
     CHECK(parameters.find("layer.lora_a").shape() == Shape{index_t(rank), index_t(inputs)});
@@ -225,20 +225,20 @@ TEST_CASE("lora: starts as its base, then adds (alpha / r) B A x; only the adapt
     tape.backward(losses_of(tape, y), sink);
     CHECK(sink.sites == std::map<std::string, int>{{"layer.lora_a", 1}, {"layer.lora_b", 1}});
     CHECK(test::norm(tape.gradient_of(x).to_doubles()) > 0);
-    CHECK(refuses([&] { layer.adapt(parameters, {.rank = 1}); }, "layer already"));
+    CHECK(refuses([&] { layer.adapt({.rank = 1}); }, "layer already"));
   }
   nn::Parameters parameters(ctx, DType::f32, test::seed());
-  nn::LoraLinear layer(parameters, "layer", 4, 4, {.bias = false});
-  CHECK(refuses([&] { layer.adapt(parameters, {.rank = -1}); }, "rank >= 0"));
+  nn::LoraLinear layer(parameters / "layer", 4, 4, {.bias = false});
+  CHECK(refuses([&] { layer.adapt({.rank = -1}); }, "rank >= 0"));
   for (const double alpha : {0.0, -1.0, double(NAN), double(INFINITY)})
-    CHECK(refuses([&] { layer.adapt(parameters, {.rank = 1, .alpha = alpha}); }, "alpha > 0"));
-  CHECK(refuses([&] { layer.adapt(parameters, {.rank = 1, .alpha = 1, .dropout = 1}); }, "dropout rate in [0, 1)"));
+    CHECK(refuses([&] { layer.adapt({.rank = 1, .alpha = alpha}); }, "alpha > 0"));
+  CHECK(refuses([&] { layer.adapt({.rank = 1, .alpha = 1, .dropout = 1}); }, "dropout rate in [0, 1)"));
   CHECK(parameters.all().size() == 1);
   CHECK(parameters.find("layer.weight").trainable());
-  layer.adapt(parameters, {.rank = 0});
+  layer.adapt({.rank = 0});
   CHECK(parameters.all().size() == 1);
   CHECK(parameters.find("layer.weight").trainable());
-  layer.adapt(parameters, {.rank = 2, .alpha = 1, .dropout = 0.5}, 9);
+  layer.adapt({.rank = 2, .alpha = 1, .dropout = 0.5}, 9);
   randomise(parameters, rng, 1);
   const Tensor x = Tensor::full(ctx, {1, 4}, DType::f32, 1);
   Tape tape(ctx, 1), inference(ctx, 1, TapeMode::inference);

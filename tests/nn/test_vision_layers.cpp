@@ -25,12 +25,12 @@ struct Net {
   nn::Linear head;
   Net(Context& ctx, DType dtype)
       : parameters(ctx, dtype, test::seed()),
-        first(parameters, "first", 2, 6, {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}),
-        depthwise(parameters, "depthwise", 6, 12, {.kernel = {3, 3}, .dilation = {1, 2}, .groups = 6}),
-        norm(parameters, "norm", 12, 3),
-        rows(parameters, "rows", 12, 8, {.kernel = 2, .groups = 2}, {.bias = false}),
-        last_norm(parameters, "last_norm", 8),
-        head(parameters, "head", 8, 5) {}
+        first(parameters / "first", 2, 6, {.kernel = {3, 3}, .stride = {2, 2}, .padding = {1, 1}}),
+        depthwise(parameters / "depthwise", 6, 12, {.kernel = {3, 3}, .dilation = {1, 2}, .groups = 6}),
+        norm(parameters / "norm", 12, 3),
+        rows(parameters / "rows", 12, 8, {.kernel = 2, .groups = 2}, {.bias = false}),
+        last_norm(parameters / "last_norm", 8),
+        head(parameters / "head", 8, 5) {}
   Variable operator()(const Variable& images) const {
     Variable x = max_pool2d(tanh(first(images)), {.kernel = {2, 2}, .padding = {1, 1}});
     x = norm(depthwise(x));
@@ -55,8 +55,8 @@ TEST_CASE("layers: names, shapes and initial values of their parameters") {
       for (double v : net.parameters.find(name + std::string(gain ? ".gain" : ".bias")).master().to_doubles())
         CHECK(v == (gain ? 1 : 0));
   nn::Parameters many(ctx, DType::f32, test::seed());
-  nn::Conv2d(many, "wide", 16, 400, {.kernel = {5, 5}});
-  nn::Conv1d(many, "chosen", 40, 400, {.kernel = 10}, {.standard_deviation = 3});
+  nn::Conv2d(many / "wide", 16, 400, {.kernel = {5, 5}});
+  nn::Conv1d(many / "chosen", 40, 400, {.kernel = 10}, {.weight = nn::init::normal(3)});
   const auto deviation = [&](const char* name) {
     double squares = 0;
     for (double v : many.find(name).master().to_doubles()) squares += v * v;
@@ -117,7 +117,7 @@ TEST_CASE(
 TEST_CASE("batch normalisation is refused with the reason and what to use instead") {
   Context ctx(Device::cpu(), 1);
   nn::Parameters parameters(ctx, DType::f32, 1);
-  const std::string text = test::error_of([&] { nn::BatchNorm(parameters, "stem.norm", 8); });
+  const std::string text = test::error_of([&] { nn::BatchNorm(parameters / "stem.norm", 8); });
   for (const char* part : {"stem.norm", "over all samples", "no per-sample gradient", "nn::GroupNorm"})
     CHECK(text.find(part) != std::string::npos);
   CHECK(parameters.all().empty());
@@ -127,17 +127,17 @@ TEST_CASE("bad input: layers with groups, kernels or channels that fit nothing, 
   Context ctx(Device::cpu(), 1);
   nn::Parameters parameters(ctx, DType::f32, 1);
   using test::refuses;
-  CHECK(refuses([&] { nn::Conv2d(parameters, "a", 4, 6, {.groups = 3}); }, "channels of a, got kernel 1 x 1, groups 3"));
-  CHECK(refuses([&] { nn::Conv2d(parameters, "a", 4, 6, {.groups = 4}); }, "channels 4 and 6"));
-  CHECK(refuses([&] { nn::Conv2d(parameters, "a", 4, 6, {.groups = 0}); }, "groups 0"));
-  CHECK(refuses([&] { nn::Conv2d(parameters, "a", 4, 6, {.kernel = {0, 3}}); }, "got kernel 0 x 3"));
-  CHECK(refuses([&] { nn::Conv2d(parameters, "a", -4, 6, {}); }, "channels -4"));
-  CHECK(refuses([&] { nn::Conv1d(parameters, "a", 4, 6, {.kernel = -1}); }, "got kernel 1 x -1"));
-  CHECK(refuses([&] { nn::GroupNorm(parameters, "a", 6, 4); }, "channels of a, got 6 channels and 4 groups"));
-  CHECK(refuses([&] { nn::GroupNorm(parameters, "a", 6, 0); }, "0 groups"));
-  CHECK(refuses([&] { nn::InstanceNorm(parameters, "a", 0); }, "0 channels"));
+  CHECK(refuses([&] { nn::Conv2d(parameters / "a", 4, 6, {.groups = 3}); }, "channels of a, got kernel 1 x 1, groups 3"));
+  CHECK(refuses([&] { nn::Conv2d(parameters / "a", 4, 6, {.groups = 4}); }, "channels 4 and 6"));
+  CHECK(refuses([&] { nn::Conv2d(parameters / "a", 4, 6, {.groups = 0}); }, "groups 0"));
+  CHECK(refuses([&] { nn::Conv2d(parameters / "a", 4, 6, {.kernel = {0, 3}}); }, "got kernel 0 x 3"));
+  CHECK(refuses([&] { nn::Conv2d(parameters / "a", -4, 6, {}); }, "channels -4"));
+  CHECK(refuses([&] { nn::Conv1d(parameters / "a", 4, 6, {.kernel = -1}); }, "got kernel 1 x -1"));
+  CHECK(refuses([&] { nn::GroupNorm(parameters / "a", 6, 4); }, "channels of a, got 6 channels and 4 groups"));
+  CHECK(refuses([&] { nn::GroupNorm(parameters / "a", 6, 0); }, "0 groups"));
+  CHECK(refuses([&] { nn::InstanceNorm(parameters / "a", 0); }, "0 channels"));
   CHECK(parameters.all().empty());
-  const nn::Conv2d conv(parameters, "conv", 3, 2, {.kernel = {3, 3}});
+  const nn::Conv2d conv(parameters / "conv", 3, 2, {.kernel = {3, 3}});
   Tape tape(ctx, 1);
   CHECK(refuses([&] { conv(tape.input(Tensor::zeros(ctx, {1, 5, 5, 4}, DType::f32))); }, "4 input channels"));
   CHECK(refuses([&] { conv(tape.input(Tensor::zeros(ctx, {1, 2, 5, 3}, DType::f32))); }, "a span of 3 positions"));

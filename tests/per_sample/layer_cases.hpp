@@ -20,38 +20,39 @@ inline std::vector<LayerCase> layer_cases() {
   return {
       {"lora", false,
        [](nn::Parameters& p, index_t d) -> AnyLayer {
-         nn::LoraLinear layer(p, "layer", d, 5);
-         layer.adapt(p, {.rank = 2, .alpha = 3});
+         nn::LoraLinear layer(p / "layer", d, 5);
+         layer.adapt({.rank = 2, .alpha = 3});
          return [layer](const Variable& x) { return layer(x); };
        },
        nn::is_lora},
       {"gru", false,
        [](nn::Parameters& p, index_t d) -> AnyLayer {
-         return [layer = nn::Gru(p, "layer", d, 3)](const Variable& x) { return layer(x); };
+         return [layer = nn::Gru(p / "layer", d, 3)](const Variable& x) { return layer(x); };
        }},
       {"lstm", false,
        [](nn::Parameters& p, index_t d) -> AnyLayer {
-         return [layer = nn::Lstm(p, "layer", d, 3)](const Variable& x) { return layer(x); };
+         return [layer = nn::Lstm(p / "layer", d, 3)](const Variable& x) { return layer(x); };
        }},
       {"swiglu block", false,
        [](nn::Parameters& p, index_t d) -> AnyLayer {
-         return [layer = nn::SwiGlu(p, "layer", d, 6)](const Variable& x) { return layer(x); };
+         return [layer = nn::SwiGlu(p / "layer", d, 6)](const Variable& x) { return layer(x); };
        }},
       {"two linears, biases only", false,
        [](nn::Parameters& p, index_t d) -> AnyLayer {
-         return [a = nn::Linear(p, "a", d, 7), b = nn::Linear(p, "b", 7, 4)](const Variable& x) { return b(gelu(a(x))); };
+         return [a = nn::Linear(p / "a", d, 7), b = nn::Linear(p / "b", 7, 4)](const Variable& x) { return b(gelu(a(x))); };
        },
        nn::is_bias},
       {"two linears, the first one frozen", false,
        [](nn::Parameters& p, index_t d) -> AnyLayer {
-         return [a = nn::Linear(p, "a", d, 7), b = nn::Linear(p, "b", 7, 4)](const Variable& x) { return b(gelu(a(x))); };
+         return [a = nn::Linear(p / "a", d, 7), b = nn::Linear(p / "b", 7, 4)](const Variable& x) { return b(gelu(a(x))); };
        },
        [](const Parameter& p) { return p.name()[0] == 'b'; }},
       {"convolution, group norm, pooling", true,
        [](nn::Parameters& p, index_t c) -> AnyLayer {
-         return
-             [conv = nn::Conv2d(p, "conv", c, 4, {.kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}}),
-              norm = nn::GroupNorm(p, "norm", 4, 2)](const Variable& x) { return global_average_pool(tanh(norm(conv(x)))); };
+         return [conv = nn::Conv2d(p / "conv", c, 4, {.kernel = {3, 3}, .stride = {1, 1}, .padding = {1, 1}}),
+                 norm = nn::GroupNorm(p / "norm", 4, 2)](const Variable& x) {
+           return global_average_pool(tanh(norm(conv(x))));
+         };
        }},
   };
 }

@@ -11,8 +11,8 @@ TEST_CASE("P34: layers: a record's numbers and its contribution are the same bit
   test::Rng rng(test::seed(), 2000);
   std::vector<test::LayerCase> layers = test::layer_cases();
   layers.push_back({"linear, layer norm, linear", false, [](nn::Parameters& p, index_t d) -> test::AnyLayer {
-                      return [a = nn::Linear(p, "a", d, 9), norm = nn::LayerNorm(p, "norm", 9),
-                              b = nn::Linear(p, "b", 9, 3)](const Variable& x) { return b(gelu(norm(a(x)))); };
+                      return [a = nn::Linear(p / "a", d, 9), norm = nn::LayerNorm(p / "norm", 9),
+                              b = nn::Linear(p / "b", 9, 3)](const Variable& x) { return b(gelu(norm(a(x)))); };
                     }});
   for (const test::LayerCase& layer : layers) {
     CAPTURE(layer.name);

@@ -182,9 +182,9 @@ namespace {
 struct Network {
   Network(Context& ctx, DType dtype)
       : parameters(ctx, dtype, test::seed()),
-        first(parameters, "first", 7, 9),
-        norm(parameters, "norm", 9),
-        second(parameters, "second", 9, 3) {}
+        first(parameters / "first", 7, 9),
+        norm(parameters / "norm", 9),
+        second(parameters / "second", 9, 3) {}
   Variable losses(Tape& tape, const Tensor& x, const Tensor& y) const {
     return mean_squared_error(second(gelu(norm(first(tape.input(x))))), y);
   }

@@ -53,7 +53,7 @@ TEST_CASE("P1, P13: a user's layer agrees with the oracle by every strategy, cli
 TEST_CASE("a user's layer in a model: per-sample gradients are those of batches of one") {
   Context ctx(Device::cpu(), 2);
   nn::Parameters parameters(ctx, DType::f64, test::seed());
-  const own::RecurrentLayer layer(parameters, "memory", 6);
+  const own::RecurrentLayer layer(parameters / "memory", 6);
   test::Draw draw{1};
   const auto values = draw.values({4, 5, 6});
   const Tensor x = Tensor::from(ctx, values.shape, DType::f64, values.values);

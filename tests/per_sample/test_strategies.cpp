@@ -278,7 +278,7 @@ TEST_CASE("a group for each parameter and two passes peak far below book-keeping
     test::Rng rng;
     nn::Parameters parameters(ctx, DType::f32, test::seed());
     std::vector<nn::Linear> layers;
-    for (int k = 0; k < 12; ++k) layers.emplace_back(parameters, "layer" + std::to_string(k), 32, 32);
+    for (int k = 0; k < 12; ++k) layers.emplace_back(parameters / ("layer" + std::to_string(k)), 32, 32);
     Tape tape(ctx, 16);
     Variable x = tape.input(test::normal_tensor(ctx, rng, {16, 64, 32}, DType::f32));
     for (const nn::Linear& layer : layers) x = layer(x);
@@ -306,7 +306,7 @@ TEST_CASE("parameters that share their input share its Gram and keep their norms
   test::Rng rng;
   for (DType dtype : {DType::f32, DType::bf16}) {
     nn::Parameters parameters(ctx, dtype, test::seed());
-    const nn::Linear q(parameters, "q", 9, 4), k(parameters, "k", 9, 11), v(parameters, "v", 9, 7);
+    const nn::Linear q(parameters / "q", 9, 4), k(parameters / "k", 9, 11), v(parameters / "v", 9, 7);
     const Tensor x = test::normal_tensor(ctx, rng, {3, 6, 9}, dtype);
     std::vector<std::vector<double>> norms;
     for (NormChoice choice : {NormChoice::gram, NormChoice::instantiate}) {

@@ -40,6 +40,58 @@ TEST_CASE("tensor: values are rounded to the dtype and come back as they are sto
       CHECK(Tensor::full(ctx, {n}, dtype, -6).to_doubles() == std::vector<double>(std::size_t(n), -6));
 }
 
+TEST_CASE("tensor: floats and bytes are stored as the same numbers given as doubles are") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng(test::seed(), 1);
+  std::vector<float> floats(101);
+  for (float& x : floats) x = float(rng.normal(3));
+  std::vector<std::uint8_t> bytes(256 + 45);
+  for (std::size_t k = 0; k < bytes.size(); ++k) bytes[k] = std::uint8_t(k < 256 ? k : rng.integer(0, 255));
+  const double scale = rng.normal(0.01), offset = rng.normal();
+  std::vector<double> scaled;
+  for (const std::uint8_t b : bytes) scaled.push_back(scale * b + offset);
+  for (const DType dtype : real_dtypes) {
+    const auto of_floats = Tensor::from(ctx, {101}, dtype, floats);
+    CHECK(of_floats.dtype() == dtype);
+    CHECK(of_floats.to_doubles() ==
+          Tensor::from(ctx, {101}, dtype, std::vector<double>(floats.begin(), floats.end())).to_doubles());
+    const auto of_bytes = Tensor::from(ctx, {7, 43}, dtype, bytes, scale, offset);
+    CHECK(of_bytes.shape() == Shape{7, 43});
+    const std::vector<double> stored = of_bytes.to_doubles();
+    // Two roundings at most, of the double and to the dtype, of numbers that may cancel.
+    for (std::size_t k = 0; k < stored.size(); ++k)
+      CHECK(std::abs(stored[k] - scaled[k]) <= unit_roundoff(dtype) * (1 + 0x1p-12) * std::abs(scaled[k]) +
+                                                   0x1p-51 * (std::abs(offset) + 255 * std::abs(scale)) +
+                                                   (dtype == DType::f16 ? 0x1p-25 : 0));  // f16: half of its smallest number
+    CHECK(Tensor::from(ctx, {7, 43}, dtype, bytes).to_doubles() == std::vector<double>(bytes.begin(), bytes.end()));
+  }
+  CHECK(Tensor::from(ctx, {2}, DType::f32, std::vector<std::uint8_t>{255, 51}, 1. / 255).to_doubles() ==
+        std::vector<double>{1, double(51.f / 255)});
+  CHECK(Tensor::from(ctx, {3}, DType::f32, std::vector<float>{INFINITY, -0.f, 1e-45f}).to_doubles() ==
+        std::vector<double>{INFINITY, 0, double(1e-45f)});
+}
+
+TEST_CASE("tensor: 64-bit token ids become i32; one outside of its range is refused without being named") {
+  Context ctx(Device::cpu(), 1);
+  const std::vector<std::int64_t> fit{0, -1, 2147483647, -2147483648LL};
+  const Tensor t = Tensor::from(ctx, {2, 2}, fit);
+  CHECK(t.dtype() == DType::i32);
+  CHECK(t.to_doubles() == std::vector<double>{0, -1, 2147483647, -2147483648.});
+  for (const std::int64_t outside :
+       {std::int64_t(2147483648LL), std::int64_t(-2147483649LL), std::int64_t(1) << 62, std::int64_t(1) << 32, INT64_MIN}) {
+    const std::string text = test::error_of([&] { Tensor::from(ctx, {3}, std::vector<std::int64_t>{1, outside, 2}); });
+    CHECK(text.find("expected values within the range of i32, got at least one outside of it") != std::string::npos);
+    CHECK(text.find(std::to_string(outside)) == std::string::npos);
+  }
+}
+
+TEST_CASE("tensor: host_data is what data is on the CPU") {
+  Context ctx(Device::cpu(), 1);
+  const Tensor t = Tensor::full(ctx, {3}, DType::f32, 2);
+  CHECK(t.host_data<float>() == t.data<float>());
+  CHECK(refuses([&] { t.host_data<double>(); }, "expected a tensor of f64, got f32 [3]"));
+}
+
 TEST_CASE("tensor: a copy, a reshaped and a range of rows share the data, a clone does not") {
   Context ctx(Device::cpu(), 1);
   const Tensor t = Tensor::from(ctx, {4, 2}, DType::f32, std::vector<double>{0, 1, 2, 3, 4, 5, 6, 7});
@@ -86,6 +138,13 @@ TEST_CASE("tensor: refusals name what was expected and what was got") {
       },
       "expected 6 values for the shape [2, 3], got 5"));
   CHECK(refuses([&] { Tensor::from(ctx, {2}, std::vector<std::int32_t>(3)); }, "expected 2 values"));
+  CHECK(refuses([&] { Tensor::from(ctx, {2}, std::vector<std::int64_t>(3)); }, "expected 2 values"));
+  CHECK(refuses([&] { Tensor::from(ctx, {2}, DType::f32, std::vector<float>(3)); }, "expected 2 values"));
+  CHECK(refuses([&] { Tensor::from(ctx, {2}, DType::f32, std::vector<std::uint8_t>(1)); }, "expected 2 values"));
+  CHECK(refuses([&] { Tensor::from(ctx, {1}, DType::f32, std::vector<std::uint8_t>(1), NAN); }, "a finite scale"));
+  CHECK(refuses([&] { Tensor::from(ctx, {1}, DType::f32, std::vector<std::uint8_t>(1), 1, INFINITY); }, "and offset"));
+  CHECK(refuses([&] { Tensor::from(ctx, {1}, DType::i32, std::vector<std::uint8_t>(1)); }, "a floating dtype"));
+  CHECK(refuses([&] { Tensor::from(ctx, {1}, DType::i32, std::vector<float>(1)); }, "a floating dtype"));
   CHECK(refuses([&] { Tensor::empty(ctx, {index_t(1) << 62}, DType::f32); }, "expected a size below 2^63 bytes"));
   CHECK(refuses([&] { t.data<double>(); }, "expected a tensor of f64, got f32 [2, 3]"));
   CHECK(refuses([&] { t.data<std::int32_t>(); }, "expected a tensor of i32, got f32"));

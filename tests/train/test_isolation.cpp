@@ -28,8 +28,8 @@ struct Small {
       : ctx(context),
         dtype(type),
         parameters(context, type, 3),
-        first(parameters, "first", width, 5),
-        second(parameters, "second", 5, 4) {
+        first(parameters / "first", width, 5),
+        second(parameters / "second", 5, 4) {
     test::Rng rng(test::seed(), 40);
     table = test::normal_tensor(ctx, rng, {30, width}, DType::f64).to_doubles();
   }

@@ -140,7 +140,7 @@ TEST_CASE("P13: the norm of a bias over tokens is that of the summed rows (opacu
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   nn::Parameters parameters(ctx, DType::f32, test::seed());
-  const nn::Linear layer(parameters, "layer", 5, 7);
+  const nn::Linear layer(parameters / "layer", 5, 7);
   for (Parameter* p : parameters.all()) p->set_trainable(p->name() == "layer.bias");
   Tape tape(ctx, 3);
   const Variable y = layer(tape.input(test::normal_tensor(ctx, rng, {3, 6, 5}, DType::f32)));

@@ -129,12 +129,12 @@ TEST_CASE("P2, P34: a record removed from a layer's data set moves the sum by at
   test::Rng rng(test::seed(), 4000);
   std::vector<test::LayerCase> layers = test::layer_cases();
   const auto linear = [](nn::Parameters& p, index_t d) -> test::AnyLayer {
-    return [a = nn::Linear(p, "a", d, 5)](const Variable& x) { return a(x); };
+    return [a = nn::Linear(p / "a", d, 5)](const Variable& x) { return a(x); };
   };
   layers.push_back({"linear", false, linear});
   layers.push_back({"linear, layer norm, linear", false, [](nn::Parameters& p, index_t d) -> test::AnyLayer {
-                      return [a = nn::Linear(p, "a", d, 9), norm = nn::LayerNorm(p, "norm", 9),
-                              b = nn::Linear(p, "b", 9, 3)](const Variable& x) { return b(gelu(norm(a(x)))); };
+                      return [a = nn::Linear(p / "a", d, 9), norm = nn::LayerNorm(p / "norm", 9),
+                              b = nn::Linear(p / "b", 9, 3)](const Variable& x) { return b(gelu(norm(a(x)))); };
                     }});
   for (const test::LayerCase& layer : layers) {
     Counts counts;

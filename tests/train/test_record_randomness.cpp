@@ -54,7 +54,7 @@ dp::Plan plan_of(dp::NeighbouringRelation relation = dp::NeighbouringRelation::a
 std::vector<double> released(Context& ctx, const dp::StreamKeys& keys, const Records& data, const Identify& identify,
                              bool around_the_trainer = false) {
   nn::Parameters parameters(ctx, DType::f64, test::seed());
-  const nn::Linear layer(parameters, "layer", width, 3);
+  const nn::Linear layer(parameters / "layer", width, 3);
   const nn::Dropout dropped(rate, 1);
   const dp::Plan plan = plan_of();
   const auto identity = [&](const Key256& secret, index_t record) { return identify(secret, data, std::size_t(record)); };

@@ -9,12 +9,18 @@
 #include "dpmp/nn/lora.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-/// down(GELU(up(x))), x [B, .., width], `name.up` and `name.down`. One operation where there are no adapters.
+/// down(GELU(up(x))), x [B, .., width], `up` and `down`. One operation where there are no adapters.
 class GeluFeedForward {
  public:
-  /// down_deviation: standard deviation of down's initial weights, 0: 1 / sqrt(hidden). form: gelu_erf or gelu_tanh.
-  GeluFeedForward(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0,
-                  GemmActivation form = GemmActivation::gelu_erf);
+  struct Options {
+    /// How the weights start.
+    Init up = init::fan_in_normal();
+    Init down = init::fan_in_normal();
+    /// gelu_erf or gelu_tanh.
+    GemmActivation form = GemmActivation::gelu_erf;
+  };
+  GeluFeedForward(const Scope& scope, index_t width, index_t hidden, const Options& options);
+  GeluFeedForward(const Scope& scope, index_t width, index_t hidden) : GeluFeedForward(scope, width, hidden, Options{}) {}
   Variable operator()(const Variable& x) const {
     if (!up_.adapted() && !down_.adapted()) {
       const Linear &up = up_.base(), &down = down_.base();
@@ -31,13 +37,19 @@ class GeluFeedForward {
   GemmActivation form_;
 };
 
-/// down(silu(gate(x)) * up(x)), no biases (Shazeer 2020, arXiv 2002.05202); `name.gate_up` and `name.down`. gate and up have
+/// down(silu(gate(x)) * up(x)), no biases (Shazeer 2020, arXiv 2002.05202); `gate_up` and `down`. gate and up have
 /// the same input, so they are one packed linear [2 hidden, width], gate first: one product instead of two, and one
 /// parameter site, so that per-sample norms form a single Gram matrix of the inputs for both. As one parameter they have one
 /// norm; a clip factor for all parameters together is not changed by that.
 class SwiGlu {
  public:
-  SwiGlu(Parameters& parameters, const std::string& name, index_t width, index_t hidden, double down_deviation = 0);
+  struct Options {
+    /// How the weights start.
+    Init gate_up = init::fan_in_normal();
+    Init down = init::fan_in_normal();
+  };
+  SwiGlu(const Scope& scope, index_t width, index_t hidden, const Options& options);
+  SwiGlu(const Scope& scope, index_t width, index_t hidden) : SwiGlu(scope, width, hidden, Options{}) {}
   Variable operator()(const Variable& x) const { return down_(swiglu(gate_up_(x))); }
   std::array<LoraLinear*, 2> linears() { return {&gate_up_, &down_}; }
 
@@ -48,17 +60,16 @@ class SwiGlu {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline GeluFeedForward::GeluFeedForward(Parameters& parameters, const std::string& name, index_t width,
-                                                       index_t hidden, double down_deviation, GemmActivation form)
-    : up_(parameters, name + ".up", width, hidden),
-      down_(parameters, name + ".down", hidden, width, {.standard_deviation = down_deviation}),
-      form_(form) {
-  DPMP_CHECK(form != GemmActivation::none, "expected a form of GELU for ", name, ", got none");
+DPMP_KEPT_BODY inline GeluFeedForward::GeluFeedForward(const Scope& scope, index_t width, index_t hidden,
+                                                       const Options& options)
+    : up_(scope / "up", width, hidden, {.weight = options.up}),
+      down_(scope / "down", hidden, width, {.weight = options.down}),
+      form_(options.form) {
+  DPMP_CHECK(form_ != GemmActivation::none, "expected a form of GELU for ", scope, ", got none");
 }
 
-DPMP_KEPT_BODY inline SwiGlu::SwiGlu(Parameters& parameters, const std::string& name, index_t width, index_t hidden,
-                                     double down_deviation)
-    : gate_up_(parameters, name + ".gate_up", width, 2 * hidden, {.bias = false}),
-      down_(parameters, name + ".down", hidden, width, {.bias = false, .standard_deviation = down_deviation}) {}
+DPMP_KEPT_BODY inline SwiGlu::SwiGlu(const Scope& scope, index_t width, index_t hidden, const Options& options)
+    : gate_up_(scope / "gate_up", width, 2 * hidden, {.bias = false, .weight = options.gate_up}),
+      down_(scope / "down", hidden, width, {.bias = false, .weight = options.down}) {}
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

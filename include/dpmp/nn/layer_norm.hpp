@@ -8,8 +8,8 @@ namespace dpmp::inline DPMP_ABI::nn {
 /// Normalisation of the last axis; gain starts at 1, bias at 0.
 class LayerNorm {
  public:
-  LayerNorm(Parameters& parameters, const std::string& name, index_t width)
-      : gain_(&parameters.constant(name + ".gain", {width}, 1)), bias_(&parameters.constant(name + ".bias", {width}, 0)) {}
+  LayerNorm(const Scope& scope, index_t width)
+      : gain_(&scope.constant("gain", {width}, 1)), bias_(&scope.constant("bias", {width}, 0)) {}
   Variable operator()(const Variable& x) const { return layer_norm(x, *gain_, *bias_); }
   /// x + branch, and that normalised.
   SumAndNorm operator()(const Variable& x, const Variable& branch) const {

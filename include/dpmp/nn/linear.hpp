@@ -5,16 +5,18 @@
 #include "dpmp/nn/parameters.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-/// y = x W^T + bias. Weights start normal with standard_deviation (0: 1 / sqrt(inputs)), biases 0.
+/// y = x W^T + bias.
 class Linear {
  public:
   struct Options {
+    /// false: none.
     bool bias = true;
-    double standard_deviation = 0;
+    /// How they start.
+    Init weight = init::fan_in_normal();
+    Init bias_start = init::constant(0);
   };
-  Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs, Options options);
-  Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs)
-      : Linear(parameters, name, inputs, outputs, Options{}) {}
+  Linear(const Scope& scope, index_t inputs, index_t outputs, const Options& options);
+  Linear(const Scope& scope, index_t inputs, index_t outputs) : Linear(scope, inputs, outputs, Options{}) {}
   Variable operator()(const Variable& x) const { return linear(x, *weight_, bias_); }
   /// [outputs, inputs].
   Parameter& weight() const { return *weight_; }
@@ -29,11 +31,8 @@ class Linear {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline Linear::Linear(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs,
-                                     Options options)
-    : weight_(&parameters.normal(name + ".weight", {outputs, inputs},
-                                 options.standard_deviation > 0 ? options.standard_deviation
-                                                                : 1 / std::sqrt(double(std::max<index_t>(1, inputs))))),
-      bias_(options.bias ? &parameters.constant(name + ".bias", {outputs}, 0) : nullptr) {}
+DPMP_KEPT_BODY inline Linear::Linear(const Scope& scope, index_t inputs, index_t outputs, const Options& options)
+    : weight_(&scope.add("weight", {outputs, inputs}, options.weight)),
+      bias_(options.bias ? &scope.add("bias", {outputs}, options.bias_start) : nullptr) {}
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

@@ -19,19 +19,19 @@ struct LoraOptions {
   double dropout = 0;
 };
 
-/// y = W0 x + b0 + (alpha / r) B (A dropout(x)). A [r, inputs] (`name.lora_a`) starts normal with standard deviation
-/// 1 / sqrt(inputs), B [outputs, r] (`name.lora_b`) with zeros, so that the layer starts as its base.
+/// y = W0 x + b0 + (alpha / r) B (A dropout(x)). A [r, inputs] (`lora_a`) starts normal with standard deviation
+/// 1 / sqrt(inputs), B [outputs, r] (`lora_b`) with zeros, so that the layer starts as its base.
 class LoraLinear {
  public:
-  /// The base alone, trainable: a plain Linear (`name.weight`, `name.bias`).
-  LoraLinear(Parameters& parameters, std::string name, index_t inputs, index_t outputs, Linear::Options base = {})
-      : name_(std::move(name)), base_(parameters, name_, inputs, outputs, base) {}
+  /// The base alone: a plain Linear.
+  LoraLinear(const Scope& scope, index_t inputs, index_t outputs, const Linear::Options& base = {})
+      : scope_(scope), base_(scope, inputs, outputs, base) {}
 
-  /// Freezes the base and adds the adapter; nothing when the rank is 0. Apart from the constructor, so that a model can make
-  /// its adapters behind all base parameters: those keep their numbers, which initial values and noise are keyed by. layer:
-  /// number of the adapter's dropout. Throws on a rank < 0, an alpha that is not finite and > 0, a rate outside [0, 1), and
-  /// when there is an adapter already.
-  void adapt(Parameters& parameters, const LoraOptions& options, std::uint32_t layer = 0);
+  /// Freezes the base and adds the adapter, trained also where the scope is frozen; nothing when the rank is 0. Apart from
+  /// the constructor, so that a model can make its adapters after all base parameters: those keep their numbers, which
+  /// initial values and noise are keyed by. layer: number of the adapter's dropout. Throws on a rank < 0, an alpha that is
+  /// not finite and > 0, a rate outside [0, 1), and when there is an adapter already.
+  void adapt(const LoraOptions& options, std::uint32_t layer = 0);
 
   Variable operator()(const Variable& x) const {
     const Variable y = base_(x);
@@ -49,7 +49,7 @@ class LoraLinear {
     double scale;
     Dropout dropout;
   };
-  std::string name_;
+  Scope scope_;
   Linear base_;
   std::optional<Adapter> adapter_;
 };
@@ -63,18 +63,20 @@ inline bool is_lora(const Parameter& parameter) {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline void LoraLinear::adapt(Parameters& parameters, const LoraOptions& options, std::uint32_t layer) {
+DPMP_KEPT_BODY inline void LoraLinear::adapt(const LoraOptions& options, std::uint32_t layer) {
   DPMP_CHECK(options.rank >= 0 && options.alpha > 0 && std::isfinite(options.alpha),
-             "expected a LoRA rank >= 0 and a finite alpha > 0 for ", name_, ", got ", options.rank, " and ", options.alpha);
-  DPMP_CHECK(!adapter_, "expected a layer without a LoRA adapter, got one at ", name_, " already");
+             "expected a LoRA rank >= 0 and a finite alpha > 0 for ", scope_, ", got ", options.rank, " and ",
+             options.alpha);
+  DPMP_CHECK(!adapter_, "expected a layer without a LoRA adapter, got one at ", scope_, " already");
   const Dropout dropped(options.dropout, layer);
   if (options.rank == 0) return;
   base_.weight().set_trainable(false);
   if (base_.bias()) base_.bias()->set_trainable(false);
   const index_t outputs = base_.weight().shape()[0], inputs = base_.weight().shape()[1];
-  adapter_.emplace(Adapter{
-      &parameters.normal(name_ + ".lora_a", {options.rank, inputs}, 1 / std::sqrt(double(std::max<index_t>(1, inputs)))),
-      &parameters.constant(name_ + ".lora_b", {outputs, options.rank}, 0), options.alpha / double(options.rank), dropped});
+  const Scope trained = scope_.frozen(false);
+  adapter_.emplace(Adapter{&trained.add("lora_a", {options.rank, inputs}, init::fan_in_normal()),
+                           &trained.constant("lora_b", {outputs, options.rank}, 0), options.alpha / double(options.rank),
+                           dropped});
 }
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The parameters of a model: created, initialised and owned in one place, in a fixed order that files and noise rely on.
+// The parameters of a model: created, initialised and owned in one place, in a fixed order that files and noise rely on; and
+// the scopes that layers name theirs in.
 #pragma once
-#include <cmath>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "dpmp/autograd/parameter.hpp"
-#include "dpmp/core/philox.hpp"
+#include "dpmp/nn/init.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
 /// Initial values come from Philox keyed by (seed, number of the parameter): the same on every machine and thread count.
@@ -20,9 +20,15 @@ class Parameters {
   Context& ctx() const { return ctx_; }
   DType dtype() const { return dtype_; }
 
+  /// A parameter of a name that there is none of; also by Scope.
+  Parameter& add(const std::string& name, const Shape& shape, const Init& start) { return add(name, shape, start, dtype_); }
   /// Independent normal values with this standard deviation.
-  Parameter& normal(const std::string& name, const Shape& shape, double standard_deviation);
-  Parameter& constant(const std::string& name, const Shape& shape, double value);
+  Parameter& normal(const std::string& name, const Shape& shape, double standard_deviation) {
+    return add(name, shape, init::normal(standard_deviation));
+  }
+  Parameter& constant(const std::string& name, const Shape& shape, double value) {
+    return add(name, shape, init::constant(value));
+  }
 
   /// All parameters in the order of their creation.
   std::span<Parameter* const> all() const { return all_; }
@@ -38,13 +44,57 @@ class Parameters {
   index_t numel() const;
 
  private:
-  Parameter& add(const std::string& name, Tensor master);
+  friend class Scope;
+  Parameter& add(const std::string& name, const Shape& shape, const Init& start, DType dtype);
   Context& ctx_;
   DType dtype_;
   std::uint64_t seed_;
   std::vector<std::unique_ptr<Parameter>> owned_;
   std::vector<Parameter*> all_;
 };
+
+/// Where a layer makes its parameters: names begin with the scope's path, `parameters / "block0" / "attention"` makes
+/// `block0.attention.weight`. A handle: the Parameters it came from must outlive it.
+class Scope {
+ public:
+  /// The root, implicitly: names without a prefix, the dtype of the model, trained.
+  Scope(Parameters& parameters) : parameters_(&parameters), dtype_(parameters.dtype()) {}
+
+  /// The same with parameters in another dtype: a head or a norm in f32 inside a bf16 model.
+  Scope in(DType dtype) const;
+  /// The same with parameters that start frozen, or trained again.
+  Scope frozen(bool frozen = true) const;
+
+  /// path.name, in the scope's dtype, trained unless the scope is frozen.
+  Parameter& add(std::string_view name, const Shape& shape, const Init& start) const;
+  Parameter& normal(std::string_view name, const Shape& shape, double standard_deviation) const {
+    return add(name, shape, init::normal(standard_deviation));
+  }
+  Parameter& constant(std::string_view name, const Shape& shape, double value) const {
+    return add(name, shape, init::constant(value));
+  }
+
+  Parameters& parameters() const { return *parameters_; }
+  /// What the names of its parameters begin with, without the last dot; empty for the root.
+  const std::string& path() const { return path_; }
+  DType dtype() const { return dtype_; }
+  bool is_frozen() const { return frozen_; }
+
+  /// Throws on an empty name.
+  friend Scope operator/(const Scope& scope, std::string_view name);
+  /// The path, or "the root scope".
+  friend std::ostream& operator<<(std::ostream& out, const Scope& scope) {
+    return out << (scope.path_.empty() ? std::string_view("the root scope") : std::string_view(scope.path_));
+  }
+
+ private:
+  std::string full_name(std::string_view name) const;
+  Parameters* parameters_;
+  std::string path_;
+  DType dtype_;
+  bool frozen_ = false;
+};
+Scope operator/(const Scope& scope, std::string_view name);
 
 /// Whether this is an additive term, by its name `..bias`. parameters.set_trainable(nn::is_bias) is bias-only training
 /// (BitFit: Ben Zaken, Ravfogel, Goldberg 2022, arXiv 2106.10199): per-sample gradients are vectors then, and no activations
@@ -62,21 +112,6 @@ DPMP_KEPT_BODY inline Parameters::Parameters(Context& ctx, DType dtype, std::uin
   DPMP_CHECK(is_real(dtype), "expected a floating dtype for a model (f32, bf16, f16, f64), got ", dtype);
 }
 
-DPMP_KEPT_BODY inline Parameter& Parameters::normal(const std::string& name, const Shape& shape, double standard_deviation) {
-  std::vector<double> values(std::size_t(shape.numel()));
-  for (std::size_t k = 0; k < values.size(); k += 4) {
-    const PhiloxBlock block = philox_block(seed_, all_.size(), k / 4);
-    const NormalPair first = normal_pair(block.word[0], block.word[1]), second = normal_pair(block.word[2], block.word[3]);
-    const float four[] = {first.first, first.second, second.first, second.second};
-    for (std::size_t j = 0; j < 4 && k + j < values.size(); ++j) values[k + j] = standard_deviation * double(four[j]);
-  }
-  return add(name, Tensor::from(ctx_, shape, accumulate_dtype(dtype_), values));
-}
-
-DPMP_KEPT_BODY inline Parameter& Parameters::constant(const std::string& name, const Shape& shape, double value) {
-  return add(name, Tensor::full(ctx_, shape, accumulate_dtype(dtype_), value));
-}
-
 DPMP_KEPT_BODY inline Parameter& Parameters::find(std::string_view name) const {
   for (Parameter* p : all_)
     if (p->name() == name) return *p;
@@ -89,11 +124,43 @@ DPMP_KEPT_BODY inline index_t Parameters::numel() const {
   return n;
 }
 
-DPMP_KEPT_BODY inline Parameter& Parameters::add(const std::string& name, Tensor master) {
+DPMP_KEPT_BODY inline Parameter& Parameters::add(const std::string& name, const Shape& shape, const Init& start,
+                                                 DType dtype) {
   for (const Parameter* p : all_) DPMP_CHECK(p->name() != name, "expected a new parameter name, got '", name, "' twice");
-  owned_.push_back(std::make_unique<Parameter>(ctx_, name, std::move(master), dtype_));
+  Tensor master = Tensor::from(ctx_, shape, accumulate_dtype(dtype), start.values(shape, {seed_, all_.size()}));
+  owned_.push_back(std::make_unique<Parameter>(ctx_, name, std::move(master), dtype));
   all_.push_back(owned_.back().get());
   return *all_.back();
+}
+
+DPMP_KEPT_BODY inline Scope operator/(const Scope& scope, std::string_view name) {
+  Scope inner = scope;
+  inner.path_ = scope.full_name(name);
+  return inner;
+}
+
+DPMP_KEPT_BODY inline Scope Scope::in(DType dtype) const {
+  DPMP_CHECK(is_real(dtype), "expected a floating dtype for the parameters of ", *this, ", got ", dtype);
+  Scope other = *this;
+  other.dtype_ = dtype;
+  return other;
+}
+
+DPMP_KEPT_BODY inline Scope Scope::frozen(bool frozen) const {
+  Scope other = *this;
+  other.frozen_ = frozen;
+  return other;
+}
+
+DPMP_KEPT_BODY inline Parameter& Scope::add(std::string_view name, const Shape& shape, const Init& start) const {
+  Parameter& parameter = parameters_->add(full_name(name), shape, start, dtype_);
+  parameter.set_trainable(!frozen_);
+  return parameter;
+}
+
+DPMP_KEPT_BODY inline std::string Scope::full_name(std::string_view name) const {
+  DPMP_CHECK(!name.empty(), "expected a name inside of ", *this, ", got an empty one");
+  return path_.empty() ? std::string(name) : path_ + "." + std::string(name);
 }
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

@@ -31,13 +31,20 @@ Variable recur(const Linear& input, const Linear& recurrent, const Variable& x, 
 }
 }  // namespace detail
 
+/// How the weights of a recurrent layer start; init::orthogonal() for the recurrent ones keeps the size of the state over
+/// many tokens: its packed matrix has orthonormal columns.
+struct RecurrentOptions {
+  Init input = init::fan_in_normal();
+  Init recurrent = init::fan_in_normal();
+};
+
 /// Gated recurrent unit (Cho et al. 2014, arXiv 1406.1078), with the reset gate behind the recurrent product:
 /// r = sigmoid(Wr x + br + Ur h + cr), z = sigmoid(Wz x + bz + Uz h + cz), n = tanh(Wn x + bn + r * (Un h + cn)),
-/// h' = n + z * (h - n), from h = 0. `name.input` packs W, b [3 hidden, inputs] and `name.recurrent` U, c in the order r, z,
+/// h' = n + z * (h - n), from h = 0. `input` packs W, b [3 hidden, inputs] and `recurrent` U, c in the order r, z,
 /// n.
 class Gru {
  public:
-  Gru(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden);
+  Gru(const Scope& scope, index_t inputs, index_t hidden, const RecurrentOptions& options = {});
   /// x [B, T >= 1, inputs] -> the hidden state after each token [B, T, hidden].
   Variable operator()(const Variable& x) const {
     return detail::recur(input_, recurrent_, x, [](const Variable& token, const Variable& projected, const Variable& h) {
@@ -53,11 +60,11 @@ class Gru {
 };
 
 /// Long short-term memory (Hochreiter, Schmidhuber 1997; forget gate: Gers et al. 2000): i, f, o = sigmoid(W x + b + U h +
-/// c), g = tanh(..), c' = f * c + i * g, h' = o * tanh(c'), from h = c = 0. `name.input` packs W, b [4 hidden, inputs] and
-/// `name.recurrent` U, c in the order i, f, g, o.
+/// c), g = tanh(..), c' = f * c + i * g, h' = o * tanh(c'), from h = c = 0. `input` packs W, b [4 hidden, inputs] and
+/// `recurrent` U, c in the order i, f, g, o.
 class Lstm {
  public:
-  Lstm(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden);
+  Lstm(const Scope& scope, index_t inputs, index_t hidden, const RecurrentOptions& options = {});
   /// x [B, T >= 1, inputs] -> the hidden state after each token [B, T, hidden].
   Variable operator()(const Variable& x) const {
     std::optional<Variable> cell;  // empty: zeros
@@ -76,13 +83,13 @@ class Lstm {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline Gru::Gru(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden)
-    : input_(parameters, name + ".input", inputs, 3 * hidden),
-      recurrent_(parameters, name + ".recurrent", hidden, 3 * hidden) {}
+DPMP_KEPT_BODY inline Gru::Gru(const Scope& scope, index_t inputs, index_t hidden, const RecurrentOptions& options)
+    : input_(scope / "input", inputs, 3 * hidden, {.weight = options.input}),
+      recurrent_(scope / "recurrent", hidden, 3 * hidden, {.weight = options.recurrent}) {}
 
-DPMP_KEPT_BODY inline Lstm::Lstm(Parameters& parameters, const std::string& name, index_t inputs, index_t hidden)
-    : input_(parameters, name + ".input", inputs, 4 * hidden),
-      recurrent_(parameters, name + ".recurrent", hidden, 4 * hidden) {}
+DPMP_KEPT_BODY inline Lstm::Lstm(const Scope& scope, index_t inputs, index_t hidden, const RecurrentOptions& options)
+    : input_(scope / "input", inputs, 4 * hidden, {.weight = options.input}),
+      recurrent_(scope / "recurrent", hidden, 4 * hidden, {.weight = options.recurrent}) {}
 
 DPMP_KEPT_BODY inline std::vector<Variable> tokens_of(const Variable& x) {
   const index_t tokens = x.shape()[1];

@@ -7,8 +7,7 @@ namespace dpmp::inline DPMP_ABI::nn {
 /// Root-mean-square normalisation of the last axis (Zhang, Sennrich 2019); gain starts at 1, there is no bias.
 class RmsNorm {
  public:
-  RmsNorm(Parameters& parameters, const std::string& name, index_t width)
-      : gain_(&parameters.constant(name + ".gain", {width}, 1)) {}
+  RmsNorm(const Scope& scope, index_t width) : gain_(&scope.constant("gain", {width}, 1)) {}
   Variable operator()(const Variable& x) const { return rms_norm(x, *gain_); }
   /// x + branch, and that normalised.
   SumAndNorm operator()(const Variable& x, const Variable& branch) const { return add_rms_norm(x, branch, *gain_); }
@@ -17,7 +16,3 @@ class RmsNorm {
   Parameter* gain_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
-
-#if DPMP_BODIES
-namespace dpmp::inline DPMP_ABI::nn {}  // namespace dpmp::inline DPMP_ABI::nn
-#endif

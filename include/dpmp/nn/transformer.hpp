@@ -69,7 +69,7 @@ class Transformer {
  private:
   using AnyNorm = std::variant<LayerNorm, RmsNorm>;
   using AnyFeedForward = std::variant<GeluFeedForward, SwiGlu>;
-  static AnyNorm make_norm(Parameters& parameters, const std::string& name, const TransformerConfig& c);
+  static AnyNorm make_norm(const Scope& scope, const TransformerConfig& c);
   /// The residual stream between blocks: the last branch is added by the norm that follows, in the same pass.
   struct Stream {
     Variable x;
@@ -80,15 +80,14 @@ class Transformer {
 
   class Block {
    public:
-    Block(Parameters& parameters, const std::string& name, const TransformerConfig& c)
+    Block(const Scope& scope, const TransformerConfig& c)
         : config_(c),
           attention_{.heads = c.heads, .key_value_heads = c.key_value_heads, .causal = true},
-          attention_norm_(make_norm(parameters, name + ".attention_norm", c)),
-          qkv_(parameters, name + ".attention.qkv", c.width, attention_.packed_heads() * head_width()),
-          projection_(parameters, name + ".attention.projection", c.width, c.width,
-                      {.standard_deviation = residual_scale(c, c.width)}),
-          mlp_norm_(make_norm(parameters, name + ".mlp_norm", c)),
-          mlp_(make_feed_forward(parameters, name + ".mlp", c)) {}
+          attention_norm_(make_norm(scope / "attention_norm", c)),
+          qkv_(scope / "attention" / "qkv", c.width, attention_.packed_heads() * head_width()),
+          projection_(scope / "attention" / "projection", c.width, c.width, {.weight = residual_start(c, c.width)}),
+          mlp_norm_(make_norm(scope / "mlp_norm", c)),
+          mlp_(make_feed_forward(scope / "mlp", c)) {}
     Stream operator()(Stream stream, std::size_t layer) const {
       const SumAndNorm x = normalised(attention_norm_, std::move(stream));
       Variable qkv = qkv_(x.normed);
@@ -98,29 +97,29 @@ class Transformer {
       const Variable fed = std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_);
       return {y.sum, dropout(2 * layer + 1)(fed)};
     }
-    void adapt(Parameters& parameters, std::size_t layer) {
+    void adapt(std::size_t layer) {
       std::vector<LoraLinear*> linears{&qkv_, &projection_};
       for (LoraLinear* linear : std::visit([](auto& mlp) { return mlp.linears(); }, mlp_)) linears.push_back(linear);
-      // Dropout's numbers behind those of the blocks.
+      // Dropout's numbers after those of the blocks.
       for (std::size_t k = 0; k < linears.size(); ++k)
-        linears[k]->adapt(parameters, config_.lora,
-                          std::uint32_t(2 * std::size_t(config_.layers) + linears.size() * layer + k));
+        linears[k]->adapt(config_.lora, std::uint32_t(2 * std::size_t(config_.layers) + linears.size() * layer + k));
     }
 
    private:
-    static AnyFeedForward make_feed_forward(Parameters& parameters, const std::string& name, const TransformerConfig& c) {
+    static AnyFeedForward make_feed_forward(const Scope& scope, const TransformerConfig& c) {
       if (c.feed_forward == FeedForward::swiglu) {
         const index_t hidden = (8 * c.width + 23) / 24 * 8;
-        return SwiGlu(parameters, name, c.width, hidden, residual_scale(c, hidden));
+        return SwiGlu(scope, c.width, hidden, {.down = residual_start(c, hidden)});
       }
       const index_t hidden = 4 * c.width;
       return GeluFeedForward(
-          parameters, name, c.width, hidden, residual_scale(c, hidden),
-          c.feed_forward == FeedForward::gelu_tanh ? GemmActivation::gelu_tanh : GemmActivation::gelu_erf);
+          scope, c.width, hidden,
+          {.down = residual_start(c, hidden),
+           .form = c.feed_forward == FeedForward::gelu_tanh ? GemmActivation::gelu_tanh : GemmActivation::gelu_erf});
     }
     // Each of the 2 * layers residual branches adds its share to the variance of the stream.
-    static double residual_scale(const TransformerConfig& c, index_t inputs) {
-      return 1 / std::sqrt(double(inputs) * 2 * double(c.layers));
+    static Init residual_start(const TransformerConfig& c, index_t inputs) {
+      return init::normal(1 / std::sqrt(double(inputs) * 2 * double(c.layers)));
     }
     index_t head_width() const { return config_.width / config_.heads; }
     Dropout dropout(std::size_t number) const { return {config_.dropout, std::uint32_t(number)}; }
@@ -148,22 +147,21 @@ namespace dpmp::inline DPMP_ABI::nn {
 DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
     : config_(checked(config)),
       parameters_(ctx, dtype, config.seed),
-      tokens_(parameters_, "tokens", config.vocabulary, config.width, 1 / std::sqrt(double(config.width))),
+      tokens_(parameters_ / "tokens", config.vocabulary, config.width),
       positions_(config.positions == Positions::learned
                      ? &parameters_.normal("positions.weight", {config.context, config.width}, 0.02)
                      : nullptr),
-      last_norm_(make_norm(parameters_, "norm", config)) {
-  for (index_t k = 0; k < config.layers; ++k) blocks_.emplace_back(parameters_, "block" + std::to_string(k), config);
-  if (!config.tied) head_.emplace(parameters_, "head", config.width, config.vocabulary, Linear::Options{.bias = false});
+      last_norm_(make_norm(parameters_ / "norm", config)) {
+  for (index_t k = 0; k < config.layers; ++k) blocks_.emplace_back(parameters_ / ("block" + std::to_string(k)), config);
+  if (!config.tied) head_.emplace(parameters_ / "head", config.width, config.vocabulary, Linear::Options{.bias = false});
   if (config.lora.rank == 0) return;
   parameters_.set_trainable([](const Parameter&) { return false; });
-  for (std::size_t k = 0; k < blocks_.size(); ++k) blocks_[k].adapt(parameters_, k);
+  for (std::size_t k = 0; k < blocks_.size(); ++k) blocks_[k].adapt(k);
 }
 
-DPMP_KEPT_BODY inline Transformer::AnyNorm Transformer::make_norm(Parameters& parameters, const std::string& name,
-                                                                  const TransformerConfig& c) {
-  if (c.norm == Norm::rms_norm) return RmsNorm(parameters, name, c.width);
-  return LayerNorm(parameters, name, c.width);
+DPMP_KEPT_BODY inline Transformer::AnyNorm Transformer::make_norm(const Scope& scope, const TransformerConfig& c) {
+  if (c.norm == Norm::rms_norm) return RmsNorm(scope, c.width);
+  return LayerNorm(scope, c.width);
 }
 
 DPMP_KEPT_BODY inline SumAndNorm Transformer::normalised(const AnyNorm& norm, Stream stream) {

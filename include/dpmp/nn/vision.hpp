@@ -8,12 +8,11 @@
 #include "dpmp/nn/linear.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-/// name.weight [outputs, kernel height * kernel width * inputs / groups] starts normal with start.standard_deviation (0: 1 /
-/// sqrt(values one output sees)), name.bias [outputs] at 0.
+/// weight [outputs, kernel height * kernel width * inputs / groups], a row for each output, and bias [outputs].
 class ConvolutionParameters {
  public:
-  ConvolutionParameters(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs,
-                        const Convolution2dOptions& o, Linear::Options start);
+  ConvolutionParameters(const Scope& scope, index_t inputs, index_t outputs, const Convolution2dOptions& o,
+                        const Linear::Options& start);
   Parameter* weight = nullptr;
   Parameter* bias = nullptr;  // null: none
 };
@@ -21,8 +20,8 @@ class ConvolutionParameters {
 /// Images [B, H, W, inputs] -> [B, OH, OW, outputs]: see conv2d and ConvolutionParameters.
 class Conv2d {
  public:
-  Conv2d(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs,
-         const Convolution2dOptions& options, Linear::Options start = {});
+  Conv2d(const Scope& scope, index_t inputs, index_t outputs, const Convolution2dOptions& options,
+         const Linear::Options& start = {});
   Variable operator()(const Variable& x) const { return conv2d(x, *parameters_.weight, parameters_.bias, options_); }
 
  private:
@@ -33,8 +32,8 @@ class Conv2d {
 /// Sequences [B, T, inputs] -> [B, T', outputs]: see conv1d. Parameters as in Conv2d, with a kernel of height 1.
 class Conv1d {
  public:
-  Conv1d(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs,
-         const Convolution1dOptions& options, Linear::Options start = {});
+  Conv1d(const Scope& scope, index_t inputs, index_t outputs, const Convolution1dOptions& options,
+         const Linear::Options& start = {});
   Variable operator()(const Variable& x) const { return conv1d(x, *parameters_.weight, parameters_.bias, options_); }
 
  private:
@@ -45,11 +44,11 @@ class Conv1d {
 /// Normalises each sample's groups of channels over all positions of [B, .., channels]; gain starts at 1, bias at 0.
 class GroupNorm {
  public:
-  GroupNorm(Parameters& parameters, const std::string& name, index_t channels, index_t groups);
+  GroupNorm(const Scope& scope, index_t channels, index_t groups);
   Variable operator()(const Variable& x) const { return group_norm(x, *gain_, *bias_, groups_); }
 
  private:
-  static index_t checked(const std::string& name, index_t channels, index_t groups);
+  static index_t checked(const Scope& scope, index_t channels, index_t groups);
   index_t groups_;
   Parameter* gain_;
   Parameter* bias_;
@@ -58,8 +57,7 @@ class GroupNorm {
 /// Every channel of every sample normalised by itself over all positions; gain starts at 1, bias at 0.
 class InstanceNorm {
  public:
-  InstanceNorm(Parameters& parameters, const std::string& name, index_t channels)
-      : norm_(parameters, name, channels, channels) {}
+  InstanceNorm(const Scope& scope, index_t channels) : norm_(scope, channels, channels) {}
   Variable operator()(const Variable& x) const { return norm_(x); }
 
  private:
@@ -69,50 +67,49 @@ class InstanceNorm {
 /// There is no private batch normalisation: making one throws, and says what to use.
 class BatchNorm {
  public:
-  BatchNorm(Parameters&, const std::string& name, index_t);
+  BatchNorm(const Scope& scope, index_t);
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline ConvolutionParameters::ConvolutionParameters(Parameters& parameters, const std::string& name,
-                                                                   index_t inputs, index_t outputs,
-                                                                   const Convolution2dOptions& o, Linear::Options start) {
+DPMP_KEPT_BODY inline ConvolutionParameters::ConvolutionParameters(const Scope& scope, index_t inputs, index_t outputs,
+                                                                   const Convolution2dOptions& o,
+                                                                   const Linear::Options& start) {
   DPMP_CHECK(inputs >= 0 && outputs >= 0 && o.kernel.height >= 1 && o.kernel.width >= 1 && o.groups >= 1 &&
                  inputs % o.groups == 0 && outputs % o.groups == 0,
-             "expected a kernel of at least 1 x 1 and groups that divide the input and output channels of ", name,
+             "expected a kernel of at least 1 x 1 and groups that divide the input and output channels of ", scope,
              ", got kernel ", o.kernel, ", groups ", o.groups, ", channels ", inputs, " and ", outputs);
   const index_t seen = o.kernel.height * o.kernel.width * (inputs / o.groups);
-  weight = &parameters.normal(
-      name + ".weight", {outputs, seen},
-      start.standard_deviation > 0 ? start.standard_deviation : 1 / std::sqrt(double(std::max<index_t>(1, seen))));
-  if (start.bias) bias = &parameters.constant(name + ".bias", {outputs}, 0);
+  weight = &scope.add("weight", {outputs, seen}, start.weight);
+  if (start.bias) bias = &scope.add("bias", {outputs}, start.bias_start);
 }
 
-DPMP_KEPT_BODY inline Conv2d::Conv2d(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs,
-                                     const Convolution2dOptions& options, Linear::Options start)
-    : options_(options), parameters_(parameters, name, inputs, outputs, options, start) {}
+DPMP_KEPT_BODY inline Conv2d::Conv2d(const Scope& scope, index_t inputs, index_t outputs,
+                                     const Convolution2dOptions& options, const Linear::Options& start)
+    : options_(options), parameters_(scope, inputs, outputs, options, start) {}
 
-DPMP_KEPT_BODY inline Conv1d::Conv1d(Parameters& parameters, const std::string& name, index_t inputs, index_t outputs,
-                                     const Convolution1dOptions& options, Linear::Options start)
-    : options_(options), parameters_(parameters, name, inputs, outputs, options.on_rows(), start) {}
+DPMP_KEPT_BODY inline Conv1d::Conv1d(const Scope& scope, index_t inputs, index_t outputs,
+                                     const Convolution1dOptions& options, const Linear::Options& start)
+    : options_(options), parameters_(scope, inputs, outputs, options.on_rows(), start) {}
 
-DPMP_KEPT_BODY inline GroupNorm::GroupNorm(Parameters& parameters, const std::string& name, index_t channels, index_t groups)
-    : groups_(checked(name, channels, groups)),
-      gain_(&parameters.constant(name + ".gain", {channels}, 1)),
-      bias_(&parameters.constant(name + ".bias", {channels}, 0)) {}
+DPMP_KEPT_BODY inline GroupNorm::GroupNorm(const Scope& scope, index_t channels, index_t groups)
+    : groups_(checked(scope, channels, groups)),
+      gain_(&scope.constant("gain", {channels}, 1)),
+      bias_(&scope.constant("bias", {channels}, 0)) {}
 
-DPMP_KEPT_BODY inline index_t GroupNorm::checked(const std::string& name, index_t channels, index_t groups) {
+DPMP_KEPT_BODY inline index_t GroupNorm::checked(const Scope& scope, index_t channels, index_t groups) {
   DPMP_CHECK(channels >= 1 && groups >= 1 && channels % groups == 0,
-             "expected at least one channel and groups that divide the channels of ", name, ", got ", channels,
+             "expected at least one channel and groups that divide the channels of ", scope, ", got ", channels,
              " channels and ", groups, " groups");
   return groups;
 }
 
-DPMP_KEPT_BODY inline BatchNorm::BatchNorm(Parameters&, const std::string& name, index_t) {
-  throw Error(name + ": batch normalisation computes its statistics over all samples of a batch, so that one sample's " +
-              "output depends on the others and no per-sample gradient exists; use nn::GroupNorm, whose statistics are " +
-              "those of each sample alone");
+DPMP_KEPT_BODY inline BatchNorm::BatchNorm(const Scope& scope, index_t) {
+  throw Error(dpmp::detail::concat(
+      scope, ": batch normalisation computes its statistics over all samples of a batch, so that one sample's ",
+      "output depends on the others and no per-sample gradient exists; use nn::GroupNorm, whose statistics are ",
+      "those of each sample alone"));
 }
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

@@ -2,6 +2,8 @@
 // A dense row-major tensor: shared buffer + shape + dtype + device. Copying a Tensor shares its data; clone() copies it.
 #pragma once
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <span>
 #include <vector>
 
@@ -21,8 +23,17 @@ class Tensor {
   static Tensor full(Context& ctx, const Shape& shape, DType dtype, double value);
   /// Elements from doubles, each rounded to dtype. Throws when the number of values is not the shape's.
   static Tensor from(Context& ctx, const Shape& shape, DType dtype, std::span<const double> values);
+  /// The same from floats, without doubles in between for all dtypes but f64.
+  static Tensor from(Context& ctx, const Shape& shape, DType dtype, std::span<const float> values);
+  /// Pixels and the like: each scale * byte + offset, rounded to dtype as a double is; scale = 1. / 255 for [0, 1]. Throws
+  /// on a scale or an offset that is not finite.
+  static Tensor from(Context& ctx, const Shape& shape, DType dtype, std::span<const std::uint8_t> values, double scale = 1,
+                     double offset = 0);
   /// Token ids.
   static Tensor from(Context& ctx, const Shape& shape, std::span<const std::int32_t> values);
+  /// Token ids of other programs, stored as i32. Throws when one is outside of i32's range. Which one and its value are not
+  /// said: they may be private. Whether it throws depends on them too, so convert where a data set is loaded, not in losses.
+  static Tensor from(Context& ctx, const Shape& shape, std::span<const std::int64_t> values);
 
   bool defined() const { return buffer_.data() != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -38,11 +49,18 @@ class Tensor {
     DPMP_CHECK(defined(), "expected a tensor with data, got an empty Tensor()");
     return static_cast<char*>(buffer_.data()) + offset_bytes_;
   }
-  /// Typed elements. Throws when T is not the dtype's type.
+  /// Typed elements, in the memory of the device. Throws when T is not the dtype's type.
   template <class T>
   T* data() const {
     DPMP_CHECK(dtype_of<T> == dtype_, "expected a tensor of ", dtype_of<T>, ", got ", dtype_, " ", shape_);
     return static_cast<T*>(raw());
+  }
+  /// The same to read and write in a program of a user's own: throws on a GPU's tensor, whose address means nothing here.
+  template <class T>
+  T* host_data() const {
+    DPMP_CHECK(device_ == Device::cpu(), "expected a tensor on the CPU, got one on ", device_,
+               ": copy it with copy_to_host, to_doubles or Tensor::to");
+    return data<T>();
   }
 
   void set_zero() { backend().set_zero(raw(), bytes()); }
@@ -72,6 +90,7 @@ class Tensor {
     DPMP_CHECK(defined(), "expected a tensor with data, got an empty Tensor()");
     return buffer_.backend();
   }
+  static void check_count(const Shape& shape, std::size_t values);
   /// Element k = element(k), computed on the host.
   template <class T, class F>
   static Tensor of_elements(Context& ctx, const Shape& shape, F&& element) {
@@ -137,9 +156,13 @@ DPMP_KEPT_BODY inline Tensor Tensor::full(Context& ctx, const Shape& shape, DTyp
   return t;
 }
 
+DPMP_KEPT_BODY inline void Tensor::check_count(const Shape& shape, std::size_t values) {
+  DPMP_CHECK(index_t(values) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape, ", got ",
+             values);
+}
+
 DPMP_KEPT_BODY inline Tensor Tensor::from(Context& ctx, const Shape& shape, DType dtype, std::span<const double> values) {
-  DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape, ", got ",
-             values.size());
+  check_count(shape, values.size());
   if (dtype == DType::i32)
     return of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) { return std::int32_t(values[k]); });
   return dispatch_stored(dtype, [&](auto tag) {
@@ -148,10 +171,42 @@ DPMP_KEPT_BODY inline Tensor Tensor::from(Context& ctx, const Shape& shape, DTyp
   });
 }
 
+DPMP_KEPT_BODY inline Tensor Tensor::from(Context& ctx, const Shape& shape, DType dtype, std::span<const float> values) {
+  check_count(shape, values.size());
+  return dispatch_stored(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return of_elements<T>(ctx, shape, [&](std::size_t k) { return from_float<T>(compute_t<T>(values[k])); });
+  });
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::from(Context& ctx, const Shape& shape, DType dtype,
+                                          std::span<const std::uint8_t> values, double scale, double offset) {
+  check_count(shape, values.size());
+  DPMP_CHECK(std::isfinite(scale) && std::isfinite(offset), "expected a finite scale and offset, got ", scale, " and ",
+             offset);
+  return dispatch_stored(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    std::array<T, 256> element;  // of each byte, rounded once
+    for (std::size_t k = 0; k < element.size(); ++k) element[k] = from_float<T>(compute_t<T>(scale * double(k) + offset));
+    return of_elements<T>(ctx, shape, [&](std::size_t k) { return element[values[k]]; });
+  });
+}
+
 DPMP_KEPT_BODY inline Tensor Tensor::from(Context& ctx, const Shape& shape, std::span<const std::int32_t> values) {
-  DPMP_CHECK(index_t(values.size()) == shape.numel(), "expected ", shape.numel(), " values for the shape ", shape, ", got ",
-             values.size());
+  check_count(shape, values.size());
   return of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) { return values[k]; });
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::from(Context& ctx, const Shape& shape, std::span<const std::int64_t> values) {
+  check_count(shape, values.size());
+  std::int64_t changed = 0;
+  const Tensor t = of_elements<std::int32_t>(ctx, shape, [&](std::size_t k) {
+    const std::int32_t narrow = std::int32_t(values[k]);
+    changed |= values[k] ^ narrow;
+    return narrow;
+  });
+  DPMP_CHECK(changed == 0, "expected values within the range of i32, got at least one outside of it");
+  return t;
 }
 
 DPMP_KEPT_BODY inline Tensor Tensor::reshaped(const Shape& shape) const {

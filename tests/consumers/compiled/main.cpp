@@ -19,7 +19,7 @@ int main() {
   launch_elements(ctx, x.numel(), Halve{x.data<float>()});
 
   nn::Parameters parameters(ctx, DType::bf16, 1);
-  const nn::Linear layer(parameters, "layer", 8, 3);
+  const nn::Linear layer(parameters / "layer", 8, 3);
   const auto losses = [&](const train::Batch& batch) {
     const index_t n = index_t(batch.records.size());
     return cross_entropy(gelu(layer(batch.tape.input(Tensor::full(ctx, {n, 8}, DType::bf16, 0.5)))),
