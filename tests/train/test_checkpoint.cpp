@@ -134,7 +134,10 @@ TEST_CASE("P20, P36: resumed with anything changed, or without a word on the dat
   resume(ctx, options, "physical batch: 5");
   options = adam();
   options.learning_rate = optim::LearningRate::cosine(2e-2, 2, 5);
-  resume(ctx, options, "learning rate");
+  resume(ctx, options, "learning rate: cosine 0.02 to 0");
+  const optim::LearningRate usual = optim::LearningRate::cosine(1e-2, 2, 5);
+  options.learning_rate = [usual](index_t step) { return usual.at(step) * (step == 4 ? 1.25 : 1); };
+  resume(ctx, options, "learning rate: a function");
   options = adam();
   options.rule = optim::AdamW{.weight_decay = 0.02};
   resume(ctx, options, "rule: adamw");

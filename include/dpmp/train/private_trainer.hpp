@@ -223,7 +223,7 @@ DPMP_KEPT_BODY inline void PrivateTrainer::repeat_from(index_t steps, double cli
 }
 
 DPMP_KEPT_BODY inline std::string PrivateTrainer::fingerprint() const {
-  return options_.data_fingerprint ? run_fingerprint(ctx_, parameters_, groups_, options_) : std::string();
+  return options_.data_fingerprint ? run_fingerprint(ctx_, parameters_, groups_, options_, plan_.steps()) : std::string();
 }
 
 DPMP_KEPT_BODY inline void PrivateTrainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,

@@ -3,8 +3,8 @@
 #pragma once
 #include <optional>
 
+#include "dpmp/optim/learning_rate.hpp"
 #include "dpmp/optim/optimiser.hpp"
-#include "dpmp/optim/schedule.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/per_sample/groups.hpp"
 
@@ -13,6 +13,7 @@ struct TrainerOptions {
   /// Slots of a physical batch: memory and speed only, the result does not depend on it beyond rounding.
   index_t physical_batch = 64;
   optim::Rule rule = optim::AdamW{};
+  /// A function of the step: of public facts only, whatever else it looks at.
   optim::LearningRate learning_rate = optim::LearningRate::constant(1e-3);
   /// How norms and clipped sums are computed: speed and memory only.
   per_sample::StrategyOptions strategy = {};
