@@ -142,6 +142,12 @@ TEST_CASE("P20, P36: resumed with anything changed, or without a word on the dat
   options.rule = optim::AdamW{.weight_decay = 0.02};
   resume(ctx, options, "rule: adamw");
   options = adam();
+  options.rule = optim::AdamW{.weight_decay = 0.01, .decays = [](const Parameter& p) { return p.name() == "norm.gain"; }};
+  resume(ctx, options, "parameters: ");
+  options = adam();
+  options.rate_factors = {{nn::is_bias, 2}};
+  resume(ctx, options, "parameters: ");
+  options = adam();
   options.strategy.strategy = per_sample::Strategy::two_pass;
   resume(ctx, options, "strategy: two-pass");
   resume(ctx, adam(), "parameters: ", [](nn::Parameters& p) { p.find("norm.gain").set_trainable(false); });

@@ -62,7 +62,7 @@ DPMP_KEPT_BODY inline PlainTrainer::PlainTrainer(Context& ctx, const nn::Paramet
       sampler_(keys.key(dp::Stream::sampler), records, sampling_rate),
       divisor_(sampling_rate * double(records)),
       rate_(options.learning_rate),
-      optimiser_(ctx, parameters.all(), options.rule),
+      optimiser_(ctx, parameters.all(), options.rule, options.rate_factors),
       sums_(ctx, parameters.all()),
       slots_(checked_slots(options.physical_batch)) {}
 

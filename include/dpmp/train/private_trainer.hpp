@@ -184,7 +184,7 @@ DPMP_KEPT_BODY inline PrivateTrainer::PrivateTrainer(Context& ctx, const nn::Par
       ledger_(plan.ledger(keys)),
       sampler_(plan.sampler(ledger_.keys(), records)),
       options_(options),
-      optimiser_(ctx, parameters.all(), options.rule),
+      optimiser_(ctx, parameters.all(), options.rule, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
@@ -223,7 +223,8 @@ DPMP_KEPT_BODY inline void PrivateTrainer::repeat_from(index_t steps, double cli
 }
 
 DPMP_KEPT_BODY inline std::string PrivateTrainer::fingerprint() const {
-  return options_.data_fingerprint ? run_fingerprint(ctx_, parameters_, groups_, options_, plan_.steps()) : std::string();
+  if (!options_.data_fingerprint) return "";
+  return run_fingerprint(ctx_, parameters_, groups_, optimiser_, options_, plan_.steps());
 }
 
 DPMP_KEPT_BODY inline void PrivateTrainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,

@@ -2,6 +2,7 @@
 // What a trainer is told besides the plan: nothing here decides how private a run is, but for unsafe_debug.
 #pragma once
 #include <optional>
+#include <vector>
 
 #include "dpmp/optim/learning_rate.hpp"
 #include "dpmp/optim/optimiser.hpp"
@@ -13,6 +14,8 @@ struct TrainerOptions {
   /// Slots of a physical batch: memory and speed only, the result does not depend on it beyond rounding.
   index_t physical_batch = 64;
   optim::Rule rule = optim::AdamW{};
+  /// Groups of parameters that learn faster or slower than the others; the first group that has a parameter counts.
+  std::vector<optim::RateFactor> rate_factors = {};
   /// A function of the step: of public facts only, whatever else it looks at.
   optim::LearningRate learning_rate = optim::LearningRate::constant(1e-3);
   /// How norms and clipped sums are computed: speed and memory only.
