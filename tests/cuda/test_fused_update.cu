@@ -53,9 +53,9 @@ struct State {
              noisy};
     for (int k = 0; k < 8; ++k) u.key[k] = std::uint32_t(test::seed() >> k) * 2654435761u;
     if constexpr (requires { u.rule.velocity; })
-      u.rule = {moments[0].data<R>() + first, R(0.9), R(0.1)};
+      u.rule = {moments[0].data<R>() + first, R(0.9), R(0.1), R(0.5)};
     else
-      u.rule = {moments[0].data<R>() + first, moments[1].data<R>() + first, R(0.9), R(0.1), R(0.99), R(0.01), R(1e-6)};
+      u.rule = {moments[0].data<R>() + first, moments[1].data<R>() + first, R(0.9), R(0.1), R(0.99), R(0.01), R(1e-6), R(0.5), R(0.25)};
     return u;
   }
   void begin(int step) {

@@ -19,6 +19,7 @@ using per_sample::GradientSums;
 namespace {
 constexpr double divisor = 3, rate = 0.05;
 constexpr int steps = 12;
+bool every(const Parameter&) { return true; }
 
 /// Two parameters and their gradient sums, the same numbers in every dtype.
 struct Model {
@@ -82,8 +83,8 @@ std::vector<double> master(const nn::Parameters& parameters, const char* name) {
 
 TEST_CASE("SGD: momentum and weight decay as in Polyak's heavy ball with an L2 term") {
   for (DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const Sgd rule :
-         {Sgd{}, Sgd{.momentum = 0.9}, Sgd{.weight_decay = 0.1}, Sgd{.momentum = 0.7, .weight_decay = 0.2}}) {
+    for (const Sgd& rule : {Sgd{}, Sgd{.momentum = 0.9}, Sgd{.weight_decay = 0.1, .decays = every},
+                            Sgd{.momentum = 0.7, .weight_decay = 0.2, .decays = every}}) {
       CAPTURE(name_of(dtype));
       CAPTURE(rule.momentum);
       CAPTURE(rule.weight_decay);
@@ -96,8 +97,8 @@ TEST_CASE("SGD: momentum and weight decay as in Polyak's heavy ball with an L2 t
 
 TEST_CASE("AdamW: algorithm 2 of Loshchilov and Hutter with the schedule as the learning rate") {
   for (DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const AdamW rule : {AdamW{}, AdamW{.weight_decay = 0.1}, AdamW{.beta1 = 0, .beta2 = 0.5, .epsilon = 1e-3},
-                             AdamW{.beta1 = 0.5, .beta2 = 0}}) {
+    for (const AdamW& rule : {AdamW{}, AdamW{.weight_decay = 0.1, .decays = every},
+                              AdamW{.beta1 = 0, .beta2 = 0.5, .epsilon = 1e-3}, AdamW{.beta1 = 0.5, .beta2 = 0}}) {
       CAPTURE(name_of(dtype));
       CAPTURE(rule.beta1);
       CHECK(error_share(dtype, rule, [&](int t, double g, double& w, double& m, double& v) {
@@ -173,6 +174,97 @@ TEST_CASE("P28: a step changes every trainable parameter and not one bit of a fr
   }
 }
 
+TEST_CASE("decay and learning rate go by parameter: each against a plain loop of its own in double") {
+  struct Shaped {
+    const char* name;
+    Shape shape;
+    bool decays;         // as a rule
+    double rate_factor;  // by the groups below
+  };
+  const std::vector<Shaped> shaped{{"embedding.weight", {9, 4}, true, 0.25},
+                                   {"block.weight", {3, 2, 5}, true, 1},
+                                   {"block.bias", {33}, false, 3},
+                                   {"norm.gain", {8}, false, 1},
+                                   {"scale", {}, false, 1},
+                                   {"head.bias", {6}, false, 3}};
+  const auto named = [](const char* part) {
+    return [part](const Parameter& p) { return p.name().find(part) != std::string::npos; };
+  };
+  // head.bias is in two of them.
+  const std::vector<optim::RateFactor> rate_factors{{named("embedding"), 0.25}, {named("bias"), 3}, {named("head"), 7}};
+  const double weight_decay = 0.3;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64})
+    for (const bool adam : {false, true})
+      for (const bool gains_decay : {false, true}) {
+        CAPTURE(name_of(dtype));
+        CAPTURE(adam);
+        CAPTURE(gains_decay);
+        Context ctx(Device::cpu(), 1);
+        nn::Parameters parameters(ctx, dtype, test::seed());
+        for (const Shaped& s : shaped) parameters.normal(s.name, s.shape, 0.5);
+        AdamW adamw{.epsilon = 1e-3, .weight_decay = weight_decay};
+        Sgd sgd{.momentum = 0.5, .weight_decay = weight_decay};
+        if (gains_decay) adamw.decays = sgd.decays = named("gain");
+        Optimiser optimiser(ctx, parameters.all(), adam ? optim::Rule(adamw) : optim::Rule(sgd), rate_factors);
+        GradientSums sums(ctx, parameters.all());
+        std::vector<std::vector<double>> w, m, v, way;
+        for (const Parameter* p : parameters.all()) {
+          w.push_back(p->master().to_doubles());
+          m.emplace_back(w.back().size()), v.emplace_back(w.back().size()), way.emplace_back(w.back().size());
+        }
+        const double u = unit_roundoff(dtype == DType::f64 ? DType::f64 : DType::f32),
+                     relative = dtype == DType::f64 ? 1e-14 : 1e-6;
+        for (int t = 1; t <= steps; ++t) {
+          for (std::size_t k = 0; k < shaped.size(); ++k) {
+            test::Rng rng(test::seed(), std::uint64_t(100 * t) + k);
+            for (index_t j = 0; j < sums.tensors()[k].numel(); ++j) sums.tensors()[k].data<double>()[j] = rng.normal(2);
+          }
+          optimiser.step(ctx, sums, 1 / divisor, rate);
+          for (std::size_t k = 0; k < shaped.size(); ++k) {
+            const bool decays = gains_decay ? std::string(shaped[k].name) == "norm.gain" : shaped[k].decays;
+            const double decay = decays ? weight_decay : 0, own_rate = rate * shaped[k].rate_factor;
+            const std::vector<double> sum = sums.tensors()[k].to_doubles(), got = parameters.all()[k]->master().to_doubles();
+            double worst = 0;
+            for (std::size_t j = 0; j < got.size(); ++j) {
+              const double g = sum[j] / divisor, before = w[k][j];
+              double &first = m[k][j], &second = v[k][j], &weight = w[k][j];
+              if (adam) {
+                first = adamw.beta1 * first + (1 - adamw.beta1) * g;
+                second = adamw.beta2 * second + (1 - adamw.beta2) * g * g;
+                const double m_hat = first / (1 - std::pow(adamw.beta1, t)), v_hat = second / (1 - std::pow(adamw.beta2, t));
+                weight -= own_rate * (m_hat / (std::sqrt(v_hat) + adamw.epsilon) + decay * weight);
+              } else {
+                first = sgd.momentum * first + g + decay * weight;
+                weight -= own_rate * first;
+              }
+              way[k][j] += std::fabs(weight - before);
+              worst = std::max(worst, std::fabs(got[j] - weight) /
+                                          (2 * t * u * (std::fabs(weight) + way[k][j]) + 2 * relative * way[k][j]));
+            }
+            CAPTURE(shaped[k].name);
+            CHECK(worst <= 1);
+          }
+        }
+        for (std::size_t k = 0; k < shaped.size(); ++k) {
+          CHECK(optimiser.rate_factor(*parameters.all()[k]) == shaped[k].rate_factor);
+          CHECK(optimiser.decays(*parameters.all()[k]) ==
+                (gains_decay ? std::string(shaped[k].name) == "norm.gain" : shaped[k].decays));
+        }
+      }
+}
+
+TEST_CASE("the predicate of decay is called once for each parameter, when the optimiser is made") {
+  Context ctx(Device::cpu(), 1);
+  const Model model(ctx, DType::f32);
+  int asked = 0;
+  const optim::ParameterPredicate count = [&](const Parameter&) { return ++asked, true; };
+  Optimiser optimiser(ctx, model.parameters.all(), AdamW{.weight_decay = 0.1, .decays = count});
+  GradientSums sums(ctx, model.parameters.all());
+  model.fill(sums, 0);
+  optimiser.step(ctx, sums, 1 / divisor, rate);
+  CHECK(asked == 2);
+}
+
 TEST_CASE("optimisers refuse hyper-parameters out of range and parameters of another model") {
   Context ctx(Device::cpu(), 1);
   const Model model(ctx, DType::f32), other(ctx, DType::f32);
@@ -189,6 +281,14 @@ TEST_CASE("optimisers refuse hyper-parameters out of range and parameters of ano
     CHECK(refused(Sgd{.weight_decay = bad}, "weight decay"));
     CHECK(refused(AdamW{.weight_decay = bad}, "weight decay"));
   }
+  CHECK(refused(AdamW{.decays = {}}, "the parameters that decay, got none"));
+  CHECK(refused(Sgd{.decays = {}}, "the parameters that decay, got none"));
+  const auto factor_refused = [&](const optim::RateFactor& group, const char* part) {
+    return test::refuses([&] { Optimiser(ctx, model.parameters.all(), Sgd{}, std::span(&group, 1)); }, part);
+  };
+  for (double bad : {-1.0, double(NAN), double(INFINITY)}) CHECK(factor_refused({every, bad}, "a finite factor > 0"));
+  CHECK(factor_refused({every, 0}, "freeze parameters"));
+  CHECK(factor_refused({{}, 1}, "a predicate for the parameters of a rate factor, got none"));
   Optimiser optimiser(ctx, model.parameters.all(), Sgd{});
   const GradientSums sums(ctx, other.parameters.all());
   CHECK(test::refuses([&] { optimiser.step(ctx, sums, 1, rate); }, "matrix"));

@@ -40,6 +40,9 @@ class Parameter {
   Tensor master_, value_;
   bool trainable_ = true;
 };
+
+/// Whether this is a matrix or has more axes: weights and tables are, biases and the gains of norms are not.
+inline bool is_matrix(const Parameter& parameter) { return parameter.shape().rank() >= 2; }
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES

@@ -15,23 +15,26 @@ struct UpdateNumbers {
   double decay = 0;              // AdamW: the learning rate times the weight decay
 };
 
-/// velocity = momentum velocity + g + weight_decay w; w -= rate velocity.
+/// velocity = momentum velocity + g + weight_decay w; w -= rate rate_factor velocity. rate_factor: of this parameter.
 template <class Real_>
 struct SgdUpdate {
   using Real = Real_;
   Real* velocity;
   Real momentum, weight_decay;
+  Real rate_factor = 1;
 
   DPMP_ANY_TEAM
   template <class Span, class Pack>
   DPMP_HD Pack operator()(const Span& at, const Pack& sum, const Pack& w, const UpdateNumbers& now) const {
     const Pack v = at.load(velocity) * momentum + sum * Real(now.gradient_factor) + w * weight_decay;
     at.store(velocity, v);
-    return w - v * Real(now.rate);
+    return w - v * (Real(now.rate) * rate_factor);
   }
 };
 
-/// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= rate m / (sqrt(v) second_correction + epsilon) + decay w.
+/// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
+/// w -= rate rate_factor m / (sqrt(v) second_correction + epsilon) + decay decay_factor w. The factors are of this
+/// parameter.
 template <class Real_>
 struct AdamWUpdate {
   using Real = Real_;
@@ -39,6 +42,7 @@ struct AdamWUpdate {
   Real* second;
   // share1, share2: 1 - beta1, 1 - beta2, taken in double: in FP32 the subtraction would lose five digits of 1 - 0.999.
   Real beta1, share1, beta2, share2, epsilon;
+  Real rate_factor = 1, decay_factor = 1;
 
   DPMP_ANY_TEAM
   template <class Span, class Pack>
@@ -48,7 +52,8 @@ struct AdamWUpdate {
     const Pack v = at.load(second) * beta2 + g * g * share2;
     at.store(first, m);
     at.store(second, v);
-    return w - w * Real(now.decay) - m * Real(now.rate) / (sqrt(v) * Real(now.second_correction) + epsilon);
+    return w - w * (Real(now.decay) * decay_factor) -
+           m * (Real(now.rate) * rate_factor) / (sqrt(v) * Real(now.second_correction) + epsilon);
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

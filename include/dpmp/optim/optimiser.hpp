@@ -2,6 +2,8 @@
 // SGD with momentum and AdamW on FP32 master weights (f64 for an f64 model), from f64 gradient sums.
 #pragma once
 #include <cmath>
+#include <functional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -10,10 +12,15 @@
 #include "dpmp/per_sample/gradient_sums.hpp"
 
 namespace dpmp::inline DPMP_ABI::optim {
+/// Decides by what is public of a parameter: name, shape, dtype. Called once for each parameter, when an optimiser is made.
+using ParameterPredicate = std::function<bool(const Parameter&)>;
+
 /// Stochastic gradient descent with heavy-ball momentum (Polyak 1964) and L2 weight decay.
 struct Sgd {
   double momentum = 0;
   double weight_decay = 0;
+  /// The parameters that decay; by default all but biases and gains.
+  ParameterPredicate decays = is_matrix;
 };
 /// Adam with decoupled weight decay (Loshchilov, Hutter 2019, arXiv 1711.05101).
 struct AdamW {
@@ -21,8 +28,16 @@ struct AdamW {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   double weight_decay = 0;
+  /// The parameters that decay; by default all but biases and gains.
+  ParameterPredicate decays = is_matrix;
 };
 using Rule = std::variant<Sgd, AdamW>;
+
+/// A group of parameters that learn at factor times the learning rate (with AdamW, their decay is multiplied too).
+struct RateFactor {
+  ParameterPredicate parameters;
+  double factor = 1;
+};
 
 /// Gaussian noise that a step adds to the sums: to sum k the normals of parameter sums.places()[k].
 struct StepNoise {
@@ -39,7 +54,9 @@ class Optimiser {
     Tensor tensor;
   };
 
-  Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule);
+  /// rate_factors: the first group that has a parameter counts; a parameter in none has the factor 1.
+  Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule,
+            std::span<const RateFactor> rate_factors = {});
 
   /// One update from gradient = (sums + noise) * gradient_factor (1 / a public divisor), with the compute weights rounded
   /// anew. The sums stay as they are. Throws on noise that dp::add_gaussian_noise refuses.
@@ -55,14 +72,20 @@ class Optimiser {
   void set_steps(index_t steps) { steps_ = steps; }
   /// The moments, sharing their data: write into them to restore a checkpoint.
   std::vector<StateEntry> state() const;
+  /// What the predicates decided for a parameter.
+  bool decays(const Parameter& p) const { return moments_of(p).decays; }
+  double rate_factor(const Parameter& p) const { return moments_of(p).rate_factor; }
 
  private:
   struct Moments {
     Parameter* parameter;
     Tensor first, second;
+    bool decays;
+    double rate_factor;
   };
   static void check_range(std::string_view name, double value, double low, double high);
-  static void check_decay(double decay);
+  static void check_decay(double decay, const ParameterPredicate& decays);
+  static double rate_factor_of(const Parameter& p, std::span<const RateFactor> rate_factors);
   const Moments& moments_of(const Parameter& p) const;
   template <class R>
   static kernels::SgdUpdate<R> formula_of(const Sgd& sgd, const Moments& m);
@@ -83,20 +106,28 @@ class Optimiser {
 #include "dpmp/runtime/profiler_range.hpp"
 
 namespace dpmp::inline DPMP_ABI::optim {
-DPMP_KEPT_BODY inline Optimiser::Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule)
+DPMP_KEPT_BODY inline Optimiser::Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule,
+                                           std::span<const RateFactor> rate_factors)
     : rule_(rule), numbers_(Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / sizeof(double))}, DType::f64)) {
   if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
     check_range("momentum", sgd->momentum, 0, 1);
-    check_decay(sgd->weight_decay);
+    check_decay(sgd->weight_decay, sgd->decays);
   } else {
     const AdamW& a = std::get<AdamW>(rule_);
     check_range("beta1", a.beta1, 0, 1);
     check_range("beta2", a.beta2, 0, 1);
     DPMP_CHECK(a.epsilon > 0 && std::isfinite(a.epsilon), "expected a finite epsilon > 0, got ", a.epsilon);
-    check_decay(a.weight_decay);
+    check_decay(a.weight_decay, a.decays);
+  }
+  for (const RateFactor& group : rate_factors) {
+    DPMP_CHECK(group.parameters, "expected a predicate for the parameters of a rate factor, got none");
+    DPMP_CHECK(group.factor > 0 && std::isfinite(group.factor), "expected a finite factor > 0 of the learning rate, got ",
+               group.factor, group.factor == 0 ? ": freeze parameters that are not to learn" : "");
   }
   for (Parameter* p : parameters) {
-    moments_.push_back({p, Tensor::zeros(ctx, p->shape(), p->master().dtype()), Tensor()});
+    const bool decays = std::visit([&](const auto& r) { return r.decays(*p); }, rule_);
+    moments_.push_back(
+        {p, Tensor::zeros(ctx, p->shape(), p->master().dtype()), Tensor(), decays, rate_factor_of(*p, rate_factors)});
     if (std::holds_alternative<AdamW>(rule_)) moments_.back().second = Tensor::zeros(ctx, p->shape(), p->master().dtype());
   }
 }
@@ -149,8 +180,15 @@ DPMP_KEPT_BODY inline void Optimiser::check_range(std::string_view name, double 
   DPMP_CHECK(value >= low && value < high, "expected ", name, " in [", low, ", ", high, "), got ", value);
 }
 
-DPMP_KEPT_BODY inline void Optimiser::check_decay(double decay) {
+DPMP_KEPT_BODY inline void Optimiser::check_decay(double decay, const ParameterPredicate& decays) {
   DPMP_CHECK(decay >= 0 && std::isfinite(decay), "expected a finite weight decay >= 0, got ", decay);
+  DPMP_CHECK(decays, "expected a predicate for the parameters that decay, got none");
+}
+
+DPMP_KEPT_BODY inline double Optimiser::rate_factor_of(const Parameter& p, std::span<const RateFactor> rate_factors) {
+  for (const RateFactor& group : rate_factors)
+    if (group.parameters(p)) return group.factor;
+  return 1;
 }
 
 DPMP_KEPT_BODY inline const Optimiser::Moments& Optimiser::moments_of(const Parameter& p) const {
@@ -161,12 +199,14 @@ DPMP_KEPT_BODY inline const Optimiser::Moments& Optimiser::moments_of(const Para
 
 template <class R>
 inline kernels::SgdUpdate<R> Optimiser::formula_of(const Sgd& sgd, const Moments& m) {
-  return {m.first.data<R>(), R(sgd.momentum), R(sgd.weight_decay)};
+  return {m.first.data<R>(), R(sgd.momentum), R(m.decays ? sgd.weight_decay : 0), R(m.rate_factor)};
 }
 
 template <class R>
 inline kernels::AdamWUpdate<R> Optimiser::formula_of(const AdamW& a, const Moments& m) {
-  return {m.first.data<R>(), m.second.data<R>(), R(a.beta1), R(1 - a.beta1), R(a.beta2), R(1 - a.beta2), R(a.epsilon)};
+  return {m.first.data<R>(), m.second.data<R>(), R(a.beta1),
+          R(1 - a.beta1),    R(a.beta2),         R(1 - a.beta2),
+          R(a.epsilon),      R(m.rate_factor),   R(m.decays ? m.rate_factor : 0)};
 }
 
 template <class T, class SomeRule>

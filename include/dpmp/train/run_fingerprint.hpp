@@ -11,9 +11,10 @@
 #include "dpmp/version.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
-/// One fact a line, public all of them. options.data_fingerprint must be set.
+/// One fact a line, public all of them. options.data_fingerprint must be set. steps: those of the plan, whose learning rates
+/// are compared one by one.
 std::string run_fingerprint(Context& ctx, std::span<Parameter* const> parameters, const per_sample::Groups& groups,
-                            const TrainerOptions& options);
+                            const optim::Optimiser& optimiser, const TrainerOptions& options, index_t steps);
 
 /// The lines of y that are not those of x, one behind the other; empty for equal texts.
 std::string changed_lines(const std::string& x, const std::string& y);
@@ -22,7 +23,8 @@ std::string changed_lines(const std::string& x, const std::string& y);
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parameter* const> parameters,
-                                                  const per_sample::Groups& groups, const TrainerOptions& options) {
+                                                  const per_sample::Groups& groups, const optim::Optimiser& optimiser,
+                                                  const TrainerOptions& options, index_t steps) {
   DPMP_CHECK(options.data_fingerprint.has_value(), "expected a data_fingerprint, got none");
   std::ostringstream out;
   out.precision(17);
@@ -35,7 +37,7 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parame
       << "strategy: " << per_sample::name_of(options.strategy.strategy) << ", norms " << int(options.strategy.norms)
       << ", gradients " << int(options.strategy.gradients) << ", budget " << options.strategy.byte_budget.value_or(-1)
       << '\n'
-      << "learning rate: " << options.learning_rate << '\n'
+      << "learning rate: " << options.learning_rate.fingerprint(steps) << '\n'
       << "rule: ";
   if (const auto* sgd = std::get_if<optim::Sgd>(&options.rule)) {
     out << "sgd, " << sgd->momentum << ", " << sgd->weight_decay << '\n';
@@ -44,8 +46,10 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parame
     out << "adamw, " << a.beta1 << ", " << a.beta2 << ", " << a.epsilon << ", " << a.weight_decay << '\n';
   }
   std::ostringstream model;
+  model.precision(17);
   for (const Parameter* p : parameters)
-    model << p->name() << ' ' << p->dtype() << p->shape() << ' ' << p->trainable() << ' ' << groups.of(*p) << '\n';
+    model << p->name() << ' ' << p->dtype() << p->shape() << ' ' << p->trainable() << ' ' << groups.of(*p) << ' '
+          << optimiser.decays(*p) << ' ' << optimiser.rate_factor(*p) << '\n';
   const std::string text = model.str();
   out << "parameters: " << siphash24(0, 0, std::as_bytes(std::span(text.data(), text.size()))) << '\n'
       << "data: " << *options.data_fingerprint << '\n';

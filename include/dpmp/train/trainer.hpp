@@ -67,7 +67,7 @@ class Trainer {
   /// train/checkpoint.hpp; throws like resume_at().
   void repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
                    const dp::StatementNotes& before = {});
-  /// run_fingerprint() of this trainer as it is; nothing without TrainerOptions::data_fingerprint.
+  /// run_fingerprint() of this trainer as it is; empty without TrainerOptions::data_fingerprint or without privacy.
   std::string fingerprint() const;
   /// What dropout's masks of these slots are keyed by in that step; nothing without TrainerOptions::identity. Throws for
   /// identities that are places in the data set under add_or_remove_one: one record less moves those of others.
@@ -125,7 +125,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
                    ? guarantee_->plan.sampler(guarantee_->ledger.keys(), records)
                    : dp::PoissonSampler(keys.key(dp::Stream::sampler), records, std::get<NoPrivacy>(privacy).sampling_rate)),
       options_(options),
-      optimiser_(ctx, parameters.all(), options.rule),
+      optimiser_(ctx, parameters.all(), options.rule, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
@@ -254,7 +254,8 @@ DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, double clip_thres
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
-  return options_.data_fingerprint ? run_fingerprint(ctx_, parameters_, groups_, options_) : std::string();
+  if (!options_.data_fingerprint || !guarantee_) return "";
+  return run_fingerprint(ctx_, parameters_, groups_, optimiser_, options_, plan().steps());
 }
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,

@@ -3,10 +3,11 @@
 #pragma once
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "dpmp/core/record_id.hpp"
+#include "dpmp/optim/learning_rate.hpp"
 #include "dpmp/optim/optimiser.hpp"
-#include "dpmp/optim/schedule.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/per_sample/groups.hpp"
 
@@ -15,6 +16,9 @@ struct TrainerOptions {
   /// Slots of a physical batch: memory and speed only, the result does not depend on it beyond rounding.
   index_t physical_batch = 64;
   optim::Rule rule = optim::AdamW{};
+  /// Groups of parameters that learn faster or slower than the others; the first group that has a parameter counts.
+  std::vector<optim::RateFactor> rate_factors = {};
+  /// A function of the step: of public facts only, whatever else it looks at.
   optim::LearningRate learning_rate = optim::LearningRate::constant(1e-3);
   /// How norms and clipped sums are computed: speed and memory only.
   per_sample::StrategyOptions strategy = {};
