@@ -7,7 +7,10 @@
 #define DPMP_BODIES 1
 #include <dpmp/autograd/rules/activation.hpp>
 #include <dpmp/autograd/rules/add_norm.hpp>
+#include <dpmp/autograd/rules/arithmetic.hpp>
 #include <dpmp/autograd/rules/attention.hpp>
+#include <dpmp/autograd/rules/broadcast.hpp>
+#include <dpmp/autograd/rules/cast.hpp>
 #include <dpmp/autograd/rules/convolution.hpp>
 #include <dpmp/autograd/rules/cross_entropy.hpp>
 #include <dpmp/autograd/rules/dropout.hpp>
@@ -19,12 +22,18 @@
 #include <dpmp/autograd/rules/linear.hpp>
 #include <dpmp/autograd/rules/matmul.hpp>
 #include <dpmp/autograd/rules/mean_squared_error.hpp>
+#include <dpmp/autograd/rules/pad.hpp>
+#include <dpmp/autograd/rules/parameter_value.hpp>
 #include <dpmp/autograd/rules/pooling.hpp>
+#include <dpmp/autograd/rules/reduce.hpp>
 #include <dpmp/autograd/rules/rms_norm.hpp>
 #include <dpmp/autograd/rules/rope.hpp>
+#include <dpmp/autograd/rules/select.hpp>
 #include <dpmp/autograd/rules/shape_ops.hpp>
 #include <dpmp/autograd/rules/softmax.hpp>
+#include <dpmp/autograd/rules/stop_gradient.hpp>
 #include <dpmp/autograd/rules/swiglu.hpp>
+#include <dpmp/autograd/rules/unary.hpp>
 #include <dpmp/autograd/rules/unfold.hpp>
 #include <dpmp/autograd/sample_identities.hpp>
 #include <dpmp/nn/recurrent.hpp>

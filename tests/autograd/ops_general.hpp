@@ -2,6 +2,7 @@
 // The general operations of the op table, and weights that are used several times.
 #pragma once
 #include "autograd/op.hpp"
+#include "autograd/ops_tensor.hpp"
 #include "dpmp/autograd/rules/activation.hpp"
 #include "dpmp/autograd/rules/add_norm.hpp"
 #include "dpmp/autograd/rules/attention.hpp"
@@ -263,7 +264,7 @@ inline Problem reused(Draw& draw) {
 }  // namespace detail
 
 inline std::vector<Op> general_ops() {
-  return {
+  std::vector<Op> ops = {
       detail::elementwise("add", 2, [](const Variables& x) { return add(x[0], x[1]); }),
       detail::elementwise("multiply", 2, [](const Variables& x) { return multiply(x[0], x[1]); }),
       detail::elementwise("scale", 1, [](const Variables& x) { return scale(x[0], -1.75); }),
@@ -300,5 +301,7 @@ inline std::vector<Op> general_ops() {
       {"cross_entropy", detail::cross_entropy},
       {"mean_squared_error", detail::mean_squared_error},
   };
+  for (Op& op : tensor_ops()) ops.push_back(std::move(op));
+  return ops;
 }
 }  // namespace test

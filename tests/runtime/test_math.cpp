@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// exp, tanh, erf and sqrt of packs: the errors stated in runtime/math.hpp, over the whole range, with every instruction set.
+// exp, tanh, erf, sqrt and log of packs: the errors stated in runtime/math.hpp, over the whole range, with every instruction
+// set.
 #include <doctest/doctest.h>
 #include <cmath>
 #include <limits>
@@ -33,6 +34,12 @@ struct Sqrt {
   template <class P>
   static DPMP_HOST P of(P x) {
     return sqrt(x);
+  }
+};
+struct Log {
+  template <class P>
+  static DPMP_HOST P of(P x) {
+    return log(x);
   }
 };
 template <class F, class R>
@@ -134,6 +141,17 @@ TEST_CASE("sqrt: relative error below 2^-21 for normal numbers, exactly 0 for 0"
   CHECK(error < 0x1p-21);
 }
 
+TEST_CASE("log: below one unit in the last place for every positive number; -Inf for 0, NaN below") {
+  const double error = worst<Log>(arguments(100), [](float x, float y) {
+    if (x < 0) return std::isnan(y) ? 0 : double(inf);
+    if (x == 0 || x == inf) return y == (x == 0 ? -inf : inf) ? 0 : double(inf);
+    const double expected = std::log(double(x));
+    return expected == 0 ? std::fabs(double(y)) : std::fabs(double(y) / expected - 1);
+  });
+  CHECK(error < 0x1p-23);
+  for (const Isa isa : test::isas()) CHECK(std::isnan(map<Log>(std::vector<float>{not_a_number}, isa)[0]));
+}
+
 TEST_CASE("in double the functions are the C library's") {
   test::Rng rng;
   std::vector<double> x(1001);
@@ -149,4 +167,5 @@ TEST_CASE("in double the functions are the C library's") {
   CHECK(same(map<Tanh>(x, Isa::baseline), std::tanh));
   CHECK(same(map<Erf>(x, Isa::baseline), std::erf));
   CHECK(same(map<Sqrt>(x, Isa::baseline), std::sqrt));
+  CHECK(same(map<Log>(x, Isa::baseline), std::log));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // exp, tanh, erf and sqrt of packs: branch-free polynomials in FP32 (minimax fits made for this file; stated errors are
-// checked by tests over the whole range), the C library lane by lane in double, where exactness matters more than speed.
+// checked by tests over the whole range), the C library lane by lane in double, where exactness matters more than speed,
+// and for log.
 #pragma once
 #include <cmath>
 
@@ -96,15 +97,18 @@ DPMP_HOST HostPack<float, W> sqrt(HostPack<float, W> x) {
   return x * y;
 }
 
-#define DPMP_LANEWISE(name) \
+#define DPMP_LANEWISE(R, name) \
   template <int W> \
-  DPMP_HOST HostPack<double, W> name(HostPack<double, W> x) { \
+  DPMP_HOST HostPack<R, W> name(HostPack<R, W> x) { \
     for (int k = 0; k < W; ++k) x.v[k] = std::name(x.v[k]); \
     return x; \
   }
-DPMP_LANEWISE(exp)
-DPMP_LANEWISE(tanh)
-DPMP_LANEWISE(erf)
-DPMP_LANEWISE(sqrt)
+DPMP_LANEWISE(double, exp)
+DPMP_LANEWISE(double, tanh)
+DPMP_LANEWISE(double, erf)
+DPMP_LANEWISE(double, sqrt)
+DPMP_LANEWISE(double, log)
+// The error is below one unit in the last place; negative, infinite and denormal numbers as IEEE 754 has them.
+DPMP_LANEWISE(float, log)
 #undef DPMP_LANEWISE
 }  // namespace dpmp::inline DPMP_ABI

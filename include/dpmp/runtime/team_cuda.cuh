@@ -106,6 +106,9 @@ struct CudaPack {
   friend __device__ __forceinline__ CudaPack exp(const CudaPack& a) {
     return a.map([](R x) { return ::exp(x); });
   }
+  friend __device__ __forceinline__ CudaPack log(const CudaPack& a) {
+    return a.map([](R x) { return ::log(x); });
+  }
   friend __device__ __forceinline__ CudaPack tanh(const CudaPack& a) {
     return a.map([](R x) { return ::tanh(x); });
   }

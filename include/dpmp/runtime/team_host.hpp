@@ -129,6 +129,11 @@ struct HostPack {
     memcpy(&d, p, sizeof d);
     return {__builtin_convertvector(d, Vector)};
   }
+  static DPMP_HOST HostPack load(const float* p) requires std::is_same_v<R, double> {
+    typename detail::Vectors<double, W>::Narrow f;
+    memcpy(&f, p, sizeof f);
+    return {__builtin_convertvector(f, Vector)};
+  }
   /// What a store to T and a load would give.
   template <class T>
   DPMP_HOST HostPack rounded() const {

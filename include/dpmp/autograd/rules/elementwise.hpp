@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// add, multiply and scale: element-wise operations on values of one shape.
+// add, multiply and scale, element by element.
 #pragma once
 #include "dpmp/autograd/tape.hpp"
 
 namespace dpmp::inline DPMP_ABI {
-/// x + y, shapes and dtypes equal.
+/// x + y, of one dtype. Axes after the sample axis are broadcast as broadcast_to does (rules/broadcast.hpp).
 Variable add(const Variable& x, const Variable& y);
-/// x * y element by element, shapes and dtypes equal.
+/// x * y element by element, in the same way.
 Variable multiply(const Variable& x, const Variable& y);
 /// factor * x, factor a public constant.
 Variable scale(const Variable& x, double factor);
@@ -21,6 +21,8 @@ Tensor scaled(Context& ctx, const Tensor& x, double factor);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
+#include "dpmp/autograd/rules/broadcast.hpp"
+
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
 inline void check_same(std::string_view name, const Variable& x, const Variable& y) {
@@ -73,6 +75,10 @@ struct Scale {
 }  // namespace rules
 
 DPMP_KEPT_BODY inline Variable add(const Variable& x, const Variable& y) {
+  if (!(x.shape() == y.shape())) {
+    const Shape shape = rules::common_shape("add", x, y);
+    return add(broadcast_to(x, shape), broadcast_to(y, shape));
+  }
   rules::check_same("add", x, y);
   Tape& tape = Tape::common(x, y);
   const Tensor z = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
@@ -84,6 +90,10 @@ DPMP_KEPT_BODY inline Variable add(const Variable& x, const Variable& y) {
 }
 
 DPMP_KEPT_BODY inline Variable multiply(const Variable& x, const Variable& y) {
+  if (!(x.shape() == y.shape())) {
+    const Shape shape = rules::common_shape("multiply", x, y);
+    return multiply(broadcast_to(x, shape), broadcast_to(y, shape));
+  }
   rules::check_same("multiply", x, y);
   Tape& tape = Tape::common(x, y);
   return tape.record(rules::product(tape.ctx(), x.value(), y.value()), tape.needs_gradient(x) || tape.needs_gradient(y),
