@@ -8,7 +8,7 @@
 #include <map>
 #include <memory>
 
-#include "dpmp/per_sample/strategy_sink.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 #include "dpmp/runtime/cuda_backend.cuh"
 #include "support/difference.hpp"
 #include "support/errors.hpp"
@@ -63,7 +63,7 @@ struct DrawnPass {
   }
 
   /// As a tape does: weights are finished before biases.
-  void walk(per_sample::StrategySink& sink, Finished finished) {
+  void walk(per_sample::GroupPass& sink, Finished finished) {
     for (auto x = uses.begin(); x != uses.end(); ++x) {
       const ParameterSite site = ParameterSite::outer_product(*x->weight, x->a, x->b);
       if (!x->bias || !x->together || !sink.accept_affine(ctx, site, *x->bias)) {
@@ -128,7 +128,7 @@ void check_pass(Context& ctx, test::Rng& rng, DType dtype, const StrategyOptions
   CAPTURE(int(finished));
   CAPTURE(per_sample::name_of(options.strategy));
   CAPTURE(int(options.norms));
-  per_sample::StrategySink sink(options);
+  per_sample::GroupPass sink(options);
   pass.walk(sink, finished);
   const per_sample::NormBounds bounds = sink.norms(ctx, pass.samples);
   std::vector<float> factors;
@@ -137,7 +137,7 @@ void check_pass(Context& ctx, test::Rng& rng, DType dtype, const StrategyOptions
   sink.weighted_sum(ctx, factors, sums);
 
   // Sums of given factors need no norms.
-  per_sample::StrategySink again(options);
+  per_sample::GroupPass again(options);
   pass.walk(again, finished);
   per_sample::GradientSums same(ctx, pass.parameters());
   again.weighted_sum(ctx, factors, same);
