@@ -35,8 +35,8 @@ class GradientSink {
  public:
   virtual ~GradientSink() = default;
   virtual void accept(Context& ctx, const ParameterSite& site) = 0;
-  /// Whether a weight's site may name a bias that comes along with it (ParameterSite::bias), for a sink that sums b's rows in
-  /// the product or norm of the weight. Asked once, before the walk. All other sinks get a vector site of the bias.
+  /// Whether a weight's site may name a bias that comes along with it (ParameterSite::bias), for a sink that sums b's rows
+  /// in the product or norm of the weight. Asked once, before the walk. All other sinks get a vector site of the bias.
   virtual bool takes_biases(const Context&) const { return false; }
   /// No further site of this trainable parameter will come in this pass. Called once for each one that the tape has a use
   /// of, whether or not the losses depend on it.
@@ -58,8 +58,8 @@ DPMP_KEPT_BODY inline ParameterSite ParameterSite::outer_product(Parameter& w, c
              "expected rows a [.., d] and b [.., p] of the parameter ", w.name(), " ", w.shape(), ", got a ", a.shape(),
              " and b ", b.shape());
   DPMP_CHECK(!bias || (!site.one_hot() && bias->shape() == Shape{b.shape().back()}),
-             "expected a bias to come along with dense rows b [.., p] and to have p elements, got ", bias->shape(), " with b ",
-             b.shape(), " ", b.dtype());
+             "expected a bias to come along with dense rows b [.., p] and to have p elements, got ", bias->shape(),
+             " with b ", b.shape(), " ", b.dtype());
   site.bias = bias;
   return site;
 }

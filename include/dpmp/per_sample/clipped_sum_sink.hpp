@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "dpmp/autograd/tape.hpp"
-#include "dpmp/per_sample/groups.hpp"
 #include "dpmp/per_sample/group_pass.hpp"
+#include "dpmp/per_sample/groups.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 class ClippedSumSink final : public GradientSink {

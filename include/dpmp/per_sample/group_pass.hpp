@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pass of one clipping group, from the sites of a backward walk to norms and clipped sums of the same stored operands, by
-// any strategy. In three phases: the walk, where a parameter's way is chosen as soon as its last site is there
+// The pass of one clipping group, from the sites of a backward walk to norms and clipped sums of the same stored operands,
+// by any strategy. In three phases: the walk, where a parameter's way is chosen as soon as its last site is there
 // (GradientSink::finish); the norms of everything that was kept; the sum.
 #pragma once
 #include <algorithm>
@@ -37,8 +37,8 @@ class GroupPass : public GradientSink {
                      std::shared_ptr<index_t> kept_by_all = std::make_shared<index_t>(0));
   const StrategyOptions& options() const { return options_; }
 
-  /// The walk collects sites by parameter. Once all are there, what cost.hpp says is kept of them: per-sample gradients, normed
-  /// as they are stored; nothing, after the norm; or the sites as they are, until norms().
+  /// The walk collects sites by parameter. Once all are there, what cost.hpp says is kept of them: per-sample gradients,
+  /// normed as they are stored; nothing, after the norm; or the sites as they are, until norms().
   void accept(Context& ctx, const ParameterSite& site) override;
   void finish(Context& ctx, Parameter& parameter) override;
   /// On a GPU whatever forms a weight's gradients or takes their norm sums the bias' gradients too. Not where a second walk

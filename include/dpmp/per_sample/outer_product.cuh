@@ -11,7 +11,7 @@
 #include "dpmp/kernels/segment_sum.cuh"
 #include "dpmp/kernels/token_slices.hpp"
 #include "dpmp/kernels/weighted_sum.cuh"
-#include "dpmp/per_sample/cuda_certificate.hpp"
+#include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/outer_product.hpp"
 #include "dpmp/per_sample/tied_norm.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"
@@ -21,12 +21,6 @@ template <class T>
 inline constexpr bool has_cuda_norms = !std::is_same_v<T, double>;
 [[noreturn]] inline void refuse_double() {
   throw Error("expected f32, bf16 or f16 for per-sample norms and sums on a GPU, got f64: use a context on the CPU");
-}
-
-template <class T>
-cuda_certificate::Extents extents_of(const ParameterSite& site) {
-  const Shape& w = site.parameter->shape();
-  return {double(w[0]), double(w[1]), site.b.shape()[1], !std::is_same_v<T, float>};
 }
 
 /// The tokens of a one-hot site in the order of their ids, within each sample or over the batch.
@@ -81,7 +75,8 @@ class BiasSlices {
   void join(Context& ctx, Biases& biases) const {
     if (!bias_) return;
     const index_t p = bias_->numel();
-    const Tensor vectors = Tensor::empty(ctx, {samples_, p}, DType::f32), squares = Tensor::empty(ctx, {samples_}, DType::f64);
+    const Tensor vectors = Tensor::empty(ctx, {samples_, p}, DType::f32),
+                 squares = Tensor::empty(ctx, {samples_}, DType::f64);
     dpmp::detail::launch_library_rows_on_cuda(
         ctx, samples_, slices_ * p,
         kernels::JoinSlices<float>{data(), vectors.template data<float>(), squares.template data<double>(), slices_, p});
@@ -100,7 +95,7 @@ template <class T>
 void add_tied(Context& ctx, const SiteList& sites, NormBounds& bounds, const double* dense, const double* dense_bound,
               const kernels::RowNormSums& rows, kernels::Certificate certificate) {
   const index_t samples = bounds.samples(), looked_up = sites[1].b.shape()[1];
-  const cuda_certificate::Extents x = extents_of<T>(sites[0]);
+  const certificate::on_cuda::Extents x = certificate::on_cuda::extents_of(sites[0]);
   const Tensor segments = segment_squares<T>(ctx, sites[1]), numbers = Tensor::empty(ctx, {2, samples}, DType::f64);
   const CrossTerms cross = cross_terms<T>(ctx, sites[0], sites[1]);
   // Underflow: an element of the cross term's product loses up to 2 w a token, next to each looked-up number, an element of
@@ -115,11 +110,11 @@ void add_tied(Context& ctx, const SiteList& sites, NormBounds& bounds, const dou
                .looked_up = cross.looked_up.data<double>(),
                .gathered = cross.gathered.data<double>(),
                .dense_square = certificate.square,
-               .segments_square = cuda_certificate::squares_of_segments,
-               .cross_bound = cuda_certificate::cross_term(x, looked_up),
-               .constant = cuda_certificate::tiny * x.d * (4 * double(x.tokens) * double(x.tokens) + 1) * double(looked_up),
-               .inputs_tiny = 4 * cuda_certificate::tiny * double(x.tokens),
-               .looked_up_tiny = 4 * cuda_certificate::tiny * double(looked_up),
+               .segments_square = certificate::on_cuda::squares_of_segments,
+               .cross_bound = certificate::on_cuda::cross_term(x, looked_up),
+               .constant = certificate::tiny_float * x.d * (4 * double(x.tokens) * double(x.tokens) + 1) * double(looked_up),
+               .inputs_tiny = 4 * certificate::tiny_float * double(x.tokens),
+               .looked_up_tiny = 4 * certificate::tiny_float * double(looked_up),
                .squared = numbers.data<double>(),
                .quadratic = numbers.data<double>() + samples});
   certificate.square = 0;
@@ -164,10 +159,11 @@ Biases shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormB
       for (std::size_t k = 0; k < part.size(); ++k) {
         const SiteList& sites = part[k];
         const index_t at = index_t(k) * samples;
-        const kernels::NormTerms terms{.squared = results.squared + at,
-                                       .quadratic = results.quadratic + at,
-                                       .rows = {results.product_sum + at, results.input_sum + at, results.output_sum + at},
-                                       .certificate = cuda_certificate::gram(extents_of<T>(sites[0]))};
+        const kernels::NormTerms terms{
+            .squared = results.squared + at,
+            .quadratic = results.quadratic + at,
+            .rows = {results.product_sum + at, results.input_sum + at, results.output_sum + at},
+            .certificate = certificate::on_cuda::gram(certificate::on_cuda::extents_of(sites[0]))};
         if (sites.size() == 1)
           bounds.add(ctx, {&terms, 1});
         else
@@ -183,11 +179,10 @@ Biases norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, No
   if constexpr (!has_cuda_norms<T>) {
     refuse_double();
   } else {
-    if (method == NormMethod::gram && !sites[0].one_hot())
-      return shared_norms_on_cuda<T>(ctx, {&sites, 1}, bounds);
+    if (method == NormMethod::gram && !sites[0].one_hot()) return shared_norms_on_cuda<T>(ctx, {&sites, 1}, bounds);
     if (sites[0].one_hot()) {
       bounds.add(ctx, segment_squares<T>(ctx, sites[0]).template data<double>(), {},
-                 cuda_certificate::segments(extents_of<T>(sites[0])));
+                 certificate::on_cuda::segments(certificate::on_cuda::extents_of(sites[0])));
       return {};
     }
     DPMP_CHECK(method == NormMethod::instantiate, "expected a method for the norms of outer products, got '",
@@ -202,7 +197,7 @@ Biases norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, No
                                  token_sums.data());
     Biases biases;
     token_sums.join(ctx, biases);
-    const kernels::Certificate certificate = cuda_certificate::instantiated(extents_of<T>(sites[0]));
+    const kernels::Certificate certificate = certificate::on_cuda::instantiated(certificate::on_cuda::extents_of(sites[0]));
     std::optional<RowNorms> rows;
     if (certificate.linear_products > 0) rows.emplace(ctx, SiteList{sites[0]});
     const kernels::RowNormSums sums = rows ? rows->sums() : kernels::RowNormSums{};

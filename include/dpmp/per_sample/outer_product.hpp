@@ -6,8 +6,8 @@
 #include <span>
 
 #include "dpmp/core/accumulation.hpp"
+#include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/cost.hpp"
-#include "dpmp/per_sample/host_certificate.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
 #include "dpmp/per_sample/sample_factors.hpp"
 #include "dpmp/per_sample/site_list.hpp"
@@ -30,8 +30,8 @@ template <class T>
 DPMP_KEPT void weighted_sum_on_cuda(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum);
 }  // namespace detail
 
-/// Adds the squared norms of one parameter's per-sample gradients and their certificate to bounds. Returns the bias that came
-/// along, if any, whose norms are not added: a GPU sums b's rows in the same pass over b where the norm is by Gram or
+/// Adds the squared norms of one parameter's per-sample gradients and their certificate to bounds. Returns the bias that
+/// came along, if any, whose norms are not added: a GPU sums b's rows in the same pass over b where the norm is by Gram or
 /// instantiation.
 Biases squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds, NormMethod method);
 /// The same for several parameters whose dense rows `a` are one tensor (queries, keys and values of one input): one Gram of
@@ -174,11 +174,11 @@ void norms_by_instantiation(Context& ctx, const SiteList& sites, NormBounds& bou
     keep_gradients(ctx, sites[0], stored, squared);
   else
     square_tiles<T>(ctx, sites, stored, squared);
-  const auto extents = host_certificate::extents_of(sites);
+  const auto extents = certificate::on_host::extents_of(sites);
   // One token, or looked-up rows alone, are released in double, without a tile.
   if (!stored.defined() && (extents.tokens == 1 || sites[0].one_hot()))
-    return bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), host_certificate::rounded_tile(extents));
-  bounds.add(ctx, squared.data<double>(), {}, host_certificate::released(extents));
+    return bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), certificate::on_host::rounded_tile(extents));
+  bounds.add(ctx, squared.data<double>(), {}, certificate::on_host::released(extents));
 }
 
 /// Norms of gradients [B, p d] that are there, in any real dtype.
@@ -190,7 +190,7 @@ inline void norms_of_stored(Context& ctx, const SiteList& sites, const Tensor& s
     launch_library_rows(ctx, samples * p, d, kernels::SquaredRows<T>{stored.data<T>(), rows.data<double>(), d, d});
   });
   launch_library_rows(ctx, samples, p, kernels::SumRows{rows.data<double>(), squared.data<double>(), p});
-  bounds.add(ctx, squared.data<double>(), {}, host_certificate::released(host_certificate::extents_of(sites)));
+  bounds.add(ctx, squared.data<double>(), {}, certificate::on_host::released(certificate::on_host::extents_of(sites)));
 }
 
 template <class T>
@@ -204,7 +204,7 @@ void norms_by_segments(Context& ctx, const SiteList& sites, NormBounds& bounds) 
       squared.data<double>()[i] = segments.squared_norm();
     }
   });
-  bounds.add(ctx, squared.data<double>(), {}, host_certificate::released(host_certificate::extents_of(sites)));
+  bounds.add(ctx, squared.data<double>(), {}, certificate::on_host::released(certificate::on_host::extents_of(sites)));
 }
 
 /// The biases of parameters with one site each, by a pass over b of their own.
@@ -215,15 +215,11 @@ inline Biases biases_of(Context& ctx, std::span<const SiteList> lists) {
   return biases;
 }
 
-/// One token a sample: |a| |b| is the norm itself. A GPU forms the outer product in FP32.
+/// One token a sample: |a| |b| is the norm itself.
 inline void norms_of_rank_one(Context& ctx, const SiteList& sites, NormBounds& bounds) {
-  const auto extents = host_certificate::extents_of(sites);
-  kernels::Certificate certificate = host_certificate::rank_one(extents);
-  if (ctx.on_cuda()) {
-    certificate.linear_constant = std::sqrt(extents.p * extents.d) * 0x1p-125;
-    certificate.linear_products = gamma(3, 0x1p-24);
-  }
-  bounds.add(ctx, nullptr, RowNorms(ctx, sites).sums(), certificate);
+  bounds.add(ctx, nullptr, RowNorms(ctx, sites).sums(),
+             ctx.on_cuda() ? certificate::on_cuda::rank_one(certificate::on_cuda::extents_of(sites[0]))
+                           : certificate::on_host::rank_one(certificate::on_host::extents_of(sites)));
 }
 
 /// A tile of the whole table would mostly be zeros: threads share the columns and add the segments.
