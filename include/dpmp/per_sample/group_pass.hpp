@@ -28,6 +28,7 @@ class PendingSites {
   std::vector<SiteList> lists_;
 };
 
+/// Walk it (accept, finish), ask for its norms, make factors of them, add its sums, clear it for the next pass.
 class GroupPass : public GradientSink {
  public:
   /// on_choice is told, for each parameter and pass, what was chosen: public facts only.
