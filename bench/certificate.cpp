@@ -48,7 +48,7 @@ void measure(const examples::ByteRecords& records, DType dtype, per_sample::Stra
   for (index_t step = 0; step < steps; ++step) {
     std::vector<index_t> batch;
     for (index_t k = 0; k < slots; ++k) batch.push_back((step * slots + k) * 37 % index_t(records.size()));
-    per_sample::StrategySink sink(strategy);
+    per_sample::GroupPass sink(strategy);
     Tape tape(ctx, slots);
     tape.backward(losses({tape, batch}), sink);
     extra.add(sink.norms(ctx, slots));

@@ -7,6 +7,7 @@
 #include "dpmp/autograd/rules/activation.hpp"
 #include "dpmp/autograd/rules/embedding.hpp"
 #include "dpmp/autograd/rules/layer_norm.hpp"
+#include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/autograd/rules/mean_squared_error.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
@@ -34,6 +35,16 @@ struct KeepingSink final : GradientSink {
   void accept(Context&, const ParameterSite& site) override {
     sites.push_back(site);
     as_emitted.push_back(site.b.to_doubles());
+  }
+};
+/// Which sites came, each as "parameter" or "parameter + bias", in order.
+struct NamingSink final : GradientSink {
+  explicit NamingSink(bool with_biases) : takes(with_biases) {}
+  bool takes;
+  std::string came;
+  bool takes_biases(const Context&) const override { return takes; }
+  void accept(Context&, const ParameterSite& site) override {
+    came += (came.empty() ? "" : ", ") + site.parameter->name() + (site.bias ? " + " + site.bias->name() : "");
   }
 };
 /// A rule that keeps nothing of the samples: its result has another axis 0.
@@ -227,4 +238,41 @@ TEST_CASE("inference keeps no history and training frees it on the walk") {
   NoSink sink;
   tape.backward(loss, sink);
   CHECK(ctx.memory().live_bytes <= before + 2 * bytes);  // the input's gradient is what is left
+}
+
+TEST_CASE("a bias comes along with its weight where the sink takes it, both are trained and each has one use on the tape") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng;
+  const auto came = [&](bool takes, bool same_weight, bool same_bias, bool weight_trained, bool bias_trained) {
+    const auto parameter = [&](const char* name, const Shape& shape) {
+      return std::make_unique<Parameter>(ctx, name, random(ctx, rng, shape), DType::f32);
+    };
+    const auto v = parameter("v", {4, 4}), w = parameter("w", {4, 4}), b = parameter("b", {4}), c = parameter("c", {4});
+    w->set_trainable(weight_trained);
+    b->set_trainable(bias_trained);
+    Tape tape(ctx, 3);
+    const Variable x = tape.input(random(ctx, rng, {3, 2, 4}), true);
+    const Variable y = linear(linear(x, *w, b.get()), same_weight ? *w : *v, same_bias ? b.get() : c.get());
+    NamingSink sink(takes);
+    tape.backward(mean_squared_error(y, Tensor::zeros(ctx, y.shape(), DType::f32)), sink);
+    return sink.came;
+  };
+  CHECK(came(true, false, false, true, true) == "v + c, w + b");
+  CHECK(came(false, false, false, true, true) == "v, c, w, b");
+  CHECK(came(true, true, false, true, true) == "w, c, w, b");
+  CHECK(came(true, false, true, true, true) == "v, b, w, b");
+  CHECK(came(true, false, false, false, true) == "v + c, b");
+  CHECK(came(true, false, false, true, false) == "v + c, w");
+  CHECK(came(true, false, true, true, false) == "v, w");
+}
+
+TEST_CASE("a bias that does not fit its weight's rows is refused") {
+  Context ctx(Device::cpu(), 1);
+  Parameter w(ctx, "w", Tensor::zeros(ctx, {4, 6}, DType::f32), DType::f32),
+      wide(ctx, "wide", Tensor::zeros(ctx, {5}, DType::f32), DType::f32),
+      bias(ctx, "bias", Tensor::zeros(ctx, {4}, DType::f32), DType::f32);
+  const Tensor a = Tensor::zeros(ctx, {2, 3, 6}, DType::f32), b = Tensor::zeros(ctx, {2, 3, 4}, DType::f32);
+  CHECK(ParameterSite::outer_product(w, a, b, &bias).bias == &bias);
+  CHECK(refuses([&] { ParameterSite::outer_product(w, a, b, &wide); }, "to have p elements, got [5]"));
+  CHECK(refuses([&] { ParameterSite::outer_product(w, a, Tensor::zeros(ctx, {2, 3}, DType::i32), &bias); }, "dense rows"));
 }

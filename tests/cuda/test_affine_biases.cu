@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Biases that come along with their weights on a GPU: whatever takes the norm or forms the gradients of a weight sums the
-// rows for the bias behind it, however weights, biases and inputs are shared. Against sums in double.
+// rows for its bias too, however weights, biases and inputs are shared. Against sums in double.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include <map>
 #include <memory>
 
-#include "dpmp/per_sample/strategy_sink.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 #include "dpmp/runtime/cuda_backend.cuh"
 #include "support/difference.hpp"
 #include "support/errors.hpp"
@@ -32,7 +32,7 @@ struct Exact {
 struct Use {
   Parameter *weight, *bias;  // bias: or null
   Tensor a, b;
-  bool together;  // handed over by accept_affine
+  bool together;  // the bias comes along
 };
 
 /// Uses of a few weights, biases and inputs, drawn so that all of them are shared now and then.
@@ -48,7 +48,7 @@ struct DrawnPass {
       constexpr index_t widths[] = {8, 24, 33, 72};
       const index_t p = widths[k % 4];
       weights.push_back(make("weight", {p, input_width}, dtype));
-      if (k < 6) biases.push_back(make("bias", {p}, dtype));
+      if (k < 12) biases.push_back(make("bias", {p}, dtype));
     }
     for (int k = int(rng.integer(1, 14)); k > 0; --k) {
       Use x{weights[std::size_t(rng.integer(0, 15))].get(), nullptr, inputs[std::size_t(rng.integer(0, 3) / 3 * last_input)],
@@ -59,17 +59,18 @@ struct DrawnPass {
         if (bias->numel() == p && rng.integer(0, 2) > 0) x.bias = bias.get();
       uses.push_back(x);
     }
+    const auto used_once = [&](const Parameter* p) {
+      return std::count_if(uses.begin(), uses.end(), [&](const Use& x) { return x.weight == p || x.bias == p; }) == 1;
+    };
+    for (Use& x : uses) x.together = x.together && x.bias && used_once(x.weight) && used_once(x.bias);
     for (const Use& x : uses) add(x);
   }
 
   /// As a tape does: weights are finished before biases.
-  void walk(per_sample::StrategySink& sink, Finished finished) {
+  void walk(per_sample::GroupPass& sink, Finished finished) {
     for (auto x = uses.begin(); x != uses.end(); ++x) {
-      const ParameterSite site = ParameterSite::outer_product(*x->weight, x->a, x->b);
-      if (!x->bias || !x->together || !sink.accept_affine(ctx, site, *x->bias)) {
-        sink.accept(ctx, site);
-        if (x->bias) sink.accept(ctx, bias_site(ctx, *x->bias, x->b));
-      }
+      sink.accept(ctx, ParameterSite::outer_product(*x->weight, x->a, x->b, x->together ? x->bias : nullptr));
+      if (x->bias && !x->together) sink.accept(ctx, bias_site(ctx, *x->bias, x->b));
       for (Parameter* done : {x->weight, x->bias}) {
         const bool last = std::none_of(x + 1, uses.end(), [&](const Use& y) { return y.weight == done || y.bias == done; });
         if (done && last && (finished == Finished::all || (finished == Finished::weights && done == x->weight)))
@@ -82,6 +83,9 @@ struct DrawnPass {
     for (const auto* list : {&weights, &biases})
       for (const auto& p : *list) all.push_back(p.get());
     return all;
+  }
+  index_t along() const {
+    return index_t(std::count_if(uses.begin(), uses.end(), [](const Use& x) { return x.together; }));
   }
   index_t rows() const {
     index_t total = 0;
@@ -122,13 +126,14 @@ struct DrawnPass {
   }
 };
 
-void check_pass(Context& ctx, test::Rng& rng, DType dtype, const StrategyOptions& options, Finished finished) {
+/// Returns how many biases came along.
+index_t check_pass(Context& ctx, test::Rng& rng, DType dtype, const StrategyOptions& options, Finished finished) {
   DrawnPass pass(ctx, rng, dtype, rng.integer(1, 3));
   CAPTURE(dtype);
   CAPTURE(int(finished));
   CAPTURE(per_sample::name_of(options.strategy));
   CAPTURE(int(options.norms));
-  per_sample::StrategySink sink(options);
+  per_sample::GroupPass sink(options);
   pass.walk(sink, finished);
   const per_sample::NormBounds bounds = sink.norms(ctx, pass.samples);
   std::vector<float> factors;
@@ -137,7 +142,7 @@ void check_pass(Context& ctx, test::Rng& rng, DType dtype, const StrategyOptions
   sink.weighted_sum(ctx, factors, sums);
 
   // Sums of given factors need no norms.
-  per_sample::StrategySink again(options);
+  per_sample::GroupPass again(options);
   pass.walk(again, finished);
   per_sample::GradientSums same(ctx, pass.parameters());
   again.weighted_sum(ctx, factors, same);
@@ -182,12 +187,14 @@ void check_pass(Context& ctx, test::Rng& rng, DType dtype, const StrategyOptions
     CHECK(norm > 0);
   }
   CHECK(sink.lists().size() == pass.exact.size());
+  return pass.along();
 }
 }  // namespace
 
 TEST_CASE("biases along with their weights on CUDA: sums and norms, however weights, biases and inputs are shared") {
   Context ctx(Device::cuda(0), 1);
   test::Rng rng;
+  index_t along = 0;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
     for (const StrategyOptions& options :
          {StrategyOptions{.strategy = Strategy::book_keeping, .norms = NormChoice::gram},
@@ -195,32 +202,35 @@ TEST_CASE("biases along with their weights on CUDA: sums and norms, however weig
           StrategyOptions{.strategy = Strategy::book_keeping}, StrategyOptions{.strategy = Strategy::automatic},
           StrategyOptions{.strategy = Strategy::materialised, .gradients = GradientStorage::compute}})
       for (const Finished finished : {Finished::all, Finished::weights, Finished::none})
-        check_pass(ctx, rng, dtype, options, finished);
+        along += check_pass(ctx, rng, dtype, options, finished);
+  CHECK(along > 0);
 }
 
-TEST_CASE("biases along with their weights on CUDA: what is refused") {
+TEST_CASE("biases along with their weights on CUDA: of one token, and what is refused") {
   Context ctx(Device::cuda(0), 1);
-  Parameter w(ctx, "w", Tensor::zeros(ctx, {4, 6}, DType::f32), DType::f32),
-      bias(ctx, "bias", Tensor::zeros(ctx, {4}, DType::f32), DType::f32),
-      other(ctx, "other", Tensor::zeros(ctx, {5}, DType::f32), DType::f32);
-  const ParameterSite site = ParameterSite::outer_product(w, Tensor::zeros(ctx, {2, 3, 6}, DType::f32),
-                                                          Tensor::zeros(ctx, {2, 3, 4}, DType::f32)),
-                      good = per_sample::unfilled_bias(ctx, bias, site, DType::f32, true),
-                      wide = ParameterSite::vector(other, Tensor::zeros(ctx, {2, 5}, DType::f32)),
-                      few = ParameterSite::vector(bias, Tensor::zeros(ctx, {1, 4}, DType::f32));
-  per_sample::NormBounds bounds(ctx, 2);
-  const auto norms = [&](const per_sample::SiteList& sites, per_sample::NormMethod method, const ParameterSite& along) {
-    per_sample::squared_norms_outer(ctx, sites, bounds, method, along);
+  test::Rng rng;
+  const auto parameter = [&](const char* name, const Shape& shape) {
+    return std::make_unique<Parameter>(ctx, name, Tensor::zeros(ctx, shape, DType::f32), DType::f32);
   };
-  norms({site}, per_sample::NormMethod::gram, good);
-  for (const ParameterSite& wrong : {wide, few})
-    CHECK(test::refuses([&] { norms({site}, per_sample::NormMethod::gram, wrong); }, "of as many samples and outputs"));
-  CHECK(test::refuses([&] { norms({site}, per_sample::NormMethod::rank_one, good); }, "got 'rank one'"));
-  Context cpu(Device::cpu(), 1);
-  Parameter on_cpu(cpu, "w", Tensor::zeros(cpu, {4, 6}, DType::f32), DType::f32);
-  const ParameterSite cpu_site = ParameterSite::outer_product(on_cpu, Tensor::zeros(cpu, {2, 3, 6}, DType::f32),
-                                                              Tensor::zeros(cpu, {2, 3, 4}, DType::f32));
-  per_sample::NormBounds cpu_bounds(cpu, 2);
-  CHECK(test::refuses(
-      [&] { per_sample::squared_norms_outer(cpu, {cpu_site}, cpu_bounds, per_sample::NormMethod::gram, good); }, "a CPU"));
+  const auto w = parameter("w", {4, 6}), other = parameter("other", {4, 6}), bias = parameter("bias", {4});
+  const auto site = [&](Parameter& weight, index_t tokens, Parameter* along) {
+    return ParameterSite::outer_product(weight, test::normal_tensor(ctx, rng, {2, tokens, 6}, DType::f32),
+                                        test::normal_tensor(ctx, rng, {2, tokens, 4}, DType::f32), along);
+  };
+  const ParameterSite one_token = site(*w, 1, bias.get());
+  per_sample::NormBounds bounds(ctx, 2);
+  const per_sample::Biases biases =
+      per_sample::squared_norms_outer(ctx, {one_token}, bounds, per_sample::NormMethod::rank_one);
+  REQUIRE(biases.size() == 1);
+  CHECK(biases[0].parameter == bias.get());
+  CHECK(biases[0].b.to_doubles() == one_token.b.to_doubles());
+
+  const auto refuses = [&](const std::vector<ParameterSite>& sites, const char* why) {
+    per_sample::GroupPass pass;
+    for (const ParameterSite& x : sites) pass.accept(ctx, x);
+    return test::refuses([&] { pass.norms(ctx, 2); }, why);
+  };
+  CHECK(refuses({site(*w, 3, bias.get()), site(*w, 3, nullptr)}, "with the only site of w"));
+  CHECK(refuses({site(*w, 3, bias.get()), site(*other, 3, bias.get())}, "expected all sites of bias"));
+  CHECK(refuses({site(*w, 3, bias.get()), bias_site(ctx, *bias, site(*w, 3, nullptr).b)}, "expected all sites of bias"));
 }

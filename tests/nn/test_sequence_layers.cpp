@@ -7,7 +7,7 @@
 
 #include "dpmp/nn/feed_forward.hpp"
 #include "dpmp/nn/recurrent.hpp"
-#include "dpmp/per_sample/strategy_sink.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 #include "support/errors.hpp"
 #include "support/oracle.hpp"
 #include "support/sites.hpp"

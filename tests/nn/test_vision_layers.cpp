@@ -7,7 +7,7 @@
 #include "dpmp/autograd/rules/activation.hpp"
 #include "dpmp/autograd/rules/cross_entropy.hpp"
 #include "dpmp/nn/vision.hpp"
-#include "dpmp/per_sample/strategy_sink.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 #include "support/errors.hpp"
 #include "support/oracle.hpp"
 #include "support/tensors.hpp"

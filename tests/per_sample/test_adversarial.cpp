@@ -197,7 +197,7 @@ Released release(Context& ctx, const Way& way, const SiteList& sites, double thr
       return sum.to_doubles();
     });
   }
-  per_sample::StrategySink sink(way.options);
+  per_sample::GroupPass sink(way.options);
   for (const ParameterSite& site : sites) sink.accept(ctx, site);
   sink.finish(ctx, w);
   const NormBounds bounds = sink.norms(ctx, sites[0].samples());

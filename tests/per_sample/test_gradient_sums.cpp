@@ -5,7 +5,7 @@
 
 #include "dpmp/dp/clipping.hpp"
 #include "dpmp/nn/parameters.hpp"
-#include "dpmp/per_sample/strategy_sink.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 #include "support/random.hpp"
 
 using namespace dpmp;

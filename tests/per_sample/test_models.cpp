@@ -59,8 +59,8 @@ TEST_CASE("P13, P14: GPT norms and clipped sums in f32 equal a float64 batch-of-
     test::backward(ctx, model, data, materialised);
     const std::vector<float> factors = random_factors(rng, 5);
     const std::vector<double> expected = weighted_oracle(oracle, factors);
-    for (per_sample::StrategySink* sink :
-         {static_cast<per_sample::StrategySink*>(&book), static_cast<per_sample::StrategySink*>(&materialised)}) {
+    for (per_sample::GroupPass* sink :
+         {static_cast<per_sample::GroupPass*>(&book), static_cast<per_sample::GroupPass*>(&materialised)}) {
       const NormBounds bounds = sink->norms(ctx, 5);
       for (index_t i = 0; i < 5; ++i) {
         const double norm = test::norm(oracle[std::size_t(i)]);

@@ -28,7 +28,7 @@ using per_sample::NormMethod;
 using per_sample::SiteShape;
 using per_sample::Strategy;
 using per_sample::StrategyOptions;
-using per_sample::StrategySink;
+using per_sample::GroupPass;
 using test::refuses;
 
 nn::TransformerConfig config(bool tied, double dropout = 0) {
@@ -169,7 +169,7 @@ TEST_CASE("P1, P13: gradients kept in bf16 are normed and released as they are s
     index_t bytes[2];
     for (const GradientStorage storage : {GradientStorage::accumulate, GradientStorage::compute}) {
       Pass pass(ctx, model, data);
-      StrategySink sink({.strategy = Strategy::materialised, .gradients = storage});
+      GroupPass sink({.strategy = Strategy::materialised, .gradients = storage});
       pass.tape.backward(pass.losses, sink);
       const NormBounds norms = sink.norms(ctx, samples);
       bytes[std::size_t(storage)] = 0;
@@ -313,7 +313,7 @@ TEST_CASE("parameters that share their input share its Gram and keep their norms
       Tape tape(ctx, 3);
       const Variable in = tape.input(x);
       const Variable y = concat({q(in), k(in), v(in)}, -1);
-      StrategySink sink({.strategy = Strategy::book_keeping, .norms = choice});
+      GroupPass sink({.strategy = Strategy::book_keeping, .norms = choice});
       tape.backward(mean_squared_error(y, Tensor::zeros(ctx, {3, 6, 22}, DType::f32)), sink);
       const NormBounds bounds = sink.norms(ctx, 3);
       norms.push_back({bounds.norm(0), bounds.norm(1), bounds.norm(2)});
@@ -370,13 +370,13 @@ TEST_CASE("the choice is a pure function of public shapes, and follows another n
         NormMethod::instantiate);
   CHECK(on(true, 128).keep == Keep::sites);
   CHECK(on(true, 1024).keep == Keep::gradients);
-  CHECK(refuses([] { StrategySink sink({.byte_budget = -1}); }, "byte budget >= 0"));
-  CHECK(refuses([] { StrategySink sink({.strategy = Strategy::two_pass, .byte_budget = 5}); }, "the automatic strategy"));
+  CHECK(refuses([] { GroupPass sink({.byte_budget = -1}); }, "byte budget >= 0"));
+  CHECK(refuses([] { GroupPass sink({.strategy = Strategy::two_pass, .byte_budget = 5}); }, "the automatic strategy"));
   // One sink, two passes of different length: nothing is remembered.
   Context ctx(Device::cpu(), 1);
   Parameter w(ctx, "w", Tensor::zeros(ctx, {64, 64}, DType::f32), DType::f32);
   std::vector<Keep> chosen;
-  StrategySink sink({}, [&](const Parameter&, const SiteShape&, const per_sample::Way& x) { chosen.push_back(x.keep); });
+  GroupPass sink({}, [&](const Parameter&, const SiteShape&, const per_sample::Way& x) { chosen.push_back(x.keep); });
   for (index_t tokens : {2, 300, 2}) {
     sink.clear();
     sink.accept(ctx, ParameterSite::outer_product(w, Tensor::zeros(ctx, {2, tokens, 64}, DType::f32),
@@ -391,7 +391,7 @@ TEST_CASE("a rule that emits a site of a parameter it does not name is refused")
   Parameter w(ctx, "w", Tensor::zeros(ctx, {1}, DType::f32), DType::f32);
   Tape tape(ctx, 2);
   const Variable y = tape.record(Tensor::zeros(ctx, {2}, DType::f32), true, Silent{&w});
-  StrategySink sink;
+  GroupPass sink;
   CHECK(refuses([&] { tape.backward(y, sink); },
                 "silent: expected a site of a parameter that the rule's parameters() names, got one of w"));
 }

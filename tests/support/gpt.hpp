@@ -5,7 +5,7 @@
 
 #include "dpmp/autograd/rules/cross_entropy.hpp"
 #include "dpmp/nn/transformer.hpp"
-#include "dpmp/per_sample/strategy_sink.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 #include "dpmp/per_sample/sum_sink.hpp"
 #include "support/oracle.hpp"
 #include "support/tensors.hpp"
@@ -65,7 +65,7 @@ inline std::vector<std::vector<double>> batch_of_one(dpmp::Context& ctx, const d
 
 /// sum_i factors_i G_i of a sink's pass.
 inline std::vector<double> weighted(dpmp::Context& ctx, const dpmp::nn::Transformer& model,
-                                    dpmp::per_sample::StrategySink& sink, std::span<const float> factors) {
+                                    dpmp::per_sample::GroupPass& sink, std::span<const float> factors) {
   dpmp::per_sample::GradientSums sums(ctx, model.parameters().all());
   sink.weighted_sum(ctx, factors, sums);
   return flat(sums);

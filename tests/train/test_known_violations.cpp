@@ -145,7 +145,7 @@ TEST_CASE("P13: the norm of a bias over tokens is that of the summed rows (opacu
   Tape tape(ctx, 3);
   const Variable y = layer(tape.input(test::normal_tensor(ctx, rng, {3, 6, 5}, DType::f32)));
   const Tensor target = test::normal_tensor(ctx, rng, {3, 6, 7}, DType::f32);
-  per_sample::StrategySink sink;
+  per_sample::GroupPass sink;
   tape.backward(mean_squared_error(y, target), sink);
   const per_sample::NormBounds bounds = sink.norms(ctx, 3);
   const std::vector<double> output = y.value().to_doubles(), wanted = target.to_doubles();

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The per-sample gradient of a bias: its output gradient's sum over tokens.
 #pragma once
+#include <array>
+
 #include "dpmp/autograd/site.hpp"
 #include "dpmp/gemm/token_sums.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// y_gradient [B, .., p] -> the site of a bias [p]: vectors [B, p] in the accumulate dtype, and their squared norms.
 ParameterSite bias_site(Context& ctx, Parameter& bias, const Tensor& y_gradient);
+/// A site with a bias as two: the weight's alone, and the bias' vectors.
+std::array<ParameterSite, 2> separate(Context& ctx, const ParameterSite& site);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
@@ -22,6 +26,12 @@ DPMP_KEPT_BODY inline ParameterSite bias_site(Context& ctx, Parameter& bias, con
                                         sums.data<compute_t<T>>(), squares.data<double>());
   });
   return ParameterSite::vector(bias, sums, squares);
+}
+
+DPMP_KEPT_BODY inline std::array<ParameterSite, 2> separate(Context& ctx, const ParameterSite& site) {
+  ParameterSite weight = site;
+  weight.bias = nullptr;
+  return {weight, bias_site(ctx, *site.bias, site.b)};
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif

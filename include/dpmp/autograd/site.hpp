@@ -19,11 +19,14 @@ struct ParameterSite {
   Tensor b;
   /// vector: their squared norms [B] in f64 where the rule has taken them, or Tensor().
   Tensor squares = {};
+  /// outer_product, dense: the sums of b's rows over tokens are this bias' per-sample gradients. Then neither the weight nor
+  /// the bias has another site in the pass. Only sinks that ask for it see one (GradientSink::takes_biases).
+  Parameter* bias = nullptr;
 
   index_t samples() const { return b.shape().front(); }
   bool one_hot() const { return b.dtype() == DType::i32; }
 
-  static ParameterSite outer_product(Parameter& w, const Tensor& a, const Tensor& b);
+  static ParameterSite outer_product(Parameter& w, const Tensor& a, const Tensor& b, Parameter* bias = nullptr);
   static ParameterSite vector(Parameter& w, const Tensor& gradients, const Tensor& squares = Tensor());
 };
 
@@ -32,10 +35,9 @@ class GradientSink {
  public:
   virtual ~GradientSink() = default;
   virtual void accept(Context& ctx, const ParameterSite& site) = 0;
-  /// The uses of a weight and of the bias behind it at once: `weight` is dense, and the bias' per-sample gradients are the
-  /// sums of the rows of weight.b over a sample's tokens. A sink that can form both in one product takes them and returns
-  /// true; for all others they come one by one.
-  virtual bool accept_affine(Context&, const ParameterSite& /*weight*/, Parameter& /*bias*/) { return false; }
+  /// Whether a weight's site may name a bias that comes along with it (ParameterSite::bias), for a sink that sums b's rows
+  /// in the product or norm of the weight. Asked once, before the walk. All other sinks get a vector site of the bias.
+  virtual bool takes_biases(const Context&) const { return false; }
   /// No further site of this trainable parameter will come in this pass. Called once for each one that the tape has a use
   /// of, whether or not the losses depend on it.
   virtual void finish(Context&, Parameter&) {}
@@ -46,7 +48,8 @@ class GradientSink {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI {
-DPMP_KEPT_BODY inline ParameterSite ParameterSite::outer_product(Parameter& w, const Tensor& a, const Tensor& b) {
+DPMP_KEPT_BODY inline ParameterSite ParameterSite::outer_product(Parameter& w, const Tensor& a, const Tensor& b,
+                                                                 Parameter* bias) {
   const index_t samples = b.shape().front(), d = a.shape().back();
   const index_t tokens = a.shape().numel(1, a.shape().rank() - 1);
   ParameterSite site{&w, SiteForm::outer_product, a.reshaped({samples, tokens, d}), b};
@@ -54,6 +57,10 @@ DPMP_KEPT_BODY inline ParameterSite ParameterSite::outer_product(Parameter& w, c
   DPMP_CHECK(w.shape().rank() == 2 && w.shape().back() == d && (site.one_hot() || w.shape().front() == b.shape().back()),
              "expected rows a [.., d] and b [.., p] of the parameter ", w.name(), " ", w.shape(), ", got a ", a.shape(),
              " and b ", b.shape());
+  DPMP_CHECK(!bias || (!site.one_hot() && bias->shape() == Shape{b.shape().back()}),
+             "expected a bias to come along with dense rows b [.., p] and to have p elements, got ", bias->shape(),
+             " with b ", b.shape(), " ", b.dtype());
+  site.bias = bias;
   return site;
 }
 

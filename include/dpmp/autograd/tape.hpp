@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "dpmp/autograd/bias_site.hpp"
 #include "dpmp/autograd/sample_identities.hpp"
 #include "dpmp/autograd/site.hpp"
 #include "dpmp/runtime/profiler_range.hpp"
@@ -58,18 +59,10 @@ class BackwardPass {
   /// Takes away what other rules gave to the gradient of an input so far (Tensor(): nothing), for a rule that adds it to its
   /// own share while it computes that, and hands in the total.
   Tensor take(const GradientSlot& input);
-  /// Hands over one use of a parameter that the rule's parameters() names. Frozen parameters are dropped here.
-  void emit(const ParameterSite& site) {
-    check_declared(*site.parameter);
-    if (site.parameter->trainable()) sink_.accept(ctx, site);
-  }
-  /// Hands over the uses of a weight and of a bias behind it at once, where both are trained and the sink takes them so
-  /// (GradientSink::accept_affine). False: emit them one by one.
-  bool emit_affine(const ParameterSite& weight, Parameter& bias) {
-    check_declared(*weight.parameter);
-    check_declared(bias);
-    return weight.parameter->trainable() && bias.trainable() && sink_.accept_affine(ctx, weight, bias);
-  }
+  /// Hands over one use of a parameter that the rule's parameters() names, or with site.bias of two. Frozen parameters are
+  /// dropped here. A bias comes along with its weight where the sink takes biases, and both are trained and have this one
+  /// use on the tape: what was recorded decides it, before the walk. Otherwise it becomes a site of its own.
+  void emit(const ParameterSite& site);
 
  private:
   friend class Tape;
@@ -77,9 +70,11 @@ class BackwardPass {
     DPMP_CHECK(std::find(declared_->begin(), declared_->end(), &p) != declared_->end(), rule_,
                ": expected a site of a parameter that the rule's parameters() names, got one of ", p.name());
   }
-  BackwardPass(Context& context, Tape& tape, GradientSink& sink) : ctx(context), tape_(tape), sink_(sink) {}
+  BackwardPass(Context& context, Tape& tape, GradientSink& sink)
+      : ctx(context), tape_(tape), sink_(sink), takes_biases_(sink.takes_biases(context)) {}
   Tape& tape_;
   GradientSink& sink_;
+  bool takes_biases_;
   const std::vector<Parameter*>* declared_ = nullptr;  // by the rule that is running
   std::string_view rule_;
 };
@@ -187,7 +182,10 @@ class Tape {
   };
 
   /// The walk goes from the last step to the first, so a parameter's last use is its first one in the forward pass.
-  void find_last_uses();
+  void find_uses();
+  bool used_once(const Parameter& p) const {
+    return std::find(used_again_.begin(), used_again_.end(), &p) == used_again_.end();
+  }
 
   Variable add_slot(std::string_view name, const Tensor& value, bool needs_gradient, bool leaf);
 
@@ -200,6 +198,7 @@ class Tape {
   Observer observer_;
   std::vector<Slot> slots_;
   std::vector<Step> steps_;
+  std::vector<const Parameter*> used_again_;  // trainable parameters with more than one use
   std::vector<RecordedValue> recorded_;
 };
 
@@ -261,7 +260,7 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
   released_ = after == AfterWalk::release;
   for (Slot& slot : slots_) slot.gradient = Tensor();
   slots_[std::size_t(losses.slot_)].gradient = std::move(seed);
-  find_last_uses();
+  find_uses();
   const ProfilerRange whole(ctx_, "backward");
   BackwardPass pass(ctx_, *this, sink);
   for (index_t k = index_t(steps_.size()) - 1; k >= 0; --k) {
@@ -283,6 +282,20 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
   sink.end(ctx_);
 }
 
+DPMP_KEPT_BODY inline void BackwardPass::emit(const ParameterSite& site) {
+  check_declared(*site.parameter);
+  if (site.bias) check_declared(*site.bias);
+  const bool weight = site.parameter->trainable(), bias = site.bias && site.bias->trainable();
+  if (weight && bias && takes_biases_ && tape_.used_once(*site.parameter) && tape_.used_once(*site.bias))
+    return sink_.accept(ctx, site);
+  if (weight) {
+    ParameterSite alone = site;
+    alone.bias = nullptr;
+    sink_.accept(ctx, alone);
+  }
+  if (bias) sink_.accept(ctx, bias_site(ctx, *site.bias, site.b));
+}
+
 DPMP_KEPT_BODY inline Tensor Tape::gradient_of(const Variable& v) const {
   DPMP_CHECK(&v.tape() == this, "expected an input of this tape, got another tape's");
   const Slot& slot = slots_[std::size_t(v.slot_)];
@@ -290,15 +303,20 @@ DPMP_KEPT_BODY inline Tensor Tape::gradient_of(const Variable& v) const {
   return slot.gradient.defined() ? slot.gradient : Tensor::zeros(ctx_, v.shape(), v.dtype());
 }
 
-DPMP_KEPT_BODY inline void Tape::find_last_uses() {
+DPMP_KEPT_BODY inline void Tape::find_uses() {
   std::vector<Parameter*> seen;
+  used_again_.clear();
   for (Step& step : steps_) {
     step.finishes.clear();
-    for (Parameter* p : step.rule->parameters())
-      if (p && p->trainable() && std::find(seen.begin(), seen.end(), p) == seen.end()) {
+    for (Parameter* p : step.rule->parameters()) {
+      if (!p || !p->trainable()) continue;
+      if (std::find(seen.begin(), seen.end(), p) == seen.end()) {
         seen.push_back(p);
         step.finishes.push_back(p);
+      } else if (used_once(*p)) {
+        used_again_.push_back(p);
       }
+    }
   }
 }
 

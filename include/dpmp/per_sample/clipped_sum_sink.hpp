@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "dpmp/autograd/tape.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 #include "dpmp/per_sample/groups.hpp"
-#include "dpmp/per_sample/strategy_sink.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 class ClippedSumSink final : public GradientSink {
@@ -14,13 +14,14 @@ class ClippedSumSink final : public GradientSink {
   /// Clip factors [B] of one group from its norms. Called once for each group and pass; what it throws ends the pass.
   using Factors = std::function<SampleFactors(index_t group, const NormBounds&)>;
 
-  ClippedSumSink(const Groups& groups, const StrategyOptions& options, StrategySink::OnChoice on_choice = {});
+  ClippedSumSink(const Groups& groups, const StrategyOptions& options, GroupPass::OnChoice on_choice = {});
   index_t groups() const { return groups_.count(); }
 
   /// Starts a pass of `samples` samples, whatever became of an earlier one.
   void begin(index_t samples, Factors factors, GradientSums& sums);
-  void accept(Context& ctx, const ParameterSite& site) override { open_part(*site.parameter).sink.accept(ctx, site); }
-  bool accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) override;
+  /// A bias of another group than its weight's does not come along.
+  void accept(Context& ctx, const ParameterSite& site) override;
+  bool takes_biases(const Context& ctx) const override { return parts_[0].pass.takes_biases(ctx); }
   void finish(Context& ctx, Parameter& parameter) override;
   /// Sums groups with a parameter that this pass does not use.
   void end(Context& ctx) override;
@@ -29,15 +30,15 @@ class ClippedSumSink final : public GradientSink {
   /// known.
   void release();
 
-  bool may_walk_again() const { return parts_[0].sink.may_walk_again(); }
+  bool may_walk_again() const { return parts_[0].pass.may_walk_again(); }
   bool walks_again() const;
   /// The sink of the second walk; lives as long as this pass.
   GradientSink& second_walk();
 
  private:
   struct Part {
-    explicit Part(StrategySink&& s) : sink(std::move(s)) {}
-    StrategySink sink;
+    explicit Part(GroupPass&& p) : pass(std::move(p)) {}
+    GroupPass pass;
     SampleFactors factors;
     index_t left = 0;  // trainable parameters not finished yet
     bool done = false;
@@ -45,7 +46,7 @@ class ClippedSumSink final : public GradientSink {
   class SecondWalk final : public GradientSink {
    public:
     explicit SecondWalk(ClippedSumSink& first) : first_(first) {
-      for (Part& part : first.parts_) replays_.emplace_back(part.sink, part.factors, *first.sums_);
+      for (Part& part : first.parts_) replays_.emplace_back(part.pass, part.factors, *first.sums_);
     }
     void accept(Context& ctx, const ParameterSite& site) override {
       replays_[std::size_t(first_.groups_.of(*site.parameter))].accept(ctx, site);
@@ -79,10 +80,11 @@ void clipped_backward(Tape& tape, const Variable& losses, const Tensor& weights,
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::per_sample {
 DPMP_KEPT_BODY inline ClippedSumSink::ClippedSumSink(const Groups& groups, const StrategyOptions& options,
-                                                     StrategySink::OnChoice on_choice)
+                                                     GroupPass::OnChoice on_choice)
     : groups_(groups) {
   DPMP_CHECK(groups.count() >= 1, "expected at least one clipping group, got ", groups.count());
-  for (index_t g = 0; g < groups.count(); ++g) parts_.emplace_back(StrategySink(options, on_choice));
+  const auto kept_by_all = std::make_shared<index_t>(0);
+  for (index_t g = 0; g < groups.count(); ++g) parts_.emplace_back(GroupPass(options, on_choice, kept_by_all));
 }
 
 DPMP_KEPT_BODY inline void ClippedSumSink::begin(index_t samples, Factors factors, GradientSums& sums) {
@@ -90,16 +92,17 @@ DPMP_KEPT_BODY inline void ClippedSumSink::begin(index_t samples, Factors factor
   factors_of_ = std::move(factors);
   sums_ = &sums;
   for (Part& part : parts_) {
-    part.sink.clear();
+    part.pass.clear();
     part.left = 0;
     part.done = false;
   }
   for (const Parameter* p : sums.parameters()) ++parts_[std::size_t(groups_.of(*p))].left;
 }
 
-DPMP_KEPT_BODY inline bool ClippedSumSink::accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) {
-  if (groups_.of(*weight.parameter) != groups_.of(bias)) return false;
-  return open_part(*weight.parameter).sink.accept_affine(ctx, weight, bias);
+DPMP_KEPT_BODY inline void ClippedSumSink::accept(Context& ctx, const ParameterSite& site) {
+  if (!site.bias || groups_.of(*site.parameter) == groups_.of(*site.bias))
+    return open_part(*site.parameter).pass.accept(ctx, site);
+  for (const ParameterSite& part : separate(ctx, site)) open_part(*part.parameter).pass.accept(ctx, part);
 }
 
 DPMP_KEPT_BODY inline void ClippedSumSink::finish(Context& ctx, Parameter& parameter) {
@@ -107,7 +110,7 @@ DPMP_KEPT_BODY inline void ClippedSumSink::finish(Context& ctx, Parameter& param
   Part& part = parts_[std::size_t(g)];
   {
     const ProfilerRange range(ctx, "norm");
-    part.sink.finish(ctx, parameter);
+    part.pass.finish(ctx, parameter);
   }
   if (--part.left == 0) complete(ctx, g);
 }
@@ -118,7 +121,7 @@ DPMP_KEPT_BODY inline void ClippedSumSink::end(Context& ctx) {
 
 DPMP_KEPT_BODY inline void ClippedSumSink::release() {
   for (Part& part : parts_) {
-    part.sink.release();
+    part.pass.release();
     part.factors = {};
   }
   second_.reset();
@@ -126,7 +129,7 @@ DPMP_KEPT_BODY inline void ClippedSumSink::release() {
 }
 
 DPMP_KEPT_BODY inline bool ClippedSumSink::walks_again() const {
-  return std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.sink.walks_again(); });
+  return std::any_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.pass.walks_again(); });
 }
 
 DPMP_KEPT_BODY inline GradientSink& ClippedSumSink::second_walk() {
@@ -144,10 +147,13 @@ DPMP_KEPT_BODY inline void ClippedSumSink::complete(Context& ctx, index_t g) {
   Part& part = parts_[std::size_t(g)];
   if (part.done) return;
   part.done = true;
+  {
+    const ProfilerRange range(ctx, "norm");
+    part.factors = factors_of_(g, part.pass.norms(ctx, samples_));
+  }
   const ProfilerRange range(ctx, "clipped sum");
-  part.factors = factors_of_(g, part.sink.norms(ctx, samples_));
-  part.sink.weighted_sum(ctx, part.factors, *sums_);
-  part.sink.release();
+  part.pass.weighted_sum(ctx, part.factors, *sums_);
+  part.pass.release();
 }
 
 DPMP_KEPT_BODY inline void clipped_backward(Tape& tape, const Variable& losses, const Tensor& weights, ClippedSumSink& sink,

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "dpmp/kernels/gram_constants.hpp"
-#include "dpmp/per_sample/host_certificate.hpp"
+#include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/site_list.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
@@ -33,8 +33,9 @@ struct StrategyOptions {
   Strategy strategy = Strategy::automatic;
   NormChoice norms = NormChoice::automatic;
   GradientStorage gradients = GradientStorage::accumulate;
-  /// Most bytes that a pass may keep between norms and sums (automatic only). What does not fit is done by a second walk of
-  /// the same pass. Not set: no second walk, and per-sample gradients may take up to five times the bytes of their sites.
+  /// Most bytes that a pass may keep between norms and sums, all its groups together (automatic only). What does not fit is
+  /// done by a second walk of the same pass. Not set: no second walk, and per-sample gradients may take up to five times the
+  /// bytes of their sites.
   std::optional<index_t> byte_budget = {};
 };
 
@@ -154,10 +155,10 @@ DPMP_KEPT_BODY inline double predicted_slack(const SiteShape& s, NormMethod meth
     if (method == NormMethod::gram) return kernels::gram_slack_on_cuda(size_of(s.dtype) == 2, s.tokens, s.p, s.d);
     return kernels::gamma_float(35);  // squares inside of a tile, and what one token's product is off by
   }
-  const auto extents = host_certificate::extents_of(s.p, s.d, s.tokens, s.dtype);
-  const kernels::Certificate c = method == NormMethod::gram       ? host_certificate::gram(extents)
-                                 : method == NormMethod::rank_one ? host_certificate::rank_one(extents)
-                                                                  : host_certificate::released(extents);
+  const auto extents = certificate::on_host::extents_of(s.p, s.d, s.tokens, s.dtype);
+  const kernels::Certificate c = method == NormMethod::gram       ? certificate::on_host::gram(extents)
+                                 : method == NormMethod::rank_one ? certificate::on_host::rank_one(extents)
+                                                                  : certificate::on_host::released(extents);
   const double t = double(s.tokens);
   return std::sqrt(1 + c.square + c.products * t) - 1 + c.linear_products * std::sqrt(t);
 }

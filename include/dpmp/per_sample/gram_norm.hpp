@@ -6,7 +6,7 @@
 #include <span>
 
 #include "dpmp/gemm/gemm.hpp"
-#include "dpmp/per_sample/host_certificate.hpp"
+#include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
 #include "dpmp/per_sample/segments.hpp"
 
@@ -119,7 +119,8 @@ void norms_by_gram(Context& ctx, std::span<const SiteList> lists, NormBounds& bo
   for (index_t k = 0; k < many; ++k) {
     for (index_t i = 0; i < samples; ++i) of_one[std::size_t(i)] = squared.data<double>()[i * many + k];
     const SiteList& sites = lists[std::size_t(k)];
-    bounds.add(ctx, of_one.data(), RowNorms(ctx, sites).sums(), host_certificate::gram(host_certificate::extents_of(sites)));
+    bounds.add(ctx, of_one.data(), RowNorms(ctx, sites).sums(),
+               certificate::on_host::gram(certificate::on_host::extents_of(sites)));
   }
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample::detail

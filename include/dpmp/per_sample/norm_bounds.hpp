@@ -12,12 +12,6 @@
 #include "dpmp/tensor/tensor.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
-/// gamma_n = n u / (1 - n u): relative error of a sum of n rounded terms in any order (Higham 2002, section 3.1).
-inline double gamma(double n, double u) {
-  DPMP_CHECK(n * u < 0.5, "expected an accumulation chain of fewer than ", 0.5 / u, " terms, got ", n);
-  return n * u / (1 - n * u);
-}
-
 /// Whether the exponent is not all ones, from the bit pattern: a compiler flag cannot optimise it away.
 inline bool is_finite(double x) { return kernels::finite_bits(x); }
 

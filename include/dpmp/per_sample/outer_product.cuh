@@ -11,7 +11,7 @@
 #include "dpmp/kernels/segment_sum.cuh"
 #include "dpmp/kernels/token_slices.hpp"
 #include "dpmp/kernels/weighted_sum.cuh"
-#include "dpmp/per_sample/cuda_certificate.hpp"
+#include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/outer_product.hpp"
 #include "dpmp/per_sample/tied_norm.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"
@@ -21,12 +21,6 @@ template <class T>
 inline constexpr bool has_cuda_norms = !std::is_same_v<T, double>;
 [[noreturn]] inline void refuse_double() {
   throw Error("expected f32, bf16 or f16 for per-sample norms and sums on a GPU, got f64: use a context on the CPU");
-}
-
-template <class T>
-cuda_certificate::Extents extents_of(const ParameterSite& site) {
-  const Shape& w = site.parameter->shape();
-  return {double(w[0]), double(w[1]), site.b.shape()[1], !std::is_same_v<T, float>};
 }
 
 /// The tokens of a one-hot site in the order of their ids, within each sample or over the batch.
@@ -67,25 +61,31 @@ Tensor segment_squares(Context& ctx, const ParameterSite& site) {
   return squared;
 }
 
-/// Sums over slices of a sample's tokens that a kernel has in passing, to become a bias' vectors and their squared norms.
+/// Sums over slices of a sample's tokens that a kernel has in passing, to become the vectors and squared norms of the bias
+/// that comes along with a site, if any.
 class BiasSlices {
  public:
-  /// bias: nothing, or what is to be filled.
-  BiasSlices(Context& ctx, const ParameterSite& bias, index_t slices)
-      : bias_(bias), slices_(slices), sums_(ctx.allocate(bias.parameter ? bias.b.numel() * slices * 4 : 0)) {}
+  BiasSlices(Context& ctx, const ParameterSite& site, index_t slices)
+      : bias_(site.bias),
+        samples_(site.samples()),
+        slices_(slices),
+        sums_(ctx.allocate(bias_ ? samples_ * slices * bias_->numel() * 4 : 0)) {}
   /// [B, slices, p] for the kernel to write to, or null.
-  float* data() const { return bias_.parameter ? static_cast<float*>(sums_.data()) : nullptr; }
-  void join(Context& ctx) const {
-    if (!bias_.parameter) return;
+  float* data() const { return bias_ ? static_cast<float*>(sums_.data()) : nullptr; }
+  void join(Context& ctx, Biases& biases) const {
+    if (!bias_) return;
+    const index_t p = bias_->numel();
+    const Tensor vectors = Tensor::empty(ctx, {samples_, p}, DType::f32),
+                 squares = Tensor::empty(ctx, {samples_}, DType::f64);
     dpmp::detail::launch_library_rows_on_cuda(
-        ctx, bias_.samples(), slices_ * bias_.b.shape()[1],
-        kernels::JoinSlices<float>{data(), bias_.b.template data<float>(), bias_.squares.template data<double>(), slices_,
-                                   bias_.b.shape()[1]});
+        ctx, samples_, slices_ * p,
+        kernels::JoinSlices<float>{data(), vectors.template data<float>(), squares.template data<double>(), slices_, p});
+    biases.push_back(ParameterSite::vector(*bias_, vectors, squares));
   }
 
  private:
-  ParameterSite bias_;
-  index_t slices_;
+  Parameter* bias_;
+  index_t samples_, slices_;
   Buffer sums_;
 };
 
@@ -95,7 +95,7 @@ template <class T>
 void add_tied(Context& ctx, const SiteList& sites, NormBounds& bounds, const double* dense, const double* dense_bound,
               const kernels::RowNormSums& rows, kernels::Certificate certificate) {
   const index_t samples = bounds.samples(), looked_up = sites[1].b.shape()[1];
-  const cuda_certificate::Extents x = extents_of<T>(sites[0]);
+  const certificate::on_cuda::Extents x = certificate::on_cuda::extents_of(sites[0]);
   const Tensor segments = segment_squares<T>(ctx, sites[1]), numbers = Tensor::empty(ctx, {2, samples}, DType::f64);
   const CrossTerms cross = cross_terms<T>(ctx, sites[0], sites[1]);
   // Underflow: an element of the cross term's product loses up to 2 w a token, next to each looked-up number, an element of
@@ -110,11 +110,11 @@ void add_tied(Context& ctx, const SiteList& sites, NormBounds& bounds, const dou
                .looked_up = cross.looked_up.data<double>(),
                .gathered = cross.gathered.data<double>(),
                .dense_square = certificate.square,
-               .segments_square = cuda_certificate::squares_of_segments,
-               .cross_bound = cuda_certificate::cross_term(x, looked_up),
-               .constant = cuda_certificate::tiny * x.d * (4 * double(x.tokens) * double(x.tokens) + 1) * double(looked_up),
-               .inputs_tiny = 4 * cuda_certificate::tiny * double(x.tokens),
-               .looked_up_tiny = 4 * cuda_certificate::tiny * double(looked_up),
+               .segments_square = certificate::on_cuda::squares_of_segments,
+               .cross_bound = certificate::on_cuda::cross_term(x, looked_up),
+               .constant = certificate::tiny_float * x.d * (4 * double(x.tokens) * double(x.tokens) + 1) * double(looked_up),
+               .inputs_tiny = 4 * certificate::tiny_float * double(x.tokens),
+               .looked_up_tiny = 4 * certificate::tiny_float * double(looked_up),
                .squared = numbers.data<double>(),
                .quadratic = numbers.data<double>() + samples});
   certificate.square = 0;
@@ -127,8 +127,7 @@ void add_tied(Context& ctx, const SiteList& sites, NormBounds& bounds, const dou
 
 /// Norms of parameters with the same dense inputs; each list may have a one-hot site behind the dense one.
 template <class T>
-void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds,
-                          std::span<const ParameterSite> biases) {
+Biases shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
   if constexpr (!has_cuda_norms<T>) {
     refuse_double();
   } else {
@@ -139,6 +138,7 @@ void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBou
                           return sites[0].b.shape()[2] >= d;
                         });
     const std::size_t each = shared ? most : 1;
+    Biases biases;
     for (std::size_t first = 0; first < lists.size(); first += each) {
       const std::span<const SiteList> part = lists.subspan(first, std::min(each, lists.size() - first));
       std::vector<kernels::SampleRows<T>> outputs;
@@ -146,8 +146,7 @@ void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBou
       std::vector<float*> slice_sums;
       for (std::size_t k = 0; k < part.size(); ++k) {
         outputs.push_back(rows_of<T>(part[k][0].b));
-        slices.emplace_back(ctx, biases.empty() ? ParameterSite{} : biases[first + k],
-                            kernels::ghost_norm_slices<T>(tokens));
+        slices.emplace_back(ctx, part[k][0], kernels::ghost_norm_slices<T>(tokens));
         slice_sums.push_back(slices.back().data());
       }
       const index_t count = index_t(part.size());
@@ -156,57 +155,64 @@ void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBou
       const Buffer scratch = ctx.allocate(kernels::ghost_norm_scratch<T>(samples, tokens, count) * 8);
       kernels::ghost_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(part[0][0].a), outputs,
                              static_cast<double*>(scratch.data()), results, slice_sums);
-      for (const BiasSlices& x : slices) x.join(ctx);
+      for (const BiasSlices& x : slices) x.join(ctx, biases);
       for (std::size_t k = 0; k < part.size(); ++k) {
         const SiteList& sites = part[k];
         const index_t at = index_t(k) * samples;
-        const kernels::NormTerms terms{.squared = results.squared + at,
-                                       .quadratic = results.quadratic + at,
-                                       .rows = {results.product_sum + at, results.input_sum + at, results.output_sum + at},
-                                       .certificate = cuda_certificate::gram(extents_of<T>(sites[0]))};
+        const kernels::NormTerms terms{
+            .squared = results.squared + at,
+            .quadratic = results.quadratic + at,
+            .rows = {results.product_sum + at, results.input_sum + at, results.output_sum + at},
+            .certificate = certificate::on_cuda::gram(certificate::on_cuda::extents_of(sites[0]))};
         if (sites.size() == 1)
           bounds.add(ctx, {&terms, 1});
         else
           add_tied<T>(ctx, sites, bounds, terms.squared, terms.quadratic, terms.rows, terms.certificate);
       }
     }
+    return biases;
   }
 }
 
 template <class T>
-void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method, const ParameterSite& bias) {
+Biases norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method) {
   if constexpr (!has_cuda_norms<T>) {
     refuse_double();
   } else {
-    if (method == NormMethod::gram && !sites[0].one_hot())
-      return shared_norms_on_cuda<T>(ctx, {&sites, 1}, bounds, {&bias, 1});
-    if (sites[0].one_hot())
-      return bounds.add(ctx, segment_squares<T>(ctx, sites[0]).template data<double>(), {},
-                        cuda_certificate::segments(extents_of<T>(sites[0])));
+    if (method == NormMethod::gram && !sites[0].one_hot()) return shared_norms_on_cuda<T>(ctx, {&sites, 1}, bounds);
+    if (sites[0].one_hot()) {
+      bounds.add(ctx, segment_squares<T>(ctx, sites[0]).template data<double>(), {},
+                 certificate::on_cuda::segments(certificate::on_cuda::extents_of(sites[0])));
+      return {};
+    }
     DPMP_CHECK(method == NormMethod::instantiate, "expected a method for the norms of outer products, got '",
                name_of(method), "'");
     const index_t samples = bounds.samples(), tokens = sites[0].a.shape()[1], p = sites[0].b.shape()[2],
                   d = sites[0].a.shape()[2];
     const Tensor squared = Tensor::empty(ctx, {samples}, DType::f64);
     const Buffer scratch = ctx.allocate(kernels::instantiate_norm_scratch<T>(samples, d, p) * 8);
-    const BiasSlices token_sums(ctx, bias, 1);
+    const BiasSlices token_sums(ctx, sites[0], 1);
     kernels::instantiate_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(sites[0].a),
                                  rows_of<T>(sites[0].b), static_cast<double*>(scratch.data()), squared.data<double>(),
                                  token_sums.data());
-    token_sums.join(ctx);
-    const kernels::Certificate certificate = cuda_certificate::instantiated(extents_of<T>(sites[0]));
+    Biases biases;
+    token_sums.join(ctx, biases);
+    const kernels::Certificate certificate = certificate::on_cuda::instantiated(certificate::on_cuda::extents_of(sites[0]));
     std::optional<RowNorms> rows;
     if (certificate.linear_products > 0) rows.emplace(ctx, SiteList{sites[0]});
     const kernels::RowNormSums sums = rows ? rows->sums() : kernels::RowNormSums{};
-    if (sites.size() == 1) return bounds.add(ctx, squared.data<double>(), sums, certificate);
-    add_tied<T>(ctx, sites, bounds, squared.data<double>(), nullptr, sums, certificate);
+    if (sites.size() == 1)
+      bounds.add(ctx, squared.data<double>(), sums, certificate);
+    else
+      add_tied<T>(ctx, sites, bounds, squared.data<double>(), nullptr, sums, certificate);
+    return biases;
   }
 }
 
 /// output[i, :] = G_i, in the accumulate dtype or in T. Dense rows in one product; looked-up rows are added behind it, an id
 /// at a time.
 template <class T>
-void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const ParameterSite& bias) {
+void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const Tensor& bias_sums) {
   const index_t samples = sites[0].samples(), p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   if (sites[0].one_hot()) ctx.backend().set_zero(output.raw(), output.bytes());
   for (const ParameterSite& site : sites) {
@@ -238,7 +244,7 @@ void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output
                        .transposed = true},
                  .b = {.data = site.a.raw(), .dtype = dtype_of<T>, .row_stride = d, .batch_stride = tokens * d},
                  .out = {.data = output.raw(), .dtype = output.dtype(), .row_stride = d, .batch_stride = p * d},
-                 .row_sums = bias.parameter ? bias.b.raw() : nullptr});
+                 .row_sums = bias_sums.defined() ? bias_sums.raw() : nullptr});
   }
 }
 

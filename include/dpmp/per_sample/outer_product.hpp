@@ -6,46 +6,45 @@
 #include <span>
 
 #include "dpmp/core/accumulation.hpp"
+#include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/cost.hpp"
-#include "dpmp/per_sample/host_certificate.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
 #include "dpmp/per_sample/sample_factors.hpp"
 #include "dpmp/per_sample/site_list.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
+/// Sites of biases that came along with their weights' (ParameterSite::bias): vectors [B, p].
+using Biases = std::vector<ParameterSite>;
+
 namespace detail {
 // The GPU's half, defined in per_sample/outer_product.cuh: norms by any method; norms of parameters with one input;
-// gradients [B, p d], in the accumulate dtype or in T; weighted sums. The first three fill the vectors of biases too, as
-// below.
+// gradients [B, p d], in the accumulate dtype or in T, and where bias_sums are defined the sums of the only site's b over
+// tokens in the same dtype; weighted sums.
 template <class T>
-DPMP_KEPT void norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method,
-                             const ParameterSite& bias);
+DPMP_KEPT Biases norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, NormMethod method);
 template <class T>
-DPMP_KEPT void shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds,
-                                    std::span<const ParameterSite> biases);
+DPMP_KEPT Biases shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds);
 template <class T>
-DPMP_KEPT void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const ParameterSite& bias = {});
+DPMP_KEPT void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const Tensor& bias_sums = {});
 template <class T>
 DPMP_KEPT void weighted_sum_on_cuda(Context& ctx, const SiteList& sites, const SampleFactors& factors, const Tensor& sum);
 }  // namespace detail
 
-/// The site of a bias before its vectors are formed from the rows b of `weight`, and with squares also their squared norms.
-ParameterSite unfilled_bias(Context& ctx, Parameter& bias, const ParameterSite& weight, DType dtype, bool squares);
-/// Adds the squared norms of one parameter's per-sample gradients and their certificate to bounds.
-/// bias: nothing, or on a GPU and of one dense site whose norm is by Gram or instantiation, an unfilled_bias that receives
-/// the sums of b's rows over tokens and their squared norms, from the same pass over b.
-void squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds, NormMethod method,
-                         const ParameterSite& bias = {});
+/// Adds the squared norms of one parameter's per-sample gradients and their certificate to bounds. Returns the bias that
+/// came along, if any, whose norms are not added: a GPU sums b's rows in the same pass over b where the norm is by Gram or
+/// instantiation.
+Biases squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds, NormMethod method);
 /// The same for several parameters whose dense rows `a` are one tensor (queries, keys and values of one input): one Gram of
-/// a for all of them. Each list is one dense site. biases: none, or one for each list, as above.
-void squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds,
-                                std::span<const ParameterSite> biases = {});
+/// a for all of them. Each list is one dense site.
+Biases squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds);
 /// Forms and keeps the per-sample gradients of one parameter, [B, p d], and adds their squared norms and certificate to
-/// bounds: what is stored, rounded or not, is what is normed and released. dtype: kept_dtype(shape, storage).
-/// bias: nothing, or on a GPU and of one dense site, vectors in dtype that receive the sums of b's rows over tokens, without
-/// norms.
-Tensor stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds, DType dtype,
-                              const ParameterSite& bias = {});
+/// bounds: what is stored, rounded or not, is what is normed and released. dtype: kept_dtype(shape, storage), of the vectors
+/// of a bias too where a GPU sums them in the same product. The bias is as above.
+struct StoredGradients {
+  Tensor gradients;
+  Biases biases;
+};
+StoredGradients stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds, DType dtype);
 /// output[i, :] = G_i, [B, p d] in the accumulate dtype.
 void per_sample_gradients_outer(Context& ctx, const SiteList& sites, const Tensor& output);
 /// sum += sum_i c_i G_i; sum [p, d] in f64, at most samples_per_chain samples. Each sample's gradient is formed in compute
@@ -57,6 +56,7 @@ void weighted_sum_outer(Context& ctx, const SiteList& all_sites, const SampleFac
 #if DPMP_BODIES
 #include <algorithm>
 
+#include "dpmp/autograd/bias_site.hpp"
 #include "dpmp/gemm/gemm.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/kernels/widened_rows.hpp"
@@ -174,11 +174,11 @@ void norms_by_instantiation(Context& ctx, const SiteList& sites, NormBounds& bou
     keep_gradients(ctx, sites[0], stored, squared);
   else
     square_tiles<T>(ctx, sites, stored, squared);
-  const auto extents = host_certificate::extents_of(sites);
+  const auto extents = certificate::on_host::extents_of(sites);
   // One token, or looked-up rows alone, are released in double, without a tile.
   if (!stored.defined() && (extents.tokens == 1 || sites[0].one_hot()))
-    return bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), host_certificate::rounded_tile(extents));
-  bounds.add(ctx, squared.data<double>(), {}, host_certificate::released(extents));
+    return bounds.add(ctx, squared.data<double>(), RowNorms(ctx, sites).sums(), certificate::on_host::rounded_tile(extents));
+  bounds.add(ctx, squared.data<double>(), {}, certificate::on_host::released(extents));
 }
 
 /// Norms of gradients [B, p d] that are there, in any real dtype.
@@ -190,7 +190,7 @@ inline void norms_of_stored(Context& ctx, const SiteList& sites, const Tensor& s
     launch_library_rows(ctx, samples * p, d, kernels::SquaredRows<T>{stored.data<T>(), rows.data<double>(), d, d});
   });
   launch_library_rows(ctx, samples, p, kernels::SumRows{rows.data<double>(), squared.data<double>(), p});
-  bounds.add(ctx, squared.data<double>(), {}, host_certificate::released(host_certificate::extents_of(sites)));
+  bounds.add(ctx, squared.data<double>(), {}, certificate::on_host::released(certificate::on_host::extents_of(sites)));
 }
 
 template <class T>
@@ -204,27 +204,22 @@ void norms_by_segments(Context& ctx, const SiteList& sites, NormBounds& bounds) 
       squared.data<double>()[i] = segments.squared_norm();
     }
   });
-  bounds.add(ctx, squared.data<double>(), {}, host_certificate::released(host_certificate::extents_of(sites)));
+  bounds.add(ctx, squared.data<double>(), {}, certificate::on_host::released(certificate::on_host::extents_of(sites)));
 }
 
-inline void check_bias(const Context& ctx, const SiteList& sites, const ParameterSite& bias) {
-  if (!bias.parameter) return;
-  DPMP_CHECK(ctx.on_cuda() && sites.size() == 1 && !sites[0].one_hot() && bias.samples() == sites[0].samples() &&
-                 bias.b.shape()[1] == sites[0].b.shape()[2],
-             "expected a bias with vectors ", bias.b.shape(), " to come along with one dense site of as many samples and ",
-             "outputs on a GPU, got ", sites.size(), " sites of ", sites[0].parameter->name(), " with rows ",
-             sites[0].b.shape(), " on ", ctx.on_cuda() ? "a GPU" : "a CPU");
+/// The biases of parameters with one site each, by a pass over b of their own.
+inline Biases biases_of(Context& ctx, std::span<const SiteList> lists) {
+  Biases biases;
+  for (const SiteList& sites : lists)
+    if (sites[0].bias) biases.push_back(bias_site(ctx, *sites[0].bias, sites[0].b));
+  return biases;
 }
 
-/// One token a sample: |a| |b| is the norm itself. A GPU forms the outer product in FP32.
+/// One token a sample: |a| |b| is the norm itself.
 inline void norms_of_rank_one(Context& ctx, const SiteList& sites, NormBounds& bounds) {
-  const auto extents = host_certificate::extents_of(sites);
-  kernels::Certificate certificate = host_certificate::rank_one(extents);
-  if (ctx.on_cuda()) {
-    certificate.linear_constant = std::sqrt(extents.p * extents.d) * 0x1p-125;
-    certificate.linear_products = gamma(3, 0x1p-24);
-  }
-  bounds.add(ctx, nullptr, RowNorms(ctx, sites).sums(), certificate);
+  bounds.add(ctx, nullptr, RowNorms(ctx, sites).sums(),
+             ctx.on_cuda() ? certificate::on_cuda::rank_one(certificate::on_cuda::extents_of(sites[0]))
+                           : certificate::on_host::rank_one(certificate::on_host::extents_of(sites)));
 }
 
 /// A tile of the whole table would mostly be zeros: threads share the columns and add the segments.
@@ -277,64 +272,58 @@ void sum_of_rank_one(Context& ctx, const ParameterSite& site, const float* facto
 }
 }  // namespace detail
 
-DPMP_KEPT_BODY inline ParameterSite unfilled_bias(Context& ctx, Parameter& bias, const ParameterSite& weight, DType dtype,
-                                                  bool squares) {
-  return ParameterSite::vector(bias, Tensor::empty(ctx, {weight.samples(), weight.b.shape()[2]}, dtype),
-                               squares ? Tensor::empty(ctx, {weight.samples()}, DType::f64) : Tensor());
-}
-
-DPMP_KEPT_BODY inline void squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds,
-                                               NormMethod method, const ParameterSite& bias) {
+DPMP_KEPT_BODY inline Biases squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds,
+                                                 NormMethod method) {
   const SiteList sites = merged(ctx, all_sites);
-  detail::check_bias(ctx, sites, bias);
-  DPMP_CHECK(!bias.parameter || method == NormMethod::gram || method == NormMethod::instantiate,
-             "expected a bias to come along with a norm by Gram or instantiation, got '", name_of(method), "'");
-  if (method == NormMethod::rank_one) return detail::norms_of_rank_one(ctx, sites, bounds);
-  dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
+  if (method == NormMethod::rank_one) {
+    detail::norms_of_rank_one(ctx, sites, bounds);
+    return detail::biases_of(ctx, {&sites, 1});
+  }
+  return dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) return detail::norms_on_cuda<T>(ctx, sites, bounds, method, bias);
+    if (ctx.on_cuda()) return detail::norms_on_cuda<T>(ctx, sites, bounds, method);
 #endif
     switch (method) {
-      case NormMethod::segments: return detail::norms_by_segments<T>(ctx, sites, bounds);
-      case NormMethod::instantiate: return detail::norms_by_instantiation<T>(ctx, sites, bounds, Tensor());
-      case NormMethod::gram: return detail::norms_by_gram<T>(ctx, {&sites, 1}, bounds);
+      case NormMethod::segments: detail::norms_by_segments<T>(ctx, sites, bounds); break;
+      case NormMethod::instantiate: detail::norms_by_instantiation<T>(ctx, sites, bounds, Tensor()); break;
+      case NormMethod::gram: detail::norms_by_gram<T>(ctx, {&sites, 1}, bounds); break;
       case NormMethod::rank_one:
-      case NormMethod::stored: break;
+      case NormMethod::stored: throw Error("expected a method for the norms of outer products, got 'stored'");
     }
-    throw Error("expected a method for the norms of outer products, got 'stored'");
+    return detail::biases_of(ctx, {&sites, 1});
   });
 }
 
-DPMP_KEPT_BODY inline void squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds,
-                                                      std::span<const ParameterSite> biases) {
-  for (std::size_t k = 0; k < biases.size(); ++k) detail::check_bias(ctx, lists[k], biases[k]);
-  dispatch_real(lists[0][0].parameter->dtype(), [&](auto tag) {
+DPMP_KEPT_BODY inline Biases squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
+  return dispatch_real(lists[0][0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds, biases);
+    if (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds);
 #endif
     detail::norms_by_gram<T>(ctx, lists, bounds);
+    return detail::biases_of(ctx, lists);
   });
 }
 
-DPMP_KEPT_BODY inline Tensor stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds, DType dtype,
-                                                    const ParameterSite& bias) {
-  detail::check_bias(ctx, sites, bias);
+DPMP_KEPT_BODY inline StoredGradients stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds,
+                                                             DType dtype) {
   const Parameter& w = *sites[0].parameter;
   const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), w.numel()}, dtype);
-  dispatch_real(w.dtype(), [&](auto tag) {
+  return dispatch_real(w.dtype(), [&](auto tag) -> StoredGradients {
     using T = typename decltype(tag)::type;
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
     if (ctx.on_cuda()) {
-      detail::gradients_on_cuda<T>(ctx, sites, stored, bias);
+      Parameter* const bias = sites[0].bias;
+      const Tensor sums = bias ? Tensor::empty(ctx, {sites[0].samples(), bias->numel()}, dtype) : Tensor();
+      detail::gradients_on_cuda<T>(ctx, sites, stored, sums);
       detail::norms_of_stored(ctx, sites, stored, bounds);
-      return;
+      return {stored, bias ? Biases{ParameterSite::vector(*bias, sums)} : Biases{}};
     }
 #endif
     detail::norms_by_instantiation<T>(ctx, sites, bounds, stored);
+    return {stored, detail::biases_of(ctx, {&sites, 1})};
   });
-  return stored;
 }
 
 DPMP_KEPT_BODY inline void per_sample_gradients_outer(Context& ctx, const SiteList& sites, const Tensor& output) {

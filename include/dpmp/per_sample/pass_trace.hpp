@@ -8,7 +8,7 @@
 #include <string>
 
 #include "dpmp/autograd/tape.hpp"
-#include "dpmp/per_sample/strategy_sink.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 /// Whether two doubles are the same number, bit for bit; one NaN is as good as another.
@@ -78,7 +78,7 @@ class PassTrace {
     }
     void finish(Context& ctx, Parameter& parameter) override { sink.finish(ctx, parameter); }
     PassTrace& trace;
-    StrategySink sink;
+    GroupPass sink;
   };
   void add(std::string what, const Tensor& value) {
     const index_t width = value.shape().numel(1, value.shape().rank());

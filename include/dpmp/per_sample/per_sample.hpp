@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The three functions that everything private is built from, for all sites of one parameter, whatever their forms.
+// The three functions that everything private is built from, for all sites of one parameter, whatever their forms. A bias
+// that comes along with a site is left out here: separate() it (autograd/bias_site.hpp).
 #pragma once
 #include "dpmp/per_sample/outer_product.hpp"
 #include "dpmp/per_sample/vector.hpp"
@@ -33,6 +34,8 @@ DPMP_KEPT_BODY inline SiteMix mix_of(const SiteList& sites) {
     DPMP_CHECK(s.parameter == sites[0].parameter && s.samples() == sites[0].samples(),
                "expected sites of one parameter and one batch, got ", sites[0].parameter->name(), " (", sites[0].samples(),
                " samples) and ", s.parameter->name(), " (", s.samples(), ")");
+    DPMP_CHECK(!s.bias || sites.size() == 1, "expected a bias to come along with the only site of ",
+               sites[0].parameter->name(), ", got one of ", sites.size());
     (s.form == SiteForm::outer_product ? outer : vector) = true;
   }
   return outer && vector ? SiteMix::both : outer ? SiteMix::outer_products : SiteMix::vectors;

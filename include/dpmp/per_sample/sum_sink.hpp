@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // The sink of non-private training.
 #pragma once
+#include <algorithm>
+#include <map>
+
 #include "dpmp/per_sample/weighted_sum.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
-/// Adds every site to its parameter's sum, over all samples in one product. Vectors are kept to the end of the pass and
-/// added in few launches.
+/// Adds every site to its parameter's sum, over all samples in one product, which sums the rows for a bias too. Vectors are
+/// kept and added in few launches.
 class SumSink final : public GradientSink {
  public:
   explicit SumSink(GradientSums& sums) : sums_(sums) {}
   void accept(Context& ctx, const ParameterSite& site) override;
-  /// The bias' gradient comes beside the weight's.
-  bool accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) override;
+  bool takes_biases(const Context&) const override { return true; }
   void end(Context& ctx) override;
 
  private:
-  void add_product(Context& ctx, const ParameterSite& site, Parameter* bias);
+  void add_product(Context& ctx, const ParameterSite& site);
+  void keep(Context& ctx, const ParameterSite& vector);
+  void add_kept(Context& ctx, std::vector<ParameterSite>& vectors);
   GradientSums& sums_;
-  std::vector<ParameterSite> vectors_;
-  std::vector<ParameterSite> whole_biases_;  // sums over all samples, as of one
+  std::map<index_t, std::vector<ParameterSite>> vectors_;  // by the number of samples: a bias' sum over all counts as one
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 
@@ -26,27 +29,32 @@ class SumSink final : public GradientSink {
 namespace dpmp::inline DPMP_ABI::per_sample {
 DPMP_KEPT_BODY inline void SumSink::accept(Context& ctx, const ParameterSite& site) {
   if (site.form == SiteForm::vector)
-    vectors_.push_back(site);
+    keep(ctx, site);
   else if (site.one_hot())
     add_weighted_sum(ctx, {site}, SampleFactors::ones(ctx, site.samples()), sums_);
   else
-    add_product(ctx, site, nullptr);
-}
-
-DPMP_KEPT_BODY inline bool SumSink::accept_affine(Context& ctx, const ParameterSite& weight, Parameter& bias) {
-  add_product(ctx, weight, &bias);
-  return true;
+    add_product(ctx, site);
 }
 
 DPMP_KEPT_BODY inline void SumSink::end(Context& ctx) {
-  for (std::vector<ParameterSite>* sites : {&vectors_, &whole_biases_}) {
-    if (sites->empty()) continue;
-    add_weighted_vectors(ctx, *sites, SampleFactors::ones(ctx, (*sites)[0].samples()), sums_);
-    sites->clear();
-  }
+  for (auto& [samples, vectors] : vectors_) add_kept(ctx, vectors);
 }
 
-DPMP_KEPT_BODY inline void SumSink::add_product(Context& ctx, const ParameterSite& site, Parameter* bias) {
+DPMP_KEPT_BODY inline void SumSink::keep(Context& ctx, const ParameterSite& vector) {
+  std::vector<ParameterSite>& others = vectors_[vector.samples()];
+  // One launch adds once to each sum.
+  if (std::any_of(others.begin(), others.end(), [&](const ParameterSite& x) { return x.parameter == vector.parameter; }))
+    add_kept(ctx, others);
+  others.push_back(vector);
+}
+
+DPMP_KEPT_BODY inline void SumSink::add_kept(Context& ctx, std::vector<ParameterSite>& vectors) {
+  if (!vectors.empty()) add_weighted_vectors(ctx, vectors, SampleFactors::ones(ctx, vectors[0].samples()), sums_);
+  vectors.clear();
+}
+
+DPMP_KEPT_BODY inline void SumSink::add_product(Context& ctx, const ParameterSite& site) {
+  Parameter* const bias = site.bias;
   const Shape& w = site.parameter->shape();
   const index_t rows = site.samples() * site.b.shape()[1];
   dispatch_real(site.parameter->dtype(), [&](auto tag) {
@@ -65,7 +73,7 @@ DPMP_KEPT_BODY inline void SumSink::add_product(Context& ctx, const ParameterSit
     launch_library_rows(ctx, w[0], w[1],
                         kernels::WeightedAdd<R>{product.data<R>(), sums_.chain(*site.parameter, 1).template data<double>(),
                                                 w[1], w[1], w[1], R(1)});
-    if (bias) whole_biases_.push_back(ParameterSite::vector(*bias, row_sums));
+    if (bias) keep(ctx, ParameterSite::vector(*bias, row_sums));
   });
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample

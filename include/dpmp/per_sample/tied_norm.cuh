@@ -6,7 +6,7 @@
 #include "dpmp/gemm/gemm.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/kernels/row_norm.hpp"
-#include "dpmp/per_sample/cuda_certificate.hpp"
+#include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/site_list.hpp"
 #include "dpmp/runtime/launch_cuda.cuh"
 
@@ -105,7 +105,7 @@ struct JoinTied {
   static constexpr int elements_each = 1;
   const double *dense, *dense_bound, *segments;                 // dense_bound: null where dense_square says it all
   const double *cross, *inputs, *looked_up, *gathered;          // CrossTerms
-  double dense_square, segments_square, cross_bound, constant;  // of cuda_certificate
+  double dense_square, segments_square, cross_bound, constant;  // of certificate::on_cuda
   double inputs_tiny, looked_up_tiny;                           // times those squares: underflow
   double *squared, *quadratic;
 

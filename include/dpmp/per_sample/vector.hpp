@@ -7,6 +7,7 @@
 
 #include "dpmp/core/accumulation.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
+#include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/norm_bounds.hpp"
 #include "dpmp/per_sample/sample_factors.hpp"
 #include "dpmp/per_sample/site_list.hpp"
@@ -17,15 +18,6 @@ void per_sample_gradients_vector(Context& ctx, const SiteList& sites, const Tens
 
 /// One site is normed as it is stored. Several (a bias used twice) are added first, so that the norm is that of their sum.
 SiteList combined_vectors(Context& ctx, const SiteList& sites);
-
-namespace detail {
-/// Of a sum of n squares in double, where squares of f64 numbers alone can underflow; with the accumulate dtype's roundings
-/// instead of double's, which leaves room for those that made the vector, though clipping needs none for what is stored.
-inline kernels::Certificate vector_certificate(const ParameterSite& site) {
-  const double n = double(site.b.shape()[1]);
-  return {.constant = n * 0x1p-1022, .square = gamma(n + 16, unit_roundoff(accumulate_dtype(site.b.dtype())))};
-}
-}  // namespace detail
 
 /// A combined vector with its squared norms; those that came with it are not taken again.
 ParameterSite with_squares(Context& ctx, const ParameterSite& site);
@@ -80,7 +72,7 @@ DPMP_KEPT_BODY inline ParameterSite with_squares(Context& ctx, const ParameterSi
 DPMP_KEPT_BODY inline void add_vector_norms(Context& ctx, std::span<const ParameterSite> sites, NormBounds& bounds) {
   std::vector<kernels::NormTerms> terms;
   for (const ParameterSite& site : sites)
-    terms.push_back({.squared = site.squares.data<double>(), .certificate = detail::vector_certificate(site)});
+    terms.push_back({.squared = site.squares.data<double>(), .certificate = certificate::vector(site)});
   bounds.add(ctx, terms);
 }
 

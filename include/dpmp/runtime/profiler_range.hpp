@@ -5,8 +5,8 @@
 
 namespace dpmp::inline DPMP_ABI {
 /// While it lives, work submitted on its context is shown under `name` (NVTX, domain "dpmp"; nothing without a GPU). The
-/// ranges of a training step: forward; backward, and in it each operation's name, "norm" for each parameter and "clipped
-/// sum" for each group; update.
+/// ranges of a training step: forward; backward, and in it each operation's name, "norm" for each parameter and each group,
+/// and "clipped sum" for each group; update.
 class ProfilerRange {
  public:
   ProfilerRange(Context& ctx, std::string_view name) : backend_(ctx.backend()) { backend_.push_range(name); }

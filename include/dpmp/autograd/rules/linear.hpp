@@ -53,13 +53,10 @@ struct Affine {
   }
   /// x: not looked at where the weight is frozen.
   void emit(BackwardPass& pass, const Tensor& x, const Tensor& y_gradient) const {
-    const bool bias_trained = bias && bias->trainable();
-    if (weight->trainable()) {
-      const ParameterSite site = ParameterSite::outer_product(*weight, x, y_gradient);
-      if (bias_trained && pass.emit_affine(site, *bias)) return;
-      pass.emit(site);
-    }
-    if (bias_trained) pass.emit(bias_site(pass.ctx, *bias, y_gradient));
+    if (weight->trainable())
+      pass.emit(ParameterSite::outer_product(*weight, x, y_gradient, bias));
+    else if (bias && bias->trainable())
+      pass.emit(bias_site(pass.ctx, *bias, y_gradient));
   }
   /// The last step of a backward pass: the parameters' sites, and the gradient of x where it is wanted.
   void backward(BackwardPass& pass, const GradientSlot& x, const Tensor& input, const Tensor& y_gradient) const {
