@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention with its projections: of a sequence to itself (Vaswani et al. 2017), and of one sequence to another.
+#pragma once
+#include <array>
+
+#include "dpmp/autograd/rules/attention.hpp"
+#include "dpmp/nn/lora.hpp"
+
+namespace dpmp::inline DPMP_ABI::nn {
+/// Self-attention: `qkv` packs the projections to queries, keys and values in one linear layer, `projection` follows the
+/// heads. Both may carry adapters.
+class Attention {
+ public:
+  struct Options {
+    /// Divides the width.
+    index_t heads = 1;
+    /// Heads of keys and values, shared by groups of query heads (Ainslie et al. 2023); 0: as many as heads.
+    index_t key_value_heads = 0;
+    /// Token t sees tokens 0..t only.
+    bool causal = true;
+    /// Queries and keys are turned by their position (RoPE); an even width / heads is needed.
+    bool rotary = false;
+    /// How the weight of `projection` starts.
+    Init projection = init::fan_in_normal();
+  };
+  /// Throws unless the heads divide the width, and key and value heads the heads.
+  Attention(const Scope& scope, index_t width, const Options& options);
+
+  /// x [B, T, width] -> [B, T, width]. keep i32 [B, T], 0: the token is padding, nobody sees it and its output is the bias
+  /// of `projection`; not defined: no padding.
+  Variable operator()(const Variable& x, const Tensor& keep = Tensor()) const;
+  std::array<LoraLinear*, 2> linears() { return {&qkv_, &projection_}; }
+
+ private:
+  static AttentionOptions checked(const Scope& scope, index_t width, const Options& options);
+  AttentionOptions options_;
+  index_t head_width_;
+  bool rotary_;
+  LoraLinear qkv_, projection_;
+};
+
+/// Attention of one sequence to another, `memory`: a decoder to its encoder, learned queries to an image. `query`,
+/// `key_value` (packed) and `projection`. The probabilities [B, heads, T, S] are stored.
+class CrossAttention {
+ public:
+  /// Throws unless the heads divide the width.
+  CrossAttention(const Scope& scope, index_t width, index_t memory_width, index_t heads);
+  /// x [B, T, width], memory [B, S, memory_width] -> [B, T, width]. keep i32 [B, S] on the host, 0: nobody sees that token
+  /// of the memory; a sample needs one that is kept.
+  Variable operator()(const Variable& x, const Variable& memory, const Tensor& keep = Tensor()) const;
+
+ private:
+  index_t width_, heads_;
+  Linear query_, key_value_, projection_;
+};
+}  // namespace dpmp::inline DPMP_ABI::nn
+
+#if DPMP_BODIES
+#include "dpmp/autograd/rules/arithmetic.hpp"
+#include "dpmp/autograd/rules/matmul.hpp"
+#include "dpmp/autograd/rules/rope.hpp"
+#include "dpmp/autograd/rules/shape_ops.hpp"
+#include "dpmp/autograd/rules/softmax.hpp"
+
+namespace dpmp::inline DPMP_ABI::nn {
+DPMP_KEPT_BODY inline AttentionOptions Attention::checked(const Scope& scope, index_t width, const Options& options) {
+  DPMP_CHECK(width >= 1 && options.heads >= 1 && width % options.heads == 0, scope,
+             ": expected a width >= 1 and heads that divide it, got width ", width, " and ", options.heads, " heads");
+  DPMP_CHECK(options.key_value_heads >= 0 && (options.key_value_heads == 0 || options.heads % options.key_value_heads == 0),
+             scope, ": expected key and value heads that divide the ", options.heads, " heads (0: as many), got ",
+             options.key_value_heads);
+  DPMP_CHECK(!options.rotary || width / options.heads % 2 == 0, scope,
+             ": expected an even width of a head for rotary positions, got ", width / options.heads);
+  return {.heads = options.heads, .key_value_heads = options.key_value_heads, .causal = options.causal};
+}
+
+DPMP_KEPT_BODY inline Attention::Attention(const Scope& scope, index_t width, const Options& options)
+    : options_(checked(scope, width, options)),
+      head_width_(width / options.heads),
+      rotary_(options.rotary),
+      qkv_(scope / "qkv", width, options_.packed_heads() * head_width_),
+      projection_(scope / "projection", width, width, {.weight = options.projection}) {}
+
+DPMP_KEPT_BODY inline Variable Attention::operator()(const Variable& x, const Tensor& keep) const {
+  Variable qkv = qkv_(x);
+  if (rotary_) qkv = rope(qkv, options_.heads + options_.key_heads(), head_width_);
+  AttentionOptions options = options_;
+  options.keep = keep;
+  return projection_(attention(qkv, options));
+}
+
+DPMP_KEPT_BODY inline CrossAttention::CrossAttention(const Scope& scope, index_t width, index_t memory_width, index_t heads)
+    : width_(width),
+      heads_(heads),
+      query_(scope / "query", width, width),
+      key_value_(scope / "key_value", memory_width, 2 * width),
+      projection_(scope / "projection", width, width) {
+  DPMP_CHECK(heads >= 1 && width % heads == 0, scope, ": expected heads that divide the width ", width, ", got ", heads);
+}
+
+DPMP_KEPT_BODY inline Variable CrossAttention::operator()(const Variable& x, const Variable& memory,
+                                                          const Tensor& keep) const {
+  const auto by_head = [&](const Variable& rows) {
+    return transpose(reshape(rows, {rows.shape()[0], rows.shape()[1], heads_, width_ / heads_}), 1, 2);
+  };
+  const std::vector<Variable> key_value = split(key_value_(memory), 2, -1);
+  Variable scores = matmul(by_head(query_(x)), by_head(key_value[0]), false, true);
+  scores = scale(scores, 1 / std::sqrt(double(width_ / heads_)));
+  if (keep.defined()) {
+    check_shape("cross attention's padding mask", keep, {memory.shape()[0], memory.shape()[1]});
+    check_dtype("cross attention's padding mask", keep, DType::i32);
+    // Far below any score, and still a number in float16: exp of it is 0.
+    constexpr double unseen = -3e4;
+    std::vector<double> shift;
+    const auto* kept = keep.host_data<std::int32_t>();
+    for (index_t k = 0; k < keep.numel(); ++k) shift.push_back(kept[k] ? 0 : unseen);
+    const Tensor mask = Tensor::from(x.tape().ctx(), {memory.shape()[0], 1, 1, memory.shape()[1]}, scores.dtype(), shift);
+    scores = add(scores, x.tape().input(mask));
+  }
+  return projection_(reshape(transpose(matmul(softmax(scores), by_head(key_value[1])), 1, 2), x.shape()));
+}
+}  // namespace dpmp::inline DPMP_ABI::nn
+#endif

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks of a transformer: attention and a feed-forward block, each after a norm and added to the residual stream. Causal
+// or not, with any norm, any feed-forward block, with padding: decoders, encoders and vision transformers alike.
+#pragma once
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "dpmp/nn/attention.hpp"
+#include "dpmp/nn/feed_forward.hpp"
+#include "dpmp/nn/layer_norm.hpp"
+#include "dpmp/nn/rms_norm.hpp"
+
+namespace dpmp::inline DPMP_ABI::nn {
+enum class Norm : std::uint8_t { layer_norm, rms_norm };
+/// gelu: x Phi(x). gelu_tanh: its tanh approximation, which GPT-2 was trained with and a GPU computes inside of products.
+enum class FeedForward : std::uint8_t { gelu, gelu_tanh, swiglu };
+
+struct BlockOptions {
+  index_t width = 0;
+  index_t heads = 1;
+  /// Heads of keys and values; 0: as many as heads.
+  index_t key_value_heads = 0;
+  /// Width inside of the feed-forward block. 0: 4 * width for gelu and gelu_tanh; for swiglu 8 / 3 * width, rounded up to a
+  /// multiple of 8, for as many parameters.
+  index_t hidden = 0;
+  /// Blocks of the model: each of the 2 * layers branches adds its share to the variance of the residual stream.
+  index_t layers = 1;
+  bool causal = true;
+  /// Queries and keys are turned by their position (RoPE).
+  bool rotary = false;
+  Norm norm = Norm::layer_norm;
+  FeedForward feed_forward = FeedForward::gelu;
+  /// Share of activations dropped after attention and feed-forward block while training.
+  double dropout = 0;
+};
+
+/// A norm of either kind.
+using AnyNorm = std::variant<LayerNorm, RmsNorm>;
+AnyNorm make_norm(const Scope& scope, index_t width, Norm norm);
+
+/// The residual stream between blocks: the norm that follows adds the last branch, in the same pass.
+struct ResidualStream {
+  Variable x;
+  std::optional<Variable> branch;
+};
+/// The sum of the stream and that normalised. By value: the branch lives no longer than its addition.
+SumAndNorm normalised(const AnyNorm& norm, ResidualStream stream);
+
+/// `attention_norm`, `attention`, `mlp_norm`, `mlp`: y = x + attention(norm(x)), y + mlp(norm(y)).
+class Block {
+ public:
+  /// number: of this block among those of the model, which dropout is keyed by. Throws on sizes that do not fit.
+  Block(const Scope& scope, const BlockOptions& options, index_t number = 0);
+  /// x [B, T, width] -> the same. keep i32 [B, T], 0: padding.
+  Variable operator()(const Variable& x, const Tensor& keep = Tensor()) const;
+  ResidualStream operator()(ResidualStream stream, const Tensor& keep = Tensor()) const;
+  /// The layers that may carry adapters.
+  std::vector<LoraLinear*> linears();
+
+ private:
+  using AnyFeedForward = std::variant<GeluFeedForward, SwiGlu>;
+  static AnyFeedForward make_feed_forward(const Scope& scope, const BlockOptions& options);
+  AnyNorm attention_norm_;
+  Attention attention_;
+  AnyNorm mlp_norm_;
+  AnyFeedForward mlp_;
+  Dropout after_attention_, after_mlp_;
+};
+
+/// Blocks one after the other and a last norm: `block0`, `block1`, .. and `norm`.
+class Blocks {
+ public:
+  Blocks(const Scope& scope, const BlockOptions& options);
+  /// x [B, T, width] -> [B, T, width], normalised. keep i32 [B, T], 0: padding. By value: what is moved in is freed early.
+  Variable operator()(Variable x, const Tensor& keep = Tensor()) const;
+  /// The layers that may carry adapters.
+  std::vector<LoraLinear*> linears();
+  index_t size() const { return index_t(blocks_.size()); }
+
+ private:
+  AnyNorm norm_;
+  std::vector<Block> blocks_;
+};
+
+/// Puts adapters on layers, which freezes their bases; nothing when the rank is 0. first: the adapters' dropouts have this
+/// number and those after it, which no other dropout of the model may have. Everything else is trained as before.
+void adapt(std::span<LoraLinear* const> layers, const LoraOptions& options, index_t first);
+}  // namespace dpmp::inline DPMP_ABI::nn
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::nn {
+namespace detail {
+inline Init residual_start(const BlockOptions& o, index_t inputs) {
+  return init::normal(1 / std::sqrt(double(inputs) * 2 * double(o.layers)));
+}
+inline const BlockOptions& checked(const Scope& scope, const BlockOptions& o) {
+  DPMP_CHECK(o.width >= 1 && o.hidden >= 0 && o.layers >= 0, scope,
+             ": expected a width >= 1, a hidden width >= 0 and layers >= 0, got ", o.width, ", ", o.hidden, " and ",
+             o.layers);
+  return o;
+}
+}  // namespace detail
+
+DPMP_KEPT_BODY inline AnyNorm make_norm(const Scope& scope, index_t width, Norm norm) {
+  if (norm == Norm::rms_norm) return RmsNorm(scope, width);
+  return LayerNorm(scope, width);
+}
+
+DPMP_KEPT_BODY inline SumAndNorm normalised(const AnyNorm& norm, ResidualStream stream) {
+  return std::visit(
+      [&](const auto& n) {
+        return stream.branch ? n(stream.x, *stream.branch) : SumAndNorm{stream.x, n(stream.x)};
+      },
+      norm);
+}
+
+DPMP_KEPT_BODY inline Block::AnyFeedForward Block::make_feed_forward(const Scope& scope, const BlockOptions& o) {
+  if (o.feed_forward == FeedForward::swiglu) {
+    const index_t hidden = o.hidden ? o.hidden : (8 * o.width + 23) / 24 * 8;
+    return SwiGlu(scope, o.width, hidden, {.down = detail::residual_start(o, hidden)});
+  }
+  const index_t hidden = o.hidden ? o.hidden : 4 * o.width;
+  return GeluFeedForward(
+      scope, o.width, hidden,
+      {.down = detail::residual_start(o, hidden),
+       .form = o.feed_forward == FeedForward::gelu_tanh ? GemmActivation::gelu_tanh : GemmActivation::gelu_erf});
+}
+
+DPMP_KEPT_BODY inline Block::Block(const Scope& scope, const BlockOptions& o, index_t number)
+    : attention_norm_(make_norm(scope / "attention_norm", detail::checked(scope, o).width, o.norm)),
+      attention_(scope / "attention", o.width,
+                 {.heads = o.heads,
+                  .key_value_heads = o.key_value_heads,
+                  .causal = o.causal,
+                  .rotary = o.rotary,
+                  .projection = detail::residual_start(o, o.width)}),
+      mlp_norm_(make_norm(scope / "mlp_norm", o.width, o.norm)),
+      mlp_(make_feed_forward(scope / "mlp", o)),
+      after_attention_(o.dropout, std::uint32_t(2 * number)),
+      after_mlp_(o.dropout, std::uint32_t(2 * number + 1)) {}
+
+DPMP_KEPT_BODY inline ResidualStream Block::operator()(ResidualStream stream, const Tensor& keep) const {
+  const SumAndNorm x = normalised(attention_norm_, std::move(stream));
+  const Variable attended = attention_(x.normed, keep);
+  const SumAndNorm y = normalised(mlp_norm_, {x.sum, after_attention_(attended)});
+  const Variable fed = std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_);
+  return {y.sum, after_mlp_(fed)};
+}
+
+DPMP_KEPT_BODY inline Variable Block::operator()(const Variable& x, const Tensor& keep) const {
+  const ResidualStream y = (*this)(ResidualStream{x, std::nullopt}, keep);
+  return add(y.x, *y.branch);
+}
+
+DPMP_KEPT_BODY inline std::vector<LoraLinear*> Block::linears() {
+  std::vector<LoraLinear*> all;
+  for (LoraLinear* linear : attention_.linears()) all.push_back(linear);
+  for (LoraLinear* linear : std::visit([](auto& mlp) { return mlp.linears(); }, mlp_)) all.push_back(linear);
+  return all;
+}
+
+DPMP_KEPT_BODY inline Blocks::Blocks(const Scope& scope, const BlockOptions& options)
+    : norm_(make_norm(scope / "norm", detail::checked(scope, options).width, options.norm)) {
+  for (index_t k = 0; k < options.layers; ++k) blocks_.emplace_back(scope / ("block" + std::to_string(k)), options, k);
+}
+
+DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, const Tensor& keep) const {
+  ResidualStream stream{std::move(x), std::nullopt};
+  for (const Block& block : blocks_) stream = block(std::move(stream), keep);
+  return normalised(norm_, std::move(stream)).normed;
+}
+
+DPMP_KEPT_BODY inline std::vector<LoraLinear*> Blocks::linears() {
+  std::vector<LoraLinear*> all;
+  for (Block& block : blocks_)
+    for (LoraLinear* linear : block.linears()) all.push_back(linear);
+  return all;
+}
+
+DPMP_KEPT_BODY inline void adapt(std::span<LoraLinear* const> layers, const LoraOptions& options, index_t first) {
+  for (std::size_t k = 0; k < layers.size(); ++k) layers[k]->adapt(options, std::uint32_t(first + index_t(k)));
+}
+}  // namespace dpmp::inline DPMP_ABI::nn
+#endif
