@@ -9,6 +9,6 @@
 #define DPMP_BODIES 1
 #include <dpmp/per_sample/clipped_sum_sink.hpp>
 #include <dpmp/per_sample/gradient_sums.hpp>
-#include <dpmp/per_sample/per_sample.hpp>
 #include <dpmp/per_sample/group_pass.hpp>
+#include <dpmp/per_sample/per_sample.hpp>
 #include <dpmp/per_sample/sum_sink.hpp>

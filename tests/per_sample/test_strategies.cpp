@@ -20,6 +20,7 @@ using namespace dpmp;
 using per_sample::ClippedSumSink;
 using per_sample::GradientStorage;
 using per_sample::GradientSums;
+using per_sample::GroupPass;
 using per_sample::Groups;
 using per_sample::Keep;
 using per_sample::NormBounds;
@@ -28,7 +29,6 @@ using per_sample::NormMethod;
 using per_sample::SiteShape;
 using per_sample::Strategy;
 using per_sample::StrategyOptions;
-using per_sample::GroupPass;
 using test::refuses;
 
 nn::TransformerConfig config(bool tied, double dropout = 0) {

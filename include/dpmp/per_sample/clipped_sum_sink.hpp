@@ -26,8 +26,8 @@ class ClippedSumSink final : public GradientSink {
   /// Sums groups with a parameter that this pass does not use.
   void end(Context& ctx) override;
 
-  /// After the pass: frees what it kept, so that the next one asks for no memory beside it. Whether it walked twice is
-  /// known.
+  /// After the pass: frees what it kept, so that the next one asks for no memory in addition to it. Whether it walked twice
+  /// is known.
   void release();
 
   bool may_walk_again() const { return parts_[0].pass.may_walk_again(); }
@@ -139,7 +139,7 @@ DPMP_KEPT_BODY inline GradientSink& ClippedSumSink::second_walk() {
 
 DPMP_KEPT_BODY inline ClippedSumSink::Part& ClippedSumSink::open_part(const Parameter& p) {
   Part& part = parts_[std::size_t(groups_.of(p))];
-  DPMP_CHECK(!part.done, "expected no site of ", p.name(), " behind its last one: its group is summed");
+  DPMP_CHECK(!part.done, "expected no site of ", p.name(), " after its last one: its group is summed");
   return part;
 }
 

@@ -147,7 +147,7 @@ DPMP_KEPT_BODY inline GroupPass::GroupPass(const StrategyOptions& options, OnCho
     : options_(options), on_choice_(std::move(on_choice)), kept_by_all_(std::move(kept_by_all)) {
   DPMP_CHECK(!options.byte_budget || *options.byte_budget >= 0, "expected a byte budget >= 0, got ", *options.byte_budget);
   DPMP_CHECK(!options.byte_budget || options.strategy == Strategy::automatic,
-             "expected the automatic strategy beside a byte budget, got ", name_of(options.strategy));
+             "expected the automatic strategy with a byte budget, got ", name_of(options.strategy));
 }
 
 DPMP_KEPT_BODY inline void GroupPass::accept(Context& ctx, const ParameterSite& site) {
@@ -165,7 +165,7 @@ DPMP_KEPT_BODY inline void GroupPass::choose(Context& ctx, SiteList sites) {
   Parameter& parameter = *sites[0].parameter;
   // Norms of parts of a gradient would leave out the terms between them.
   DPMP_CHECK(chosen_.insert(&parameter).second, "expected all sites of ", parameter.name(),
-             " before it is finished, and none beside the one that it comes along with as a bias");
+             " before it is finished, and none in addition to the one that it comes along with as a bias");
   const SiteShape shape = shape_of(sites);
   const Way way = choose_way(shape, options_, *kept_by_all_);
   if (on_choice_) on_choice_(parameter, shape, way);

@@ -125,7 +125,7 @@ void add_tied(Context& ctx, const SiteList& sites, NormBounds& bounds, const dou
   bounds.add(ctx, {&terms, 1});
 }
 
-/// Norms of parameters with the same dense inputs; each list may have a one-hot site behind the dense one.
+/// Norms of parameters with the same dense inputs; each list may have a one-hot site after the dense one.
 template <class T>
 Biases shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
   if constexpr (!has_cuda_norms<T>) {
@@ -209,7 +209,7 @@ Biases norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, No
   }
 }
 
-/// output[i, :] = G_i, in the accumulate dtype or in T. Dense rows in one product; looked-up rows are added behind it, an id
+/// output[i, :] = G_i, in the accumulate dtype or in T. Dense rows in one product; looked-up rows are added after it, an id
 /// at a time.
 template <class T>
 void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output, const Tensor& bias_sums) {
