@@ -279,7 +279,7 @@ class Parser:
 
     def type(self, type_, prefix, rest, brace, doc):
         name = re.match(r"[\w:]+(<.*>)?", rest[type_.end():])
-        name = name[0] if name else ""
+        name = name[0].split("<")[0] if name else ""
         if type_[1].startswith("enum"):
             after = skip_brackets(self.text, brace)
             item = Item("enum", name, rest, doc, enumerators(self.text[brace + 1:after - 1]))
@@ -290,7 +290,7 @@ class Parser:
         tail = re.compile(r"\s*([^;{}()]*);").match(self.text, after)  # what is declared of it at once
         if tail:
             after = tail.end()
-        special = re.search(r"template\s*<\s*>", prefix) or "<" in name or "::" in name or not name
+        special = re.search(r"template\s*<\s*>", prefix) or "::" in name or not name
         return ([] if special else [item]), after
 
     def plain(self, prefix, rest, parameters, doc, inside):

@@ -63,6 +63,14 @@ class Declarations(unittest.TestCase):
             inline constexpr bool is_wide = sizeof(T) > 4;
             template <>
             struct Many<X> { int hidden; };
+            template <class>
+            class Ref;
+            template <class R, class... Args>
+            class Ref<R(Args...)> {
+             public:
+              template <class F>
+              Ref(F&& f) : f_(f) {}
+            };
             """, {
             "first": ["template <class T, class U = std::pair<int, T>> requires(sizeof(T) == 4) && std::is_same_v<T, U>",
                       "T first(U u);"],
@@ -70,6 +78,8 @@ class Declarations(unittest.TestCase):
             "Many": ["template <template <class, int> class Span, int... N>", "struct Many {", "  Span<float, 1> span;",
                      "  void f() requires(N > 2);", "};"],
             "Number": ["template <class T>", "concept Number = requires(T x) { x + x; };"],
+            "Ref": ["template <class R, class... Args>", "class Ref<R(Args...)> {", "  template <class F>",
+                    "  Ref(F&& f);", "};"],
             "is_wide": ["template <class T>", "constexpr bool is_wide = sizeof(T) > 4;"]})
 
     def test_classes(self):
