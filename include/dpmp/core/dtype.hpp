@@ -12,8 +12,9 @@ namespace dpmp::inline DPMP_ABI {
 /// f32, bf16, f16: storage of activations and weights. i32: token ids. f64: references, master sums.
 enum class DType : std::uint8_t { f32, bf16, f16, f64, i32 };
 
-/// A type as a value, for generic lambdas: `dispatch_real(dtype, [&](auto tag) { using T = typename decltype(tag)::type; ...
-/// })`.
+/// A type as a value, for generic lambdas:
+///
+///     dispatch_real(dtype, [&](auto tag) { using T = typename decltype(tag)::type; ... });
 template <class T>
 struct TypeTag {
   using type = T;
