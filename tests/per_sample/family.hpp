@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A family of operations through every combination of strategy, clip rule, dtype, mask and empty or one-token shape, against
-// triple loops in double on the stored operands. The README's support tables are made from what ran here: with
+// triple loops in double on the stored operands. The tables of docs/support.md are made from what ran here: with
 // DPMP_UPDATE_DOCS=1 a table is written, otherwise the two must agree.
 #pragma once
 #include <doctest/doctest.h>
@@ -244,7 +244,7 @@ class FamilyProblem {
   std::map<const dpmp::Parameter*, std::vector<double>> scale_;
 };
 
-/// Runs a family and compares its table with the README's, or writes it there.
+/// Runs a family and compares its table with that of docs/support.md, or writes it there.
 inline void check_family(const std::string& family, const std::vector<FamilyCase>& cases) {
   dpmp::Context ctx(dpmp::Device::cpu(), 2);
   std::ostringstream table;
@@ -300,18 +300,18 @@ inline void check_family(const std::string& family, const std::vector<FamilyCase
 
   const std::string begin = "<!-- support table, " + family + ": begin -->\n",
                     end = "<!-- support table, " + family + ": end -->";
-  const auto path = source_folder() / "README.md";
+  const auto path = source_folder() / "docs" / "support.md";
   std::ostringstream text;
   text << std::ifstream(path).rdbuf();
-  std::string readme = text.str();
-  const auto first = readme.find(begin), last = readme.find(end);
+  std::string page = text.str();
+  const auto first = page.find(begin), last = page.find(end);
   REQUIRE(first != std::string::npos);
   REQUIRE(last != std::string::npos);
   const auto from = first + begin.size();
   if (std::getenv("DPMP_UPDATE_DOCS")) {
-    std::ofstream(path) << readme.replace(from, last - from, table.str());
+    std::ofstream(path) << page.replace(from, last - from, table.str());
     return;
   }
-  CHECK(readme.substr(from, last - from) == table.str());
+  CHECK(page.substr(from, last - from) == table.str());
 }
 }  // namespace test

@@ -57,6 +57,6 @@ std::vector<test::FamilyCase> family_cases() {
 }
 }  // namespace
 
-TEST_CASE("P1, P13: layers, every strategy, clip rule and dtype, agree with the oracle; so does the README") {
+TEST_CASE("P1, P13: layers, every strategy, clip rule and dtype, agree with the oracle; so does docs/support.md") {
   test::check_family("layers", family_cases());
 }

@@ -3,6 +3,7 @@
 #include "per_sample/family.hpp"
 
 TEST_CASE(
-    "P1, P13: the sequence operations, every strategy, clip rule and dtype, agree with the oracle; so does the README") {
+    "P1, P13: the sequence operations, every strategy, clip rule and dtype, agree with the oracle; so does "
+    "docs/support.md") {
   test::check_family("sequence", test::cases_of(test::sequence_ops()));
 }
