@@ -155,7 +155,7 @@ def split_template(head):
             i = more.end()
 
 
-OPERATOR = re.compile(r"operator\s*(\(\)|\[\]|\"\"\s*\w+|new|delete|co_await|[^\s\w(]+|[\w:<>]+[\s*&]*)\s*(?=\()")
+OPERATOR = re.compile(r"operator\s*(\(\)|\[\]|\"\"\s*\w+|new|delete|co_await|[^\s\w(]+|(const\s+)?[\w:<>]+[\s*&]*)\s*(?=\()")
 
 
 def scan(text, i):
@@ -250,6 +250,9 @@ class Parser:
         head = strip_noise(text[i:end])
         if stop == "":
             raise ValueError(f"no declaration ends here: {head[:80]!r}")
+        if re.fullmatch(r'extern "C(\+\+)?"', head):
+            items, at = self.items(end + 1)
+            return items, at + 1
         if head.startswith("namespace"):
             if stop == ";":
                 return [], end + 1  # an alias
@@ -299,16 +302,20 @@ class Parser:
         if re.search(r"template\s*<\s*>", prefix) or re.match(r"template\b", rest) or not rest:
             return None
         template = prefix + "\n" if prefix else ""
-        alias = re.match(r"using\s+(\w+)\s*=|typedef\b.*?(\w+)$", rest)
+        alias = re.match(r"using\s+(\w+)\s*=|typedef\b.*?(\w+)(?=$|\)\s*\()", rest)
         if alias:
             return Item("alias", alias[1] or alias[2], template + rest, doc)
         if (concept := re.match(r"concept\s+(\w+)", rest)) is not None:
             return Item("concept", concept[1], template + rest, doc)
+        pointer = re.match(r"[\w:<>,\s*&]+\(\s*[*&]+\s*(\w+)\s*\)\s*\(", rest)
+        if pointer:
+            return Item("variable", pointer[1], template + rest, doc)
         if not parameters:
             if re.match(r"(class|struct|union|enum)\b[\w\s:]*$", rest) or rest.startswith("using "):
                 return None
             declarator = cut_value(rest)
-            name = re.search(r"(\w+)\s*(\[[^\]]*\]\s*)*$", declarator.split(",")[0])
+            first = re.sub(r"(?<!:):(?!:).*", "", declarator.split(",")[0])  # without the width of a bit field
+            name = re.search(r"(\w+)\s*(\[[^\]]*\]\s*)*$", first)
             return Item("variable", name[1] if name else declarator, template + short_value(rest, declarator), doc)
         if re.search(r"=\s*delete$", rest) or rest.startswith("~") or re.match(r"virtual\s+~", rest):
             return None

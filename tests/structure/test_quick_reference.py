@@ -127,6 +127,7 @@ class Declarations(unittest.TestCase):
               float& operator[](int k) { return x[k]; }
               float operator()(int a, int b) const { return a < b ? x[a] : x[b]; }
               explicit operator bool() const { return true; }
+              operator const char*() const;
               Point& operator+=(Point p);
               Point operator-() const;
             };
@@ -138,7 +139,7 @@ class Declarations(unittest.TestCase):
             """, {
             "Point": ["struct Point {", "  friend bool operator==(const Point&, const Point&);",
                       "  std::strong_ordering operator<=>(const Point& other) const;", "  float& operator[](int k);",
-                      "  float operator()(int a, int b) const;", "  explicit operator bool() const;",
+                      "  float operator()(int a, int b) const;", "  explicit operator bool() const;", "  operator const char*() const;",
                       "  Point& operator+=(Point p);", "  Point operator-() const;", "};"],
             "Aligned": ["struct Aligned {", "  int x;", "};"],
             "operator<<": ["std::ostream& operator<<(std::ostream& out, const Point& p);"],
@@ -164,6 +165,17 @@ class Declarations(unittest.TestCase):
             constexpr auto square = [](int x) { return x * x; };
             static_assert(sizeof(int) == 4);
             using namespace std;
+            using other::name;
+            extern template class Rule<int>;
+            void (*write)(std::ostream&, const void*) = nullptr;
+            typedef double (*Function)(double);
+            struct Packed { unsigned low : 3, high : 5; std::map<int, std::pair<int, int>> m; };
+            extern "C" {
+            int c_function(void);
+            }
+            template <class T>
+            template <class U>
+            int Box<T>::member(U u) { return u < 3 ? 1 : 2; }
             """, {
             "Stream": ["// What.", "enum class Stream : std::uint32_t {", "  noise = 1,  // on the sum", "  // Alone.",
                        "  sampler = 2,  // draws", "};"],
@@ -172,7 +184,11 @@ class Declarations(unittest.TestCase):
             "n": ["index_t n = 0, m = 1;"],
             "x": ["std::vector<int> x{1, 2}, y{};"],
             "table": ["constexpr int table[] = { 1, 2, };"],
-            "square": ["constexpr auto square = [](int x) { return x * x; };"]})
+            "square": ["constexpr auto square = [](int x) { return x * x; };"],
+            "write": ["void (*write)(std::ostream&, const void*) = nullptr;"],
+            "Function": ["typedef double (*Function)(double);"],
+            "Packed": ["struct Packed {", "  unsigned low : 3, high : 5;", "  std::map<int, std::pair<int, int>> m;", "};"],
+            "c_function": ["int c_function(void);"]})
 
     def test_preprocessor_and_namespaces(self):
         self.check("""\
