@@ -106,7 +106,8 @@ class Images {
       const auto bytes =
           std::span(pixels.values).subspan(std::size_t(first * side * side), std::size_t(count * side * side));
       const std::vector<float> features = filters(Tensor::from(ctx, {count, side, side, 1}, DType::f32, bytes, 1. / 255));
-      std::transform(features.begin(), features.end(), features_.begin() + first * record_size, from_float<f16>);
+      std::transform(features.begin(), features.end(), features_.begin() + first * record_size,
+                     [](float v) { return from_float<f16>(v); });
     }
   }
   index_t size() const { return index_t(labels_.size()); }
