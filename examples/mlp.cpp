@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A two-layer network on images of 28 x 28: on Fashion-MNIST where its folder is given (Debian and Ubuntu: apt install
-// dataset-fashion-mnist, which puts it into /usr/share/datasets/fashion-mnist), else on made-up ones.
+// A two-layer network on images of 28 x 28, made up here: bytes go into bf16, a batch larger than the slots of a physical
+// one, accuracy on images that nobody trained on. train_fashion_mnist.cpp does it with a convolutional network on real ones.
 #include <dpmp/dpmp.hpp>
-#include <dpmp/interop/idx.hpp>
 #include <iostream>
 using namespace dpmp;
 
@@ -26,16 +25,10 @@ Images made_up(index_t count, std::uint64_t seed) {
   }
   return images;
 }
-Images from_files(const std::string& folder, const std::string& part) {
-  const auto images = interop::read_idx(folder + "/" + part + "-images-idx3-ubyte.gz"),
-             labels = interop::read_idx(folder + "/" + part + "-labels-idx1-ubyte.gz");
-  return {images.values, labels.values};
-}
 }  // namespace
 
-int main(int argc, char** argv) {
-  const Images training = argc > 1 ? from_files(argv[1], "train") : made_up(2000, 1),
-               test = argc > 1 ? from_files(argv[1], "t10k") : made_up(500, 2);
+int main() {
+  const Images training = made_up(2000, 1), test = made_up(500, 2);
   Context ctx;
   nn::Parameters parameters(ctx, DType::bf16, 1);
   const nn::Linear hidden(parameters / "hidden", pixels, 64), output(parameters / "output", 64, classes);
@@ -72,7 +65,7 @@ int main(int argc, char** argv) {
                                          .steps = 60,
                                          .dataset_size = training.size()});
   train::Trainer trainer(ctx, parameters, plan, dp::StreamKeys(dp::random_key()), training.size(),
-                         {.physical_batch = 256, .learning_rate = optim::LearningRate::constant(3e-3)});
+                         {.physical_batch = 64, .learning_rate = optim::LearningRate::constant(3e-3)});
   std::cout << "before training: " << accuracy() << " % of " << test.size() << " test images right\n";
   while (trainer.steps() < plan.steps()) trainer.step(losses);
   std::cout << "after " << trainer.steps() << " steps at epsilon " << plan.epsilon() << ": " << accuracy() << " %\n";

@@ -95,13 +95,13 @@ TEST_CASE("a pass of a group on a CPU, and groups of a weight and a bias of thei
 TEST_CASE("plain sums: a bias along with its weight, and one that many layers use, each use added once") {
   Context ctx(Device::cpu(), 4);
   test::Rng rng;
-  const index_t width = 40000, samples = 3;
+  const index_t width = 2048, samples = 64;  // a row of a launch for each use, for the threads to run at a time
   Parameter bias(ctx, "bias", Tensor::zeros(ctx, {width}, DType::f32), DType::f32);
   Parameter* const parameters[] = {&bias};
   GradientSums sums(ctx, parameters);
   per_sample::SumSink sink(sums);
   std::vector<double> expected(std::size_t(width), 0.0);
-  for (int use = 0; use < 30; ++use) {
+  for (int use = 0; use < 200; ++use) {
     const Tensor b = test::normal_tensor(ctx, rng, {samples, 1, width}, DType::f32);
     sink.accept(ctx, bias_site(ctx, bias, b));
     const std::vector<double> values = b.to_doubles();
