@@ -41,13 +41,7 @@ int main() {
               static_cast<long long>(model.parameters().numel()));
 
   const auto losses = [&](const train::Batch& b) { return sequence_loss(ctx, model, b.tape, b.records, 3); };
-  const auto held_out = [&] {
-    const std::vector<index_t> all{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};  // every sequence there is
-    Tape tape(ctx, index_t(all.size()), TapeMode::inference);
-    double sum = 0;
-    for (const double loss : losses({tape, all}).value().to_doubles()) sum += loss / double(all.size());
-    return sum;
-  };
+  const auto held_out = [&] { return train::evaluate(ctx, losses, 0, vocabulary); };  // every sequence there is
   const auto plan =
       dp::Plan::calibrate({.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.1, .steps = 100, .dataset_size = records});
   train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), records,

@@ -14,14 +14,7 @@ void train_privately(const char* name) {
   Model model(ctx, DType::bf16, 1);
   const index_t records = 600;
   const auto losses = [&](const train::Batch& batch) { return model.losses(batch); };
-  const auto held_out = [&] {
-    std::vector<index_t> others(200);
-    for (std::size_t k = 0; k < others.size(); ++k) others[k] = records + index_t(k);
-    Tape tape(ctx, index_t(others.size()), TapeMode::inference);
-    double sum = 0;
-    for (const double loss : losses({tape, others}).value().to_doubles()) sum += loss / double(others.size());
-    return sum;
-  };
+  const auto held_out = [&] { return train::evaluate(ctx, losses, records, 200); };
   const auto plan =
       dp::Plan::calibrate({.epsilon = 8, .delta = 1e-4, .sampling_rate = 0.2, .steps = 80, .dataset_size = records});
   train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), records,

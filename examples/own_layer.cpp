@@ -25,14 +25,7 @@ int main() {
     const Variable predicted = out(memory(in(batch.tape.input(Tensor::from(ctx, shape, DType::bf16, x)))));
     return mean_squared_error(predicted, Tensor::from(ctx, shape, DType::f32, y));
   };
-  const auto error = [&] {
-    std::vector<index_t> held_out(200);
-    for (std::size_t k = 0; k < held_out.size(); ++k) held_out[k] = records + index_t(k);
-    Tape tape(ctx, 200, TapeMode::inference);
-    double sum = 0;
-    for (const double loss : losses({tape, held_out}).value().to_doubles()) sum += loss / 200;
-    return sum;
-  };
+  const auto error = [&] { return train::evaluate(ctx, losses, records, 200); };
   const auto plan =
       dp::Plan::calibrate({.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.1, .steps = 150, .dataset_size = records});
   train::Trainer trainer(ctx, parameters, plan, dp::StreamKeys(dp::random_key()), records,

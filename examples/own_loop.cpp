@@ -42,10 +42,7 @@ int main() {
     optimiser.step(ctx, sums, 1 / plan.expected_batch(), 3e-2, &noise);
   }
 
-  std::vector<index_t> others(500);  // points that nobody was trained on
-  for (std::size_t k = 0; k < others.size(); ++k) others[k] = records + index_t(k);
-  Tape tape(ctx, index_t(others.size()), TapeMode::inference);
-  double error = 0;
-  for (const double loss : losses({tape, others}).value().to_doubles()) error += loss / double(others.size());
-  std::cout << "squared error " << error << " (1 before training)\n" << dp::privacy_statement(plan, ledger.steps()) << '\n';
+  // Of points that nobody was trained on.
+  std::cout << "squared error " << train::evaluate(ctx, losses, records, 500) << " (1 before training)\n"
+            << dp::privacy_statement(plan, ledger.steps()) << '\n';
 }

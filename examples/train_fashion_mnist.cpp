@@ -161,33 +161,6 @@ class Network {
   nn::Linear head_;
 };
 
-/// A second network whose weights follow the trained one's as an exponential moving average: computed from released weights
-/// alone, so it costs no privacy.
-class Averaged {
- public:
-  Averaged(Context& ctx, DType dtype, std::uint64_t seed, double decay)
-      : ctx_(ctx), network_(ctx, dtype, seed), decay_(decay) {}
-  const Network& network() const { return network_; }
-  void follow(Network& trained) {
-    ++steps_;
-    // The first steps count in full: an average that starts with the initial weights would remember them.
-    const float keep = float(std::min(decay_, double(steps_ - 1) / double(steps_ + 9)));
-    for (std::size_t k = 0; k < trained.parameters().all().size(); ++k) {
-      Parameter& average = *network_.parameters().all()[k];
-      const float* from = trained.parameters().all()[k]->master().host_data<float>();
-      float* to = average.master().host_data<float>();
-      for (index_t j = 0; j < average.numel(); ++j) to[j] = keep * to[j] + (1 - keep) * from[j];
-      average.refresh(ctx_);
-    }
-  }
-
- private:
-  Context& ctx_;
-  Network network_;
-  double decay_;
-  index_t steps_ = 0;
-};
-
 /// Share of images whose largest logit is that of their label.
 double accuracy(Context& ctx, const Network& network, const Images& images, index_t physical_batch) {
   index_t right = 0;
@@ -218,7 +191,6 @@ int run(const Options& o) {
       test(ctx, o.data, "t10k", std::numeric_limits<index_t>::max());
   std::cout << "data: " << training.size() << " images to learn, " << test.size() << " to test\n";
   Network network(ctx, dtype, o.seed);
-  Averaged averaged(ctx, dtype, o.seed, o.average);
   std::cout << "model: " << network.parameters().numel() << " parameters in " << o.dtype << ", " << ctx.threads()
             << " threads\n";
   if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';
@@ -241,6 +213,7 @@ int run(const Options& o) {
   std::cout << (plan ? "plan:\n" + plan->describe() : "plan: none, training without privacy\n");
   train::Trainer trainer(ctx, network.parameters(), plan ? train::Privacy(*plan) : train::NoPrivacy{rate}, keys,
                          training.size(), trainer_options);
+  optim::WeightAverage average(ctx, network.parameters().all(), o.average);  // which the test images are shown
   const auto losses = [&](const train::Batch& batch) {
     const auto [images, labels] = training.batch(ctx, batch.records, dtype);
     return cross_entropy(network(batch.tape.input(images)), labels);
@@ -250,9 +223,11 @@ int run(const Options& o) {
   double share = 0;
   for (index_t done = 1; done <= o.steps; ++done) {
     trainer.step(losses);
-    averaged.follow(network);
+    average.follow();
     if (done % o.evaluate_every != 0 && done != o.steps) continue;
-    share = accuracy(ctx, averaged.network(), test, o.physical_batch);
+    average.swap();
+    share = accuracy(ctx, network, test, o.physical_batch);
+    average.swap();
     // How long private steps take tells how many physical batches their draws needed: no times of them (docs/pitfalls.md).
     std::string speed;
     if (!plan) {

@@ -17,7 +17,9 @@
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
 #include <dpmp/optim/optimiser.hpp>
+#include <dpmp/optim/weight_average.hpp>
 #include <dpmp/train/accumulate.hpp>
 #include <dpmp/train/checkpoint.hpp>
+#include <dpmp/train/evaluate.hpp>
 #include <dpmp/train/isolation.hpp>
 #include <dpmp/train/trainer.hpp>
