@@ -43,6 +43,12 @@ foreach(source IN LISTS sources)
   dpmp_cuda_test(${name} _races EMU_RACE=1)
 endforeach()
 
+# The project that users copy, with its GPU's main.
+if(DPMP_EMULATED OR (DPMP_HAVE_CUDA AND dpmp_gpus))
+  dpmp_cuda_program(skeleton_cuda ${PROJECT_SOURCE_DIR}/examples/skeleton/main_cuda.cu)
+  dpmp_cuda_test(skeleton_cuda "" EMU_THREADS=0)
+endif()
+
 # What the library of products refuses is left to kernels behind it.
 if(DPMP_EMULATED)
   dpmp_cuda_test(test_products _bias_only EMU_EPILOGUES=bias EMU_THREADS=0)
