@@ -2,7 +2,9 @@
 // Programs that the documentation shows are the ones that are compiled.
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 
 #include "support/source_folder.hpp"
@@ -34,4 +36,26 @@ TEST_CASE("the code of docs/adding_a_layer.md is that of examples/linear_recurre
     ++blocks;
   }
   CHECK(blocks >= 4);
+}
+
+TEST_CASE("docs/properties.md defines every property that a test case cites") {
+  const std::string page = read("docs/properties.md");
+  const std::regex citation("TEST_CASE[A-Z_]*\\(\\s*\"(P[0-9]+(?:, P[0-9]+)*)"), id("P[0-9]+");
+  int cited = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(test::source_folder() / "tests")) {
+    const std::string suffix = entry.path().extension().string();
+    if (suffix != ".cpp" && suffix != ".cu") continue;
+    std::ostringstream text;
+    text << std::ifstream(entry.path()).rdbuf();
+    const std::string source = text.str();
+    for (std::sregex_iterator m(source.begin(), source.end(), citation), end; m != end; ++m) {
+      const std::string ids = (*m)[1].str();
+      for (std::sregex_iterator k(ids.begin(), ids.end(), id); k != end; ++k, ++cited) {
+        CAPTURE(entry.path().string());
+        CAPTURE(k->str());
+        CHECK(page.find("\n| " + k->str() + " | ") != std::string::npos);
+      }
+    }
+  }
+  CHECK(cited > 100);
 }
