@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <dpmp/dpmp.cuh>
+#include <dpmp/per_sample/sum_sink.hpp>
 #include <vector>
 
 namespace bench {

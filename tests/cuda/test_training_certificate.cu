@@ -42,7 +42,8 @@ test::Released release(Context& ctx, const SiteList& sites, const Way& way, cons
   SiteList released = sites;
   if (way.method == NormMethod::stored) {
     const Tensor gradients = per_sample::stored_gradients_outer(
-        ctx, sites, bounds, per_sample::kept_dtype(per_sample::shape_of(sites), way.storage));
+                                 ctx, sites, bounds, per_sample::kept_dtype(per_sample::shape_of(sites), way.storage))
+                                 .gradients;
     released = {ParameterSite::vector(*sites[0].parameter, gradients)};
   } else {
     per_sample::squared_norms_outer(ctx, sites, bounds, way.method);

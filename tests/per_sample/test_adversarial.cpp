@@ -188,7 +188,8 @@ Released release(Context& ctx, const Way& way, const SiteList& sites, double thr
     if (*way.method == NormMethod::stored)
       kept = {ParameterSite::vector(
           w, per_sample::stored_gradients_outer(ctx, kept, bounds,
-                                                per_sample::kept_dtype(per_sample::shape_of(kept), way.options.gradients)))};
+                                                per_sample::kept_dtype(per_sample::shape_of(kept), way.options.gradients))
+                 .gradients)};
     else
       per_sample::squared_norms_outer(ctx, kept, bounds, *way.method);
     return release_alone(bounds, threshold, rule, [&](const std::vector<float>& factors) {
