@@ -29,6 +29,7 @@ void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch, p
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
+#include "dpmp/dp/adaptive_clip.hpp"
 #include "dpmp/per_sample/sum_sink.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
