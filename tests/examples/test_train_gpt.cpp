@@ -111,7 +111,7 @@ TEST_CASE("P20: resumed with other data or other settings, a run draws other noi
   checkpoint_after(place, "c", 2, {});
   CHECK_FALSE(has(resume(place, "c", "same", {}).out, "draw other records and other noise"));
   const Result rate = resume(place, "c", "rate", {"--learning-rate=0.003"});
-  CHECK(has(rate.out, "(now learning rate: at most 0.003"));
+  CHECK(has(rate.out, "(now learning rate: cosine 0.003 to "));
   CHECK(has(rate.out, "draw other records and other noise"));
   CHECK(has(rate.out, "The run continues a checkpoint of step 2 with draws and noise of its own"));
   CHECK(has(resume(place, "c", "dropout", {"--dropout=0.1"}).out, "(now data: "));

@@ -26,8 +26,6 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parame
                                                   const per_sample::Groups& groups, const optim::Optimiser& optimiser,
                                                   const TrainerOptions& options, index_t steps) {
   DPMP_CHECK(options.data_fingerprint.has_value(), "expected a data_fingerprint, got none");
-  double largest_rate = 0;  // which tells a reader more than the hash of all
-  for (index_t step = 0; step < steps; ++step) largest_rate = std::max(largest_rate, options.learning_rate.at(step));
   std::ostringstream out;
   out.precision(17);
   out << "library: dpmp " << DPMP_VERSION_STRING << ", " << __VERSION__ << '\n'
@@ -39,7 +37,7 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parame
       << "strategy: " << per_sample::name_of(options.strategy.strategy) << ", norms " << int(options.strategy.norms)
       << ", gradients " << int(options.strategy.gradients) << ", budget " << options.strategy.byte_budget.value_or(-1)
       << '\n'
-      << "learning rate: at most " << largest_rate << ", " << options.learning_rate.fingerprint(steps) << '\n'
+      << "learning rate: " << options.learning_rate.fingerprint(steps) << '\n'
       << "rule: ";
   if (const auto* sgd = std::get_if<optim::Sgd>(&options.rule)) {
     out << "sgd, " << sgd->momentum << ", " << sgd->weight_decay << '\n';
