@@ -21,7 +21,7 @@ class SampleIdentities {
   bool by_place_ = false;
 };
 
-/// What randomness inside of a record (dropout) is keyed by in one pass, besides its place in the model.
+/// What randomness inside of a record (dropout) is keyed by in one pass, in addition to its place in the model.
 struct SampleRandomness {
   /// dp::StreamKeys::key(dp::Stream::dropout) of the run.
   Key256 secret;

@@ -53,9 +53,9 @@ inline constexpr double largest_threshold = 0x1p120;
 /// is not a finite number >= 0, and where the rule gives NaN or a negative number. By select: no branch here depends on a
 /// sample.
 ///
-/// At n = 0 and near it some rules ask for infinity, and so does the bound beside it: factors end at the largest finite FP32
-/// number. That is as safe as any factor at most C / n, and where n = 0 the released gradient is exactly 0 (n bounds its
-/// norm), so it stays 0; an infinite factor would make it NaN.
+/// At n = 0 and near it some rules ask for infinity, and so does the bound next to it: factors end at the largest finite
+/// FP32 number. That is as safe as any factor at most C / n, and where n = 0 the released gradient is exactly 0 (n bounds
+/// its norm), so it stays 0; an infinite factor would make it NaN.
 DPMP_ANY_TEAM
 template <class Rule>
 DPMP_HD float clip_factor(double norm_upper, bool counts, double bound, const Rule& rule) {

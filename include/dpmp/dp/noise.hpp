@@ -8,7 +8,7 @@
 // A noised sum is released on a public grid: the nearest multiple of g, the largest power of two that is at most 2^-20 of
 // the noise's standard deviation. In double alone, fl(s + n) shows s by its trailing bits (Mironov, "On significance of the
 // least significant bits for differential privacy", CCS 2012): where |n| is far below |s| the sum has no bits below s's last
-// place, while n beside s = 0 has. On the grid every sum has the same last place. docs/numerics.md derives the 2^-20, says
+// place, while n added to s = 0 has. On the grid every sum has the same last place. docs/numerics.md derives the 2^-20, says
 // what the rounding costs (nothing: it is a public function of a noised sum) and what is still not proven.
 #pragma once
 #include <algorithm>

@@ -55,7 +55,7 @@ inline std::string noise_in_words(const Plan& plan) {
 }
 }  // namespace detail
 
-/// What a run did beside its plan and has to say, also after it is resumed.
+/// What a run did in addition to its plan and has to say, also after it is resumed.
 struct StatementNotes {
   std::optional<index_t> other_noise_since = {};  // resumed from a checkpoint of this step, with draws and noise of its own
   bool counts_left_out = false;                   // train::TrainerOptions::unsafe_debug

@@ -59,7 +59,7 @@ class BlockedGemm {
  private:
   static constexpr bool cast = sizeof(In) == 2;
   static constexpr bool real_output = std::is_same_v<Out, Real>;
-  /// Rows multiplied at a time where blocks are cast: enough to hide that a leaf packs b anew for each block.
+  /// Rows multiplied at a time where blocks are cast: enough to hide that a leaf packs b again for each block.
   static constexpr index_t block_rows = 256;
 
   bool sums_in_scratch() const { return !real_output || spec_.residual; }

@@ -38,12 +38,12 @@ inline std::uint32_t alignment_of(const void* p) {
   return std::uint32_t(std::min<std::uintptr_t>(256, address == 0 ? 256 : address & (~address + 1)));
 }
 
-/// What an epilogue reads or writes beside the output.
+/// What an epilogue reads or writes in addition to the output.
 inline const void* auxiliary(const GemmSpec& s) { return s.slope_at ? s.slope_at : s.activation_input; }
 /// The vector that an epilogue adds or writes.
 inline const void* vector_of(const GemmSpec& s) { return s.row_sums ? s.row_sums : s.bias; }
 /// Whether the documentation of cuBLASLt has an epilogue for all that the spec asks for: it knows one GELU, adds a residual
-/// before it, asks for aligned rows of 16-bit numbers beside the output, and for a bias in the output's dtype.
+/// before it, asks for aligned rows of 16-bit numbers in addition to the output, and for a bias in the output's dtype.
 inline bool has_lt_epilogue(const GemmSpec& s) {
   if (s.bias && s.out.dtype != s.a.dtype) return false;
   if (s.activation == GemmActivation::none) return true;
@@ -287,7 +287,7 @@ void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
   if (s.k == 0) return finish_rows(ctx, s, nullptr);
   LtState& library = LtState::of(ctx);
   if (library.takes(ctx, s)) return library.run(ctx, s);
-  // What cuBLASLt cannot do is left to a kernel behind the product, which must not be written over a residual that is still
+  // What cuBLASLt cannot do is done by a kernel after the product, which must not be written over a residual that is still
   // to be read.
   const bool aside = s.residual == s.out.data && !s.activation_input;
   const index_t span = (s.batch - 1) * s.out.batch_stride + (s.m - 1) * s.out.row_stride + s.n;
@@ -297,7 +297,7 @@ void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
   product.activation = GemmActivation::none;
   product.residual = product.slope_at = nullptr;
   product.activation_input = nullptr;
-  (s.out.dtype == s.a.dtype ? s.bias : product.bias) = nullptr;  // added by the product, or behind it
+  (s.out.dtype == s.a.dtype ? s.bias : product.bias) = nullptr;  // added by the product, or after it
   if (library.takes(ctx, product)) {
     library.run(ctx, product);
   } else if (s.activation == GemmActivation::none && !s.slope_at && !s.activation_input) {

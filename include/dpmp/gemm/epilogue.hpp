@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens to a row of FP32 accumulators on its way into the output: bias, activation or its derivative, residual, one
-// rounding. And the sums of rows that a product may give beside it.
+// rounding. And the sums of rows that a product may give with it.
 #pragma once
 #include "dpmp/gemm/spec.hpp"
 #include "dpmp/gemm/token_sums.hpp"
@@ -30,7 +30,7 @@ struct Epilogue {
   using Real = compute_t<Out>;
   const GemmSpec& spec;
 
-  /// Where the row's numbers lie, but for its sum.
+  /// Where the row's numbers are, but for its sum.
   kernels::GemmEpilogue<Real, In, Out> row(index_t batch, index_t row) const {
     return epilogue_of_row<Real, In, Out>(spec, nullptr, static_cast<const In*>(spec.bias), batch, row);
   }

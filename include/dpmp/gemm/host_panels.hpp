@@ -47,7 +47,7 @@ class PanelGemm {
   static index_t ceil_div(index_t x, index_t y) { return (x + y - 1) / y; }
   index_t column_panels() const { return ceil_div(s_.n, tile_columns()); }
   index_t b_bytes() const { return padded_bytes(column_panels() * tile_columns() * s_.k + kernels::panel_slack, sizeof(R)); }
-  /// Rows that need no cast and lie along k are read where they are.
+  /// Rows that need no cast and run along k are read where they are.
   bool a_in_place() const { return std::is_same_v<In, R> && !s_.a.transposed; }
   index_t a_bytes() const {
     if (a_in_place()) return 0;

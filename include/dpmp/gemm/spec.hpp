@@ -44,14 +44,14 @@ struct GemmSpec {
   void* activation_input = nullptr;
   /// The backward pass of a product that saved its activation's input: laid out like out, in its dtype, or null. The result
   /// is multiplied by the activation's derivative at these numbers instead of going through it; it may be rounded to out's
-  /// dtype before. Not beside a bias, a residual or activation_input. Must not overlap out.
+  /// dtype before. Not with a bias, a residual or activation_input. Must not overlap out.
   const void* slope_at = nullptr;
   /// dtype of out, or null. Added last, before the only rounding. May be out itself (same strides), else must not overlap
   /// it.
   const void* residual = nullptr;
   index_t residual_row_stride = 0, residual_batch_stride = 0;
   /// [batch, m] in out's dtype, or null. Receives the sums of op(a)'s rows: where out = y_gradient^T x is the gradient of a
-  /// weight, that of the bias behind it. a is transposed, alpha 1, and there is no epilogue and nothing to accumulate into.
+  /// weight, that of the bias after it. a is transposed, alpha 1, and there is no epilogue and nothing to accumulate into.
   void* row_sums = nullptr;
   /// [batch, m], or null, and null on a GPU. Receives the sums of the squares of what is stored in the output's rows, in
   /// double, taken while a row is in cache. There is no epilogue and nothing to accumulate into.
@@ -74,7 +74,7 @@ inline void check_operand(const GemmOperand& x, const char* name, index_t rows, 
              ", got null");
 }
 
-/// Whether the matrices of a batch lie one behind the other (or are one shared matrix).
+/// Whether the matrices of a batch are stored one after the other (or are one shared matrix).
 inline bool batch_outermost(index_t batch, index_t batch_stride, index_t rows, index_t row_stride) {
   return batch == 1 || batch_stride == 0 || batch_stride >= rows * row_stride;
 }

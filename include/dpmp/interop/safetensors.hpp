@@ -40,7 +40,7 @@ inline index_t bytes_of(DType dtype, const Shape& shape) {
 }  // namespace detail
 
 /// Writes the tensors and the metadata to `path`, which is replaced only when everything is written. Tensors are laid out by
-/// falling element size, then name, so that each lies aligned. Throws on equal names, names or metadata that are not UTF-8,
+/// falling element size, then name, so that each is aligned. Throws on equal names, names or metadata that are not UTF-8,
 /// and where the file cannot be written.
 inline void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                               const std::map<std::string, std::string>& metadata = {}) {
@@ -72,7 +72,7 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   file.commit();
 }
 
-/// An open file whose header has been checked: every offset lies inside the file, no two tensors overlap, no byte is
+/// An open file whose header has been checked: every offset is inside the file, no two tensors overlap, no byte is
 /// unclaimed, sizes fit dtypes and shapes. Tensors are read one by one, so that a large file needs no second copy in memory.
 class SafetensorsFile {
  public:

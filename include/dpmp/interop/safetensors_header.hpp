@@ -9,7 +9,7 @@
 #include "dpmp/core/shape.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop {
-/// What the header of a file says about one tensor. Offsets count from the first byte behind the header.
+/// What the header of a file says about one tensor. Offsets count from the first byte after the header.
 struct TensorEntry {
   std::string name;
   DType dtype = DType::f32;

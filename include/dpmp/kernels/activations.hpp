@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scalar non-linearities, each with its derivative beside it, and the two kernels that apply any of them.
+// Scalar non-linearities, each with its derivative, and the two kernels that apply any of them.
 // GELU: Hendrycks, Gimpel 2016: x Phi(x), Phi the normal distribution function; "tanh" is the approximation of the same
 // paper. SiLU: Elfwing, Uchibe, Doya 2018 (arXiv 1702.03118).
 #pragma once

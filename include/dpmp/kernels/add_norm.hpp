@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A residual and the norm behind it in one pass: the rounded sum is on its way to memory when the norm needs it, so that
+// A residual and the norm after it in one pass: the rounded sum is on its way to memory when the norm needs it, so that
 // nothing reads it back from there.
 #pragma once
 #include "dpmp/core/low_precision.hpp"

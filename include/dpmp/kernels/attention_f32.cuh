@@ -5,7 +5,7 @@
 #include "dpmp/kernels/attention_problem.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
-/// A block is 4 warps with 4 rows each; a tile of 32 rows of the other side lies in shared memory, one for each lane when
+/// A block is 4 warps with 4 rows each; a tile of 32 rows of the other side is in shared memory, one for each lane when
 /// products of rows are formed. Then each lane holds columns lane, lane + 32, .. of its warp's sums. Width: padded with
 /// zeros.
 template <int Width>

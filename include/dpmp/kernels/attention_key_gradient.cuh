@@ -12,7 +12,7 @@ struct AttentionKeyGradient {
   static constexpr int strips = attention_strips<Width>, own = 16 * strips, rows = attention_warps * own;
   static constexpr int threads = attention_threads, blocks_per_multiprocessor = 2;
   using Rows = AttentionRows<T, Width>;
-  // Behind the rows, for each buffer: log-sum-exp and row sums of the tile's queries.
+  // After the rows, for each buffer: log-sum-exp and row sums of the tile's queries.
   static constexpr int shared_bytes = attention_shared_bytes<T, Width> + 4 * attention_tile * int(sizeof(float));
 
   AttentionBackward<T> work;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The extents of an attention problem on a CUDA device, where its heads lie in packed rows, and what is refused.
+// The extents of an attention problem on a CUDA device, where its heads are in packed rows, and what is refused.
 #pragma once
 #include <cmath>
 #include <limits>

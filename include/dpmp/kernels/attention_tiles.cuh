@@ -7,10 +7,10 @@
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A block is 4 warps. Each owns `strips` strips of 16 rows (queries, or keys where dK and dV are formed), held in
-/// registers; all of them walk over tiles of 64 rows of the other side, which lie in shared memory.
+/// registers; all of them walk over tiles of 64 rows of the other side, which are in shared memory.
 inline constexpr int attention_warps = 4, attention_threads = 32 * attention_warps, attention_tile = 64;
 
-/// This thread's lane, read anew by every call. What follows from threadIdx the compiler works out once and keeps in
+/// This thread's lane, read again by every call. What follows from threadIdx the compiler works out once and keeps in
 /// registers across main loops, which have none to spare; what follows from this dies after its last use.
 __device__ __forceinline__ int read_lane() {
   int lane;

@@ -34,7 +34,7 @@ struct MmaProduct {
     }
   }
 
-  /// sums[r, c] += sum_k x[k, r] y[k, c] over k < count, zeros behind; x, y: SharedTile<T, depth, side>. The very
+  /// sums[r, c] += sum_k x[k, r] y[k, c] over k < count, zeros after that; x, y: SharedTile<T, depth, side>. The very
   /// instructions of WeightedSumMatrix in the same order: the same bits.
   template <int depth>
   __device__ __forceinline__ void add_columns(const char* x, const char* y, int count) {
@@ -188,7 +188,7 @@ struct FmaProduct {
   static __device__ __forceinline__ void for_each_column_sum(const char* x, const F& f) {
     using Tile = SharedTile<float, rows, columns>;
     static_assert(rows % 8 == 0);
-    // A warp has two pieces of a row; its four groups of lanes take rows two apart, whose pieces lie in other banks.
+    // A warp has two pieces of a row; its four groups of lanes take rows two apart, whose pieces are in other banks.
     const int lane = int(threadIdx.x) % 32, group = lane / 8, column = lane % 8;
 #pragma unroll
     for (int first = int(threadIdx.x) / 32 * 8; first < columns; first += threads / 4) {
@@ -236,7 +236,7 @@ struct FmaProduct {
   static __device__ __forceinline__ int thread_column() { return int(threadIdx.x) / 32 % 2 * 8 + int(threadIdx.x) % 8; }
 };
 
-/// The sum of the squares of this thread's sums: at most gamma_20 off, whatever their size is; NaN beside Inf.
+/// The sum of the squares of this thread's sums: at most gamma_20 off, whatever their size is; NaN next to Inf.
 template <class Product>
 __device__ __forceinline__ double squares_of(Product& product) {
   float largest = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ghost norm on a CUDA device: |G_i|^2 = sum_{t,s} (a_t . a_s)(b_t . b_s) without forming G_i and without storing a
-// Gram. Both Gram tiles live in the registers of a block, their Hadamard product is summed there. A bias behind the
+// Gram. Both Gram tiles live in the registers of a block, their Hadamard product is summed there. A bias after the
 // parameter has the sums of the same rows b_t for gradients, which come along.
 //
 // The bound of the result comes from what the kernel sees. With Grams A, B of the two sides, |dA_ts| <= gamma_w |a_t| |a_s|
@@ -39,8 +39,8 @@ struct GhostNormResults {
 /// A block's work: one tile of the upper triangle of the Grams of one sample, for all parameters. Chunks of `depth` columns
 /// of a and then of each b_k flow through one ring of stages without a pause between the matrices; on the diagonal only one
 /// of the two equal tiles is loaded. The first operand's Gram is whole, those of the others come in blocks of gram_block
-/// columns. Roundings behind one term of the sum over (t, s) beside those of the Grams: at most 16 + 2 + 5 in a tile and
-/// block (gram_bound).
+/// columns. Roundings after one term of the sum over (t, s) in addition to those of the Grams: at most 16 + 2 + 5 in a tile
+/// and block (gram_bound).
 template <class T, int side>
 struct GhostNormTiles {
   static constexpr bool by_mma = !std::is_same_v<T, float>;
@@ -214,7 +214,7 @@ struct GhostNormSums {
 namespace detail {
 inline index_t triangle(index_t n) { return n * (n + 1) / 2; }
 /// Side of the Gram tiles, from public extents alone. A 64 x 64 tile is a quarter of the work of a 128 x 128 one, taken to
-/// run at three quarters of its speed (more traffic from shared memory per product), but less of its area lies outside of
+/// run at three quarters of its speed (more traffic from shared memory per product), but less of its area is outside of
 /// the Gram.
 template <class T>
 int ghost_norm_side(index_t tokens) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // |G_i|^2 of a CUDA device by forming G_i = sum_t b_t a_t^T tile by tile in registers: each tile is squared, summed and
-// forgotten. The cheaper way where T is long against the widths. A bias behind the parameter has the sums of the same rows
+// forgotten. The cheaper way where T is long against the widths. A bias after the parameter has the sums of the same rows
 // b_t for gradients, which come along.
 #pragma once
 #include <algorithm>

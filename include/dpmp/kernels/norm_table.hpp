@@ -102,7 +102,7 @@ struct SumRowNorms {
     const double *x = a + i * tokens, *y = b + i * tokens;
     const double s = team.sum(tokens, [&](auto at) DPMP_LAMBDA {
       const auto p = at.load(x), q = at.load(y);
-      // A dense 0 beside Inf is NaN, here as in the released sum.
+      // A dense 0 next to Inf is NaN, here as in the released sum.
       return one_hot ? select_less(decltype(q){}, q, p * q, decltype(q){}) : p * q;
     });
     const double in = team.sum(tokens, [&](auto at) DPMP_LAMBDA { return at.load(x); });

@@ -7,7 +7,7 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// What changes from step to step. It lies in the memory of the device, so that a captured graph runs with new numbers.
+/// What changes from step to step. It is in the memory of the device, so that a captured graph runs with new numbers.
 struct UpdateNumbers {
   double gradient_factor = 1;
   double rate = 0;               // SGD: the learning rate; AdamW: times 1 / (1 - beta1^t)

@@ -33,12 +33,12 @@ template <class R>
 constexpr index_t panel_columns(int W) {
   return W == 16 ? PanelTile<R, 16>::columns : W == 8 ? PanelTile<R, 8>::columns : PanelTile<R, 4>::columns;
 }
-/// Elements that packing may write behind the last panel.
+/// Elements that packing may write after the last panel.
 inline constexpr index_t panel_slack = 16;
 /// Terms of a block of the sum over k.
 inline constexpr index_t panel_depth = 256;
 /// Roundings between a term and a sum of `depth` terms: of its product (where that is not fused into the addition), of its
-/// block's chain, and of the blocks behind it.
+/// block's chain, and of the blocks after it.
 constexpr index_t panel_chain(index_t depth) {
   const index_t blocks = (depth + panel_depth - 1) / panel_depth;
   return 1 + (depth < panel_depth ? depth : panel_depth) + (blocks > 1 ? blocks : 0);
@@ -67,13 +67,13 @@ DPMP_HOST void transpose(V (&v)[N]) {
 }  // namespace detail
 
 /// Row p: lines [p height, (p + 1) height) of a matrix into one panel, output[p][k][height], in R; lines past the last one
-/// are zeros. height: panel rows of the left operand (of_rows) or columns of the right one. A line's elements lie side by
+/// are zeros. height: panel rows of the left operand (of_rows) or columns of the right one. A line's elements are side by
 /// side and lines line_stride apart, or, `across`, the other way round.
 template <class T, class R, bool of_rows>
 struct PackPanels {
   using Real = float;  // decides the instruction set only
   const T* input;
-  R* output;  // panels panel_stride apart; up to one pack behind the last one is written
+  R* output;  // panels panel_stride apart; up to one pack after the last one is written
   index_t lines, depth, stride, panel_stride;
   bool across;
 

@@ -19,7 +19,7 @@ __device__ __forceinline__ double warp_sum_of(const double* x, index_t count, in
   return warp_sum(sum);
 }
 
-/// warps[w] = the sum of warp w's x in FP32; the caller puts a barrier behind it and adds the warps in double.
+/// warps[w] = the sum of warp w's x in FP32; the caller puts a barrier after it and adds the warps in double.
 __device__ __forceinline__ void store_warp_sums(float x, double* warps) {
   const float sum = warp_sum(x);
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = double(sum);

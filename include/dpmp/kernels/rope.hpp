@@ -7,7 +7,7 @@
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
 /// Row = a token of a sample. In each of the first `heads` heads, columns k and k + half are the pair of angle k; columns
-/// behind the heads are copied. direction 1: turns by the angles; -1: back, which is the adjoint.
+/// after the heads are copied. direction 1: turns by the angles; -1: back, which is the adjoint.
 template <class T>
 struct Rope {
   using Real = compute_t<T>;

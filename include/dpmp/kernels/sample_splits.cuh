@@ -19,10 +19,10 @@ struct SampleSplits {
   index_t scratch(index_t elements) const { return splits > 1 ? splits * elements : 0; }
 };
 
-/// Samples that a split has at least, so that slabs cost little beside what they divide.
+/// Samples that a split has at least, so that slabs cost little compared with what they divide.
 inline constexpr index_t samples_per_split = 8;
 
-/// As many splits as fit beside each other on the GPU (slots: thread blocks that are resident together). Depends on public
+/// As many splits as fit next to each other on the GPU (slots: thread blocks that are resident together). Depends on public
 /// extents only; the scratch is at most `slots` output tiles of doubles.
 inline SampleSplits split_samples(index_t samples, index_t tiles, index_t slots) {
   const index_t most = std::max<index_t>(1, ceil_div(samples, samples_per_split));

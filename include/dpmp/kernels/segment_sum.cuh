@@ -50,7 +50,7 @@ inline bool is_pair_aligned(const void* p, index_t columns, std::size_t element)
 /// Rows that a warp reads ahead of their use; 32 keys are read at once.
 inline constexpr int walk_batch = 8;
 
-/// Calls f(ended, id, sum of the pairs of that id's rows) behind each token of a sample's sorted keys; `ended`: that was the
+/// Calls f(ended, id, sum of the pairs of that id's rows) after each token of a sample's sorted keys; `ended`: that was the
 /// last row of that id, which may be padding or no row of the table. Called whether or not: what ends where is private, and
 /// f selects. Every thread of a warp walks along, each with its own pair of columns.
 template <class T, class F>

@@ -19,7 +19,7 @@ __device__ __forceinline__ void copy_async_4(void* to, const void* from, bool in
                : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-/// Waits for this thread's copies but those of the last Pending groups. Other threads' copies need a barrier behind it.
+/// Waits for this thread's copies but those of the last Pending groups. Other threads' copies need a barrier after it.
 template <int Pending>
 __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");

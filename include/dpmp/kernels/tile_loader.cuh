@@ -20,7 +20,7 @@ RowMajor<T> row_major(const T* data, index_t rows, index_t columns, index_t row_
   return {data, row_stride, int(rows), int(columns), vectors};
 }
 
-/// row_count x column_count elements in shared memory, aligned to 128 bytes. Pieces of 16 bytes; piece k of row r lies at
+/// row_count x column_count elements in shared memory, aligned to 128 bytes. Pieces of 16 bytes; piece k of row r is at
 /// k ^ (r mod 8), so that 8 lanes that read one piece of 8 consecutive rows, or 8 pieces of one row, touch all 32 banks
 /// once: what ldmatrix, its transposed form and float4 loads do.
 template <class T, int row_count, int column_count>

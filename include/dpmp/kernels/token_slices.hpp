@@ -18,7 +18,8 @@ struct TokenSlices {
 };
 
 /// Slices as long as can be for at least `rows` of them, but of at least eight tokens: a slice's sums are written and read
-/// once more, 16 bytes a column for f32, beside the 6 bytes a column and token of a pass over two bf16 arrays into a third.
+/// once more, 16 bytes a column for f32, compared with the 6 bytes a column and token of a pass over two bf16 arrays into a
+/// third.
 inline TokenSlices token_slices(index_t samples, index_t tokens, index_t rows) {
   constexpr index_t shortest = 8;
   TokenSlices slices{1, tokens > 1 ? tokens : 1};

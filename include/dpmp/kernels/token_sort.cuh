@@ -74,7 +74,7 @@ struct MergeRuns {
     const index_t left = group - other, count = left < 0 ? 0 : left < run ? left : run;
     const TokenKey key = from[e];
     const TokenKey* const x = from + first + other;
-    index_t low = 0, high = count;  // the rank lies in [low, high]
+    index_t low = 0, high = count;  // the rank is in [low, high]
     for (int s = 0; s < steps; ++s) {
       const index_t middle = (low + high) / 2;
       const bool less = low < high && x[middle] < key;

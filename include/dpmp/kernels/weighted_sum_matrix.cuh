@@ -3,9 +3,9 @@
 // c_i times it is exact in double and is added to the sum over samples there, one rounding a sample: what the sensitivity of
 // the clipped sum is derived for (dp::rounding_share).
 //
-// A sample's tile (FP32) and the sum (double) live in registers, both as mma accumulators lie; the token chunks of one
-// sample after another run through one cp.async pipeline that does not drain between samples. Global memory sees the sum
-// once, behind the last sample. Unevaluated sums of two floats would take as many registers, 8 operations an element and
+// A sample's tile (FP32) and the sum (double) live in registers, both as mma accumulators are laid out; the token chunks of
+// one sample after another run through one cp.async pipeline that does not drain between samples. Global memory sees the sum
+// once, after the last sample. Unevaluated sums of two floats would take as many registers, 8 operations an element and
 // sample instead of a conversion and a multiply-add, and a pass over the sum in global memory every few samples; they would
 // pay only on GPUs whose units of double precision are few.
 #pragma once
@@ -43,7 +43,7 @@ struct WeightedSumMatrix {
       const float c = task.in.factors[tile.first_sample + i];
       for (int left = int(task.in.tokens); left > 0; left -= chunk) {
         copy_async_wait<stages - 2>();
-        // Behind this barrier the copies of all threads are there, and all threads have left the stage that is filled next.
+        // After this barrier the copies of all threads are there, and all threads have left the stage that is filled next.
         __syncthreads();
         stream.next();
         multiply(shared + stage * stage_bytes, left, rows, sample);
@@ -55,7 +55,7 @@ struct WeightedSumMatrix {
     add_to_output(tile, output, task.split.splits > 1, sum);  // a slab starts as whatever the scratch held
   }
 
-  /// Where 8 elements of a row of a stage lie: xor with the row spreads 8 rows of one column over all banks, for ldmatrix.
+  /// Where 8 elements of a row of a stage are: xor with the row spreads 8 rows of one column over all banks, for ldmatrix.
   __device__ static int place(int width, int row, int vector) { return row * width * 2 + ((vector ^ (row & 7)) << 4); }
 
  private:
@@ -63,9 +63,9 @@ struct WeightedSumMatrix {
   __device__ static int warp_row() { return int(threadIdx.x) / 32 / warps_across * WarpRows; }
   __device__ static int warp_column() { return int(threadIdx.x) / 32 % warps_across * warp_columns; }
 
-  /// Where in a stage this lane's rows of the first fragments lie; those of fragment k at this xor k << 5: two vectors of 8
-  /// on, in a warp's share of a row, which begins at a multiple of 4 vectors. Both operands lie token by token, so both are
-  /// read transposed.
+  /// Where in a stage this lane's rows of the first fragments are; those of fragment k at this xor k << 5: two vectors of 8
+  /// on, in a warp's share of a row, which begins at a multiple of 4 vectors. Both operands are stored token by token, so
+  /// both are read transposed.
   struct FragmentRows {
     int b, a;
     __device__ FragmentRows() {

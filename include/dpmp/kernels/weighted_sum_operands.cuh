@@ -46,7 +46,7 @@ struct OwnedTile {
 };
 
 /// This thread's share of the copies of one operand's rows into the stages of kernel K, Width elements of each row from
-/// first_column on; zeros behind the last column. All but the row is worked out once.
+/// first_column on; zeros after the last column. All but the row is worked out once.
 template <class K, class T, int Width>
 class StreamedRows {
  public:
@@ -94,7 +94,7 @@ class StreamedRows {
 
 /// The pipeline's source: brings the rows of one sample after another, K::chunk tokens a stage, without a pause between
 /// samples. K says how: threads, tile_rows, tile_columns, chunk, stages, b_bytes (a stage: rows of b, then rows of a),
-/// stage_bytes, and place(width, row, vector), where 16 bytes of a stage's row lie.
+/// stage_bytes, and place(width, row, vector), where 16 bytes of a stage's row are.
 template <class K, class T>
 class TokenStream {
  public:
@@ -109,7 +109,7 @@ class TokenStream {
         tokens_(int(tokens)),
         tokens_left_(int(tokens)) {}
 
-  /// Starts the copies of the next stage: one group of copies, empty behind the last one, so that waits can count groups.
+  /// Starts the copies of the next stage: one group of copies, empty after the last one, so that waits can count groups.
   __device__ void next() {
     if (samples_left_ > 0) {
       char* const to = shared_ + stage_ * K::stage_bytes;

@@ -4,11 +4,11 @@
 #include "dpmp/core/config.hpp"
 
 namespace dpmp::inline DPMP_ABI::kernels {
-/// `output` windows over `input` positions. Tap k of window o lies at o * stride - padding + k * dilation.
+/// `output` windows over `input` positions. Tap k of window o is at o * stride - padding + k * dilation.
 struct WindowAxis {
   index_t input, output, kernel, stride, padding, dilation;
 
-  /// May lie outside [0, input): there the padding is.
+  /// May be outside [0, input): there the padding is.
   DPMP_HD index_t position(index_t window, index_t tap) const { return window * stride - padding + tap * dilation; }
   DPMP_HD bool inside(index_t at) const { return at >= 0 && at < input; }
   /// Windows [first_window, end_window) are all that may read input position `at`.

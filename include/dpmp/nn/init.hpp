@@ -41,7 +41,7 @@ Init normal(double standard_deviation);
 Init fan_in_normal();
 /// In (low, high).
 Init uniform(double low, double high);
-/// Normal values drawn again until they lie within two standard deviations. standard_deviation is that of the normal before
+/// Normal values drawn again until they are within two standard deviations. standard_deviation is that of the normal before
 /// it is cut, as in PyTorch; the values have 0.8796 of it.
 Init truncated_normal(double standard_deviation);
 /// A random orthogonal matrix times gain (Saxe, McClelland, Ganguli 2014, arXiv 1312.6120): of the matrix [axis 0, all other

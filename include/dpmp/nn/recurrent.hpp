@@ -17,7 +17,7 @@ namespace dpmp::inline DPMP_ABI::nn {
 std::vector<Variable> tokens_of(const Variable& x);
 
 namespace detail {
-/// What the two cells share: the input projection before the loop, the loop, and the stacking of the hidden states behind
+/// What the two cells share: the input projection before the loop, the loop, and the stacking of the hidden states after
 /// it. Cell: h' = step(projected token, recurrent projection of h, h).
 template <class Step>
 Variable recur(const Linear& input, const Linear& recurrent, const Variable& x, Step&& step) {
@@ -38,7 +38,7 @@ struct RecurrentOptions {
   Init recurrent = init::fan_in_normal();
 };
 
-/// Gated recurrent unit (Cho et al. 2014, arXiv 1406.1078), with the reset gate behind the recurrent product:
+/// Gated recurrent unit (Cho et al. 2014, arXiv 1406.1078), with the reset gate after the recurrent product:
 /// r = sigmoid(Wr x + br + Ur h + cr), z = sigmoid(Wz x + bz + Uz h + cz), n = tanh(Wn x + bn + r * (Un h + cn)),
 /// h' = n + z * (h - n), from h = 0. `input` packs W, b [3 hidden, inputs] and `recurrent` U, c in the order r, z,
 /// n.

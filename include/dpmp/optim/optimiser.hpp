@@ -59,12 +59,12 @@ class Optimiser {
             std::span<const RateFactor> rate_factors = {});
 
   /// One update from gradient = (sums + noise) * gradient_factor (1 / a public divisor), with the compute weights rounded
-  /// anew. The sums stay as they are. Throws on noise that dp::add_gaussian_noise refuses.
+  /// again. The sums stay as they are. Throws on noise that dp::add_gaussian_noise refuses.
   void step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor, double learning_rate,
             const StepNoise* noise = nullptr);
   /// The two halves of step. begin_step counts the step and puts its numbers into the memory of the device; update launches
   /// kernels only, with nothing of the step but the key in their arguments: it may be captured in a CUDA graph, which then
-  /// is launched behind each begin_step.
+  /// is launched after each begin_step.
   void begin_step(double gradient_factor, double learning_rate, const StepNoise* noise = nullptr);
   void update(Context& ctx, const per_sample::GradientSums& sums, const Key256* noise_key = nullptr) const;
   /// Updates made so far: Adam's bias correction depends on it. Save and restore it with state().

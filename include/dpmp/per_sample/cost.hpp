@@ -76,9 +76,9 @@ struct Prices {
   double element;         // moving an FP32 element to or from memory
   double stored_product;  // a multiply-add of a product whose result is kept: a library's
 };
-/// CPU: memory is slow beside arithmetic, and bf16 arithmetic is twice as fast (measured, docs/benchmarks.md). GPU: from the
-/// peaks of an H100 and the shares of them that docs/benchmarks.md assumes (predicted): for 16-bit operands 0.37 of 989
-/// TFLOP/s beside 0.7 for the library, for FP32 0.5 of 67 TFLOP/s beside 0.7, and 0.8 of 3.35 TB/s.
+/// CPU: memory is slow compared with arithmetic, and bf16 arithmetic is twice as fast (measured, docs/benchmarks.md). GPU:
+/// from the peaks of an H100 and the shares of them that docs/benchmarks.md assumes (predicted): for 16-bit operands 0.37 of
+/// 989 TFLOP/s against 0.7 for the library, for FP32 0.5 of 67 TFLOP/s against 0.7, and 0.8 of 3.35 TB/s.
 inline Prices prices_of(const SiteShape& s) {
   if (!s.on_cuda) return {s.dtype == DType::bf16 ? 24.0 : 14.0, 1};
   return size_of(s.dtype) == 2 ? Prices{270, 0.53} : Prices{25, 0.7};

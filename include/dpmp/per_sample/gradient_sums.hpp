@@ -13,7 +13,7 @@
 namespace dpmp::inline DPMP_ABI::per_sample {
 /// Sums over samples are kept in double: an FP32 sum's roundings change when one sample is removed, and that counts as
 /// sensitivity (docs/numerics.md). Chains of at most samples_per_chain additions are folded into a pair of double and float.
-/// All sums lie in one allocation, so that they are cleared in one launch.
+/// All sums are in one allocation, so that they are cleared in one launch.
 class GradientSums {
  public:
   /// ctx: outlives the sums.

@@ -94,8 +94,8 @@ CrossTerms cross_terms(Context& ctx, const ParameterSite& dense, const Parameter
           squares_of_samples<T>(ctx, gathered)};
 }
 
-/// squared = dense + 2 cross + segments and the bound of its error beside the dense part's, which may have one of its own.
-/// With R = sum_s |a'_s| sum_t |b_t[x_s]| |a_t| <= |a|_F |a'|_F |b gathered|_F by Cauchy-Schwarz, twice.
+/// squared = dense + 2 cross + segments and the bound of its error in addition to the dense part's, which may have one of
+/// its own. With R = sum_s |a'_s| sum_t |b_t[x_s]| |a_t| <= |a|_F |a'|_F |b gathered|_F by Cauchy-Schwarz, twice.
 ///
 /// The two parts of a contribution are added to the sum over samples one after the other, each with a rounding relative to
 /// itself: the norm counts as at least half of the sum of theirs, so that parts which cancel each other cost no more than

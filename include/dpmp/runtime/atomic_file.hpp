@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A file that appears under its name complete or not at all: written beside its place, flushed to the disk, then renamed.
+// A file that appears under its name complete or not at all: written next to its place, flushed to the disk, then renamed.
 #pragma once
 #include <fcntl.h>
 #include <unistd.h>

@@ -43,7 +43,7 @@ class Backend {
     wait();
   }
   virtual void copy(void* to, const void* from, index_t bytes) = 0;
-  /// `rows` pieces of `row_bytes` that lie so many bytes apart.
+  /// `rows` pieces of `row_bytes` that are so many bytes apart.
   virtual void copy_rows(void* to, index_t to_stride, const void* from, index_t from_stride, index_t row_bytes,
                          index_t rows) = 0;
   virtual void set_zero(void* data, index_t bytes) = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One object for what a computation needs besides its data: device, threads, memory. There is no global state.
+// One object for what a computation needs in addition to its data: device, threads, memory. There is no global state.
 #pragma once
 #include <memory>
 

@@ -40,7 +40,7 @@ class CudaGraph {
     detail::check_cuda(cudaGraphGetNodes(recorded.get(), nullptr, &graph.nodes_), "count the nodes of a graph");
     return graph;
   }
-  /// Asks for all of the work, behind what the context was asked for before.
+  /// Asks for all of the work, after what the context was asked for before.
   void launch() {
     backend_->refuse_in_capture("the launch of another graph");
     detail::check_cuda(cudaGraphLaunch(executable_.get(), static_cast<cudaStream_t>(backend_->stream())), "launch a graph");

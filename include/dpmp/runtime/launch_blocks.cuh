@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a hand-written kernel is launched: a functor that is one thread block's work, with its launch facts beside it.
+// How a hand-written kernel is launched: a functor that is one thread block's work, together with its launch facts.
 #pragma once
 #include "dpmp/runtime/cuda_error.cuh"
 

@@ -192,7 +192,7 @@ struct CudaSpan {
 };
 
 /// `Threads` threads walk a row together: a warp, or a whole block. Every thread gets the result of a reduction, whose order
-/// is fixed. What for_each stored may be read by every thread of the team behind it.
+/// is fixed. What for_each stored may be read by every thread of the team after it.
 template <class R, int W, int Threads>
 struct CudaTeam {
   using Real = R;

@@ -60,7 +60,7 @@ struct HostPack {
     return a * b + c;
   }
   friend DPMP_HOST HostPack multiply_add(HostPack a, HostPack b, R c) { return multiply_add(a, b, splat(c)); }
-  /// A product that is not fused into an addition behind it. A compiler may fuse in whole packs and not in the packs at an
+  /// A product that is not fused into an addition after it. A compiler may fuse in whole packs and not in the packs at an
   /// array's end, or the other way round (GCC 12 does, with AVX-512): a number's bits would follow its place (P34).
   static DPMP_HOST Vector apart(Vector product) {
 #if defined(__x86_64__)
@@ -228,7 +228,7 @@ template <class R, int W>
 struct HostTeam {
   using Real = R;
   using Pack = HostPack<R, W>;
-  /// What the team's threads have stored is seen by all of them behind it; there is one.
+  /// What the team's threads have stored is seen by all of them after it; there is one.
   DPMP_HOST void synchronize() const {}
 
   template <class F>

@@ -118,7 +118,7 @@ class Tensor {
 void check_shape(std::string_view what, const Tensor& t, const Shape& expected);
 /// Throws unless `t` has this dtype.
 void check_dtype(std::string_view what, const Tensor& t, DType expected);
-/// Throws unless `t` lies on the device of `ctx`.
+/// Throws unless `t` is on the device of `ctx`.
 void check_device(std::string_view what, const Tensor& t, const Context& ctx);
 }  // namespace dpmp::inline DPMP_ABI
 

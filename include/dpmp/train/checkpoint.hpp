@@ -158,7 +158,7 @@ struct Resumed {
 CheckpointHeader read_checkpoint_header(const std::filesystem::path& path, const std::optional<dp::ClipRule>& custom = {});
 /// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Where the fingerprints
 /// of file and trainer are equal it becomes the run of the file, else it goes on with draws and noise of its own; its
-/// ledger then does not know what that run released behind the checkpoint (Trainer::privacy_statement says so).
+/// ledger then does not know what that run released after the checkpoint (Trainer::privacy_statement says so).
 /// Throws when the trainer has taken a step, when its plan is another one, naming the numbers that differ, and when the file
 /// does not fit the model or the rule; model and trainer are then unchanged.
 Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every physical batch of a run records the same operations of the same shapes: what is computed for a record must not
-// depend on the records beside it. Padding to the longest record of a batch, say, would let one record change how all others
-// round.
+// depend on the other records of the batch. Padding to the longest record of a batch, say, would let one record change how
+// all others round.
 #pragma once
 #include <string>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the bits of a run's sums depend on besides the records and the weights. A checkpoint is continued with the same noise
-// only where all of it is the same: with anything changed, the difference of two continuations would have no noise in it.
+// What the bits of a run's sums depend on in addition to the records and the weights. A checkpoint is continued with the
+// same noise only where all of it is the same: with anything changed, the difference of two continuations would have no
+// noise in it.
 #pragma once
 #include <sstream>
 #include <string>

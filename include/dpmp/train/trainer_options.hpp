@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a trainer is told besides the plan: nothing here decides how private a run is, but for unsafe_debug.
+// What a trainer is told in addition to the plan: nothing here decides how private a run is, but for unsafe_debug.
 #pragma once
 #include <functional>
 #include <optional>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// add_layer_norm and add_rms_norm: a residual and the norm behind it, read and written in one pass. On the tape they are the
+// add_layer_norm and add_rms_norm: a residual and the norm after it, read and written in one pass. On the tape they are the
 // two steps that they stand for: the norm's backward adds what the sum got elsewhere while it writes its own share, and the
 // addition's hands that one tensor to both terms, so that there is no third kernel to fuse.
 #pragma once

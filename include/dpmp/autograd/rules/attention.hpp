@@ -34,7 +34,7 @@ Variable attention(const Variable& qkv, const AttentionOptions& options);
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
 /// One sample's one key head, with all query heads that share it, on one thread, in buffers of that thread. The scores of
-/// the group lie one below the other, so that dK and dV are single products, summed over the group before they are rounded.
+/// the group are stacked, so that dK and dV are single products, summed over the group before they are rounded.
 /// T: storage type.
 template <class T>
 class AttentionGroup {
@@ -147,7 +147,8 @@ void for_each_group(Context& ctx, const Shape& qkv, const AttentionOptions& opti
   });
 }
 
-// Defined in autograd/rules/attention.cuh. The forward pass gives what the backward pass needs beside qkv and the output.
+// Defined in autograd/rules/attention.cuh. The forward pass gives what the backward pass needs in addition to qkv and the
+// output.
 template <class T>
 DPMP_KEPT Tensor attention_forward_on_cuda(Context& ctx, const Tensor& qkv, const AttentionOptions& options,
                                            const Tensor& output);

@@ -51,7 +51,7 @@ struct LayerNorm {
   }
 };
 
-/// What a forward pass of layer norm reads beside its input, checked, and what it writes.
+/// What a forward pass of layer norm reads in addition to its input, checked, and what it writes.
 class LayerNormPass {
  public:
   /// name: the operation's, for errors. x [B, .., width]: what is normalised, or has its shape and dtype.

@@ -24,7 +24,7 @@ Variable global_average_pool(const Variable& x);
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
-/// Padding below the kernel: then no window lies in the padding alone.
+/// Padding below the kernel: then no window is in the padding alone.
 inline kernels::Windows pool_windows(std::string_view name, const Shape& x, const PoolOptions& o) {
   const kernels::Windows w = windows_of(name, x, {o.kernel, o.stride, o.padding, {1, 1}});
   DPMP_CHECK(o.padding.height < o.kernel.height && o.padding.width < o.kernel.width, name,

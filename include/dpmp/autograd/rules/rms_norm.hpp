@@ -47,7 +47,7 @@ struct RmsNorm {
   }
 };
 
-/// What a forward pass of RMS norm reads beside its input, checked, and what it writes.
+/// What a forward pass of RMS norm reads in addition to its input, checked, and what it writes.
 class RmsNormPass {
  public:
   /// name: the operation's, for errors. x [B, .., width]: what is normalised, or has its shape and dtype.

@@ -7,7 +7,7 @@
 
 namespace dpmp::inline DPMP_ABI {
 /// x [B, T, at least heads * width] with its first `heads` heads of this even width turned by their positions 0..T-1 (Su et
-/// al. 2021): columns k and k + width / 2 of a head by the angle t * base^(-2 k / width). The columns behind those heads
+/// al. 2021): columns k and k + width / 2 of a head by the angle t * base^(-2 k / width). The columns after those heads
 /// pass unchanged: for packed queries, keys and values, heads = query heads + key heads. Angles are formed in double, their
 /// cosines rounded to compute precision.
 Variable rope(const Variable& x, index_t heads, index_t width, double base = 10000);

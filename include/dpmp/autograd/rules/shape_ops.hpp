@@ -11,11 +11,11 @@ namespace dpmp::inline DPMP_ABI {
 Variable reshape(const Variable& x, const Shape& shape);
 /// Exchanges two axes, neither of them axis 0; negative axes count from the back. Copies.
 Variable transpose(const Variable& x, int i, int j);
-/// Consecutive parts of these sizes along an axis behind axis 0. Throws unless the sizes add up to the axis' extent.
+/// Consecutive parts of these sizes along an axis after axis 0. Throws unless the sizes add up to the axis' extent.
 std::vector<Variable> split(const Variable& x, std::span<const index_t> sizes, int axis);
-/// `parts` equal parts along an axis behind axis 0. Throws unless the axis' extent is a multiple of `parts`.
+/// `parts` equal parts along an axis after axis 0. Throws unless the axis' extent is a multiple of `parts`.
 std::vector<Variable> split(const Variable& x, index_t parts, int axis);
-/// Parts one after the other along an axis behind axis 0. At least one part; all other extents and the dtypes are equal.
+/// Parts one after the other along an axis after axis 0. At least one part; all other extents and the dtypes are equal.
 Variable concat(const std::vector<Variable>& parts, int axis);
 }  // namespace dpmp::inline DPMP_ABI
 
@@ -24,7 +24,7 @@ Variable concat(const std::vector<Variable>& parts, int axis);
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
-/// The axis counted from the front; throws unless it is an axis of the shape behind the sample axis.
+/// The axis counted from the front; throws unless it is an axis of the shape after the sample axis.
 inline int inner_axis(std::string_view name, const Shape& shape, int axis) {
   const int at = axis < 0 ? axis + shape.rank() : axis;
   DPMP_CHECK(at >= 0 && at < shape.rank(), name, ": expected an axis of the shape ", shape, ", got ", axis);

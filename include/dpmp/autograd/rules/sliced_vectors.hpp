@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Per-sample vectors that a kernel sums slice by slice: where the slices' sums lie, how they become one, and their norms.
+// Per-sample vectors that a kernel sums slice by slice: where the slices' sums are, how they become one, and their norms.
 #pragma once
 #include "dpmp/autograd/site.hpp"
 #include "dpmp/gemm/token_sums.hpp"
@@ -31,7 +31,7 @@ class SlicedVectors {
   double* squares(index_t k) const {
     return squares_.defined() && slices_.count == 1 ? squares_.data<double>() + k * samples_ : nullptr;
   }
-  /// Behind the kernel: adds the slices up.
+  /// After the kernel: adds the slices up.
   void join(Context& ctx) {
     if (slices_.count == 1) return;
     const Tensor whole = Tensor::empty(ctx, {vectors_, samples_, 1, width_}, sums_.dtype());
@@ -44,7 +44,7 @@ class SlicedVectors {
     });
     sums_ = whole;
   }
-  /// Behind join: vector k as a parameter's per-sample gradients.
+  /// After join: vector k as a parameter's per-sample gradients.
   ParameterSite site(Parameter& p, index_t k) const {
     return ParameterSite::vector(p, sums_.rows(k, k + 1).reshaped({samples_, width_}), squares_.rows(k, k + 1));
   }

@@ -7,7 +7,7 @@
 
 namespace dpmp::inline DPMP_ABI {
 /// Images x [B, H, W, C], channels last -> [B, T, kernel height * kernel width * C]: row t = oy * (windows along the width)
-/// + ox holds the taps of one window in row-major order, channels innermost, 0 where a tap lies in the padding. x's dtype.
+/// + ox holds the taps of one window in row-major order, channels innermost, 0 where a tap is in the padding. x's dtype.
 /// Throws when a window does not fit (see rules::windows_of); an image without positions gives T = 0.
 Variable unfold2d(const Variable& x, const WindowOptions& options);
 }  // namespace dpmp::inline DPMP_ABI
