@@ -42,10 +42,11 @@ TEST_CASE("course: a private mean is within six standard deviations of the ages'
   CHECK(text.find("differentially private") != std::string::npos);
 }
 
-TEST_CASE("course: logistic regression is right more often than a coin, with and without privacy") {
-  const std::string text = output_of("logistic_regression");
-  for (const auto& row : numbers(text, ": " + number + " % right")) CHECK(row[0] > 60);
-  CHECK(numbers(text, "epsilon").size() == 4);
+TEST_CASE("course: logistic regression is right without privacy and where there is little noise") {
+  const auto rows = numbers(output_of("logistic_regression"), ": " + number + " % right");
+  REQUIRE(rows.size() == 5);
+  // 19 labels of 20 are right. At epsilon 2 and 8 the noise on a weight is at most 0.12; at less it may hide the plane.
+  for (const std::size_t k : {0, 3, 4}) CHECK(rows[k][0] > 75);
 }
 
 TEST_CASE("course: networks, own layers, own loops and adapters learn") {
