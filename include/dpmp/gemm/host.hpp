@@ -58,17 +58,11 @@ DPMP_KEPT inline void gemm(Context& ctx, const GemmSpec& spec, GemmBackend backe
     return;
   }
   const detail::Workers workers(ctx, folded);
-  // Panels square rows while they have them in cache.
-  const auto square = [&] {
-    if (folded.row_squares)
-      dispatch_stored(folded.out.dtype,
-                      [&](auto tag) { detail::square_all_rows<typename decltype(tag)::type>(workers, folded); });
-  };
   switch (backend) {
-    case GemmBackend::eigen: detail::eigen_product(workers, folded); return square();
-    case GemmBackend::onednn: detail::run_onednn(workers, folded); return square();
+    case GemmBackend::eigen: detail::eigen_product(workers, folded); return detail::square_all_rows(workers, folded);
+    case GemmBackend::onednn: return detail::run_onednn(workers, folded);
     case GemmBackend::automatic:
-      if (detail::onednn_has_bf16() && detail::run_onednn_bf16(workers, folded)) return square();
+      if (detail::onednn_has_bf16() && detail::run_onednn_bf16(workers, folded)) return;
       break;
     case GemmBackend::panels: break;
   }

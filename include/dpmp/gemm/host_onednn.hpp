@@ -156,7 +156,8 @@ class OnednnBf16 {
     // Batches that are not outermost (packed heads) lose the fast kernels, and a batch must be that of an operand: one
     // product for each matrix then.
     const bool shared = s_.batch > 1 && s_.a.batch_stride == 0 && s_.b.batch_stride == 0;
-    const bool whole = !shared &&
+    // A product whose rows are squared is read again at once, while the cache has it: one for each matrix, too.
+    const bool whole = !shared && !s_.row_squares &&
                        batch_outermost(s_.batch, s_.a.batch_stride, s_.a.transposed ? s_.k : s_.m, s_.a.row_stride) &&
                        batch_outermost(s_.batch, s_.b.batch_stride, s_.b.transposed ? s_.n : s_.k, s_.b.row_stride) &&
                        batch_outermost(s_.batch, s_.out.batch_stride, s_.m, s_.out.row_stride);
@@ -192,10 +193,14 @@ class OnednnBf16 {
       multiply(0);
     else if (spread)
       workers_.for_chunks(s_.batch, [&](int, index_t begin, index_t end) {
-        for (index_t i = begin; i < end; ++i) multiply(i);
+        for (index_t i = begin; i < end; ++i) {
+          multiply(i);
+          if (s_.row_squares) square_rows<Out>(s_, i, 0, s_.m);
+        }
       });
     else
       for (index_t i = 0; i < s_.batch; ++i) multiply(i);
+    if (s_.row_squares && !spread) square_all_rows<Out>(workers_, s_);
     if (s_.activation != GemmActivation::none)
       each_row([&](index_t i, index_t r) { finish_.finish_activation(target + i * target_batch + r * target_row, i, r); });
     return true;
@@ -270,7 +275,9 @@ inline bool run_onednn_bf16(const Workers& workers, const GemmSpec& s) {
 inline void run_onednn(const Workers& workers, const GemmSpec& spec) {
   GemmSpec s = spec;
   s.position_free = false;
-  if (!run_onednn_bf16(workers, s)) run_blocked<OnednnLeaf>(workers, s);
+  if (run_onednn_bf16(workers, s)) return;
+  run_blocked<OnednnLeaf>(workers, s);
+  square_all_rows(workers, s);
 }
 
 inline std::string onednn_version() {

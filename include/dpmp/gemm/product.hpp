@@ -65,7 +65,17 @@ struct Workers {
 /// spec.row_squares of an output that is finished.
 template <class Out>
 void square_all_rows(const Workers& workers, const GemmSpec& s) {
-  for (index_t batch = 0; batch < s.batch; ++batch)
-    workers.for_chunks(s.m, [&](int, index_t begin, index_t end) { square_rows<Out>(s, batch, begin, end - begin); });
+  workers.for_chunks(s.batch * s.m, [&](int, index_t begin, index_t end) {
+    while (begin < end) {
+      const index_t batch = begin / s.m, first = begin % s.m, count = std::min(end - begin, s.m - first);
+      square_rows<Out>(s, batch, first, count);
+      begin += count;
+    }
+  });
+}
+/// The same for whatever the output holds; nothing where no squares are asked for.
+inline void square_all_rows(const Workers& workers, const GemmSpec& s) {
+  if (!s.row_squares) return;
+  dispatch_stored(s.out.dtype, [&](auto tag) { square_all_rows<typename decltype(tag)::type>(workers, s); });
 }
 }  // namespace dpmp::inline DPMP_ABI::detail
