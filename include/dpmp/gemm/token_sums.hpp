@@ -14,7 +14,8 @@ struct TokenRows {
 
 /// How a device cuts sums over a sample's tokens. A GPU has to be filled; on a CPU the samples do that.
 inline kernels::TokenSlices token_slices_on(const Context& ctx, index_t samples, index_t tokens) {
-  return ctx.on_cuda() ? kernels::token_slices(samples, tokens, rows_to_fill(ctx)) : kernels::fixed_token_slices(tokens);
+  return ctx.on_cuda() ? kernels::token_slices(samples, tokens, rows_that_fill_device(ctx))
+                       : kernels::fixed_token_slices(tokens);
 }
 
 /// sums [samples, width]: over tokens, in compute precision and rounded once; squares [samples], or null: |sums[i]|^2.
