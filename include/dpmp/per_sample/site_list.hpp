@@ -40,7 +40,7 @@ inline Tensor joined_rows(Context& ctx, const std::vector<Tensor>& parts) {
 
 /// The same sum of outer products in at most two sites: the dense rows of all sites one after the other, and the one-hot
 /// rows likewise. A weight used k times is then one product of k T rows, with every cross term by construction.
-inline SiteList merged(Context& ctx, const SiteList& sites) {
+inline SiteList merge_outer_products(Context& ctx, const SiteList& sites) {
   if (sites.size() == 1) return sites;
   SiteList result;
   for (const bool one_hot : {false, true}) {
