@@ -24,7 +24,7 @@ namespace dpmp::inline DPMP_ABI {
 namespace rules {
 template <class A>
 struct Activation {
-  static constexpr std::string_view name = "activation";
+  static constexpr std::string_view name = A::name;
   Variable x;
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const Tensor g = Tensor::empty(pass.ctx, x.shape(), x.dtype());
