@@ -57,7 +57,7 @@ void weighted_sum_outer(Context& ctx, const SiteList& all_sites, const SampleFac
 #include <algorithm>
 
 #include "dpmp/autograd/bias_site.hpp"
-#include "dpmp/gemm/gemm.hpp"
+#include "dpmp/gemm/matmul.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/kernels/widened_rows.hpp"
 #include "dpmp/per_sample/gram_norm.hpp"
@@ -119,18 +119,11 @@ inline index_t rows_of_tile(index_t p, index_t d, index_t element_bytes) {
 
 /// squared[i] = |G_i|^2 of one dense site, whose gradients are kept in stored: one product, which squares its rows.
 inline void keep_gradients(Context& ctx, const ParameterSite& site, const Tensor& stored, const Tensor& squared) {
-  const index_t samples = site.samples(), tokens = site.b.shape()[1], p = site.b.shape()[2], d = site.a.shape()[2];
+  const index_t samples = site.samples(), p = site.b.shape()[2], d = site.a.shape()[2];
   const Tensor rows = Tensor::empty(ctx, {samples, p}, DType::f64);
-  gemm(
-      ctx,
-      {.m = p,
-       .n = d,
-       .k = tokens,
-       .batch = samples,
-       .a = {.data = site.b.raw(), .dtype = site.b.dtype(), .row_stride = p, .batch_stride = tokens * p, .transposed = true},
-       .b = {.data = site.a.raw(), .dtype = site.a.dtype(), .row_stride = d, .batch_stride = tokens * d},
-       .out = {.data = stored.raw(), .dtype = stored.dtype(), .row_stride = d, .batch_stride = p * d},
-       .row_squares = rows.data<double>()});
+  GemmSpec spec = product_of({site.b, true}, {site.a}, stored.reshaped({samples, p, d}));
+  spec.row_squares = rows.data<double>();
+  gemm(ctx, spec);
   launch_library_rows(ctx, samples, p, kernels::SumRows{rows.data<double>(), squared.data<double>(), p});
 }
 
@@ -262,13 +255,9 @@ void sum_of_rank_one(Context& ctx, const ParameterSite& site, const float* facto
                                     kernels::WidenedRows<T>{site.a.data<T>(), factors, false, a.data<double>(), d});
   dpmp::detail::launch_rows_on_host(ctx, samples, p,
                                     kernels::WidenedRows<T>{site.b.data<T>(), factors, true, b.data<double>(), p});
-  gemm(ctx, {.m = p,
-             .n = d,
-             .k = samples,
-             .a = {.data = b.raw(), .dtype = DType::f64, .row_stride = p, .transposed = true},
-             .b = {.data = a.raw(), .dtype = DType::f64, .row_stride = d},
-             .out = {.data = sum.raw(), .dtype = DType::f64, .row_stride = d},
-             .accumulate = true});
+  GemmSpec spec = product_of({b, true}, {a}, sum);
+  spec.accumulate = true;
+  gemm(ctx, spec);
 }
 }  // namespace detail
 
