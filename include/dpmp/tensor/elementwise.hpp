@@ -55,12 +55,13 @@ DPMP_KEPT_BODY inline void cast_to(Context& ctx, const Tensor& x, const Tensor& 
   DPMP_CHECK(is_real(x.dtype()) && is_real(y.dtype()), "cast: expected two floating dtypes, got ", x.dtype(), " to ",
              y.dtype());
   check_shape("the result of a cast", y, x.shape());
+  if (x.dtype() == y.dtype()) return ctx.backend().copy(y.raw(), x.raw(), x.bytes());
   if (y.dtype() == DType::f64 && size_of(x.dtype()) == 2) return cast_to(ctx, cast(ctx, x, DType::f32), y);
   dispatch_real(x.dtype(), [&](auto from) {
     dispatch_real(y.dtype(), [&](auto to) {
       using From = typename decltype(from)::type;
       using To = typename decltype(to)::type;
-      if constexpr (!std::is_same_v<To, double> || std::is_same_v<From, float>)
+      if constexpr (!std::is_same_v<From, To> && (!std::is_same_v<To, double> || std::is_same_v<From, float>))
         launch_library_elements(ctx, x.numel(), kernels::Cast<From, To>{x.data<From>(), y.data<To>()});
     });
   });
