@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products of tensors, without a tape: stacks of matrices, one product for each.
+// Matrix products of tensors, without a tape: stacks of matrices, one product for each, on the device of `ctx`.
 #pragma once
 #include "dpmp/gemm/interface.hpp"
 #include "dpmp/tensor/tensor.hpp"
@@ -55,6 +55,7 @@ DPMP_KEPT_BODY inline Tensor matmul(Context& ctx, const Tensor& x, const Tensor&
   DPMP_CHECK(a.rank() >= 2 && a.rank() == b.rank() && a.with(-1, 0).with(-2, 0) == b.with(-1, 0).with(-2, 0),
              "matmul: expected x [.., m, k] and y [.., k, n] with equal leading axes, got ", a, " and ", b);
   DPMP_CHECK(x.dtype() == y.dtype(), "matmul: expected values of one dtype, got ", x.dtype(), " and ", y.dtype());
+  for (const Tensor* operand : {&x, &y}) check_device("an operand of matmul", *operand, ctx);
   const MatrixStack left{x, transpose_x}, right{y, transpose_y};
   DPMP_CHECK(left.columns() == right.rows(), "matmul: expected op(x) [.., m, k] and op(y) [.., k, n], got x ", a,
              transpose_x ? " transposed" : "", " and y ", b, transpose_y ? " transposed" : "");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// broadcast_to of a tensor and the reverse, sums over axes, without a tape. Computed in FP32 (double for f64), whatever is
-// stored, and rounded once. Nothing here is private: a sum over records is not protected.
+// broadcast_to of a tensor and the reverse, sums over axes, without a tape. Computed on the device of `ctx`, where the
+// operand has to be, in FP32 (double for f64), and rounded once. Not private: a sum over records is not protected.
 #pragma once
 #include "dpmp/tensor/tensor.hpp"
 
@@ -52,6 +52,7 @@ inline kernels::AxisRuns axis_runs(const Shape& small, const Shape& full) {
 
 DPMP_KEPT_BODY inline Tensor broadcast_to(Context& ctx, const Tensor& x, const Shape& shape, double factor) {
   const kernels::AxisRuns runs = detail::axis_runs(x.shape(), shape);
+  check_device("an operand", x, ctx);
   if (x.numel() == shape.numel() && factor == 1) return x.reshaped(shape);
   const Tensor y = Tensor::empty(ctx, shape, x.dtype());
   if (y.numel() > 0)
@@ -65,6 +66,7 @@ DPMP_KEPT_BODY inline Tensor broadcast_to(Context& ctx, const Tensor& x, const S
 
 DPMP_KEPT_BODY inline Tensor sum_to(Context& ctx, const Tensor& x, const Shape& shape, double factor) {
   const kernels::AxisRuns runs = detail::axis_runs(shape, x.shape());
+  check_device("an operand", x, ctx);
   if (x.numel() == shape.numel() && factor == 1) return x.reshaped(shape);
   const Tensor y = Tensor::empty(ctx, shape, x.dtype());
   if (y.numel() > 0)

@@ -55,6 +55,8 @@ DPMP_KEPT_BODY inline void cast_to(Context& ctx, const Tensor& x, const Tensor& 
   DPMP_CHECK(is_real(x.dtype()) && is_real(y.dtype()), "cast: expected two floating dtypes, got ", x.dtype(), " to ",
              y.dtype());
   check_shape("the result of a cast", y, x.shape());
+  check_device("the operand of a cast", x, ctx);
+  check_device("the result of a cast", y, ctx);
   if (x.dtype() == y.dtype()) return ctx.backend().copy(y.raw(), x.raw(), x.bytes());
   if (y.dtype() == DType::f64 && size_of(x.dtype()) == 2) return cast_to(ctx, cast(ctx, x, DType::f32), y);
   dispatch_real(x.dtype(), [&](auto from) {

@@ -10,6 +10,7 @@ namespace dpmp::inline DPMP_ABI::detail {
 /// Launches K<T>{inputs .., output}, with T the type of the output's dtype; all of one shape and dtype.
 template <template <class> class K, class... Inputs>
 void map_to(Context& ctx, const Tensor& output, const Inputs&... inputs) {
+  (check_device("an operand", inputs, ctx), ...);
   dispatch_real(output.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch_library_elements(ctx, output.numel(), K<T>{inputs.template data<T>()..., output.data<T>()});
@@ -25,6 +26,7 @@ Tensor map(Context& ctx, const Tensor& x, const Inputs&... more) {
 /// K<T>{x, output, c}, c the constant rounded to compute precision.
 template <template <class> class K>
 Tensor map_with(Context& ctx, const Tensor& x, double constant) {
+  check_device("an operand", x, ctx);
   const Tensor y = Tensor::empty(ctx, x.shape(), x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// slice, pad and concat of tensors along an axis, without a tape: copies, no arithmetic. Negative axes count from the back.
+// slice, pad and concat of tensors along an axis, without a tape: copies, no arithmetic, on the device of `ctx`, where the
+// operands have to be. Negative axes count from the back.
 #pragma once
 #include <span>
 
@@ -37,6 +38,7 @@ struct SlicesAt {
 
 /// Copies `count` slices of an axis.
 inline void copy_slices(Context& ctx, const SlicesAt& from, const SlicesAt& to, int axis, index_t count) {
+  check_device("an operand", from.tensor, ctx);
   const Shape& s = from.tensor.shape();
   const index_t outer = s.numel(0, axis), inner = s.numel(axis + 1, s.rank());
   const index_t from_stride = s[axis] * inner, to_stride = to.tensor.shape()[axis] * inner;

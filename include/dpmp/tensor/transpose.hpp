@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// transpose of a tensor, without a tape: a copy, no arithmetic.
+// transpose of a tensor, without a tape: a copy, no arithmetic, on the device of `ctx`, where the operand has to be.
 #pragma once
 #include "dpmp/tensor/tensor.hpp"
 
@@ -19,6 +19,7 @@ DPMP_KEPT_BODY inline Tensor transpose(Context& ctx, const Tensor& x, int i, int
   const Shape shape = s.with(i, s[j]).with(j, s[i]);
   i = i < 0 ? i + s.rank() : i;
   j = j < 0 ? j + s.rank() : j;
+  check_device("an operand", x, ctx);
   if (i == j) return x;
   if (i > j) std::swap(i, j);
   const Tensor y = Tensor::empty(ctx, shape, x.dtype());
