@@ -2,6 +2,8 @@
 // Sums over the tokens of each sample that a kernel makes slice by slice: where it writes them, how slices become whole
 // sums, and the squared norms of these.
 #pragma once
+#include <optional>
+
 #include "dpmp/kernels/token_slices.hpp"
 #include "dpmp/runtime/launch.hpp"
 #include "dpmp/tensor/tensor.hpp"
@@ -16,8 +18,8 @@ struct TokenSumsSpec {
   index_t samples = 0, tokens = 0, width = 0;
   index_t arrays = 1;        ///< sums of that many arrays, made by one kernel
   DType dtype = DType::f32;  ///< of the sums: the accumulate dtype of the data's, f32 or f64
-  /// How many slices the kernel cuts a sample into; 0: it takes slices().
-  index_t slices = 0;
+  /// How many slices the kernel cuts a sample into, 0 where there are no tokens; not set: it takes slices().
+  std::optional<index_t> slices = {};
   TokenSquares squares = TokenSquares::by_kernel;
   /// False: nothing is to be summed. No memory, and a slice for each token, because none waits for another.
   bool wanted = true;
@@ -74,7 +76,10 @@ namespace detail {
 /// A GPU has to be filled; on a CPU the samples do that.
 inline kernels::TokenSlices token_slices_of(const Context& ctx, const TokenSumsSpec& spec) {
   if (!spec.wanted) return {std::max<index_t>(spec.tokens, 1), 1};
-  if (spec.slices > 0) return {spec.slices, (spec.tokens + spec.slices - 1) / spec.slices};
+  if (spec.slices) {
+    const index_t count = *spec.slices;
+    return {count, (spec.tokens + count - 1) / std::max<index_t>(count, 1)};
+  }
   return ctx.on_cuda() ? kernels::token_slices(spec.samples, spec.tokens, rows_that_fill_device(ctx))
                        : kernels::fixed_token_slices(spec.tokens);
 }
