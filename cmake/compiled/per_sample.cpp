@@ -5,6 +5,8 @@
 #include <dpmp/autograd/sample_identities.hpp>
 #include <dpmp/autograd/tape.hpp>
 #include <dpmp/gemm/gemm.hpp>
+#include <dpmp/gemm/matmul.hpp>
+#include <dpmp/tensor/slices.hpp>
 #undef DPMP_BODIES
 #define DPMP_BODIES 1
 #include <dpmp/per_sample/clipped_sum_sink.hpp>

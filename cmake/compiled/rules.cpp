@@ -2,7 +2,14 @@
 // dpmp::compiled, second part: the tape, the operations on it and the layers that are made of them.
 #define DPMP_BODIES 0  // products.cpp's
 #include <dpmp/gemm/gemm.hpp>
+#include <dpmp/gemm/matmul.hpp>
+#include <dpmp/tensor/arithmetic.hpp>
+#include <dpmp/tensor/broadcast.hpp>
+#include <dpmp/tensor/elementwise.hpp>
+#include <dpmp/tensor/slices.hpp>
 #include <dpmp/tensor/tensor.hpp>
+#include <dpmp/tensor/token_sums.hpp>
+#include <dpmp/tensor/transpose.hpp>
 #undef DPMP_BODIES
 #define DPMP_BODIES 1
 #include <dpmp/autograd/rules/activation.hpp>

@@ -27,7 +27,7 @@ struct WrongRule {
   GradientSlot x;
   double claimed;
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    pass.accumulate(x, rules::scaled(pass.ctx, gradient, claimed));
+    pass.accumulate(x, scale(pass.ctx, gradient, claimed));
   }
 };
 /// Adds a parameter [n] to every sample and emits `factor` times its gradient.
@@ -37,7 +37,7 @@ struct WrongSite {
   double factor;
   std::vector<Parameter*> parameters() const { return {p}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    pass.emit(ParameterSite::vector(*p, rules::scaled(pass.ctx, gradient, factor)));
+    pass.emit(ParameterSite::vector(*p, scale(pass.ctx, gradient, factor)));
   }
 };
 }  // namespace
@@ -65,7 +65,7 @@ TEST_CASE("a wrong derivative and a wrong site fail the gradient check") {
   const auto x = draw.values({3, 4});
   for (const double claimed : {2.0, 2.0 + 1e-6, -2.0}) {
     const auto forward = [&](Tape& tape, const test::Variables& v) {
-      return test::Variables{tape.record(rules::scaled(ctx, v[0].value(), 2), true, WrongRule{v[0].slot(), claimed})};
+      return test::Variables{tape.record(scale(ctx, v[0].value(), 2), true, WrongRule{v[0].slot(), claimed})};
     };
     const auto result = check_gradients(ctx, 3, {Tensor::from(ctx, x.shape, DType::f64, x.values)}, {}, forward);
     CHECK(result.compared == 12);

@@ -9,6 +9,7 @@
 #include "dpmp/autograd/rules/layer_norm.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
 #include "dpmp/autograd/rules/mean_squared_error.hpp"
+#include "dpmp/autograd/rules/unary.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
 
@@ -177,6 +178,33 @@ TEST_CASE("an operation that mixes samples cannot be recorded") {
   CHECK(refuses([&] { tape.input(Tensor::zeros(ctx, {}, DType::f32)); }, "sample axis"));
   CHECK(refuses([&] { tape.input(Tensor()); }, "sample axis"));
   CHECK(refuses([&] { Tape(ctx, -1); }, "number of samples >= 0"));
+}
+
+TEST_CASE("activations and elementary functions are recorded by their own names") {
+  Context ctx(Device::cpu(), 1);
+  struct Function {
+    std::string_view name;
+    Variable (*of)(const Variable&);
+  };
+  const Function functions[] = {{"gelu", gelu},
+                                {"gelu_tanh", gelu_tanh},
+                                {"silu", silu},
+                                {"relu", relu},
+                                {"tanh", tanh},
+                                {"sigmoid", sigmoid},
+                                {"exp", exp},
+                                {"log", log},
+                                {"sqrt", sqrt},
+                                {"square", square},
+                                {"reciprocal", reciprocal}};
+  for (const Function& f : functions) {
+    Tape tape(ctx, 2);
+    std::vector<std::string_view> observed;
+    tape.observe([&](std::string_view operation, const Tensor&) { observed.push_back(operation); });
+    f.of(tape.input(Tensor::full(ctx, {2, 3}, DType::f32, 0.5)));
+    CHECK(tape.recorded().back().name == f.name);
+    CHECK(observed == std::vector<std::string_view>{"input", f.name});
+  }
 }
 
 TEST_CASE("the backward pass refuses what has no meaning") {

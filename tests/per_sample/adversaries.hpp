@@ -5,8 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "dpmp/kernels/elementwise.hpp"
-#include "dpmp/tensor/tensor.hpp"
+#include "dpmp/tensor/elementwise.hpp"
 #include "support/random.hpp"
 
 namespace test {
@@ -174,13 +173,6 @@ inline dpmp::Tensor stored(dpmp::Context& ctx, const dpmp::Shape& shape, dpmp::D
   std::vector<double> within = values;
   for (double& v : within)
     if (std::fabs(v) > largest) v = v > 0 ? infinity : -infinity;
-  const dpmp::Tensor wide = dpmp::Tensor::from(ctx, shape, dpmp::DType::f32, within);
-  const dpmp::Tensor narrow = dpmp::Tensor::empty(ctx, shape, dtype);
-  dispatch_real(dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    if constexpr (!std::is_same_v<T, double>)
-      launch_elements(ctx, shape.numel(), dpmp::kernels::Cast<float, T>{wide.data<float>(), narrow.data<T>()});
-  });
-  return narrow;
+  return cast(ctx, dpmp::Tensor::from(ctx, shape, dpmp::DType::f32, within), dtype);
 }
 }  // namespace test

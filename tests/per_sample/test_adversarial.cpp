@@ -184,7 +184,7 @@ Released release(Context& ctx, const Way& way, const SiteList& sites, double thr
   Parameter& w = *sites[0].parameter;
   if (way.method) {
     NormBounds bounds(sites[0].samples());
-    SiteList kept = per_sample::reduced(ctx, sites);
+    SiteList kept = per_sample::merge_sites(ctx, sites);
     if (*way.method == NormMethod::stored)
       kept = {ParameterSite::vector(
           w, per_sample::stored_gradients_outer(ctx, kept, bounds,

@@ -4,6 +4,7 @@
 
 #include "dpmp/dp/clipping.hpp"
 #include "dpmp/per_sample/per_sample.hpp"
+#include "dpmp/tensor/elementwise.hpp"
 #include "support/oracle.hpp"
 #include "support/tensors.hpp"
 
@@ -75,13 +76,7 @@ SiteList sites_of(Context& ctx, test::Rng& rng, Parameter& w, DType dtype, index
   }
   const auto stored = [&](const Shape& shape, const std::vector<double>& values) {
     // Through a store of the library, which flushes bf16 denormals.
-    const Tensor wide = Tensor::from(ctx, shape, DType::f32, values), narrow = Tensor::empty(ctx, shape, dtype);
-    dispatch_real(dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      if constexpr (!std::is_same_v<T, double>)
-        launch_elements(ctx, shape.numel(), kernels::Cast<float, T>{wide.data<float>(), narrow.data<T>()});
-    });
-    return narrow;
+    return cast(ctx, Tensor::from(ctx, shape, DType::f32, values), dtype);
   };
   return {ParameterSite::outer_product(w, stored({samples, tokens, d}, a), stored({samples, tokens, p}, b))};
 }

@@ -31,8 +31,8 @@ Outcome outcome(Context& ctx, const nn::Transformer& model, const test::Tokens& 
   Outcome result;
   std::vector<index_t> kept(std::size_t(groups.count()), 0);
   per_sample::ClippedSumSink sink(
-      groups, options, [&](const Parameter& p, const per_sample::SiteShape&, const per_sample::Way& way) {
-        kept[std::size_t(groups.of(p))] += way.kept_bytes;
+      groups, options, [&](const Parameter& p, const per_sample::SiteShape&, const per_sample::NormPlan& plan) {
+        kept[std::size_t(groups.of(p))] += plan.kept_bytes;
         result.most_kept = std::max(result.most_kept, std::accumulate(kept.begin(), kept.end(), index_t(0)));
         const auto open = std::count_if(kept.begin(), kept.end(), [](index_t bytes) { return bytes > 0; });
         result.most_open = std::max(result.most_open, index_t(open));

@@ -334,22 +334,22 @@ TEST_CASE("the choice is a pure function of public shapes, and follows another n
   const auto way = [](index_t tokens, index_t p, index_t d, const StrategyOptions& o = {}, index_t kept = 0) {
     SiteShape s{.samples = 8, .tokens = tokens, .p = p, .d = d};
     s.site_bytes = 8 * tokens * (p + d) * 4;
-    return per_sample::choose_way(s, o, kept);
+    return per_sample::plan_parameter(s, o, kept);
   };
   CHECK(way(1, 768, 768).norm == NormMethod::rank_one);
   CHECK(way(32, 768, 768).norm == NormMethod::gram);
   CHECK(way(32, 768, 768).keep == Keep::sites);
   CHECK(way(512, 256, 256).keep == Keep::gradients);
   CHECK(way(512, 256, 256, {.strategy = Strategy::book_keeping}).norm == NormMethod::instantiate);
-  CHECK(way(512, 256, 256, {.byte_budget = 0}).keep == Keep::nothing);
+  CHECK(way(512, 256, 256, {.byte_budget = 0}).keep == Keep::second_walk);
   const index_t gradients = 8 * 256 * 256 * 4;
   CHECK(way(512, 256, 256, {.byte_budget = gradients}).keep == Keep::gradients);
-  CHECK(way(512, 256, 256, {.byte_budget = gradients}, 1).keep == Keep::nothing);
+  CHECK(way(512, 256, 256, {.byte_budget = gradients}, 1).keep == Keep::second_walk);
   CHECK(way(512, 256, 256, {.norms = NormChoice::gram}).kept_bytes == gradients);
   // A kept gradient in bf16 takes half the bytes; other dtypes keep FP32.
   const auto kept_bytes = [](DType dtype, bool on_cuda) {
     const SiteShape s{.samples = 8, .tokens = 512, .p = 256, .d = 256, .dtype = dtype, .on_cuda = on_cuda};
-    return per_sample::choose_way(s, {.strategy = Strategy::materialised, .gradients = GradientStorage::compute}, 0)
+    return per_sample::plan_parameter(s, {.strategy = Strategy::materialised, .gradients = GradientStorage::compute}, 0)
         .kept_bytes;
   };
   for (const bool on_cuda : {false, true}) {
@@ -362,7 +362,7 @@ TEST_CASE("the choice is a pure function of public shapes, and follows another n
   const auto on = [](bool cuda, index_t tokens) {
     SiteShape s{.samples = 8, .tokens = tokens, .p = 768, .d = 768, .dtype = DType::bf16, .on_cuda = cuda};
     s.site_bytes = 8 * tokens * (768 + 768) * 2;
-    return per_sample::choose_way(s, {}, 0);
+    return per_sample::plan_parameter(s, {}, 0);
   };
   CHECK(per_sample::choose_norm_method({.tokens = 512, .p = 768, .d = 768, .dtype = DType::bf16, .on_cuda = true}) ==
         NormMethod::gram);
@@ -376,7 +376,7 @@ TEST_CASE("the choice is a pure function of public shapes, and follows another n
   Context ctx(Device::cpu(), 1);
   Parameter w(ctx, "w", Tensor::zeros(ctx, {64, 64}, DType::f32), DType::f32);
   std::vector<Keep> chosen;
-  GroupPass sink({}, [&](const Parameter&, const SiteShape&, const per_sample::Way& x) { chosen.push_back(x.keep); });
+  GroupPass sink({}, [&](const Parameter&, const SiteShape&, const per_sample::NormPlan& x) { chosen.push_back(x.keep); });
   for (index_t tokens : {2, 300, 2}) {
     sink.clear();
     sink.accept(ctx, ParameterSite::outer_product(w, Tensor::zeros(ctx, {2, tokens, 64}, DType::f32),

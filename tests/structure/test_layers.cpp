@@ -17,8 +17,8 @@
 namespace fs = std::filesystem;
 
 namespace {
-const std::vector<std::string> layers = {"core",     "runtime", "kernels",    "gemm", "tensor", "interop",
-                                         "autograd", "nn",      "per_sample", "dp",   "optim",  "train"};
+const std::vector<std::string> layers = {"core",     "runtime", "kernels",    "tensor", "gemm",  "interop",
+                                         "autograd", "nn",      "per_sample", "dp",     "optim", "train"};
 constexpr std::size_t longest_file = 400;
 
 /// The only headers that may include a foreign library, by the start of what they include.

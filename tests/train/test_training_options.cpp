@@ -274,7 +274,7 @@ TEST_CASE("the validation report names every parameter's form, way, cost and noi
     const bool frozen = !row.parameter->trainable();
     CHECK(row.noise_deviation == (frozen ? 0 : plan.noise_standard_deviation()));
     CHECK(row.used == (!frozen && row.parameter != &extra));
-    if (row.used) CHECK(row.way.kept_bytes > 0);
+    if (row.used) CHECK(row.plan.kept_bytes > 0);
   }
   const auto row_of = [&](const std::string& name) {
     for (const train::ValidationRow& row : report.rows())

@@ -4,7 +4,6 @@
 #include <array>
 
 #include "dpmp/autograd/site.hpp"
-#include "dpmp/gemm/token_sums.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// y_gradient [B, .., p] -> the site of a bias [p]: vectors [B, p] in the accumulate dtype, and their squared norms.
@@ -14,18 +13,21 @@ std::array<ParameterSite, 2> separate(Context& ctx, const ParameterSite& site);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
+#include "dpmp/kernels/token_sum.hpp"
+
 namespace dpmp::inline DPMP_ABI {
 DPMP_KEPT_BODY inline ParameterSite bias_site(Context& ctx, Parameter& bias, const Tensor& y_gradient) {
   const index_t samples = y_gradient.shape().front(), p = y_gradient.shape().back();
   const index_t tokens = y_gradient.shape().numel(1, y_gradient.shape().rank() - 1);
-  const Tensor sums = Tensor::empty(ctx, {samples, p}, accumulate_dtype(y_gradient.dtype())),
-               squares = Tensor::empty(ctx, {samples}, DType::f64);
+  TokenSums sums(ctx, {.samples = samples, .tokens = tokens, .width = p, .dtype = accumulate_dtype(y_gradient.dtype())});
   dispatch_real(y_gradient.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    detail::sum_tokens<T, compute_t<T>>(ctx, {y_gradient.data<T>(), samples, tokens, p, p, tokens * p},
-                                        sums.data<compute_t<T>>(), squares.data<double>());
+    launch_library_rows(ctx, sums.rows(), sums.slices().length * p,
+                        kernels::TokenSum<T>{y_gradient.data<T>(), sums.sums<compute_t<T>>(), sums.squares(), tokens, p, p,
+                                             tokens * p, sums.slices()});
   });
-  return ParameterSite::vector(bias, sums, squares);
+  sums.join(ctx);
+  return ParameterSite::vector(bias, sums);
 }
 
 DPMP_KEPT_BODY inline std::array<ParameterSite, 2> separate(Context& ctx, const ParameterSite& site) {

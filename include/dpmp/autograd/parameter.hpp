@@ -6,8 +6,6 @@
 #include <string>
 #include <utility>
 
-#include "dpmp/kernels/elementwise.hpp"
-#include "dpmp/runtime/launch.hpp"
 #include "dpmp/tensor/tensor.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -46,6 +44,8 @@ inline bool is_matrix(const Parameter& parameter) { return parameter.shape().ran
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
+#include "dpmp/tensor/elementwise.hpp"
+
 namespace dpmp::inline DPMP_ABI {
 DPMP_KEPT_BODY inline Parameter::Parameter(Context& ctx, std::string name, Tensor master, DType dtype)
     : name_(std::move(name)), master_(std::move(master)), value_(master_) {
@@ -56,12 +56,7 @@ DPMP_KEPT_BODY inline Parameter::Parameter(Context& ctx, std::string name, Tenso
 }
 
 DPMP_KEPT_BODY inline void Parameter::refresh(Context& ctx) {
-  if (value_.dtype() == master_.dtype()) return;
-  dispatch_real(value_.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    if constexpr (!std::is_same_v<T, double>)
-      launch_library_elements(ctx, numel(), kernels::Cast<float, T>{master_.data<float>(), value_.data<T>()});
-  });
+  if (value_.dtype() != master_.dtype()) cast_to(ctx, master_, value_);
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif

@@ -2,6 +2,7 @@
 // The seam between autograd and privacy: what one use of a parameter hands over in the backward pass, and who takes it.
 #pragma once
 #include "dpmp/autograd/parameter.hpp"
+#include "dpmp/tensor/token_sums.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// outer_product: the per-sample gradient is G_i = sum_t b_{i,t} a_{i,t}^T (Goodfellow 2015, arXiv 1510.01799; sequences: Li
@@ -28,6 +29,8 @@ struct ParameterSite {
 
   static ParameterSite outer_product(Parameter& w, const Tensor& a, const Tensor& b, Parameter* bias = nullptr);
   static ParameterSite vector(Parameter& w, const Tensor& gradients, const Tensor& squares = Tensor());
+  /// Of array k of sums that are joined.
+  static ParameterSite vector(Parameter& w, const TokenSums& sums, index_t k = 0);
 };
 
 /// Takes the sites of a backward pass, in the order of that pass. Sites share their tensors with the pass: keep them or not.
@@ -73,6 +76,10 @@ DPMP_KEPT_BODY inline ParameterSite ParameterSite::vector(Parameter& w, const Te
              " ", squares.dtype());
   return {&w, SiteForm::vector, Tensor(), gradients.reshaped({samples, n}),
           squares.defined() ? squares.reshaped({samples}) : squares};
+}
+
+DPMP_KEPT_BODY inline ParameterSite ParameterSite::vector(Parameter& w, const TokenSums& sums, index_t k) {
+  return vector(w, sums.whole(k), sums.whole_squares(k));
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif

@@ -13,6 +13,7 @@
 #include "dpmp/autograd/sample_identities.hpp"
 #include "dpmp/autograd/site.hpp"
 #include "dpmp/runtime/profiler_range.hpp"
+#include "dpmp/tensor/elementwise.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 class Tape;
@@ -222,13 +223,10 @@ inline void BackwardPass::accumulate(const GradientSlot& input, const Tensor& gr
     return;
   }
   // A shared buffer may be a kept site's or another slot's gradient: then the sum needs a place of its own.
-  const Tensor total = slot.gradient.shared() ? Tensor::empty(ctx, input.shape, input.dtype) : slot.gradient;
-  dispatch_real(input.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_elements(ctx, total.numel(),
-                            kernels::Add<T>{slot.gradient.data<T>(), gradient.data<T>(), total.data<T>()});
-  });
-  slot.gradient = total;
+  if (slot.gradient.shared())
+    slot.gradient = add(ctx, slot.gradient, gradient);
+  else
+    add_to(ctx, gradient, slot.gradient);
 }
 }  // namespace dpmp::inline DPMP_ABI
 

@@ -3,9 +3,10 @@
 // rounding. And the sums of rows that a product may give with it.
 #pragma once
 #include "dpmp/gemm/spec.hpp"
-#include "dpmp/gemm/token_sums.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
+#include "dpmp/kernels/token_sum.hpp"
 #include "dpmp/runtime/launch.hpp"
+#include "dpmp/tensor/token_sums.hpp"
 
 namespace dpmp::inline DPMP_ABI::detail {
 /// What becomes of the sum [n] of row `row` of a product of the batch. bias [n]: null where it is in the sum.
@@ -50,15 +51,16 @@ struct Epilogue {
 inline void sum_rows_of_a(Context& ctx, const GemmSpec& s) {
   dispatch_real(s.a.dtype, [&](auto tag) {
     using In = typename decltype(tag)::type;
-    const auto sum = [&](auto* sums) {
-      using Out = std::remove_pointer_t<decltype(sums)>;
-      sum_tokens<In, Out>(ctx, {static_cast<const In*>(s.a.data), s.batch, s.k, s.m, s.a.row_stride, s.a.batch_stride}, sums,
-                          nullptr);
-    };
+    using Real = compute_t<In>;
+    const TokenSums sums(
+        ctx, {.samples = s.batch, .tokens = s.k, .width = s.m, .dtype = dtype_of<Real>, .squares = TokenSquares::none});
+    launch_library_rows(ctx, sums.rows(), sums.slices().length * s.m,
+                        kernels::TokenSum<In>{static_cast<const In*>(s.a.data), sums.sums<Real>(), nullptr, s.k, s.m,
+                                              s.a.row_stride, s.a.batch_stride, sums.slices()});
     if (s.out.dtype == s.a.dtype)
-      sum(static_cast<In*>(s.row_sums));
+      sums.join_into<Real>(ctx, static_cast<In*>(s.row_sums));
     else
-      sum(static_cast<compute_t<In>*>(s.row_sums));
+      sums.join_into<Real>(ctx, static_cast<Real*>(s.row_sums));
   });
 }
 

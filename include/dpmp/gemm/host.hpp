@@ -45,13 +45,11 @@ DPMP_KEPT inline void gemm(Context& ctx, const GemmSpec& spec, GemmBackend backe
   GemmSpec folded = detail::fold_batch(spec);
   if (folded.alpha == 0.0f) folded.k = 0;
   if (folded.k == 0 && folded.accumulate) return;
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) {
+  DPMP_IF_CUDA (ctx.on_cuda()) {
     DPMP_CHECK(!spec.row_squares, "expected a CPU for a gemm that squares its rows, got ", ctx.device());
     DPMP_CHECK(backend == GemmBackend::automatic, "expected the automatic GEMM backend on ", ctx.device());
     return detail::gemm_on_cuda<Context>(ctx, folded);
   }
-#endif
   if (folded.row_sums) detail::sum_rows_of_a(ctx, folded);
   if (folded.n == 0) {
     if (folded.row_squares) std::fill_n(folded.row_squares, folded.batch * folded.m, 0.0);

@@ -45,7 +45,8 @@ struct Workers {
   Context& context;
   int threads;
 
-  Workers(Context& ctx, const GemmSpec& s) : context(ctx), threads(ThreadTeam::inside() || small(s) ? 1 : ctx.threads()) {}
+  Workers(Context& ctx, const GemmSpec& s)
+      : context(ctx), threads(ThreadTeam::inside() || work(s) <= double(worth_a_fork::multiply_adds) ? 1 : ctx.threads()) {}
 
   /// Calls f(slot, begin, end) for contiguous chunks of [0, n), one a thread.
   void for_chunks(index_t n, FunctionRef<void(int, index_t, index_t)> f) const {
@@ -58,8 +59,8 @@ struct Workers {
   }
 
  private:
-  /// At most about 10 us of FP32 work: a fork and a join would eat the gain. In double, so that nothing overflows.
-  static bool small(const GemmSpec& s) { return double(s.batch) * double(s.m) * double(s.n) * double(s.k + 16) <= 0x1p19; }
+  /// Multiply-adds, an output counted as 16 of them; in double, so that nothing overflows.
+  static double work(const GemmSpec& s) { return double(s.batch) * double(s.m) * double(s.n) * double(s.k + 16); }
 };
 
 /// spec.row_squares of an output that is finished.

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scalar non-linearities, each with its derivative, and the two kernels that apply any of them.
+// Scalar non-linearities, each with its derivative and its operation's name, and the two kernels that apply any of them.
 // GELU: Hendrycks, Gimpel 2016: x Phi(x), Phi the normal distribution function; "tanh" is the approximation of the same
 // paper. SiLU: Elfwing, Uchibe, Doya 2018 (arXiv 1702.03118).
 #pragma once
+#include <string_view>
+
 #include "dpmp/core/low_precision.hpp"
 #include "dpmp/runtime/math.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
 struct Relu {
+  static constexpr std::string_view name = "relu";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -22,6 +25,7 @@ struct Relu {
   }
 };
 struct Tanh {
+  static constexpr std::string_view name = "tanh";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -35,6 +39,7 @@ struct Tanh {
   }
 };
 struct Sigmoid {
+  static constexpr std::string_view name = "sigmoid";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -49,6 +54,7 @@ struct Sigmoid {
 };
 /// x sigmoid(x), also called swish.
 struct Silu {
+  static constexpr std::string_view name = "silu";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -62,6 +68,7 @@ struct Silu {
   }
 };
 struct GeluErf {
+  static constexpr std::string_view name = "gelu";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -77,6 +84,7 @@ struct GeluErf {
   }
 };
 struct GeluTanh {
+  static constexpr std::string_view name = "gelu_tanh";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {

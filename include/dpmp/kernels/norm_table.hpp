@@ -17,12 +17,12 @@ DPMP_HD bool finite_bits(double x) {
 
 /// Four arrays [B].
 struct NormTable {
-  double *squared, *quadratic, *linear, *broken;
+  double *squared, *quadratic, *linear, *non_finite;
 
   /// Adds one parameter's n^2 and the bounds of its errors. Whether the sample is finite is read from the raw numbers before
   /// a maximum could hide a NaN.
   DPMP_HD void add(index_t i, double square, double quadratic_bound, double linear_bound) const {
-    broken[i] += finite_bits(square) && finite_bits(quadratic_bound) && finite_bits(linear_bound) ? 0 : 1;
+    non_finite[i] += finite_bits(square) && finite_bits(quadratic_bound) && finite_bits(linear_bound) ? 0 : 1;
     squared[i] += square > 0 ? square : 0;
     quadratic[i] += quadratic_bound;
     linear[i] += linear_bound * linear_bound;

@@ -5,14 +5,14 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// output[i, s, :] = sum of input[i, t, :] over the tokens t of slice s; one slice a row. squares[i] = |output[i]|^2, of the
-/// rounded numbers, where a sample is one slice. Chain length T (math: |error| <= T u sum_t |input|).
-template <class T, class Out = compute_t<T>>
+/// output[i, s, :] = sum of input[i, t, :] over the tokens t of slice s; one slice a row. squares[i] = |output[i]|^2 where a
+/// sample is one slice. Chain length T (math: |error| <= T u sum_t |input|).
+template <class T>
 struct TokenSum {
   using Real = compute_t<T>;
-  using Storage = Real;  // the widest array there may be
+  using Storage = Real;  // the wider array
   const T* input;        // [B, tokens, width]
-  Out* output;           // [B, slices, width]
+  Real* output;          // [B, slices, width]
   double* squares;       // [B], or null: not wanted
   index_t tokens, width, token_stride, sample_stride;
   TokenSlices slices;
@@ -25,7 +25,6 @@ struct TokenSum {
     const double square = team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA {
       typename Team::Pack sum{};
       for (index_t t = begin; t < end; ++t) sum = sum + at.load(x + t * token_stride);
-      sum = sum.template rounded<Out>();
       at.store(output + row * width, sum);
       return sum;
     });

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Elementary functions of one value, each with its derivative, for the kernels of activations.hpp. Outside of a function's
-// domain the result is what IEEE 754 says (NaN or infinite): a broken sample must be seen, not hidden.
+// Elementary functions of one value, each with its derivative and its operation's name, for the kernels of activations.hpp.
+// Outside of a function's domain the result is what IEEE 754 says (NaN or infinite): a broken sample must be seen, not
+// hidden.
 #pragma once
 #include <limits>
+#include <string_view>
 
 #include "dpmp/core/low_precision.hpp"
 #include "dpmp/runtime/math.hpp"
@@ -10,6 +12,7 @@
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
 struct Exponential {
+  static constexpr std::string_view name = "exp";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -22,6 +25,7 @@ struct Exponential {
   }
 };
 struct Reciprocal {
+  static constexpr std::string_view name = "reciprocal";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -35,6 +39,7 @@ struct Reciprocal {
   }
 };
 struct Logarithm {
+  static constexpr std::string_view name = "log";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -47,6 +52,7 @@ struct Logarithm {
   }
 };
 struct Square {
+  static constexpr std::string_view name = "square";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
@@ -59,6 +65,7 @@ struct Square {
   }
 };
 struct SquareRoot {
+  static constexpr std::string_view name = "sqrt";
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {

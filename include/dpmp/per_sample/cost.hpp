@@ -15,8 +15,8 @@ namespace dpmp::inline DPMP_ABI::per_sample {
 /// only: sum the input rows of equal ids, square. rank_one: one token: |a|^2 |b|^2. stored: a per-sample vector is there.
 enum class NormMethod : std::uint8_t { rank_one, segments, instantiate, gram, stored };
 /// What is kept of a parameter from its norm to its clipped sum. sites: a and b. gradients: the per-sample gradients.
-/// nothing: the same backward pass is walked again.
-enum class Keep : std::uint8_t { sites, gradients, nothing };
+/// second_walk: nothing; the same backward pass is walked again.
+enum class Keep : std::uint8_t { sites, gradients, second_walk };
 
 /// How a pass gets from norms to clipped sums. book_keeping keeps sites, materialised keeps per-sample gradients, two_pass
 /// keeps nothing; automatic keeps what costs least, parameter by parameter.
@@ -61,8 +61,9 @@ double predicted_slack(const SiteShape& s, NormMethod method);
 /// More than that, and a Gram is not chosen (but may be asked for).
 inline constexpr double largest_slack = 0.01;
 
-/// A way, with its price in multiply-adds of one sample, norm and clipped sum together, and the bytes it keeps.
-struct Way {
+/// How one parameter's sites are dealt with: the method of its norm and what is kept until its clipped sum, with the price
+/// of both in multiply-adds of one sample, and the bytes kept.
+struct NormPlan {
   NormMethod norm = NormMethod::stored;
   Keep keep = Keep::sites;
   double cost = 0;
@@ -106,8 +107,8 @@ double predicted_slack(const SiteShape& s, NormMethod method);
 NormMethod choose_norm_method(const SiteShape& s, NormChoice choice = NormChoice::automatic);
 inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm_method(shape_of(sites)); }
 
-/// How one parameter's sites are dealt with. kept_bytes: what this pass keeps already.
-Way choose_way(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes);
+/// The cheapest plan that the options allow. kept_bytes: what this pass keeps already.
+NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes);
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 
 #if DPMP_BODIES
@@ -118,7 +119,7 @@ DPMP_KEPT_BODY inline std::string_view name_of(NormMethod m) {
 }
 
 DPMP_KEPT_BODY inline std::string_view name_of(Keep k) {
-  constexpr std::string_view names[] = {"sites", "gradients", "nothing (second walk)"};
+  constexpr std::string_view names[] = {"sites", "gradients", "second walk"};
   return names[std::size_t(k)];
 }
 
@@ -172,22 +173,22 @@ DPMP_KEPT_BODY inline NormMethod choose_norm_method(const SiteShape& s, NormChoi
   return cheaper && predicted_slack(s, NormMethod::gram) <= largest_slack ? NormMethod::gram : NormMethod::instantiate;
 }
 
-DPMP_KEPT_BODY inline Way choose_way(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes) {
+DPMP_KEPT_BODY inline NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes) {
   const double release = double(s.tokens) * double(s.p) * double(s.d), element = double(s.p) * double(s.d);
   const detail::Prices price = detail::prices_of(s);
   const DType kept = kept_dtype(s, options.gradients);
   const double narrow = double(size_of(kept)) / double(size_of(accumulate_dtype(s.dtype)));
-  Way sites{choose_norm_method(s, options.norms), Keep::sites, 0, s.site_bytes};
+  NormPlan sites{choose_norm_method(s, options.norms), Keep::sites, 0, s.site_bytes};
   sites.cost = detail::norm_cost(s, sites.norm) + release + price.element * element;
   if (s.one_hot_only) sites.cost = 2 * detail::norm_cost(s, sites.norm);
   sites.slack = predicted_slack(s, sites.norm);
   // Formed, squared and stored, then read once: the product is not done again.
-  const Way gradients{NormMethod::instantiate, Keep::gradients,
-                      price.stored_product * release + 2 * narrow * price.element * element,
-                      s.samples * s.p * s.d * size_of(kept)};
+  const NormPlan gradients{NormMethod::instantiate, Keep::gradients,
+                           price.stored_product * release + 2 * narrow * price.element * element,
+                           s.samples * s.p * s.d * size_of(kept)};
   const bool can_store = !s.vector && !s.one_hot_only;
-  Way again = sites;
-  again.keep = Keep::nothing;
+  NormPlan again = sites;
+  again.keep = Keep::second_walk;
   again.kept_bytes = 0;
   switch (options.strategy) {
     case Strategy::book_keeping: return sites;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The pass of one clipping group, from the sites of a backward walk to norms and clipped sums of the same stored operands,
-// by any strategy. In three phases: the walk, where a parameter's way is chosen as soon as its last site is there
+// by any strategy. In three phases: the walk, where a parameter is planned as soon as its last site is there
 // (GradientSink::finish); the norms of everything that was kept; the sum.
 #pragma once
 #include <algorithm>
@@ -32,7 +32,7 @@ class PendingSites {
 class GroupPass : public GradientSink {
  public:
   /// on_choice is told, for each parameter and pass, what was chosen: public facts only.
-  using OnChoice = std::function<void(const Parameter&, const SiteShape&, const Way&)>;
+  using OnChoice = std::function<void(const Parameter&, const SiteShape&, const NormPlan&)>;
   /// kept_by_all: the bytes that all groups of a pass keep at a time, which share its byte budget.
   explicit GroupPass(const StrategyOptions& options = {}, OnChoice on_choice = {},
                      std::shared_ptr<index_t> kept_by_all = std::make_shared<index_t>(0));
@@ -52,7 +52,7 @@ class GroupPass : public GradientSink {
   /// sums += sum_i factors_i G_i for every parameter that something was kept of. ReplaySink sums the others.
   void weighted_sum(Context& ctx, const SampleFactors& factors, GradientSums& sums);
 
-  /// What was kept: reduced sites, or per-sample gradients as vectors, of all parameters once norms() has been called.
+  /// What was kept: merged sites, or per-sample gradients as vectors, of all parameters once norms() has been called.
   const std::vector<SiteList>& lists() const { return kept_; }
   index_t kept_bytes() const { return kept_bytes_; }
 
@@ -74,7 +74,7 @@ class GroupPass : public GradientSink {
     NormMethod method;
   };
 
-  /// All sites of a parameter, reduced.
+  /// All sites of a parameter, merged.
   void choose(Context& ctx, SiteList sites);
   /// Takes the norms that are still to be taken. After this every parameter and every bias that came along is in bounds_.
   void norm_kept(Context& ctx);
@@ -158,7 +158,7 @@ DPMP_KEPT_BODY inline void GroupPass::accept(Context& ctx, const ParameterSite& 
 DPMP_KEPT_BODY inline void GroupPass::finish(Context& ctx, Parameter& parameter) {
   // Of a bias that comes along nothing is pending.
   const SiteList sites = pending_.take(parameter);
-  if (!sites.empty()) choose(ctx, reduced(ctx, sites));
+  if (!sites.empty()) choose(ctx, merge_sites(ctx, sites));
 }
 
 DPMP_KEPT_BODY inline void GroupPass::choose(Context& ctx, SiteList sites) {
@@ -167,15 +167,15 @@ DPMP_KEPT_BODY inline void GroupPass::choose(Context& ctx, SiteList sites) {
   DPMP_CHECK(chosen_.insert(&parameter).second, "expected all sites of ", parameter.name(),
              " before it is finished, and none in addition to the one that it comes along with as a bias");
   const SiteShape shape = shape_of(sites);
-  const Way way = choose_way(shape, options_, *kept_by_all_);
-  if (on_choice_) on_choice_(parameter, shape, way);
+  const NormPlan plan = plan_parameter(shape, options_, *kept_by_all_);
+  if (on_choice_) on_choice_(parameter, shape, plan);
   if (!bounds_) bounds_.emplace(ctx, shape.samples);
   DPMP_CHECK(bounds_->samples() == shape.samples, "expected sites of ", bounds_->samples(), " samples, got ", shape.samples,
              " of ", parameter.name());
   Biases biases;
-  switch (way.keep) {
+  switch (plan.keep) {
     case Keep::sites:
-      to_norm_.push_back({kept_.size(), way.norm});
+      to_norm_.push_back({kept_.size(), plan.norm});
       kept_.push_back(std::move(sites));
       break;
     case Keep::gradients: {
@@ -184,16 +184,16 @@ DPMP_KEPT_BODY inline void GroupPass::choose(Context& ctx, SiteList sites) {
       biases = std::move(stored.biases);
       break;
     }
-    case Keep::nothing:
+    case Keep::second_walk:
       if (shape.vector)
         squared_norms_vector(ctx, sites[0], *bounds_);
       else
-        biases = squared_norms_outer(ctx, sites, *bounds_, way.norm);
+        biases = squared_norms_outer(ctx, sites, *bounds_, plan.norm);
       dropped_.insert(&parameter);
       break;
   }
-  kept_bytes_ += way.kept_bytes;
-  *kept_by_all_ += way.kept_bytes;
+  kept_bytes_ += plan.kept_bytes;
+  *kept_by_all_ += plan.kept_bytes;
   for (const ParameterSite& bias : biases) choose(ctx, {bias});
 }
 
@@ -207,7 +207,7 @@ DPMP_KEPT_BODY inline NormBounds GroupPass::norms(Context& ctx, index_t samples)
 
 DPMP_KEPT_BODY inline void GroupPass::norm_kept(Context& ctx) {
   // Sites that came without a tape to say that they are all.
-  while (!pending_.empty()) choose(ctx, reduced(ctx, pending_.take(pending_.first())));
+  while (!pending_.empty()) choose(ctx, merge_sites(ctx, pending_.take(pending_.first())));
   for (const ParameterSite& bias : norm_outer_products(ctx)) choose(ctx, {bias});
   norm_vectors(ctx);
   to_norm_.clear();

@@ -9,7 +9,6 @@
 #include "dpmp/kernels/ghost_norm.cuh"
 #include "dpmp/kernels/instantiate_norm.cuh"
 #include "dpmp/kernels/segment_sum.cuh"
-#include "dpmp/kernels/token_slices.hpp"
 #include "dpmp/kernels/weighted_sum.cuh"
 #include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/outer_product.hpp"
@@ -61,33 +60,20 @@ Tensor segment_squares(Context& ctx, const ParameterSite& site) {
   return squared;
 }
 
-/// Sums over slices of a sample's tokens that a kernel has in passing, to become the vectors and squared norms of the bias
-/// that comes along with a site, if any.
-class BiasSlices {
- public:
-  BiasSlices(Context& ctx, const ParameterSite& site, index_t slices)
-      : bias_(site.bias),
-        samples_(site.samples()),
-        slices_(slices),
-        sums_(ctx.allocate(bias_ ? samples_ * slices * bias_->numel() * 4 : 0)) {}
-  /// [B, slices, p] for the kernel to write to, or null.
-  float* data() const { return bias_ ? static_cast<float*>(sums_.data()) : nullptr; }
-  void join(Context& ctx, Biases& biases) const {
-    if (!bias_) return;
-    const index_t p = bias_->numel();
-    const Tensor vectors = Tensor::empty(ctx, {samples_, p}, DType::f32),
-                 squares = Tensor::empty(ctx, {samples_}, DType::f64);
-    dpmp::detail::launch_library_rows_on_cuda(
-        ctx, samples_, slices_ * p,
-        kernels::JoinSlices<float>{data(), vectors.template data<float>(), squares.template data<double>(), slices_, p});
-    biases.push_back(ParameterSite::vector(*bias_, vectors, squares));
-  }
-
- private:
-  Parameter* bias_;
-  index_t samples_, slices_;
-  Buffer sums_;
-};
+/// Sums of b's rows over slices of tokens that a kernel makes in passing, for the bias that comes along with a site, if any.
+inline TokenSums bias_sums(Context& ctx, const ParameterSite& site, index_t slices) {
+  return TokenSums(ctx, {.samples = site.samples(),
+                         .tokens = site.b.shape()[1],
+                         .width = site.b.shape()[2],
+                         .slices = slices,
+                         .squares = TokenSquares::by_join,
+                         .wanted = site.bias != nullptr});
+}
+inline void add_bias(Context& ctx, const ParameterSite& site, TokenSums& sums, Biases& biases) {
+  if (!site.bias) return;
+  sums.join(ctx);
+  biases.push_back(ParameterSite::vector(*site.bias, sums));
+}
 
 /// Adds a parameter whose dense rows have squares, with a bound that the kernel found or (null) the relative one of a tile,
 /// and whose looked-up rows are still to come. rows, certificate: of the dense ones.
@@ -142,12 +128,12 @@ Biases shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormB
     for (std::size_t first = 0; first < lists.size(); first += each) {
       const std::span<const SiteList> part = lists.subspan(first, std::min(each, lists.size() - first));
       std::vector<kernels::SampleRows<T>> outputs;
-      std::vector<BiasSlices> slices;
+      std::vector<TokenSums> sums;
       std::vector<float*> slice_sums;
       for (std::size_t k = 0; k < part.size(); ++k) {
         outputs.push_back(rows_of<T>(part[k][0].b));
-        slices.emplace_back(ctx, part[k][0], kernels::ghost_norm_slices<T>(tokens));
-        slice_sums.push_back(slices.back().data());
+        sums.push_back(bias_sums(ctx, part[k][0], kernels::ghost_norm_slices<T>(tokens)));
+        slice_sums.push_back(sums.back().sums<float>());
       }
       const index_t count = index_t(part.size());
       const Tensor numbers = Tensor::empty(ctx, {kernels::GhostNormResults::arrays, count, samples}, DType::f64);
@@ -155,7 +141,7 @@ Biases shared_norms_on_cuda(Context& ctx, std::span<const SiteList> lists, NormB
       const Buffer scratch = ctx.allocate(kernels::ghost_norm_scratch<T>(samples, tokens, count) * 8);
       kernels::ghost_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(part[0][0].a), outputs,
                              static_cast<double*>(scratch.data()), results, slice_sums);
-      for (const BiasSlices& x : slices) x.join(ctx, biases);
+      for (std::size_t k = 0; k < part.size(); ++k) add_bias(ctx, part[k][0], sums[k], biases);
       for (std::size_t k = 0; k < part.size(); ++k) {
         const SiteList& sites = part[k];
         const index_t at = index_t(k) * samples;
@@ -191,12 +177,12 @@ Biases norms_on_cuda(Context& ctx, const SiteList& sites, NormBounds& bounds, No
                   d = sites[0].a.shape()[2];
     const Tensor squared = Tensor::empty(ctx, {samples}, DType::f64);
     const Buffer scratch = ctx.allocate(kernels::instantiate_norm_scratch<T>(samples, d, p) * 8);
-    const BiasSlices token_sums(ctx, sites[0], 1);
+    TokenSums token_sums = bias_sums(ctx, sites[0], 1);
     kernels::instantiate_norm<T>(dpmp::detail::stream_of(ctx), samples, tokens, rows_of<T>(sites[0].a),
                                  rows_of<T>(sites[0].b), static_cast<double*>(scratch.data()), squared.data<double>(),
-                                 token_sums.data());
+                                 token_sums.sums<float>());
     Biases biases;
-    token_sums.join(ctx, biases);
+    add_bias(ctx, sites[0], token_sums, biases);
     const kernels::Certificate certificate = certificate::on_cuda::instantiated(certificate::on_cuda::extents_of(sites[0]));
     std::optional<RowNorms> rows;
     if (certificate.linear_products > 0) rows.emplace(ctx, SiteList{sites[0]});
@@ -216,7 +202,6 @@ void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output
   const index_t samples = sites[0].samples(), p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   if (sites[0].one_hot()) ctx.backend().set_zero(output.raw(), output.bytes());
   for (const ParameterSite& site : sites) {
-    const index_t tokens = site.b.shape()[1];
     if (site.one_hot()) {
       if constexpr (!has_cuda_norms<T>) {
         refuse_double();
@@ -232,19 +217,10 @@ void gradients_on_cuda(Context& ctx, const SiteList& sites, const Tensor& output
       }
       continue;
     }
-    if (samples > 0)
-      gemm(ctx, {.m = p,
-                 .n = d,
-                 .k = tokens,
-                 .batch = samples,
-                 .a = {.data = site.b.raw(),
-                       .dtype = dtype_of<T>,
-                       .row_stride = p,
-                       .batch_stride = tokens * p,
-                       .transposed = true},
-                 .b = {.data = site.a.raw(), .dtype = dtype_of<T>, .row_stride = d, .batch_stride = tokens * d},
-                 .out = {.data = output.raw(), .dtype = output.dtype(), .row_stride = d, .batch_stride = p * d},
-                 .row_sums = bias_sums.defined() ? bias_sums.raw() : nullptr});
+    if (samples == 0) continue;
+    GemmSpec spec = product_of({site.b, true}, {site.a}, output.reshaped({samples, p, d}));
+    spec.row_sums = bias_sums.defined() ? bias_sums.raw() : nullptr;
+    gemm(ctx, spec);
   }
 }
 

@@ -57,7 +57,7 @@ void weighted_sum_outer(Context& ctx, const SiteList& all_sites, const SampleFac
 #include <algorithm>
 
 #include "dpmp/autograd/bias_site.hpp"
-#include "dpmp/gemm/gemm.hpp"
+#include "dpmp/gemm/matmul.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/kernels/widened_rows.hpp"
 #include "dpmp/per_sample/gram_norm.hpp"
@@ -119,18 +119,11 @@ inline index_t rows_of_tile(index_t p, index_t d, index_t element_bytes) {
 
 /// squared[i] = |G_i|^2 of one dense site, whose gradients are kept in stored: one product, which squares its rows.
 inline void keep_gradients(Context& ctx, const ParameterSite& site, const Tensor& stored, const Tensor& squared) {
-  const index_t samples = site.samples(), tokens = site.b.shape()[1], p = site.b.shape()[2], d = site.a.shape()[2];
+  const index_t samples = site.samples(), p = site.b.shape()[2], d = site.a.shape()[2];
   const Tensor rows = Tensor::empty(ctx, {samples, p}, DType::f64);
-  gemm(
-      ctx,
-      {.m = p,
-       .n = d,
-       .k = tokens,
-       .batch = samples,
-       .a = {.data = site.b.raw(), .dtype = site.b.dtype(), .row_stride = p, .batch_stride = tokens * p, .transposed = true},
-       .b = {.data = site.a.raw(), .dtype = site.a.dtype(), .row_stride = d, .batch_stride = tokens * d},
-       .out = {.data = stored.raw(), .dtype = stored.dtype(), .row_stride = d, .batch_stride = p * d},
-       .row_squares = rows.data<double>()});
+  GemmSpec spec = product_of({site.b, true}, {site.a}, stored.reshaped({samples, p, d}));
+  spec.row_squares = rows.data<double>();
+  gemm(ctx, spec);
   launch_library_rows(ctx, samples, p, kernels::SumRows{rows.data<double>(), squared.data<double>(), p});
 }
 
@@ -262,28 +255,22 @@ void sum_of_rank_one(Context& ctx, const ParameterSite& site, const float* facto
                                     kernels::WidenedRows<T>{site.a.data<T>(), factors, false, a.data<double>(), d});
   dpmp::detail::launch_rows_on_host(ctx, samples, p,
                                     kernels::WidenedRows<T>{site.b.data<T>(), factors, true, b.data<double>(), p});
-  gemm(ctx, {.m = p,
-             .n = d,
-             .k = samples,
-             .a = {.data = b.raw(), .dtype = DType::f64, .row_stride = p, .transposed = true},
-             .b = {.data = a.raw(), .dtype = DType::f64, .row_stride = d},
-             .out = {.data = sum.raw(), .dtype = DType::f64, .row_stride = d},
-             .accumulate = true});
+  GemmSpec spec = product_of({b, true}, {a}, sum);
+  spec.accumulate = true;
+  gemm(ctx, spec);
 }
 }  // namespace detail
 
 DPMP_KEPT_BODY inline Biases squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds,
                                                  NormMethod method) {
-  const SiteList sites = merged(ctx, all_sites);
+  const SiteList sites = merge_outer_products(ctx, all_sites);
   if (method == NormMethod::rank_one) {
     detail::norms_of_rank_one(ctx, sites, bounds);
     return detail::biases_of(ctx, {&sites, 1});
   }
   return dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) return detail::norms_on_cuda<T>(ctx, sites, bounds, method);
-#endif
+    DPMP_IF_CUDA (ctx.on_cuda()) return detail::norms_on_cuda<T>(ctx, sites, bounds, method);
     switch (method) {
       case NormMethod::segments: detail::norms_by_segments<T>(ctx, sites, bounds); break;
       case NormMethod::instantiate: detail::norms_by_instantiation<T>(ctx, sites, bounds, Tensor()); break;
@@ -298,9 +285,7 @@ DPMP_KEPT_BODY inline Biases squared_norms_outer(Context& ctx, const SiteList& a
 DPMP_KEPT_BODY inline Biases squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
   return dispatch_real(lists[0][0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds);
-#endif
+    DPMP_IF_CUDA (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds);
     detail::norms_by_gram<T>(ctx, lists, bounds);
     return detail::biases_of(ctx, lists);
   });
@@ -312,15 +297,13 @@ DPMP_KEPT_BODY inline StoredGradients stored_gradients_outer(Context& ctx, const
   const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), w.numel()}, dtype);
   return dispatch_real(w.dtype(), [&](auto tag) -> StoredGradients {
     using T = typename decltype(tag)::type;
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) {
+    DPMP_IF_CUDA (ctx.on_cuda()) {
       Parameter* const bias = sites[0].bias;
       const Tensor sums = bias ? Tensor::empty(ctx, {sites[0].samples(), bias->numel()}, dtype) : Tensor();
       detail::gradients_on_cuda<T>(ctx, sites, stored, sums);
       detail::norms_of_stored(ctx, sites, stored, bounds);
       return {stored, bias ? Biases{ParameterSite::vector(*bias, sums)} : Biases{}};
     }
-#endif
     detail::norms_by_instantiation<T>(ctx, sites, bounds, stored);
     return {stored, detail::biases_of(ctx, {&sites, 1})};
   });
@@ -330,10 +313,8 @@ DPMP_KEPT_BODY inline void per_sample_gradients_outer(Context& ctx, const SiteLi
   const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) return detail::gradients_on_cuda<T>(ctx, sites, output);
-#endif
-    const SiteList list = merged(ctx, sites);
+    DPMP_IF_CUDA (ctx.on_cuda()) return detail::gradients_on_cuda<T>(ctx, sites, output);
+    const SiteList list = merge_outer_products(ctx, sites);
     ctx.team().parallel_for(list[0].samples(), [&](index_t begin, index_t end) {
       detail::GradientTiles<T> tiles(ctx, list);
       for (index_t i = begin; i < end; ++i) tiles.form(i, 0, p, output.data<compute_t<T>>() + i * p * d);
@@ -343,15 +324,13 @@ DPMP_KEPT_BODY inline void per_sample_gradients_outer(Context& ctx, const SiteLi
 
 DPMP_KEPT_BODY inline void weighted_sum_outer(Context& ctx, const SiteList& all_sites, const SampleFactors& factors,
                                               const Tensor& sum) {
-  const SiteList sites = merged(ctx, all_sites);
+  const SiteList sites = merge_outer_products(ctx, all_sites);
   const SiteShape shape = shape_of(sites);
   DPMP_CHECK(shape.samples <= samples_per_chain, "expected at most ", samples_per_chain, " samples to sum, got ",
              shape.samples);
   dispatch_real(shape.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (ctx.on_cuda()) return detail::weighted_sum_on_cuda<T>(ctx, sites, factors, sum);
-#endif
+    DPMP_IF_CUDA (ctx.on_cuda()) return detail::weighted_sum_on_cuda<T>(ctx, sites, factors, sum);
     const float* c = factors.on(ctx);
     if (shape.one_hot_only) return detail::sum_by_segments<T>(ctx, sites, c, sum);
     if (shape.any_one_hot || shape.tokens != 1) return detail::sum_by_tiles<T>(ctx, sites, c, sum);

@@ -15,7 +15,7 @@ Tensor per_sample_gradient(Context& ctx, const SiteList& sites);
 
 /// The same gradients in at most two sites that the form's own functions take as they are: one vector, or dense rows and
 /// one-hot rows.
-SiteList reduced(Context& ctx, const SiteList& sites);
+SiteList merge_sites(Context& ctx, const SiteList& sites);
 
 /// Adds |G_i|^2 of one parameter over all its sites, and its certificate, to bounds. Operands are the stored ones.
 void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds);
@@ -52,17 +52,17 @@ DPMP_KEPT_BODY inline Tensor per_sample_gradient(Context& ctx, const SiteList& s
   return gradients;
 }
 
-DPMP_KEPT_BODY inline SiteList reduced(Context& ctx, const SiteList& sites) {
+DPMP_KEPT_BODY inline SiteList merge_sites(Context& ctx, const SiteList& sites) {
   switch (mix_of(sites)) {
-    case SiteMix::outer_products: return merged(ctx, sites);
-    case SiteMix::vectors: return combined_vectors(ctx, sites);
+    case SiteMix::outer_products: return merge_outer_products(ctx, sites);
+    case SiteMix::vectors: return merge_vectors(ctx, sites);
     case SiteMix::both: break;
   }
   return {ParameterSite::vector(*sites[0].parameter, per_sample_gradient(ctx, sites))};
 }
 
 DPMP_KEPT_BODY inline void squared_norm(Context& ctx, const SiteList& sites, NormBounds& bounds) {
-  const SiteList list = reduced(ctx, sites);
+  const SiteList list = merge_sites(ctx, sites);
   DPMP_CHECK(list[0].samples() == bounds.samples(), "expected sites of ", bounds.samples(), " samples, got ",
              list[0].samples());
   if (list[0].form == SiteForm::vector) return squared_norms_vector(ctx, list[0], bounds);
@@ -71,7 +71,7 @@ DPMP_KEPT_BODY inline void squared_norm(Context& ctx, const SiteList& sites, Nor
 
 DPMP_KEPT_BODY inline void weighted_sum(Context& ctx, const SiteList& sites, const SampleFactors& factors,
                                         const Tensor& sum) {
-  const SiteList list = reduced(ctx, sites);
+  const SiteList list = merge_sites(ctx, sites);
   DPMP_CHECK(factors.size() == list[0].samples(), "expected ", list[0].samples(), " factors, got ", factors.size());
   check_shape("the sum of " + list[0].parameter->name(), sum, list[0].parameter->shape());
   check_dtype("the sum of " + list[0].parameter->name(), sum, DType::f64);

@@ -7,6 +7,7 @@
 #include "dpmp/kernels/norm_table.hpp"
 #include "dpmp/kernels/row_norm.hpp"
 #include "dpmp/runtime/launch.hpp"
+#include "dpmp/tensor/slices.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 /// Non-empty, one parameter, one number of samples.
@@ -19,28 +20,9 @@ inline index_t total_tokens(const SiteList& sites) {
   return tokens;
 }
 
-namespace detail {
-/// [B, sum of T_k, ..] from tensors [B, T_k, ..]: the rows of each sample one after the other.
-inline Tensor joined_rows(Context& ctx, const std::vector<Tensor>& parts) {
-  const index_t samples = parts[0].shape()[0];
-  index_t tokens = 0;
-  for (const Tensor& x : parts) tokens += x.shape()[1];
-  const Tensor joined = Tensor::empty(ctx, parts[0].shape().with(1, tokens), parts[0].dtype());
-  if (joined.numel() == 0) return joined;
-  const index_t row_bytes = joined.numel() / (samples * tokens) * size_of(joined.dtype());
-  char* to = static_cast<char*>(joined.raw());
-  for (const Tensor& x : parts) {
-    const index_t bytes = x.shape()[1] * row_bytes;
-    if (bytes > 0) ctx.backend().copy_rows(to, tokens * row_bytes, x.raw(), bytes, bytes, samples);
-    to += bytes;
-  }
-  return joined;
-}
-}  // namespace detail
-
 /// The same sum of outer products in at most two sites: the dense rows of all sites one after the other, and the one-hot
 /// rows likewise. A weight used k times is then one product of k T rows, with every cross term by construction.
-inline SiteList merged(Context& ctx, const SiteList& sites) {
+inline SiteList merge_outer_products(Context& ctx, const SiteList& sites) {
   if (sites.size() == 1) return sites;
   SiteList result;
   for (const bool one_hot : {false, true}) {
@@ -49,8 +31,8 @@ inline SiteList merged(Context& ctx, const SiteList& sites) {
       if (s.one_hot() == one_hot) a.push_back(s.a), b.push_back(s.b);
     if (a.empty()) continue;
     const bool single = a.size() == 1;
-    result.push_back({sites[0].parameter, SiteForm::outer_product, single ? a[0] : detail::joined_rows(ctx, a),
-                      single ? b[0] : detail::joined_rows(ctx, b)});
+    result.push_back(
+        {sites[0].parameter, SiteForm::outer_product, single ? a[0] : concat(ctx, a, 1), single ? b[0] : concat(ctx, b, 1)});
   }
   return result;
 }

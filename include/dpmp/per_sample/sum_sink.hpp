@@ -26,6 +26,8 @@ class SumSink final : public GradientSink {
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 
 #if DPMP_BODIES
+#include "dpmp/gemm/matmul.hpp"
+
 namespace dpmp::inline DPMP_ABI::per_sample {
 DPMP_KEPT_BODY inline void SumSink::accept(Context& ctx, const ParameterSite& site) {
   if (site.form == SiteForm::vector)
@@ -62,14 +64,10 @@ DPMP_KEPT_BODY inline void SumSink::add_product(Context& ctx, const ParameterSit
     using R = compute_t<T>;
     const Tensor product = Tensor::empty(ctx, w, dtype_of<R>),
                  row_sums = bias ? Tensor::empty(ctx, {1, w[0]}, dtype_of<R>) : Tensor();
-    gemm(ctx, {.m = w[0],
-               .n = w[1],
-               .k = rows,
-               .a = {.data = site.b.raw(), .dtype = dtype_of<T>, .row_stride = w[0], .transposed = true},
-               .b = {.data = site.a.raw(), .dtype = dtype_of<T>, .row_stride = w[1]},
-               .out = {.data = product.raw(), .dtype = product.dtype(), .row_stride = w[1]},
-               .row_sums = bias ? row_sums.raw() : nullptr,
-               .position_free = false});
+    GemmSpec spec = product_of({site.b.reshaped({rows, w[0]}), true}, {site.a.reshaped({rows, w[1]})}, product);
+    spec.row_sums = bias ? row_sums.raw() : nullptr;
+    spec.position_free = false;
+    gemm(ctx, spec);
     launch_library_rows(ctx, w[0], w[1],
                         kernels::WeightedAdd<R>{product.data<R>(), sums_.chain(*site.parameter, 1).template data<double>(),
                                                 w[1], w[1], w[1], R(1)});

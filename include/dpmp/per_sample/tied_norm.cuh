@@ -3,7 +3,7 @@
 // 2 <sum_t b_t a_t^T, sum_s e_{x_s} a'_s^T> = 2 sum_s a'_s . (sum_t b_t[x_s] a_t), which is one gathered matrix, one product
 // and a dot product of rows: nothing of the size of the table.
 #pragma once
-#include "dpmp/gemm/gemm.hpp"
+#include "dpmp/gemm/matmul.hpp"
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/kernels/row_norm.hpp"
 #include "dpmp/per_sample/certificate.hpp"
@@ -73,17 +73,7 @@ CrossTerms cross_terms(Context& ctx, const ParameterSite& dense, const Parameter
       ctx, samples * tokens, columns,
       GatherColumns<T>{dense.b.data<T>(), one_hot.b.data<std::int32_t>(), gathered.data<T>(), tokens, p, columns});
   const Tensor product = Tensor::empty(ctx, {samples, columns, d}, DType::f32);
-  gemm(ctx, {.m = columns,
-             .n = d,
-             .k = tokens,
-             .batch = samples,
-             .a = {.data = gathered.raw(),
-                   .dtype = dtype_of<T>,
-                   .row_stride = columns,
-                   .batch_stride = tokens * columns,
-                   .transposed = true},
-             .b = {.data = dense.a.raw(), .dtype = dtype_of<T>, .row_stride = d, .batch_stride = tokens * d},
-             .out = {.data = product.raw(), .dtype = DType::f32, .row_stride = d, .batch_stride = columns * d}});
+  gemm(ctx, product_of({gathered, true}, {dense.a}, product));
   const Tensor rows = Tensor::empty(ctx, {samples, columns}, DType::f64), terms = Tensor::empty(ctx, {samples}, DType::f64);
   dpmp::detail::launch_library_rows_on_cuda(
       ctx, samples * columns, d,

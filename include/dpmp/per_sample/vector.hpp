@@ -17,7 +17,7 @@ namespace dpmp::inline DPMP_ABI::per_sample {
 void per_sample_gradients_vector(Context& ctx, const SiteList& sites, const Tensor& output);
 
 /// One site is normed as it is stored. Several (a bias used twice) are added first, so that the norm is that of their sum.
-SiteList combined_vectors(Context& ctx, const SiteList& sites);
+SiteList merge_vectors(Context& ctx, const SiteList& sites);
 
 /// A combined vector with its squared norms; those that came with it are not taken again.
 ParameterSite with_squares(Context& ctx, const ParameterSite& site);
@@ -50,7 +50,7 @@ DPMP_KEPT_BODY inline void per_sample_gradients_vector(Context& ctx, const SiteL
   }
 }
 
-DPMP_KEPT_BODY inline SiteList combined_vectors(Context& ctx, const SiteList& sites) {
+DPMP_KEPT_BODY inline SiteList merge_vectors(Context& ctx, const SiteList& sites) {
   if (sites.size() == 1) return sites;
   const Tensor total =
       Tensor::zeros(ctx, {sites[0].samples(), sites[0].parameter->numel()}, accumulate_dtype(sites[0].parameter->dtype()));

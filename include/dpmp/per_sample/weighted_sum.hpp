@@ -36,7 +36,7 @@ void add_weighted_vectors(Context& ctx, std::span<const ParameterSite> sites, co
 namespace dpmp::inline DPMP_ABI::per_sample {
 DPMP_KEPT_BODY inline void add_weighted_sum(Context& ctx, const SiteList& sites, const SampleFactors& factors,
                                             GradientSums& sums) {
-  const SiteList list = reduced(ctx, sites);
+  const SiteList list = merge_sites(ctx, sites);
   detail::for_parts(factors, [&](const SampleFactors& some, index_t first, index_t last) {
     SiteList part;
     for (const ParameterSite& site : list) part.push_back(detail::part_of(site, first, last));

@@ -104,8 +104,7 @@ class HostBackend final : public Backend {
 };
 
 namespace detail {
-/// Defined in runtime/cuda_backend.cuh. A template, so that it is an error of the linker, and only where CUDA is used, when
-/// no unit of a program includes dpmp/dpmp.cuh.
+/// Defined in runtime/cuda_backend.cuh.
 template <class Device_>
 std::unique_ptr<Backend> make_cuda_backend(Device_ device);
 /// How many CUDA devices there are; 0 also where the driver is missing.
@@ -113,18 +112,14 @@ template <class Count>
 Count cuda_device_count();
 
 inline std::unique_ptr<Backend> make_backend(Device device) {
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (device.kind == DeviceKind::cuda) return make_cuda_backend<Device>(device);
-#endif
+  DPMP_IF_CUDA (device.kind == DeviceKind::cuda) return make_cuda_backend<Device>(device);
   DPMP_CHECK(device.kind == DeviceKind::cpu, "expected a device of this build (cpu), got ", device);
   return std::make_unique<HostBackend>();
 }
 }  // namespace detail
 
 inline Device Device::best() {
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (detail::cuda_device_count<int>() > 0) return cuda(0);
-#endif
+  DPMP_IF_CUDA (detail::cuda_device_count<int>() > 0) return cuda(0);
   return cpu();
 }
 }  // namespace dpmp::inline DPMP_ABI

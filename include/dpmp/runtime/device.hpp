@@ -5,6 +5,16 @@
 
 #include "dpmp/core/error.hpp"
 
+/// `DPMP_IF_CUDA(ctx.on_cuda()) return f_on_cuda<T>(..);`: an `if` in a build with CUDA, nothing in a build without. What is
+/// called there is a template that the .hpp declares and a .cuh defines, because CUDA compilers alone can read it: units of
+/// all compilers can use a template that only some unit defines. A program none of whose units includes the .cuh gets an
+/// error of the linker, and only where it uses CUDA. A function that depends on no type takes that of an argument.
+#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
+#define DPMP_IF_CUDA(...) if (__VA_ARGS__)
+#else
+#define DPMP_IF_CUDA(...) if constexpr (false)
+#endif
+
 namespace dpmp::inline DPMP_ABI {
 enum class DeviceKind : std::uint8_t { cpu, cuda };
 

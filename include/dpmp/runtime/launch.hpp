@@ -118,24 +118,20 @@ void run_rows([[maybe_unused]] index_t begin, [[maybe_unused]] index_t end, [[ma
 namespace detail {
 template <class F>
 void launch_rows_on_host(Context& ctx, index_t rows, index_t row_work, const F& f) {
-  constexpr index_t worth_a_fork = 16384;
-  const bool serial = rows * row_work < worth_a_fork;
-  if (serial) return run_rows(0, rows, f);
+  if (rows * row_work < worth_a_fork::elements) return run_rows(0, rows, f);
   ctx.team().parallel_for(rows, [&](index_t begin, index_t end) { run_rows(begin, end, f); });
 }
 }  // namespace detail
 
 /// Rows that keep a device busy, for kernels that may cut their work into any number of them. A host's do not follow its
 /// threads: a step gives the same bits on any number of them.
-inline index_t rows_to_fill(const Context& ctx) { return ctx.on_cuda() ? 4 * ctx.backend().multiprocessors() : 64; }
+inline index_t rows_that_fill_device(const Context& ctx) { return ctx.on_cuda() ? 4 * ctx.backend().multiprocessors() : 64; }
 
 /// Runs f(team, row) for rows [0, rows) on the context's device. `row_work`: elements a row touches, so that little work is
 /// not spread; the split does not change any row's result.
 template <class F>
 void launch_rows(Context& ctx, index_t rows, index_t row_work, const F& f) {
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) return detail::launch_rows_on_cuda(ctx, rows, row_work, f);
-#endif
+  DPMP_IF_CUDA (ctx.on_cuda()) return detail::launch_rows_on_cuda(ctx, rows, row_work, f);
   detail::launch_rows_on_host(ctx, rows, row_work, f);
 }
 
@@ -166,9 +162,7 @@ void launch_elements_on_host(Context& ctx, index_t n, const F& f) {
 /// Runs an element-wise functor f(at) over spans that cover [0, n).
 template <class F>
 void launch_elements(Context& ctx, index_t n, const F& f) {
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) return detail::launch_elements_on_cuda(ctx, n, f);
-#endif
+  DPMP_IF_CUDA (ctx.on_cuda()) return detail::launch_elements_on_cuda(ctx, n, f);
   detail::launch_elements_on_host(ctx, n, f);
 }
 
@@ -216,16 +210,12 @@ DPMP_KEPT void launch_library_elements_on_cuda(Context& ctx, index_t n, const F&
 
 template <class F>
 void launch_library_rows(Context& ctx, index_t rows, index_t row_work, const F& f) {
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) return detail::launch_library_rows_on_cuda(ctx, rows, row_work, f);
-#endif
+  DPMP_IF_CUDA (ctx.on_cuda()) return detail::launch_library_rows_on_cuda(ctx, rows, row_work, f);
   detail::launch_library_rows_on_host(ctx, rows, row_work, f);
 }
 template <class F>
 void launch_library_elements(Context& ctx, index_t n, const F& f) {
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) return detail::launch_library_elements_on_cuda(ctx, n, f);
-#endif
+  DPMP_IF_CUDA (ctx.on_cuda()) return detail::launch_library_elements_on_cuda(ctx, n, f);
   detail::launch_library_elements_on_host(ctx, n, f);
 }
 }  // namespace dpmp::inline DPMP_ABI

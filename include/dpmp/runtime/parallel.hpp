@@ -19,6 +19,13 @@
 #endif
 
 namespace dpmp::inline DPMP_ABI {
+/// Work of about 10 us on one core. The caller does less than that alone: to wake and join other threads would eat the gain.
+namespace worth_a_fork {
+inline constexpr index_t elements = 16384;                  // read or written once
+inline constexpr index_t noised = 4096;                     // elements, each with a normal number drawn for it
+inline constexpr index_t multiply_adds = index_t(1) << 19;  // of a product in FP32
+}  // namespace worth_a_fork
+
 /// Runs one callable on a fixed number of logical threads. Inside a running team (nested use) the logical threads run one
 /// after the other on the calling thread, with the same split, hence the same result.
 class ThreadTeam {

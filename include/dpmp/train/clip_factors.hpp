@@ -25,7 +25,7 @@ struct ClipSamples {
   DPMP_HD void operator()(const Span& at) const {
     for (int k = 0; k < at.size(); ++k) {
       const index_t i = at.offset + k;
-      factors[i] = dp::clip_factor(table.upper(i), table.broken[i] == 0 && weights[i] != R(0), bound, rule);
+      factors[i] = dp::clip_factor(table.upper(i), table.non_finite[i] == 0 && weights[i] != R(0), bound, rule);
     }
   }
 };

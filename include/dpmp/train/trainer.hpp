@@ -195,9 +195,8 @@ DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   const dp::StepNumbers numbers = plan().at(steps(), clip_threshold());
   ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()));
   per_sample::ClippedSumSink sink(groups_, options_.strategy,
-                                  [&](const Parameter& p, const per_sample::SiteShape& shape, const per_sample::Way& way) {
-                                    report.set(p, shape, way);
-                                  });
+                                  [&](const Parameter& p, const per_sample::SiteShape& shape,
+                                      const per_sample::NormPlan& chosen) { report.set(p, shape, chosen); });
   const std::vector<index_t> empty(slots_.size(), masked_slot);
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},

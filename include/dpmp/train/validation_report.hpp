@@ -15,7 +15,7 @@ struct ValidationRow {
   bool used = false;  // the losses depend on it, and it is trainable
   std::string form = "-";
   index_t tokens = 0;  // rows a sample over all uses
-  per_sample::Way way = {};
+  per_sample::NormPlan plan = {};
   index_t group = 0;
   double clip_threshold = 0;   // C of the group
   double noise_deviation = 0;  // on every element of the sum; 0 for a frozen parameter
@@ -25,7 +25,7 @@ class ValidationReport {
  public:
   ValidationReport(std::span<Parameter* const> parameters, const per_sample::Groups& groups, const dp::StepNumbers& numbers,
                    index_t samples);
-  void set(const Parameter& p, const per_sample::SiteShape& shape, const per_sample::Way& way);
+  void set(const Parameter& p, const per_sample::SiteShape& shape, const per_sample::NormPlan& plan);
   const std::vector<ValidationRow>& rows() const { return rows_; }
   /// Bytes kept between norms and clipped sums, all groups together.
   index_t kept_bytes() const;
@@ -59,7 +59,7 @@ DPMP_KEPT_BODY inline ValidationReport::ValidationReport(std::span<Parameter* co
 }
 
 DPMP_KEPT_BODY inline void ValidationReport::set(const Parameter& p, const per_sample::SiteShape& shape,
-                                                 const per_sample::Way& way) {
+                                                 const per_sample::NormPlan& plan) {
   for (ValidationRow& row : rows_) {
     if (row.parameter != &p) continue;
     row.used = true;
@@ -68,13 +68,13 @@ DPMP_KEPT_BODY inline void ValidationReport::set(const Parameter& p, const per_s
                : shape.any_one_hot  ? "outer product + one-hot rows"
                                     : "outer product";
     row.tokens = shape.tokens;
-    row.way = way;
+    row.plan = plan;
   }
 }
 
 DPMP_KEPT_BODY inline index_t ValidationReport::kept_bytes() const {
   index_t bytes = 0;
-  for (const ValidationRow& row : rows_) bytes += row.way.kept_bytes;
+  for (const ValidationRow& row : rows_) bytes += row.plan.kept_bytes;
   return bytes;
 }
 
@@ -98,14 +98,14 @@ DPMP_KEPT_BODY inline std::string ValidationReport::text() const {
       line(r.parameter->name(), shape, "not used: noise only", "-", "-", "-", "-", "-", "-", r.group, r.clip_threshold,
            r.noise_deviation);
     else
-      line(r.parameter->name(), shape, r.form, r.tokens, per_sample::name_of(r.way.norm), fixed(100 * r.way.slack),
-           per_sample::name_of(r.way.keep), millions(r.way.cost), millions(double(r.way.kept_bytes)), r.group,
+      line(r.parameter->name(), shape, r.form, r.tokens, per_sample::name_of(r.plan.norm), fixed(100 * r.plan.slack),
+           per_sample::name_of(r.plan.keep), millions(r.plan.cost), millions(double(r.plan.kept_bytes)), r.group,
            r.clip_threshold, r.noise_deviation);
   }
   for (const ValidationRow& r : rows_)
-    if (r.way.slack > per_sample::largest_slack)
-      out << "warning: the norm of " << r.parameter->name() << " by " << per_sample::name_of(r.way.norm) << " is certified "
-          << fixed(100 * r.way.slack) << " % above the exact one for orthogonal tokens: its gradients "
+    if (r.plan.slack > per_sample::largest_slack)
+      out << "warning: the norm of " << r.parameter->name() << " by " << per_sample::name_of(r.plan.norm) << " is certified "
+          << fixed(100 * r.plan.slack) << " % above the exact one for orthogonal tokens: its gradients "
           << "are clipped by so much more than they must be, and the noise stays\n";
   out << rows_.size() << " parameters, " << group_count_ << " clipping group" << (group_count_ == 1 ? "" : "s") << ", "
       << samples_

@@ -19,33 +19,28 @@ Variable sigmoid(const Variable& x);
 
 #if DPMP_BODIES
 #include "dpmp/kernels/activations.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
 template <class A>
 struct Activation {
-  static constexpr std::string_view name = "activation";
+  static constexpr std::string_view name = A::name;
+  template <class T>
+  using Forward = kernels::ActivationForward<A, T>;
+  template <class T>
+  using Backward = kernels::ActivationBackward<A, T>;
   Variable x;
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    const Tensor g = Tensor::empty(pass.ctx, x.shape(), x.dtype());
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_elements(pass.ctx, g.numel(),
-                              kernels::ActivationBackward<A, T>{x.value().data<T>(), gradient.data<T>(), g.data<T>()});
-    });
-    pass.accumulate(x.slot(), g);
+    pass.accumulate(x.slot(), dpmp::detail::map<Backward>(pass.ctx, x.value(), gradient));
   }
 };
 
 template <class A>
 Variable activation(const Variable& x) {
   Tape& tape = x.tape();
-  const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_elements(tape.ctx(), y.numel(), kernels::ActivationForward<A, T>{x.value().data<T>(), y.data<T>()});
-  });
-  return tape.record(y, tape.needs_gradient(x), Activation<A>{x});
+  return tape.record(dpmp::detail::map<Activation<A>::template Forward>(tape.ctx(), x.value()), tape.needs_gradient(x),
+                     Activation<A>{x});
 }
 }  // namespace rules
 

@@ -35,6 +35,8 @@ inline Variable operator/(double constant, const Variable& x) { return scale(rec
 #if DPMP_BODIES
 #include "dpmp/autograd/rules/broadcast.hpp"
 #include "dpmp/kernels/arithmetic.hpp"
+#include "dpmp/tensor/arithmetic.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -43,34 +45,17 @@ struct Subtract {
   GradientSlot x, y;
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     pass.accumulate(x, gradient);
-    if (pass.needs(y)) pass.accumulate(y, scaled(pass.ctx, gradient, -1));
+    if (pass.needs(y)) pass.accumulate(y, scale(pass.ctx, gradient, -1));
   }
 };
-
-/// round(x / y) into a new tensor.
-inline Tensor quotient(Context& ctx, const Tensor& x, const Tensor& y) {
-  const Tensor z = Tensor::empty(ctx, x.shape(), x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_elements(ctx, z.numel(), kernels::Divide<T>{x.data<T>(), y.data<T>(), z.data<T>()});
-  });
-  return z;
-}
 
 struct Divide {
   static constexpr std::string_view name = "divide";
   Variable x, y;
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    if (pass.needs(x.slot())) pass.accumulate(x.slot(), quotient(pass.ctx, gradient, y.value()));
-    if (!pass.needs(y.slot())) return;
-    const Tensor g = Tensor::empty(pass.ctx, y.shape(), y.dtype());
-    dispatch_real(y.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_elements(
-          pass.ctx, g.numel(),
-          kernels::DivisorGradient<T>{x.value().data<T>(), y.value().data<T>(), gradient.data<T>(), g.data<T>()});
-    });
-    pass.accumulate(y.slot(), g);
+    if (pass.needs(x.slot())) pass.accumulate(x.slot(), divide(pass.ctx, gradient, y.value()));
+    if (pass.needs(y.slot()))
+      pass.accumulate(y.slot(), dpmp::detail::map<kernels::DivisorGradient>(pass.ctx, x.value(), y.value(), gradient));
   }
 };
 
@@ -85,32 +70,21 @@ DPMP_KEPT_BODY inline Variable subtract(const Variable& x, const Variable& y) {
   const Shape shape = rules::common_shape("subtract", x, y);
   const Variable a = broadcast_to(x, shape), b = broadcast_to(y, shape);
   Tape& tape = x.tape();
-  const Tensor z = Tensor::empty(tape.ctx(), shape, x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_elements(tape.ctx(), z.numel(),
-                            kernels::Subtract<T>{a.value().data<T>(), b.value().data<T>(), z.data<T>()});
-  });
-  return tape.record(z, tape.needs_gradient(a) || tape.needs_gradient(b), rules::Subtract{a.slot(), b.slot()});
+  return tape.record(subtract(tape.ctx(), a.value(), b.value()), tape.needs_gradient(a) || tape.needs_gradient(b),
+                     rules::Subtract{a.slot(), b.slot()});
 }
 
 DPMP_KEPT_BODY inline Variable divide(const Variable& x, const Variable& y) {
   const Shape shape = rules::common_shape("divide", x, y);
   const Variable a = broadcast_to(x, shape), b = broadcast_to(y, shape);
   Tape& tape = x.tape();
-  return tape.record(rules::quotient(tape.ctx(), a.value(), b.value()), tape.needs_gradient(a) || tape.needs_gradient(b),
+  return tape.record(divide(tape.ctx(), a.value(), b.value()), tape.needs_gradient(a) || tape.needs_gradient(b),
                      rules::Divide{a, b});
 }
 
 DPMP_KEPT_BODY inline Variable shift(const Variable& x, double constant) {
   Tape& tape = x.tape();
-  const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_elements(tape.ctx(), y.numel(),
-                            kernels::Shift<T>{x.value().data<T>(), y.data<T>(), compute_t<T>(constant)});
-  });
-  return tape.record(y, tape.needs_gradient(x), rules::Shift{x.slot()});
+  return tape.record(shift(tape.ctx(), x.value(), constant), tape.needs_gradient(x), rules::Shift{x.slot()});
 }
 
 DPMP_KEPT_BODY inline Variable operator/(const Variable& x, double divisor) {

@@ -165,15 +165,13 @@ struct Attention {
 
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const Tensor g = Tensor::empty(pass.ctx, qkv.shape(), qkv.dtype());
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-    if (pass.ctx.on_cuda()) {
+    DPMP_IF_CUDA (pass.ctx.on_cuda()) {
       dispatch_real(qkv.dtype(), [&](auto tag) {
         attention_backward_on_cuda<typename decltype(tag)::type>(pass.ctx, qkv.value(), options, output, log_sum_exp,
                                                                  gradient, g);
       });
       return pass.accumulate(qkv.slot(), g);
     }
-#endif
     const index_t packed = qkv.shape().numel(1, 3), plain = gradient.shape().numel(1, 3);
     dispatch_real(qkv.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
@@ -208,15 +206,13 @@ DPMP_KEPT_BODY inline Variable attention(const Variable& qkv, const AttentionOpt
   const Tensor y = Tensor::empty(tape.ctx(), qkv.shape().with(2, options.heads * width), qkv.dtype());
   const index_t packed = qkv.shape().numel(1, 3), plain = y.shape().numel(1, 3);
   rules::Attention rule{qkv, options, Tensor(), Tensor()};
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (tape.ctx().on_cuda()) {
+  DPMP_IF_CUDA (tape.ctx().on_cuda()) {
     rule.output = y;
     rule.log_sum_exp = dispatch_real(qkv.dtype(), [&](auto tag) {
       return rules::attention_forward_on_cuda<typename decltype(tag)::type>(tape.ctx(), qkv.value(), options, y);
     });
     return tape.record(y, tape.needs_gradient(qkv), std::move(rule));
   }
-#endif
   dispatch_real(qkv.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     rules::for_each_group<T>(tape.ctx(), qkv.shape(), options,

@@ -12,7 +12,7 @@ Variable broadcast_to(const Variable& x, const Shape& shape);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/kernels/broadcast.hpp"
+#include "dpmp/tensor/broadcast.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -33,49 +33,12 @@ inline Shape common_shape(std::string_view name, const Variable& x, const Variab
   return both;
 }
 
-/// How a value of the extents `small` is repeated to `full`, of the same rank.
-inline kernels::AxisRuns axis_runs(const Shape& small, const Shape& full) {
-  index_t part[5] = {1, 1, 1, 1, 1};  // kept, repeated, kept, repeated, kept
-  int at = 0;
-  for (int axis = 0; axis < full.rank(); ++axis) {
-    const bool repeated = small[axis] != full[axis];
-    if (repeated != (at % 2 == 1)) ++at;
-    part[at] *= full[axis];
-  }
-  if (at < 3) return {.outer = part[0], .first = 1, .middle = 1, .second = part[1], .inner = part[2]};
-  return {.outer = part[0], .first = part[1], .middle = part[2], .second = part[3], .inner = part[4]};
-}
-
-/// factor * x repeated into a new tensor of this shape.
-inline Tensor expanded(Context& ctx, const Tensor& x, const Shape& shape, const kernels::AxisRuns& runs, double factor) {
-  const Tensor y = Tensor::empty(ctx, shape, x.dtype());
-  if (y.numel() > 0)
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(ctx, runs.outer * runs.first * runs.middle, runs.second * runs.inner,
-                          kernels::Expand<T>{x.data<T>(), y.data<T>(), runs, compute_t<T>(factor)});
-    });
-  return y;
-}
-
-/// factor * the sums of x over what is repeated, in a new tensor of this shape.
-inline Tensor summed(Context& ctx, const Tensor& x, const Shape& shape, const kernels::AxisRuns& runs, double factor) {
-  const Tensor y = Tensor::empty(ctx, shape, x.dtype());
-  if (y.numel() > 0)
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(ctx, runs.outer * runs.middle, runs.first * runs.second * runs.inner,
-                          kernels::SumRuns<T>{x.data<T>(), y.data<T>(), runs, compute_t<T>(factor)});
-    });
-  return y;
-}
-
 struct Broadcast {
   static constexpr std::string_view name = "broadcast_to";
   GradientSlot x;
-  kernels::AxisRuns runs;
+  Shape aligned;  // x's shape with as many axes as the result
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    pass.accumulate(x, summed(pass.ctx, gradient, x.shape, runs, 1));
+    pass.accumulate(x, sum_to(pass.ctx, gradient, aligned).reshaped(x.shape));
   }
 };
 }  // namespace rules
@@ -92,9 +55,8 @@ DPMP_KEPT_BODY inline Variable broadcast_to(const Variable& x, const Shape& shap
   }
   DPMP_CHECK(fits, "broadcast_to: expected a value whose axes after the sample axis are those of ", shape,
              ", 1 or missing, got ", from);
-  const kernels::AxisRuns runs = rules::axis_runs(aligned, shape);
-  return tape.record(rules::expanded(tape.ctx(), x.value(), shape, runs, 1), tape.needs_gradient(x),
-                     rules::Broadcast{x.slot(), runs});
+  return tape.record(broadcast_to(tape.ctx(), x.value().reshaped(aligned), shape), tape.needs_gradient(x),
+                     rules::Broadcast{x.slot(), aligned});
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif

@@ -12,28 +12,10 @@ Variable cast(const Variable& x, DType dtype);
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
-/// x rounded to a floating dtype: x itself where it has that dtype, else a new tensor.
-inline Tensor converted(Context& ctx, const Tensor& x, DType dtype) {
-  if (x.dtype() == dtype) return x;
-  if (dtype == DType::f64 && x.dtype() != DType::f32) return converted(ctx, converted(ctx, x, DType::f32), dtype);
-  const Tensor y = Tensor::empty(ctx, x.shape(), dtype);
-  dispatch_real(x.dtype(), [&](auto from) {
-    dispatch_real(dtype, [&](auto to) {
-      using From = typename decltype(from)::type;
-      using To = typename decltype(to)::type;
-      if constexpr (!std::is_same_v<From, To> && (!std::is_same_v<To, double> || std::is_same_v<From, float>))
-        launch_library_elements(ctx, x.numel(), kernels::Cast<From, To>{x.data<From>(), y.data<To>()});
-    });
-  });
-  return y;
-}
-
 struct Cast {
   static constexpr std::string_view name = "cast";
   GradientSlot x;
-  void backward(BackwardPass& pass, const Tensor& gradient) const {
-    pass.accumulate(x, converted(pass.ctx, gradient, x.dtype));
-  }
+  void backward(BackwardPass& pass, const Tensor& gradient) const { pass.accumulate(x, cast(pass.ctx, gradient, x.dtype)); }
 };
 }  // namespace rules
 
@@ -41,7 +23,7 @@ DPMP_KEPT_BODY inline Variable cast(const Variable& x, DType dtype) {
   Tape& tape = x.tape();
   DPMP_CHECK(is_real(x.dtype()) && is_real(dtype), "cast: expected two floating dtypes, got ", x.dtype(), " to ", dtype);
   if (x.dtype() == dtype) return x;
-  return tape.record(rules::converted(tape.ctx(), x.value(), dtype), tape.needs_gradient(x), rules::Cast{x.slot()});
+  return tape.record(cast(tape.ctx(), x.value(), dtype), tape.needs_gradient(x), rules::Cast{x.slot()});
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif

@@ -35,6 +35,7 @@ Variable conv1d(const Variable& x, Parameter& weight, Parameter* bias, const Con
 
 #if DPMP_BODIES
 #include "dpmp/kernels/grouped_convolution.hpp"
+#include "dpmp/tensor/transpose.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -53,7 +54,7 @@ struct GroupedConvolution {
   Tensor forward(Context& ctx, const Tensor& images) const {
     const Shape& w = weight->shape();
     const Tensor y = Tensor::empty(ctx, {images.shape()[0], windows.y.output, windows.x.output, w[0]}, images.dtype());
-    const Tensor by_tap = transposed(ctx, weight->value(), 0, 1);
+    const Tensor by_tap = transpose(ctx, weight->value(), 0, 1);
     dispatch_real(y.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       launch_library_rows(
@@ -75,7 +76,7 @@ struct GroupedConvolution {
     const Tensor g = Tensor::empty(ctx, x.shape, x.dtype);
     // [groups, outputs, taps, inputs] -> [taps, outputs, groups, inputs]
     const Tensor by_tap =
-        transposed(ctx, weight->value().reshaped({groups, outputs(), windows.taps(), windows.channels / groups}), 0, 2);
+        transpose(ctx, weight->value().reshaped({groups, outputs(), windows.taps(), windows.channels / groups}), 0, 2);
     dispatch_real(x.dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       launch_library_rows(ctx, x.shape[0] * windows.y.input, windows.x.input * weight->numel(),
@@ -94,7 +95,7 @@ struct GroupedConvolution {
                           kernels::GroupedConvolutionBackwardWeight<T>{
                               input.data<T>(), gradient.data<T>(), by_tap.data<compute_t<T>>(), windows, groups, outputs()});
     });
-    return transposed(ctx, by_tap, 1, 2);
+    return transpose(ctx, by_tap, 1, 2);
   }
 };
 }  // namespace rules

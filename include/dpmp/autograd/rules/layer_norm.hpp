@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // layer_norm over the last axis; gain and bias are per-sample vectors.
 #pragma once
-#include "dpmp/autograd/rules/sliced_vectors.hpp"
 #include "dpmp/autograd/tape.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -31,7 +30,9 @@ struct LayerNorm {
     const Tensor other = pass.take(x.slot());
     const bool in_place = other.defined() && !other.shared();
     const Tensor g = !pass.needs(x.slot()) ? Tensor() : in_place ? other : Tensor::empty(pass.ctx, x.shape(), x.dtype());
-    SlicedVectors vectors(pass.ctx, 2, samples, tokens, width, mean.dtype(), trained);
+    TokenSums vectors(
+        pass.ctx,
+        {.samples = samples, .tokens = tokens, .width = width, .arrays = 2, .dtype = mean.dtype(), .wanted = trained});
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
@@ -44,8 +45,8 @@ struct LayerNorm {
     });
     if (trained) {
       vectors.join(pass.ctx);
-      pass.emit(vectors.site(*gain, 0));
-      pass.emit(vectors.site(*bias, 1));
+      pass.emit(ParameterSite::vector(*gain, vectors, 0));
+      pass.emit(ParameterSite::vector(*bias, vectors, 1));
     }
     if (g.defined()) pass.accumulate(x.slot(), g);
   }

@@ -10,7 +10,7 @@ Variable linear(const Variable& x, Parameter& weight, Parameter* bias = nullptr)
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/gemm/gemm.hpp"
+#include "dpmp/gemm/matmul.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -32,24 +32,13 @@ struct Affine {
   }
   /// y = x W^T + bias, to which an epilogue may be added.
   GemmSpec forward(const Tensor& x, const Tensor& y) const {
-    const index_t p = weight->shape()[0], d = weight->shape()[1];
-    return {.m = x.shape().numel(0, x.shape().rank() - 1),
-            .n = p,
-            .k = d,
-            .a = {.data = x.raw(), .dtype = x.dtype(), .row_stride = d},
-            .b = {.data = weight->value().raw(), .dtype = x.dtype(), .row_stride = d, .transposed = true},
-            .out = {.data = y.raw(), .dtype = x.dtype(), .row_stride = p},
-            .bias = bias ? bias->value().raw() : nullptr};
+    GemmSpec spec = product_of({x}, {weight->value(), true}, y);
+    spec.bias = bias ? bias->value().raw() : nullptr;
+    return spec;
   }
   /// The gradient of x from that of y.
   GemmSpec input_gradient(const Tensor& y_gradient, const Tensor& x_gradient) const {
-    const index_t p = weight->shape()[0], d = weight->shape()[1];
-    return {.m = y_gradient.shape().numel(0, y_gradient.shape().rank() - 1),
-            .n = d,
-            .k = p,
-            .a = {.data = y_gradient.raw(), .dtype = y_gradient.dtype(), .row_stride = p},
-            .b = {.data = weight->value().raw(), .dtype = y_gradient.dtype(), .row_stride = d},
-            .out = {.data = x_gradient.raw(), .dtype = x_gradient.dtype(), .row_stride = d}};
+    return product_of({y_gradient}, {weight->value()}, x_gradient);
   }
   /// x: not looked at where the weight is frozen.
   void emit(BackwardPass& pass, const Tensor& x, const Tensor& y_gradient) const {

@@ -10,7 +10,7 @@ Variable parameter(Tape& tape, Parameter& p);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/autograd/rules/broadcast.hpp"
+#include "dpmp/tensor/broadcast.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -28,8 +28,7 @@ DPMP_KEPT_BODY inline Variable parameter(Tape& tape, Parameter& p) {
   check_device("parameter: " + p.name(), p.value(), tape.ctx());
   Shape shape{tape.samples()};
   for (int axis = 0; axis < p.shape().rank(); ++axis) shape.push_back(p.shape()[axis]);
-  const kernels::AxisRuns samples{.first = tape.samples(), .inner = p.numel()};
-  return tape.record(rules::expanded(tape.ctx(), p.value(), shape, samples, 1), p.trainable(), rules::ParameterValue{&p});
+  return tape.record(broadcast_to(tape.ctx(), p.value(), shape), p.trainable(), rules::ParameterValue{&p});
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif

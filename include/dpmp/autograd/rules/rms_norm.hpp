@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // rms_norm over the last axis; the gain is a per-sample vector.
 #pragma once
-#include "dpmp/autograd/rules/sliced_vectors.hpp"
 #include "dpmp/autograd/tape.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -29,7 +28,9 @@ struct RmsNorm {
     const Tensor other = pass.take(x.slot());
     const bool in_place = other.defined() && !other.shared();
     const Tensor g = !pass.needs(x.slot()) ? Tensor() : in_place ? other : Tensor::empty(pass.ctx, x.shape(), x.dtype());
-    SlicedVectors gains(pass.ctx, 1, samples, tokens, width, rstd.dtype(), gain->trainable());
+    TokenSums gains(
+        pass.ctx,
+        {.samples = samples, .tokens = tokens, .width = width, .dtype = rstd.dtype(), .wanted = gain->trainable()});
     dispatch_real(x.dtype(), [&](auto tag) {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
@@ -41,7 +42,7 @@ struct RmsNorm {
     });
     if (gain->trainable()) {
       gains.join(pass.ctx);
-      pass.emit(gains.site(*gain, 0));
+      pass.emit(ParameterSite::vector(*gain, gains));
     }
     if (g.defined()) pass.accumulate(x.slot(), g);
   }

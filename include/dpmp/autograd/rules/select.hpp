@@ -16,9 +16,9 @@ Variable gather(const Variable& x, const Tensor& ids);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/autograd/rules/cast.hpp"
-#include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/kernels/select.hpp"
+#include "dpmp/tensor/elementwise.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -61,13 +61,13 @@ struct Gather {
                           kernels::ScatterRows<T>{gradient.data<T>(), kept.data<std::int32_t>(), sums.data<compute_t<T>>(),
                                                   rows, picked, width});
     });
-    pass.accumulate(x, converted(pass.ctx, sums, x.dtype));
+    pass.accumulate(x, cast(pass.ctx, sums, x.dtype));
   }
 };
 }  // namespace rules
 
 DPMP_KEPT_BODY inline Variable where(const Tensor& mask, const Variable& x, const Variable& y) {
-  rules::check_same("where", x, y);
+  dpmp::detail::check_alike("where", x.value(), y.value());
   Tape& tape = Tape::common(x, y);
   bool fits = mask.dtype() == DType::i32 && mask.shape().rank() >= 1 && mask.shape().rank() <= x.shape().rank();
   for (int axis = 0; fits && axis < mask.shape().rank(); ++axis) fits = mask.shape()[axis] == x.shape()[axis];

@@ -20,7 +20,8 @@ Variable concat(const std::vector<Variable>& parts, int axis);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/kernels/permute.hpp"
+#include "dpmp/tensor/slices.hpp"
+#include "dpmp/tensor/transpose.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -39,41 +40,14 @@ struct Reshape {
   void backward(BackwardPass& pass, const Tensor& gradient) const { pass.accumulate(x, gradient.reshaped(x.shape)); }
 };
 
-/// A new tensor with axes i < j exchanged.
-inline Tensor transposed(Context& ctx, const Tensor& x, int i, int j) {
-  const Shape& s = x.shape();
-  const Tensor y = Tensor::empty(ctx, s.with(i, s[j]).with(j, s[i]), x.dtype());
-  const index_t outer = s.numel(0, i), middle = s.numel(i + 1, j), inner = s.numel(j + 1, s.rank());
-  if (y.numel() > 0)
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(ctx, outer * s[j] * middle, s[i] * inner,
-                          kernels::SwapAxes<T>{x.data<T>(), y.data<T>(), s[i], middle, s[j], inner});
-    });
-  return y;
-}
-
 struct Transpose {
   static constexpr std::string_view name = "transpose";
   GradientSlot x;
   int i, j;
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    pass.accumulate(x, transposed(pass.ctx, gradient, i, j));
+    pass.accumulate(x, transpose(pass.ctx, gradient, i, j));
   }
 };
-
-/// Copies `count` slices of an axis, from number `from_start` of one tensor to number `to_start` of another.
-inline void copy_slices(Context& ctx, const Tensor& from, index_t from_start, const Tensor& to, index_t to_start, int axis,
-                        index_t count) {
-  const Shape& s = from.shape();
-  const index_t outer = s.numel(0, axis), inner = s.numel(axis + 1, s.rank());
-  dispatch_real(from.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(ctx, outer, count * inner,
-                        kernels::CopyRows<T>{from.data<T>() + from_start * inner, to.data<T>() + to_start * inner,
-                                             s[axis] * inner, to.shape()[axis] * inner, count * inner});
-  });
-}
 
 /// Slices [start, start + the result's extent) of an axis.
 struct SplitPart {
@@ -82,9 +56,8 @@ struct SplitPart {
   int axis;
   index_t start;
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    const Tensor whole = Tensor::zeros(pass.ctx, x.shape, x.dtype);
-    copy_slices(pass.ctx, gradient, 0, whole, start, axis, gradient.shape()[axis]);
-    pass.accumulate(x, whole);
+    const index_t after = x.shape[axis] - start - gradient.shape()[axis];
+    pass.accumulate(x, pad(pass.ctx, gradient, axis, start, after));
   }
 };
 
@@ -95,12 +68,9 @@ struct Concat {
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     index_t start = 0;
     for (const GradientSlot& part : parts) {
-      if (pass.needs(part)) {
-        const Tensor g = Tensor::empty(pass.ctx, part.shape, part.dtype);
-        copy_slices(pass.ctx, gradient, start, g, 0, axis, part.shape[axis]);
-        pass.accumulate(part, g);
-      }
-      start += part.shape[axis];
+      const index_t end = start + part.shape[axis];
+      if (pass.needs(part)) pass.accumulate(part, slice(pass.ctx, gradient, axis, start, end));
+      start = end;
     }
   }
 };
@@ -122,9 +92,7 @@ DPMP_KEPT_BODY inline Variable transpose(const Variable& x, int i, int j) {
   i = rules::inner_axis("transpose", x.shape(), i);
   j = rules::inner_axis("transpose", x.shape(), j);
   if (i == j) return x;
-  if (i > j) std::swap(i, j);
-  return tape.record(rules::transposed(tape.ctx(), x.value(), i, j), tape.needs_gradient(x),
-                     rules::Transpose{x.slot(), i, j});
+  return tape.record(transpose(tape.ctx(), x.value(), i, j), tape.needs_gradient(x), rules::Transpose{x.slot(), i, j});
 }
 
 DPMP_KEPT_BODY inline std::vector<Variable> split(const Variable& x, std::span<const index_t> sizes, int axis) {
@@ -142,9 +110,8 @@ DPMP_KEPT_BODY inline std::vector<Variable> split(const Variable& x, std::span<c
   std::vector<Variable> parts;
   index_t start = 0;
   for (index_t size : sizes) {
-    const Tensor part = Tensor::empty(tape.ctx(), x.shape().with(axis, size), x.dtype());
-    rules::copy_slices(tape.ctx(), x.value(), start, part, 0, axis, size);
-    parts.push_back(tape.record(part, tape.needs_gradient(x), rules::SplitPart{x.slot(), axis, start}));
+    parts.push_back(tape.record(slice(tape.ctx(), x.value(), axis, start, start + size), tape.needs_gradient(x),
+                                rules::SplitPart{x.slot(), axis, start}));
     start += size;
   }
   return parts;
@@ -164,25 +131,15 @@ DPMP_KEPT_BODY inline Variable concat(const std::vector<Variable>& parts, int ax
   Tape& tape = first.tape();
   axis = rules::inner_axis("concat", first.shape(), axis);
   rules::Concat rule{{}, axis};
-  index_t extent = 0;
+  std::vector<Tensor> values;
   bool needs_gradient = false;
   for (const Variable& part : parts) {
     Tape::common(first, part);
-    DPMP_CHECK(part.dtype() == first.dtype() && part.shape().rank() == first.shape().rank() &&
-                   part.shape().with(axis, 0) == first.shape().with(axis, 0),
-               "concat: expected parts that differ along axis ", axis, " only, got ", first.shape(), " ", first.dtype(),
-               " and ", part.shape(), " ", part.dtype());
-    extent += part.shape()[axis];
+    values.push_back(part.value());
     needs_gradient = needs_gradient || tape.needs_gradient(part);
     rule.parts.push_back(part.slot());
   }
-  const Tensor whole = Tensor::empty(tape.ctx(), first.shape().with(axis, extent), first.dtype());
-  index_t start = 0;
-  for (const Variable& part : parts) {
-    rules::copy_slices(tape.ctx(), part.value(), 0, whole, start, axis, part.shape()[axis]);
-    start += part.shape()[axis];
-  }
-  return tape.record(whole, needs_gradient, std::move(rule));
+  return tape.record(concat(tape.ctx(), values, axis), needs_gradient, std::move(rule));
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif
