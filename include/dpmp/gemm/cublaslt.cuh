@@ -101,7 +101,7 @@ class LtState {
   cublasStatus_t multiply(cudaStream_t stream, LtPlan& plan, const cublasLtMatmulAlgo_t& algorithm, const GemmSpec& s) {
     const void* addend = s.accumulate ? s.out.data : s.residual;
     point(plan, s);
-    const float alpha = s.alpha, beta = addend ? 1.0f : 0.0f;
+    const float alpha = float(s.alpha), beta = addend ? 1.0f : 0.0f;
     const double wide_alpha = s.alpha, wide_beta = beta;
     const bool wide = s.a.dtype == DType::f64;
     return cublasLtMatmul(handle_.get(), plan.product.get(), wide ? static_cast<const void*>(&wide_alpha) : &alpha, s.b.data,

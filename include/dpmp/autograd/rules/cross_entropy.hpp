@@ -24,7 +24,7 @@ namespace rules {
 struct CrossEntropy {
   static constexpr std::string_view name = "cross_entropy";
   Variable logits;
-  Tensor targets, log_sum_exp;
+  Tensor targets, top, scale, missing;  // of kernels::CrossEntropyRows
   CrossEntropyOptions options;
 
   void backward(BackwardPass& pass, const Tensor& gradient) const {
@@ -37,9 +37,15 @@ struct CrossEntropy {
       using T = typename decltype(tag)::type;
       using R = compute_t<T>;
       launch_library_rows(pass.ctx, rows, classes,
-                          kernels::CrossEntropyBackward<T>{logits.value().data<T>(), targets.data<std::int32_t>(),
-                                                           log_sum_exp.data<R>(), gradient.data<R>(), g.data<T>(), tokens,
-                                                           classes, options.ignore_index, R(1 / options.divisor)});
+                          kernels::CrossEntropyBackward<T>{logits.value().data<T>(),
+                                                           targets.data<std::int32_t>(),
+                                                           {top.data<R>(), scale.data<R>(), missing.data<R>()},
+                                                           gradient.data<R>(),
+                                                           g.data<T>(),
+                                                           tokens,
+                                                           classes,
+                                                           options.ignore_index,
+                                                           R(1 / options.divisor)});
     });
     pass.accumulate(logits.slot(), g);
   }
@@ -63,18 +69,24 @@ DPMP_KEPT_BODY inline Variable cross_entropy(const Variable& logits, const Tenso
                  ") or ", options.ignore_index, " (ignored), got ", t, " at sample ", r / tokens);
     }
   const DType real = accumulate_dtype(logits.dtype());
-  const Tensor loss = Tensor::empty(tape.ctx(), {rows}, real), lse = Tensor::empty(tape.ctx(), {rows}, real);
+  const auto of_rows = [&] { return Tensor::empty(tape.ctx(), {rows}, real); };
+  const Tensor loss = of_rows(), top = of_rows(), scale = of_rows(), missing = of_rows();
   const Tensor losses = Tensor::empty(tape.ctx(), {shape.front()}, real);
   dispatch_real(logits.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     using R = compute_t<T>;
     launch_library_rows(tape.ctx(), rows, classes,
-                        kernels::CrossEntropyForward<T>{logits.value().data<T>(), targets.data<std::int32_t>(),
-                                                        loss.data<R>(), lse.data<R>(), classes, options.ignore_index});
+                        kernels::CrossEntropyForward<T>{logits.value().data<T>(),
+                                                        targets.data<std::int32_t>(),
+                                                        loss.data<R>(),
+                                                        {top.data<R>(), scale.data<R>(), missing.data<R>()},
+                                                        classes,
+                                                        options.ignore_index});
     launch_library_rows(tape.ctx(), shape.front(), tokens,
-                        kernels::SampleSum<R>{loss.data<R>(), losses.data<R>(), tokens, R(1 / options.divisor)});
+                        kernels::SampleSum<R>{loss.data<R>(), losses.data<R>(), tokens, 1 / options.divisor});
   });
-  return tape.record(losses, tape.needs_gradient(logits), rules::CrossEntropy{logits, targets, lse, options});
+  return tape.record(losses, tape.needs_gradient(logits),
+                     rules::CrossEntropy{logits, targets, top, scale, missing, options});
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif
