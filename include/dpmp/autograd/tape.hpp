@@ -83,7 +83,8 @@ class BackwardPass {
 /// Whether a tape keeps what a backward pass needs.
 enum class TapeMode : std::uint8_t { training, inference };
 /// Whether an error may depend on what a record says. confidential: a token id that no table has makes its own sample NaN,
-/// on every device, and nothing is thrown or named. open: on the CPU it is refused, with the id, its sample and position.
+/// on every device, and nothing is thrown or named. open: it is refused, with the id, its sample and position; a GPU is
+/// waited for.
 enum class RecordsAre : std::uint8_t { confidential, open };
 /// A value as it was recorded: by which operation ("input" for none), of which shape and dtype.
 struct RecordedValue {
