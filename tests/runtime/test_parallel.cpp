@@ -169,4 +169,7 @@ TEST_CASE("ThreadTeam: threads that the system does not start are an error that 
 }
 #endif
 
+// ThreadSanitizer starts no threads in a child.
+#if !defined(__SANITIZE_THREAD__)
 TEST_CASE("ThreadTeam: a child made by fork() after the team has run gets its work done") { CHECK(test::survives_fork()); }
+#endif

@@ -27,6 +27,9 @@ TEST_CASE("ThreadTeam of std::thread: threads that the system does not start are
 }
 #endif
 
+// ThreadSanitizer starts no threads in a child.
+#if !defined(__SANITIZE_THREAD__)
 TEST_CASE("ThreadTeam of std::thread: a child made by fork() after the team has run gets its work done") {
   CHECK(test::survives_fork());
 }
+#endif
