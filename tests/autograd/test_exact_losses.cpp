@@ -58,7 +58,7 @@ TEST_CASE("cross-entropy: values known by hand") {
   for (const double broken : {infinity, std::nan("")}) CHECK(std::isnan(of({0, broken}, 0).losses[0]));
 }
 
-TEST_CASE("P11: ignored targets contribute nothing, whatever their logits are and whichever number means ignored") {
+TEST_CASE("ignored targets contribute nothing, whatever their logits are and whichever number means ignored") {
   Context ctx(Device::cpu(), 1);
   test::Rng rng;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})

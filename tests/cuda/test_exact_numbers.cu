@@ -33,7 +33,7 @@ TEST_CASE("cross-entropy on a GPU is as exact for logits of 10^4 as for small on
       for (const index_t classes : {2, 333, 5000}) test::check_cross_entropy(gpu, dtype, offset, 4, classes, rng);
 }
 
-TEST_CASE("P11: ignored targets on a GPU contribute nothing, whatever their logits are") {
+TEST_CASE("ignored targets on a GPU contribute nothing, whatever their logits are") {
   Context gpu(Device::cuda(0), 1);
   for (const std::int32_t ignored : {-1, -100}) {
     const List logits{1, 2, 3, NAN, INFINITY, 0};
