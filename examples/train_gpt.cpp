@@ -96,13 +96,13 @@ Options parse(int argc, char** argv, CLI::App& app) {
 
 /// What two runs must agree in for one to use the weights of the other.
 std::string model_text(const nn::TransformerConfig& c) {
-  std::ostringstream text;
+  TextStream text;
   text << "width " << c.width << ", " << c.layers << " layers, " << c.heads << " heads, context " << c.context << ", "
        << (c.tied ? "tied" : "not tied");
   return text.str();
 }
 std::string adapters_text(const nn::TransformerConfig& c) {
-  std::ostringstream text;
+  TextStream text;
   if (c.lora.rank > 0) text << "of rank " << c.lora.rank << " with alpha " << c.lora.alpha;
   return c.lora.rank > 0 ? text.str() : "none";
 }
@@ -138,7 +138,7 @@ std::uint64_t data_fingerprint(const Options& o, const std::vector<std::string>&
     for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
     hash = (hash ^ 0xff) * 0x100000001b3u;  // a byte that UTF-8 does not have
   };
-  std::ostringstream settings;
+  TextStream settings;
   settings.precision(17);
   for (const index_t n : {o.width, o.layers, o.heads, o.context, index_t(o.tied), o.lora_rank}) settings << n << ' ';
   settings << o.dtype << ' ' << o.dropout << ' ' << o.seed << ' ' << o.lora_alpha;

@@ -145,7 +145,7 @@ void bench_cross_entropy(Suite& suite, index_t samples, index_t tokens, index_t 
   std::vector<std::int32_t> ids(static_cast<std::size_t>(rows));
   for (std::size_t r = 0; r < ids.size(); ++r) ids[r] = std::int32_t(r * 7919 % std::size_t(classes));
   const Array<std::int32_t> targets(suite.ctx, ids);
-  const Array<float> loss(suite.ctx, rows), log_sums(suite.ctx, rows),
+  const Array<float> loss(suite.ctx, rows), top(suite.ctx, rows), scale(suite.ctx, rows), missing(suite.ctx, rows),
       weights(suite.ctx, std::vector<float>(static_cast<std::size_t>(samples), 1.0f));
   const std::string text = shape_text(samples, tokens, classes);
   const double pass = double(logits.size()) * sizeof(T);
@@ -153,8 +153,10 @@ void bench_cross_entropy(Suite& suite, index_t samples, index_t tokens, index_t 
   suite.add<T>(
       "cross_entropy_forward", text, {.fp32 = 12.0 * double(logits.size()), .bytes = pass},
       [&] {
-        launch_rows(suite.ctx, rows, classes,
-                    k::CrossEntropyForward<T>{logits.data(), targets.data(), loss.data(), log_sums.data(), classes, -1});
+        launch_rows(
+            suite.ctx, rows, classes,
+            k::CrossEntropyForward<T>{
+                logits.data(), targets.data(), loss.data(), {top.data(), scale.data(), missing.data()}, classes, -1});
       },
       [&] {
         LargestError error;
@@ -168,8 +170,15 @@ void bench_cross_entropy(Suite& suite, index_t samples, index_t tokens, index_t 
       "cross_entropy_backward", text, {.fp32 = 12.0 * double(logits.size()), .bytes = 2 * pass},
       [&] {
         launch_rows(suite.ctx, rows, classes,
-                    k::CrossEntropyBackward<T>{logits.data(), targets.data(), log_sums.data(), weights.data(),
-                                               gradient.data(), tokens, classes, -1, 1.0f});
+                    k::CrossEntropyBackward<T>{logits.data(),
+                                               targets.data(),
+                                               {top.data(), scale.data(), missing.data()},
+                                               weights.data(),
+                                               gradient.data(),
+                                               tokens,
+                                               classes,
+                                               -1,
+                                               1.0f});
       },
       [&] {
         LargestError error;

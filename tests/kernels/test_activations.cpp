@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "dpmp/kernels/activations.hpp"
@@ -159,4 +160,42 @@ TEST_CASE_TEMPLATE("activations pass NaN on and are finite for everything finite
     CHECK(std::isnan(broken.value[0]));
     CHECK(std::isnan(broken.derivative[0]));
   }
+}
+
+namespace {
+/// Value and derivative far out on either side: the limits, which infinite arguments have too.
+struct Limits {
+  double value_below, value_above, slope_below, slope_above;
+};
+template <class A>
+Limits limits() {
+  const double infinity = std::numeric_limits<double>::infinity();
+  if (std::is_same_v<A, Sigmoid>) return {0, 1, 0, 0};
+  if (std::is_same_v<A, kernels::Tanh>) return {-1, 1, 0, 0};
+  return {0, infinity, 0, 1};
+}
+}  // namespace
+
+TEST_CASE_TEMPLATE("activations and derivatives have their limits at infinity, in every dtype", A, Relu, kernels::Tanh,
+                   Sigmoid, Silu, GeluErf, GeluTanh) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const Isa isa : test::isas())
+    for (const std::size_t n : {2u, 64u}) {  // in an array's last pack and in whole ones
+      std::vector<float> x(n, infinity);
+      for (std::size_t k = 0; k < n; k += 2) x[k] = -infinity;
+      const Results<A> found(x, isa);
+      for (std::size_t k = 0; k < n; ++k) {
+        CHECK(double(found.value[k]) == (k % 2 ? limits<A>().value_above : limits<A>().value_below));
+        CHECK(double(found.derivative[k]) == (k % 2 ? limits<A>().slope_above : limits<A>().slope_below));
+      }
+    }
+  const double wide[] = {-HUGE_VAL, HUGE_VAL}, ones[] = {1, 1};
+  double value[2], slope[2];
+  Context ctx(Device::cpu(), 1);
+  launch_library_elements(ctx, 2, ActivationForward<A, double>{wide, value});
+  launch_library_elements(ctx, 2, ActivationBackward<A, double>{wide, ones, slope});
+  CHECK(value[0] == limits<A>().value_below);
+  CHECK(value[1] == limits<A>().value_above);
+  CHECK(slope[0] == limits<A>().slope_below);
+  CHECK(slope[1] == limits<A>().slope_above);
 }

@@ -92,6 +92,71 @@ TEST_CASE("Context: a freed block is used again for requests of its size class, 
   CHECK(context.memory().live_bytes == 64 + 6656);
 }
 
+namespace {
+/// A device with so many bytes, which remembers what was given back.
+class SmallBackend final : public Backend {
+ public:
+  SmallBackend(index_t bytes, std::vector<index_t>& returned) : left_(bytes), returned_(returned) {}
+  void* acquire(index_t bytes) override {
+    if (bytes > left_) return nullptr;
+    left_ -= bytes;
+    return host_.acquire(bytes);
+  }
+  void release(void* data, index_t bytes) noexcept override {
+    left_ += bytes;
+    returned_.push_back(bytes);
+    host_.release(data, bytes);
+  }
+  void copy(void*, const void*, index_t) override {}
+  void copy_rows(void*, index_t, const void*, index_t, index_t, index_t) override {}
+  void set_zero(void*, index_t) override {}
+  void fill(void*, const void*, index_t, index_t) override {}
+
+ private:
+  void read_host(void*, const void*, index_t) override {}
+  void write_host(void*, const void*, index_t) override {}
+  void wait() override {}
+  HostBackend host_;
+  index_t left_;
+  std::vector<index_t>& returned_;
+};
+using OwnedArena = std::unique_ptr<Arena, Arena::Release>;
+}  // namespace
+
+TEST_CASE("Arena: free blocks of other sizes are given back before an allocation fails, and used ones are not") {
+  std::vector<index_t> returned;
+  const OwnedArena arena(new Arena(std::make_unique<SmallBackend>(10240, returned)));
+  const Buffer held = arena->allocate(1024);
+  { const Buffer a = arena->allocate(2048), b = arena->allocate(2048), c = arena->allocate(4096); }
+  CHECK(arena->statistics().reserved_bytes == 9216);
+  {
+    const Buffer large = arena->allocate(8192);
+    CHECK(returned.size() == 3);
+    CHECK(arena->statistics().reserved_bytes == 9216);
+    CHECK(arena->statistics().live_bytes == 9216);
+    CHECK(test::refuses([&] { arena->allocate(4096); },
+                        "expected 4096 more bytes of memory, got none; this context holds 9216 bytes"));
+    CHECK(returned.size() == 3);
+    std::memset(large.data(), 1, 8192);
+  }
+  // Sizes that were here before are so again.
+  const Buffer a = arena->allocate(2048);
+  CHECK(returned.size() == 4);
+  CHECK(arena->statistics().reserved_bytes == 3072);
+}
+
+TEST_CASE("Arena: reserved blocks are not given back for an allocation") {
+  std::vector<index_t> returned;
+  const OwnedArena arena(new Arena(std::make_unique<SmallBackend>(8192, returned)));
+  const auto reserved = std::make_unique<ReservedBlocks>(*arena);
+  { const Buffer a = arena->allocate(4096); }
+  reserved->seal();
+  { const Buffer b = arena->allocate(2048); }
+  CHECK(test::refuses([&] { arena->allocate(6144); }, "this context holds 4096 bytes"));
+  CHECK(returned == std::vector<index_t>{2048});
+  CHECK(arena->allocate(4096).data() != nullptr);
+}
+
 TEST_CASE("ReservedBlocks: what is handed out meanwhile goes to nobody else, until they are gone") {
   Context context(Device::cpu(), 1);
   void *first, *second;

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "dpmp/runtime/parallel.hpp"
+#include "runtime/team_failures.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
 
@@ -161,3 +161,15 @@ TEST_CASE("ThreadTeam: callers on several threads share one team without losing 
   for (auto& caller : callers) caller.join();
   CHECK(runs == 3 * 200 * 2);
 }
+
+// Sanitizers need more address space than a limit leaves.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE("ThreadTeam: threads that the system does not start are an error that can be caught") {
+  CHECK(test::in_child([] { return test::survives_missing_threads(); }) == 0);
+}
+#endif
+
+// ThreadSanitizer starts no threads in a child.
+#if !defined(__SANITIZE_THREAD__)
+TEST_CASE("ThreadTeam: a child made by fork() after the team has run gets its work done") { CHECK(test::survives_fork()); }
+#endif

@@ -55,10 +55,11 @@ class BackwardPass {
   /// Whether the tape lets go of what a rule saved as soon as the rule is done: then the rule may overwrite what nobody
   /// shares.
   bool releases() const;
-  /// Adds to the gradient of an input. Shape and dtype must be the input's.
+  /// Adds to the gradient of an input. Shape and dtype must be the input's. Shares in 16 bits are added up in FP32 and
+  /// rounded once, however often a value is used.
   void accumulate(const GradientSlot& input, const Tensor& gradient);
-  /// Takes away what other rules gave to the gradient of an input so far (Tensor(): nothing), for a rule that adds it to its
-  /// own share while it computes that, and hands in the total.
+  /// Takes away what another rule gave to the gradient of an input (Tensor(): nothing, or more than one share in 16 bits,
+  /// which stay), for a rule that adds it to its own share while it computes that, and hands in the total.
   Tensor take(const GradientSlot& input);
   /// Hands over one use of a parameter that the rule's parameters() names, or with site.bias of two. Frozen parameters are
   /// dropped here. A bias comes along with its weight where the sink takes biases, and both are trained and have this one
@@ -83,7 +84,8 @@ class BackwardPass {
 /// Whether a tape keeps what a backward pass needs.
 enum class TapeMode : std::uint8_t { training, inference };
 /// Whether an error may depend on what a record says. confidential: a token id that no table has makes its own sample NaN,
-/// on every device, and nothing is thrown or named. open: on the CPU it is refused, with the id, its sample and position.
+/// on every device, and nothing is thrown or named. open: it is refused, with the id, its sample and position; a GPU is
+/// waited for.
 enum class RecordsAre : std::uint8_t { confidential, open };
 /// A value as it was recorded: by which operation ("input" for none), of which shape and dtype.
 struct RecordedValue {
@@ -173,7 +175,10 @@ class Tape {
     Rule rule;
   };
   struct Slot {
-    Tensor gradient;
+    // What was given so far. In 16 bits a second share waits: two are added and rounded at once where the sum is asked for;
+    // with a third one `gradient` becomes their sum in FP32.
+    Tensor gradient, second;
+    index_t shares = 0;
     bool needs_gradient = false, leaf = false;
   };
   struct Step {
@@ -189,6 +194,11 @@ class Tape {
   }
 
   Variable add_slot(std::string_view name, const Tensor& value, bool needs_gradient, bool leaf);
+  void give(index_t slot, const Tensor& share);
+  /// To the sum of a slot that has two 16-bit shares, or a sum in FP32 already.
+  void add_in_fp32(Slot& slot, const Tensor& share);
+  /// The sum of the shares (Tensor(): there are none), which leaves the slot.
+  Tensor collect(index_t slot);
 
   Context& ctx_;
   index_t samples_;
@@ -208,26 +218,6 @@ inline bool BackwardPass::needs(const GradientSlot& input) const {
 }
 
 inline bool BackwardPass::releases() const { return tape_.released_; }
-
-inline Tensor BackwardPass::take(const GradientSlot& input) {
-  return std::exchange(tape_.slots_[std::size_t(input.index)].gradient, Tensor());
-}
-
-inline void BackwardPass::accumulate(const GradientSlot& input, const Tensor& gradient) {
-  Tape::Slot& slot = tape_.slots_[std::size_t(input.index)];
-  if (!slot.needs_gradient) return;
-  check_shape("a gradient", gradient, input.shape);
-  check_dtype("a gradient", gradient, input.dtype);
-  if (!slot.gradient.defined()) {
-    slot.gradient = gradient;
-    return;
-  }
-  // A shared buffer may be a kept site's or another slot's gradient: then the sum needs a place of its own.
-  if (slot.gradient.shared())
-    slot.gradient = add(ctx, slot.gradient, gradient);
-  else
-    add_to(ctx, gradient, slot.gradient);
-}
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
@@ -256,7 +246,7 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
   check_device("loss weights", seed, ctx_);
   walked_ = true;
   released_ = after == AfterWalk::release;
-  for (Slot& slot : slots_) slot.gradient = Tensor();
+  for (Slot& slot : slots_) slot.gradient = slot.second = Tensor(), slot.shares = 0;
   slots_[std::size_t(losses.slot_)].gradient = std::move(seed);
   find_uses();
   const ProfilerRange whole(ctx_, "backward");
@@ -264,8 +254,7 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
   for (index_t k = index_t(steps_.size()) - 1; k >= 0; --k) {
     Step& step = steps_[std::size_t(k)];
     // Taken out of its slot, so that a rule may pass the same buffer on.
-    const Tensor gradient = std::move(slots_[std::size_t(step.slot)].gradient);
-    slots_[std::size_t(step.slot)].gradient = Tensor();
+    const Tensor gradient = collect(step.slot);
     const std::vector<Parameter*> declared = step.rule->parameters();
     pass.declared_ = &declared;
     pass.rule_ = step.rule->name();
@@ -277,7 +266,74 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
     if (released_) steps_.pop_back();
     for (Parameter* p : finished) sink.finish(ctx_, *p);
   }
+  for (index_t k = 0; k < index_t(slots_.size()); ++k)
+    if (slots_[std::size_t(k)].leaf) slots_[std::size_t(k)].gradient = collect(k);
   sink.end(ctx_);
+}
+
+DPMP_KEPT_BODY inline Tensor BackwardPass::take(const GradientSlot& input) {
+  Tape::Slot& slot = tape_.slots_[std::size_t(input.index)];
+  // A total that was handed in is a share that was rounded: it is not taken again.
+  if (size_of(input.dtype) == 2 && slot.shares > 1) return Tensor();
+  return std::exchange(slot.gradient, Tensor());
+}
+
+DPMP_KEPT_BODY inline void BackwardPass::accumulate(const GradientSlot& input, const Tensor& gradient) {
+  if (!needs(input)) return;
+  check_shape("a gradient", gradient, input.shape);
+  check_dtype("a gradient", gradient, input.dtype);
+  tape_.give(input.index, gradient);
+}
+
+DPMP_KEPT_BODY inline void Tape::give(index_t index, const Tensor& share) {
+  Slot& slot = slots_[std::size_t(index)];
+  const bool narrow = size_of(share.dtype()) == 2;
+  ++slot.shares;
+  if (!slot.gradient.defined()) {
+    slot.gradient = share;
+  } else if (narrow && (slot.second.defined() || slot.gradient.dtype() != share.dtype())) {
+    add_in_fp32(slot, share);
+  } else {
+    slot.second = share;
+    if (!narrow) slot.gradient = collect(index);
+  }
+}
+
+DPMP_KEPT_BODY inline void Tape::add_in_fp32(Slot& slot, const Tensor& share) {
+  const Tensor sum = slot.second.defined() ? Tensor::empty(ctx_, share.shape(), DType::f32) : slot.gradient;
+  dispatch_real(share.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (sizeof(T) == 2) {
+      if (slot.second.defined())
+        launch_library_elements(
+            ctx_, share.numel(),
+            kernels::SumOfThree<T>{slot.gradient.data<T>(), slot.second.data<T>(), share.data<T>(), sum.data<float>()});
+      else
+        launch_library_elements(ctx_, share.numel(), kernels::AddTo<T>{share.data<T>(), sum.data<float>()});
+    }
+  });
+  slot.gradient = sum;
+  slot.second = Tensor();
+}
+
+DPMP_KEPT_BODY inline Tensor Tape::collect(index_t index) {
+  Slot& slot = slots_[std::size_t(index)];
+  const Tensor first = std::exchange(slot.gradient, Tensor()), second = std::exchange(slot.second, Tensor());
+  const DType dtype = recorded_[std::size_t(index)].dtype;
+  const bool in_fp32 = first.defined() && first.dtype() != dtype;
+  if (!in_fp32 && !second.defined()) return first;
+  // A shared buffer may be a kept site's or another slot's gradient: then the sum needs a place of its own.
+  const Tensor sum = !in_fp32 && !first.shared()    ? first
+                     : !in_fp32 && !second.shared() ? second
+                                                    : Tensor::empty(ctx_, first.shape(), dtype);
+  dispatch_real(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if constexpr (sizeof(T) == 2)
+      if (in_fp32)
+        return launch_library_elements(ctx_, sum.numel(), kernels::Cast<float, T>{first.data<float>(), sum.data<T>()});
+    launch_library_elements(ctx_, sum.numel(), kernels::Add<T>{first.data<T>(), second.data<T>(), sum.data<T>()});
+  });
+  return sum;
 }
 
 DPMP_KEPT_BODY inline void BackwardPass::emit(const ParameterSite& site) {
@@ -325,7 +381,7 @@ DPMP_KEPT_BODY inline Variable Tape::add_slot(std::string_view name, const Tenso
   v.tape_ = this;
   v.slot_ = index_t(slots_.size());
   v.value_ = value;
-  slots_.push_back({Tensor(), needs_gradient, leaf});
+  slots_.push_back({{}, {}, 0, needs_gradient, leaf});
   recorded_.push_back({name, value.shape(), value.dtype()});
   return v;
 }

@@ -2,6 +2,7 @@
 // dpmp::Error and the one macro that throws it. Library code never exits and never prints.
 #pragma once
 #include <initializer_list>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -26,6 +27,11 @@ class Error : public std::runtime_error {
   std::string message_;
 };
 
+/// A stream whose numbers are the same in every program: without the grouping and the decimal comma of a global locale.
+struct TextStream : std::ostringstream {
+  TextStream() { imbue(std::locale::classic()); }
+};
+
 namespace detail {
 /// Something printable, behind a pointer: so that one function composes all texts. Lives as long as the expression it is in.
 class TextPart {
@@ -44,7 +50,7 @@ class TextPart {
   void (*write_)(std::ostream&, const void*);
 };
 [[gnu::cold, gnu::noinline]] inline std::string joined(std::initializer_list<TextPart> parts) {
-  std::ostringstream out;
+  TextStream out;
   for (const TextPart& part : parts) out << part;
   return out.str();
 }

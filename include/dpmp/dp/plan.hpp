@@ -236,7 +236,7 @@ DPMP_KEPT_BODY inline double Plan::epsilon_after(index_t steps) const {
 }
 
 DPMP_KEPT_BODY inline std::string Plan::describe() const {
-  std::ostringstream out;
+  TextStream out;
   out.precision(10);
   const auto line = [&](const char* name, const auto& value, const char* remark) {
     out << std::left << std::setw(26) << name << std::setw(18) << value << remark << '\n';

@@ -122,7 +122,7 @@ DPMP_KEPT_BODY inline std::string difference(const PlanNumbers& x, const PlanNum
   const auto lines = [](const PlanNumbers& n) {
     std::vector<Line> r;
     for_each_number(n, [&](const char* name, const auto& value) {
-      std::ostringstream text;
+      TextStream text;
       text.precision(17);
       text << value;
       r.emplace_back(name, text.str());
@@ -130,7 +130,7 @@ DPMP_KEPT_BODY inline std::string difference(const PlanNumbers& x, const PlanNum
     return r;
   };
   const std::vector<Line> a = lines(x), b = lines(y);
-  std::ostringstream out;
+  TextStream out;
   // Both lists have the same order, so a line that the other lacks is found where they fall out of step.
   const auto has = [](const std::vector<Line>& list, std::size_t from, const std::string& name) {
     for (std::size_t k = from; k < list.size(); ++k)

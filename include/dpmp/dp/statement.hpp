@@ -11,7 +11,7 @@ namespace detail {
 /// What is clipped to what: "its gradient over all parameters is clipped to the norm 1 (rule abadi: ...)".
 inline std::string clipping_in_words(const Plan& plan) {
   const PlanNumbers& n = plan.numbers();
-  std::ostringstream out;
+  TextStream out;
   out.precision(6);
   if (plan.groups() > 1) {
     out << "the parts of its gradient in " << plan.groups()
@@ -35,7 +35,7 @@ inline std::string clipping_in_words(const Plan& plan) {
 inline std::string noise_in_words(const Plan& plan) {
   const PlanNumbers& n = plan.numbers();
   const StepNumbers first = plan.first_step();
-  std::ostringstream out;
+  TextStream out;
   out.precision(6);
   out << "Gaussian noise of standard deviation " << first.noise_standard_deviation
       << (plan.is_constant() ? "" : " in the first step") << " (noise multiplier " << first.noise_multiplier
@@ -69,7 +69,7 @@ std::string privacy_statement(const Plan& plan, index_t steps_taken, const State
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::dp {
 DPMP_KEPT_BODY inline std::string rounded_up(double x, int digits) {
-  std::ostringstream out;
+  TextStream out;
   const double unit = std::pow(10.0, digits);
   out << std::fixed << std::setprecision(digits) << std::ceil(x * unit) / unit;
   return out.str();
@@ -77,7 +77,7 @@ DPMP_KEPT_BODY inline std::string rounded_up(double x, int digits) {
 
 DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t steps_taken, const StatementNotes& notes) {
   const PlanNumbers& n = plan.numbers();
-  std::ostringstream out;
+  TextStream out;
   out.precision(6);
   out << "After " << steps_taken << " of " << n.steps << " planned steps, the sequence of all released parameters "
       << (n.adaptive ? "and clip thresholds is (" : "is (") << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "

@@ -20,7 +20,7 @@ struct Product {
   bool b_transposed;
   T* c;
   index_t c_stride;
-  float alpha;
+  double alpha;
   bool accumulate;
 };
 

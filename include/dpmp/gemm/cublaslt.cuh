@@ -73,10 +73,17 @@ struct LtPlan {
 /// One library handle, its workspace and the plans of a context; lives in Backend::gemm_state.
 class LtState {
  public:
-  explicit LtState(Context& ctx) : workspace_(ctx.allocate(workspace_bytes)) {
+  /// The handle belongs to the device that is current: the context's.
+  explicit LtState(Context& ctx) : device_(ctx.device().index), workspace_(ctx.allocate(workspace_bytes)) {
+    const DeviceScope scope(device_);
     cublasLtHandle_t handle = nullptr;
     DPMP_CHECK(cublasLtCreate(&handle) == CUBLAS_STATUS_SUCCESS, "expected cuBLASLt to start, got a failure");
     handle_.reset(handle);
+  }
+  ~LtState() {
+    const DeviceScope scope(device_);
+    plans_.clear();
+    handle_.reset();
   }
   static LtState& of(Context& ctx) {
     std::shared_ptr<void>& state = ctx.backend().gemm_state;
@@ -101,7 +108,7 @@ class LtState {
   cublasStatus_t multiply(cudaStream_t stream, LtPlan& plan, const cublasLtMatmulAlgo_t& algorithm, const GemmSpec& s) {
     const void* addend = s.accumulate ? s.out.data : s.residual;
     point(plan, s);
-    const float alpha = s.alpha, beta = addend ? 1.0f : 0.0f;
+    const float alpha = float(s.alpha), beta = addend ? 1.0f : 0.0f;
     const double wide_alpha = s.alpha, wide_beta = beta;
     const bool wide = s.a.dtype == DType::f64;
     return cublasLtMatmul(handle_.get(), plan.product.get(), wide ? static_cast<const void*>(&wide_alpha) : &alpha, s.b.data,
@@ -246,6 +253,7 @@ class LtState {
     }
   }
 
+  int device_;
   LtOwned<cublasLtContext> handle_;
   Buffer workspace_;
   std::map<Key, LtPlan> plans_;
@@ -277,6 +285,7 @@ inline void finish_rows(Context& ctx, const GemmSpec& s, const void* sums) {
 
 template <class Context_>
 void gemm_on_cuda(Context_& ctx, const GemmSpec& spec) {
+  const DeviceScope scope(ctx.device().index);
   GemmSpec s = spec;
   if (s.row_sums && (s.n == 0 || s.k == 0 || !LtState::of(ctx).takes(ctx, s))) {
     sum_rows_of_a(ctx, s);

@@ -19,8 +19,9 @@ namespace dpmp::inline DPMP_ABI::detail {
 struct OnednnLeaf {
   static void multiply(const Product<float>& p) {
     const OpenMpScope one(1);
-    const dnnl::status status = dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, p.alpha,
-                                            p.a, p.a_stride, p.b, p.b_stride, p.accumulate ? 1.0f : 0.0f, p.c, p.c_stride);
+    const dnnl::status status =
+        dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, float(p.alpha), p.a, p.a_stride,
+                    p.b, p.b_stride, p.accumulate ? 1.0f : 0.0f, p.c, p.c_stride);
     DPMP_CHECK(status == dnnl::status::success, "expected oneDNN's sgemm to accept ", p.m, " x ", p.n, " x ", p.k,
                ", got status ", int(status));
   }
@@ -187,7 +188,8 @@ class OnednnBf16 {
       MatmulCache& cache = MatmulCache::of_this_thread();
       cache.get(key(whole, aside, sum, scope.threads()))
           .run(cache.stream(), static_cast<const bf16*>(s_.a.data) + i * s_.a.batch_stride,
-               static_cast<const bf16*>(s_.b.data) + i * s_.b.batch_stride, s_.bias, target + i * target_batch, s_.alpha);
+               static_cast<const bf16*>(s_.b.data) + i * s_.b.batch_stride, s_.bias, target + i * target_batch,
+               float(s_.alpha));
     };
     if (whole)
       multiply(0);
@@ -227,7 +229,7 @@ class OnednnBf16 {
     s.out.row_stride = kind.out_row, s.out.batch_stride = kind.out_batch;
     const std::vector<bf16> bias(static_cast<std::size_t>(s.n));
     return is_position_free<bf16, Out>(s, [&](const GemmSpec& x) {
-      matmul.run(MatmulCache::of_this_thread().stream(), x.a.data, x.b.data, bias.data(), x.out.data, x.alpha);
+      matmul.run(MatmulCache::of_this_thread().stream(), x.a.data, x.b.data, bias.data(), x.out.data, float(x.alpha));
     });
   }
   /// f(batch, row) for every row of the output.

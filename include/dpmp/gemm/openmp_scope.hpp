@@ -46,14 +46,15 @@ struct OpenMp {
 };
 
 /// For its lifetime, parallel regions opened by this thread get exactly threads() threads: `wanted`, or 1 inside a team or a
-/// parallel region, or the limit of the environment. Exactly, because a oneDNN primitive made for N threads and granted
-/// fewer (OMP_THREAD_LIMIT, OMP_DYNAMIC) leaves part of the output unwritten without a word: seen with 2.6 and 3.2.
+/// parallel region or where fork() took the team away, or the limit of the environment. Exactly, because a oneDNN primitive
+/// made for N threads and granted fewer (OMP_THREAD_LIMIT, OMP_DYNAMIC) leaves part of the output unwritten without a word:
+/// seen with 2.6 and 3.2.
 class OpenMpScope {
  public:
   explicit OpenMpScope(int wanted) : threads_(ThreadTeam::inside() ? 1 : wanted) {
     const OpenMp& openmp = OpenMp::get();
     if (!openmp.found()) return;
-    if (openmp.in_parallel()) threads_ = 1;
+    if (openmp.in_parallel() || openmp_team_is_lost(threads_ > 1)) threads_ = 1;
     threads_ = std::max(1, std::min(threads_, openmp.thread_limit()));
     old_threads_ = openmp.max_threads();
     old_dynamic_ = openmp.dynamic();

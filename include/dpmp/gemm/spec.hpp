@@ -35,7 +35,7 @@ struct GemmSpec {
   index_t m = 0, n = 0, k = 0, batch = 1;
   GemmOperand a, b;
   GemmOutput out;
-  float alpha = 1;             ///< applied in FP32 to the accumulator, never to an operand
+  double alpha = 1;            ///< applied in FP32 (f64: in double) to the accumulator, never to an operand
   bool accumulate = false;     ///< out += alpha * op(a) op(b); out is f32 (f64), and there is no epilogue
   const void* bias = nullptr;  ///< [n], dtype of the operands
   GemmActivation activation = GemmActivation::none;

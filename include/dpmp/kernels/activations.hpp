@@ -10,6 +10,22 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
+/// x between -1000 and 1000, NaN as it is. Beyond, the functions below are 0, x, or a constant, in double too; an infinite x
+/// would give them Inf * 0.
+DPMP_ANY_TEAM
+template <class P>
+DPMP_HD P within_1000(P x) {
+  const P most = P{} + 1000;
+  return select_less(most, x, most, select_less(x, -most, -most, x));
+}
+/// max(x, -1000), NaN as it is.
+DPMP_ANY_TEAM
+template <class P>
+DPMP_HD P above_minus_1000(P x) {
+  const P least = P{} - 1000;
+  return select_less(x, least, least, x);
+}
+
 struct Relu {
   static constexpr std::string_view name = "relu";
   DPMP_ANY_TEAM
@@ -21,7 +37,7 @@ struct Relu {
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P derivative(P x) {
-    return select_less(P{}, x, P{} + 1, x * 0);
+    return select_less(P{}, x, P{} + 1, select_less(x, P{}, P{}, x));
   }
 };
 struct Tanh {
@@ -58,11 +74,13 @@ struct Silu {
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P value(P x) {
+    x = above_minus_1000(x);
     return x / (exp(-x) + 1);
   }
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P derivative(P x) {
+    x = within_1000(x);
     const P y = Sigmoid::value(x);
     return y * (x * (1 - y) + 1);
   }
@@ -73,12 +91,14 @@ struct GeluErf {
   template <class P>
   static DPMP_HD P value(P x) {
     using R = typename P::Scalar;
+    x = above_minus_1000(x);
     return x * R(0.5) * (erf(x * R(0.70710678118654752)) + 1);
   }
   DPMP_ANY_TEAM
   template <class P>
   static DPMP_HD P derivative(P x) {
     using R = typename P::Scalar;
+    x = within_1000(x);
     const P density = exp(x * x * R(-0.5)) * R(0.39894228040143268);
     return (erf(x * R(0.70710678118654752)) + 1) * R(0.5) + x * density;
   }
@@ -89,6 +109,7 @@ struct GeluTanh {
   template <class P>
   static DPMP_HD P value(P x) {
     using R = typename P::Scalar;
+    x = above_minus_1000(x);
     return x * R(0.5) * (tanh(inner(x)) + 1);
   }
   DPMP_ANY_TEAM

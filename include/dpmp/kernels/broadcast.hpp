@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Repeating an array along some of its axes, and the reverse: sums over these axes, in compute precision.
+// Repeating an array along some of its axes, and the reverse: sums over these axes, in twice the compute precision.
 #pragma once
 #include "dpmp/core/low_precision.hpp"
+#include "dpmp/kernels/carried_sum.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
@@ -59,16 +60,16 @@ struct SumRuns {
     T* y = small + row * runs.inner;
     if (runs.inner > 1) {
       team.for_each(runs.inner, [&](auto at) DPMP_LAMBDA {
-        Pack sum{};
+        CarriedSum<Pack> sum;
         for (index_t i = 0; i < runs.first; ++i)
-          for (index_t j = 0; j < runs.second; ++j) sum = sum + at.load(full + runs.full(o, i, m) + j * runs.inner);
-        at.store(y, sum * factor);
+          for (index_t j = 0; j < runs.second; ++j) sum.add(at.load(full + runs.full(o, i, m) + j * runs.inner));
+        at.store(y, sum.total() * factor);
       });
     } else {
-      Real sum = 0;
+      double sum = 0;
       for (index_t i = 0; i < runs.first; ++i)
-        sum += team.sum(runs.second, [&](auto at) DPMP_LAMBDA { return at.load(full + runs.full(o, i, m)); });
-      team.for_each(1, [&](auto at) DPMP_LAMBDA { at.store(y, Pack::splat(sum) * factor); });
+        sum += team.wide_sum(runs.second, [&](auto at) DPMP_LAMBDA { return at.load(full + runs.full(o, i, m)); });
+      team.for_each(1, [&](auto at) DPMP_LAMBDA { at.store(y, Pack::splat(Real(sum)) * factor); });
     }
   }
 };

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cross-entropy of rows of logits against a target class: loss = log sum_v exp(x_v) - x_target, in compute precision.
+// Cross-entropy of rows of logits against a target class, loss = log sum_v exp(x_v) - x_target, in compute precision.
+// Adding the largest logit to the log of the sum would round both to the logit's place: with e_v = exp(x_v - top) they stay
+// apart, loss = (top - x_target) + log1p(sum_{v != target} e_v + (e_target - 1)), which is exact to a few units in the last
+// place for logits of any size, for a loss near 0 too.
 #pragma once
 #include <cmath>
 
@@ -8,8 +11,17 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// Per row: the loss (0 for an ignored row) and log sum exp. A row is ignored when its target is `ignore`; a target that is
-/// no class makes the loss, and the row's gradient, NaN.
+/// What the backward pass needs of each row: p_v = exp(x_v - top) * scale, and 1 - p_target, which cancels when it is formed
+/// from p_target.
+template <class Real>
+struct CrossEntropyRows {
+  Real* top;      // [rows], the largest logit
+  Real* scale;    // [rows], 1 / sum exp(x - top)
+  Real* missing;  // [rows], 1 - p_target
+};
+
+/// Per row: the loss (0 for an ignored row). A row is ignored when its target is `ignore`; a target that is no class makes
+/// the loss, and the row's gradient, NaN. The sum over the classes is in double.
 template <class T>
 struct CrossEntropyForward {
   using Real = compute_t<T>;
@@ -17,50 +29,57 @@ struct CrossEntropyForward {
   const T* logits;              // [rows, classes]
   const std::int32_t* targets;  // [rows]
   Real* loss;                   // [rows]
-  Real* log_sum_exp;            // [rows]
+  CrossEntropyRows<Real> rows;
   index_t classes;
   std::int32_t ignore;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
+    using Pack = typename Team::Pack;
     const T* x = logits + row * classes;
+    const index_t target = targets[row];
+    const bool inside = target >= 0 && target < classes;
     const Real top = team.max(classes, std::numeric_limits<Real>::lowest(), [&](auto at) DPMP_LAMBDA { return at.load(x); });
-    const Real lse = top + std::log(team.sum(classes, [&](auto at) DPMP_LAMBDA { return exp(at.load(x) - top); }));
-    const bool ignored = targets[row] == ignore;
-    const bool inside = targets[row] >= 0 && targets[row] < classes;
-    const Real picked = inside ? Real(to_float(x[targets[row]])) : std::numeric_limits<Real>::quiet_NaN();
-    loss[row] = ignored ? Real(0) : lse - picked;
-    log_sum_exp[row] = lse;
+    const double others =
+        team.wide_sum(classes, [&](auto at) DPMP_LAMBDA { return at.select_column(target, Pack{}, exp(at.load(x) - top)); });
+    const Real picked = inside ? Real(to_float(x[target])) : std::numeric_limits<Real>::quiet_NaN();
+    const double chosen = std::exp(picked - top), sum = others + chosen;
+    loss[row] = target == ignore ? Real(0) : (top - picked) + std::log1p(Real(others + (chosen - 1)));
+    rows.top[row] = top;
+    rows.scale[row] = Real(1 / sum);
+    rows.missing[row] = Real(others / sum);
   }
 };
 
-/// losses[i] = factor * sum of the sample's row losses. One sample a row.
+/// losses[i] = factor * sum of the sample's row losses, in double and rounded once. One sample a row.
 template <class Real_>
 struct SampleSum {
   using Real = Real_;
   const Real* rows;  // [B, tokens]
   Real* losses;      // [B]
   index_t tokens;
-  Real factor;
+  double factor;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t sample) const {
-    losses[sample] = factor * team.sum(tokens, [&](auto at) DPMP_LAMBDA { return at.load(rows + sample * tokens); });
+    losses[sample] =
+        Real(factor * team.wide_sum(tokens, [&](auto at) DPMP_LAMBDA { return at.load(rows + sample * tokens); }));
   }
 };
 
-/// logits_gradient = weight_i * factor * (softmax - one_hot(target)), zero rows for ignored targets by select.
+/// logits_gradient = weight_i * factor * (softmax - one_hot(target)), zero rows for ignored targets by select: whatever
+/// their logits hold, NaN too.
 template <class T>
 struct CrossEntropyBackward {
   using Real = compute_t<T>;
   using Storage = T;
   const T* logits;              // [B, tokens, classes]
   const std::int32_t* targets;  // [B, tokens]
-  const Real* log_sum_exp;      // [B, tokens]
-  const Real* weights;          // [B], gradient of the losses
-  T* logits_gradient;           // [B, tokens, classes]; may be logits
+  CrossEntropyRows<const Real> rows;
+  const Real* weights;  // [B], gradient of the losses
+  T* logits_gradient;   // [B, tokens, classes]; may be logits
   index_t tokens, classes;
   std::int32_t ignore;
   Real factor;
@@ -68,13 +87,16 @@ struct CrossEntropyBackward {
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
+    using Pack = typename Team::Pack;
     const T* x = logits + row * classes;
     const index_t target = targets[row];
-    const Real legal = target >= 0 && target < classes ? factor : std::numeric_limits<Real>::quiet_NaN();
-    const Real lse = log_sum_exp[row], weight = target == ignore ? Real(0) : weights[row / tokens] * legal;
+    // Of a target that is no class, scale and missing are NaN.
+    const Real top = rows.top[row], weight = weights[row / tokens] * factor, scale = rows.scale[row] * weight;
+    const Pack at_target = Pack::splat(-rows.missing[row] * weight),
+               kept = Pack::splat(target == ignore ? Real(0) : Real(1));
     team.for_each(classes, [&](auto at) DPMP_LAMBDA {
-      const auto p = exp(at.load(x) - lse);
-      at.store(logits_gradient + row * classes, at.select_column(target, p - Real(1), p) * weight);
+      const Pack g = at.select_column(target, at_target, exp(at.load(x) - top) * scale);
+      at.store(logits_gradient + row * classes, select_less(Pack{}, kept, g, Pack{}));
     });
   }
 };

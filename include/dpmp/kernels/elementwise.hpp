@@ -33,6 +33,34 @@ struct Add {
   }
 };
 
+/// sum = x + y + z in compute precision, not rounded to the storage type.
+template <class T>
+struct SumOfThree {
+  using Real = compute_t<T>;
+  const T* x;
+  const T* y;
+  const T* z;
+  Real* sum;
+  DPMP_ANY_TEAM
+  template <class Span>
+  DPMP_HD void operator()(const Span& at) const {
+    at.store(sum, at.load(x) + at.load(y) + at.load(z));
+  }
+};
+
+/// sum += x in compute precision.
+template <class T>
+struct AddTo {
+  using Real = compute_t<T>;
+  const T* x;
+  Real* sum;
+  DPMP_ANY_TEAM
+  template <class Span>
+  DPMP_HD void operator()(const Span& at) const {
+    at.store(sum, at.load(sum) + at.load(x));
+  }
+};
+
 /// output = x * y.
 template <class T>
 struct Multiply {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "dpmp/core/low_precision.hpp"
+#include "dpmp/kernels/carried_sum.hpp"
 #include "dpmp/kernels/windows.hpp"
 
 DPMP_KERNELS_BEGIN
@@ -24,17 +25,16 @@ struct AveragePoolForward {
     const index_t oy = row % windows.y.output, sample = row / windows.y.output, c = windows.channels;
     for (index_t ox = 0; ox < windows.x.output; ++ox)
       team.for_each(c, [&](auto at) DPMP_LAMBDA {
-        typename Team::Pack sum{};
+        CarriedSum<typename Team::Pack> sum;
         for (index_t ky = 0; ky < windows.y.kernel; ++ky) {
           const index_t iy = windows.y.position(oy, ky);
           if (!windows.y.inside(iy)) continue;
           for (index_t kx = 0; kx < windows.x.kernel; ++kx) {
             const index_t ix = windows.x.position(ox, kx);
-            if (windows.x.inside(ix))
-              sum = sum + at.load(input + ((sample * windows.y.input + iy) * windows.x.input + ix) * c);
+            if (windows.x.inside(ix)) sum.add(at.load(input + ((sample * windows.y.input + iy) * windows.x.input + ix) * c));
           }
         }
-        at.store(output + (row * windows.x.output + ox) * c, sum * factor);
+        at.store(output + (row * windows.x.output + ox) * c, sum.total() * factor);
       });
   }
 };

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax of rows, max-subtracted, in compute precision. The backward needs only the output: dx = y (g - sum_k g_k y_k).
 #pragma once
-#include <cmath>
+#include <limits>
 
 #include "dpmp/core/low_precision.hpp"
 #include "dpmp/runtime/math.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// output[r, :] = exp(x - max x) / sum exp(x - max x). A row without a finite element, or with NaN or +Inf, becomes NaN.
+/// output[r, :] = exp(x - max x) / sum exp(x - max x), the sum in double. A row of which every element is -Inf, which
+/// nothing is visible in, becomes 0, and so does its gradient; a row with NaN or +Inf becomes NaN.
 template <class T>
 struct SoftmaxForward {
   using Real = compute_t<T>;
@@ -22,10 +23,11 @@ struct SoftmaxForward {
   DPMP_HD void operator()(const Team& team, index_t row) const {
     const T* x = input + row * width;
     T* y = output + row * width;
-    const Real peak = team.max(width, -Real(INFINITY), [&](auto at) DPMP_LAMBDA { return at.load(x); });
+    // Starts at the lowest number: no Inf - Inf in a row of -Inf.
+    const Real peak = team.max(width, std::numeric_limits<Real>::lowest(), [&](auto at) DPMP_LAMBDA { return at.load(x); });
     // The exponentials are taken twice: kept in between, they would be rounded to the storage type before they are summed.
-    const Real total = team.sum(width, [&](auto at) DPMP_LAMBDA { return exp(at.load(x) - peak); });
-    const Real factor = Real(1) / total;
+    const Real total = Real(team.wide_sum(width, [&](auto at) DPMP_LAMBDA { return exp(at.load(x) - peak); }));
+    const Real factor = total == Real(0) ? Real(0) : Real(1) / total;
     team.for_each(width, [&](auto at) DPMP_LAMBDA { at.store(y, exp(at.load(x) - peak) * factor); });
   }
 };
@@ -44,7 +46,7 @@ struct SoftmaxBackward {
   DPMP_HD void operator()(const Team& team, index_t row) const {
     const T* y = output + row * width;
     const T* g = output_gradient + row * width;
-    const Real inner = team.sum(width, [&](auto at) DPMP_LAMBDA { return at.load(g) * at.load(y); });
+    const Real inner = Real(team.wide_sum(width, [&](auto at) DPMP_LAMBDA { return at.load(g) * at.load(y); }));
     team.for_each(width,
                   [&](auto at) DPMP_LAMBDA { at.store(input_gradient + row * width, at.load(y) * (at.load(g) - inner)); });
   }

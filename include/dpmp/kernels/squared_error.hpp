@@ -5,7 +5,7 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// loss[i] = factor * sum_k (prediction[i, k] - target[i, k])^2, the sum in compute precision.
+/// loss[i] = factor * sum_k (prediction[i, k] - target[i, k])^2, the sum in double, rounded once.
 template <class T>
 struct SquaredErrorForward {
   using Real = compute_t<T>;
@@ -14,17 +14,14 @@ struct SquaredErrorForward {
   const Real* target;   // [B, width]
   Real* loss;           // [B]
   index_t width;
-  Real factor;
+  double factor;
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t sample) const {
     const T* x = prediction + sample * width;
     const Real* t = target + sample * width;
-    loss[sample] = factor * team.sum(width, [&](auto at) DPMP_LAMBDA {
-      const auto d = at.load(x) - at.load(t);
-      return d * d;
-    });
+    loss[sample] = Real(factor * team.sum_of_squares(width, [&](auto at) DPMP_LAMBDA { return at.load(x) - at.load(t); }));
   }
 };
 

@@ -2,6 +2,7 @@
 // Attention with its projections: of a sequence to itself (Vaswani et al. 2017), and of one sequence to another.
 #pragma once
 #include <array>
+#include <cmath>
 
 #include "dpmp/autograd/rules/attention.hpp"
 #include "dpmp/nn/lora.hpp"
@@ -46,7 +47,7 @@ class CrossAttention {
   /// Throws unless the heads divide the width.
   CrossAttention(const Scope& scope, index_t width, index_t memory_width, index_t heads);
   /// x [B, T, width], memory [B, S, memory_width] -> [B, T, width]. keep i32 [B, S] on the host, 0: nobody sees that token
-  /// of the memory; a sample needs one that is kept.
+  /// of the memory. Of a sample whose memory nobody sees at all the output is the bias of `projection`.
   Variable operator()(const Variable& x, const Variable& memory, const Tensor& keep = Tensor()) const;
 
  private:
@@ -109,11 +110,9 @@ DPMP_KEPT_BODY inline Variable CrossAttention::operator()(const Variable& x, con
   if (keep.defined()) {
     check_shape("cross attention's padding mask", keep, {memory.shape()[0], memory.shape()[1]});
     check_dtype("cross attention's padding mask", keep, DType::i32);
-    // Far below any score, and still a number in float16: exp of it is 0.
-    constexpr double unseen = -3e4;
     std::vector<double> shift;
     const auto* kept = keep.host_data<std::int32_t>();
-    for (index_t k = 0; k < keep.numel(); ++k) shift.push_back(kept[k] ? 0 : unseen);
+    for (index_t k = 0; k < keep.numel(); ++k) shift.push_back(kept[k] ? 0 : -INFINITY);
     const Tensor mask = Tensor::from(x.tape().ctx(), {memory.shape()[0], 1, 1, memory.shape()[1]}, scores.dtype(), shift);
     scores = add(scores, x.tape().input(mask));
   }

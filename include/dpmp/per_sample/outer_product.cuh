@@ -229,7 +229,7 @@ void weighted_sum_on_cuda(Context& ctx, const SiteList& sites, const SampleFacto
   if constexpr (!has_cuda_norms<T>) {
     refuse_double();
   } else {
-    const cudaStream_t stream = dpmp::detail::stream_of(ctx);
+    const auto stream = dpmp::detail::stream_of(ctx);
     const float* c = factors.on(ctx);
     for (const ParameterSite& site : sites) {
       if (site.one_hot()) {

@@ -11,9 +11,9 @@ namespace dpmp::inline DPMP_ABI {
 /// Not copyable and not movable: tensors' operations refer to it. Work is submitted from one thread at a time.
 class Context {
  public:
-  /// threads: of the host, 0 means one per core. Throws when the device is not available in this build or on this machine,
-  /// or when the floating-point environment flushes denormals or divides inexactly (some other library was linked with
-  /// -ffast-math).
+  /// threads: of the host, 0 means default_threads(): OMP_NUM_THREADS, or what affinity and container allow. Throws when
+  /// the device is not available in this build or on this machine, when the threads cannot be started, or when the
+  /// floating-point environment flushes denormals or divides inexactly (some other library was linked with -ffast-math).
   explicit Context(Device device = Device::best(), int threads = 0)
       : device_(device), team_(threads), arena_(new Arena(detail::make_backend(device))) {
     check_floating_point();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A GPU behind runtime/backend.hpp: one stream for all work of a context; host memory is staged through pinned buffers, so
-// that a batch is copied while the GPU still works on the one before.
+// that a batch is copied while the GPU still works on the one before. Every call has the backend's device as the current one
+// and leaves the caller's.
 #pragma once
 #include <nvtx3/nvToolsExt.h>
 
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "dpmp/runtime/backend.hpp"
+#include "dpmp/runtime/cuda_device.cuh"
 #include "dpmp/runtime/cuda_error.cuh"
 
 namespace dpmp::inline DPMP_ABI::detail {
@@ -59,22 +61,24 @@ inline nvtxDomainHandle_t profiler_domain() {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(int index) {
+  explicit CudaBackend(int index) : device_(index) {
     int count = 0;
     const cudaError_t code = cudaGetDeviceCount(&count);
     DPMP_CHECK(code == cudaSuccess && index >= 0 && index < count, "expected a CUDA device number below ", count, ", got ",
                index, code == cudaSuccess ? "" : concat(" (", cudaGetErrorString(code), ")"));
-    check_cuda(cudaSetDevice(index), concat("use device ", index));
+    const DeviceScope scope(index);
     check_cuda(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "count multiprocessors");
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream");
   }
   ~CudaBackend() override {
+    const DeviceScope scope(device_);
     cudaStreamSynchronize(stream_);
     cudaStreamDestroy(stream_);
   }
   void* acquire(index_t bytes) override {
     DPMP_CHECK(!capturing_, "expected the memory of a captured run to be there, got a request for ", bytes,
                " more bytes: run the same work once before it is captured");
+    const DeviceScope scope(device_);
     void* data = nullptr;
     const cudaError_t code = cudaMalloc(&data, std::size_t(bytes));
     if (code == cudaErrorMemoryAllocation) {
@@ -84,20 +88,26 @@ class CudaBackend final : public Backend {
     check_cuda(code, concat("allocate ", bytes, " bytes"));
     return data;
   }
-  void release(void* data, index_t) noexcept override { cudaFree(data); }
+  void release(void* data, index_t) noexcept override {
+    const DeviceScope scope(device_);
+    cudaFree(data);
+  }
   void copy(void* to, const void* from, index_t bytes) override {
+    const DeviceScope scope(device_);
     if (bytes > 0)
       check_cuda(cudaMemcpyAsync(to, from, std::size_t(bytes), cudaMemcpyDeviceToDevice, stream_),
                  concat("copy ", bytes, " bytes on the device"));
   }
   void copy_rows(void* to, index_t to_stride, const void* from, index_t from_stride, index_t row_bytes,
                  index_t rows) override {
+    const DeviceScope scope(device_);
     if (row_bytes > 0 && rows > 0)
       check_cuda(cudaMemcpy2DAsync(to, std::size_t(to_stride), from, std::size_t(from_stride), std::size_t(row_bytes),
                                    std::size_t(rows), cudaMemcpyDeviceToDevice, stream_),
                  concat("copy ", rows, " rows of ", row_bytes, " bytes on the device"));
   }
   void set_zero(void* data, index_t bytes) override {
+    const DeviceScope scope(device_);
     if (bytes > 0) check_cuda(cudaMemsetAsync(data, 0, std::size_t(bytes), stream_), concat("clear ", bytes, " bytes"));
   }
   void fill(void* data, const void* element, index_t element_bytes, index_t count) override {
@@ -125,12 +135,14 @@ class CudaBackend final : public Backend {
   /// From here on work is recorded and not carried out. Other threads and contexts are not concerned.
   void begin_capture() {
     refuse_in_capture("another capture");
+    const DeviceScope scope(device_);
     check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture a stream");
     capturing_ = true;
   }
   /// What was recorded; the caller destroys it.
   cudaGraph_t end_capture() {
     capturing_ = false;
+    const DeviceScope scope(device_);
     cudaGraph_t graph = nullptr;
     check_cuda(cudaStreamEndCapture(stream_, &graph), "end a capture");
     return graph;
@@ -138,6 +150,7 @@ class CudaBackend final : public Backend {
   /// After a failure: what was recorded is thrown away.
   void abandon_capture() noexcept {
     capturing_ = false;
+    const DeviceScope scope(device_);
     cudaGraph_t graph = nullptr;
     if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess) cudaGraphDestroy(graph);
     cudaGetLastError();  // the failure that led here is reported by who saw it
@@ -146,19 +159,25 @@ class CudaBackend final : public Backend {
  private:
   void read_host(void* to, const void* from, index_t bytes) override {
     if (bytes == 0) return;
+    const DeviceScope scope(device_);
     next_ = (next_ + 1) % slots_.size();
     slots_[next_].copy_in(stream_, to, from, bytes);
   }
   void write_host(void* to, const void* from, index_t bytes) override {
+    const DeviceScope scope(device_);
     if (bytes > 0)
       check_cuda(cudaMemcpyAsync(to, from, std::size_t(bytes), cudaMemcpyDeviceToHost, stream_),
                  concat("copy ", bytes, " bytes to the host"));
     wait();
   }
-  void wait() override { check_cuda(cudaStreamSynchronize(stream_), "finish the work submitted so far"); }
+  void wait() override {
+    const DeviceScope scope(device_);
+    check_cuda(cudaStreamSynchronize(stream_), "finish the work submitted so far");
+  }
   template <class Word>
   void fill_words(void* data, const void* element, index_t count) {
     if (count == 0) return;
+    const DeviceScope scope(device_);
     Word value;
     std::memcpy(&value, element, sizeof value);
     const index_t blocks = (count + fill_block - 1) / fill_block;
@@ -167,7 +186,7 @@ class CudaBackend final : public Backend {
     check_cuda(cudaGetLastError(), concat("fill ", count, " elements"));
   }
 
-  int multiprocessors_ = 0;
+  int device_, multiprocessors_ = 0;
   bool capturing_ = false;
   cudaStream_t stream_ = nullptr;
   std::array<PinnedSlot, 4> slots_;

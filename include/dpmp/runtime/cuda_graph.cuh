@@ -24,6 +24,7 @@ class CudaGraph {
   static CudaGraph capture(Context& ctx, F&& f) {
     DPMP_CHECK(ctx.on_cuda(), "expected a context on a GPU to capture a graph of, got ", ctx.device());
     auto& backend = static_cast<detail::CudaBackend&>(ctx.backend());
+    const detail::DeviceScope scope(ctx.device().index);
     CudaGraph graph(ctx);
     backend.begin_capture();
     try {
@@ -43,6 +44,7 @@ class CudaGraph {
   /// Asks for all of the work, after what the context was asked for before.
   void launch() {
     backend_->refuse_in_capture("the launch of another graph");
+    const detail::DeviceScope scope(device_);
     detail::check_cuda(cudaGraphLaunch(executable_.get(), static_cast<cudaStream_t>(backend_->stream())), "launch a graph");
   }
   /// Kernels, copies and fills in it.
@@ -56,9 +58,11 @@ class CudaGraph {
   using Recorded = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, Destroy>;
   using Executable = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, Destroy>;
 
-  explicit CudaGraph(Context& ctx) : backend_(&ctx.backend()), blocks_(std::make_unique<ReservedBlocks>(ctx.arena())) {}
+  explicit CudaGraph(Context& ctx)
+      : backend_(&ctx.backend()), device_(ctx.device().index), blocks_(std::make_unique<ReservedBlocks>(ctx.arena())) {}
 
   Backend* backend_;
+  int device_;
   std::unique_ptr<ReservedBlocks> blocks_;  // goes last: the graph works in them
   Executable executable_;
   std::size_t nodes_ = 0;

@@ -3,14 +3,13 @@
 #pragma once
 #include <algorithm>
 
+#include "dpmp/runtime/cuda_device.cuh"
 #include "dpmp/runtime/cuda_error.cuh"
 #include "dpmp/runtime/launch.hpp"
 #include "dpmp/runtime/team_cuda.cuh"
 
 namespace dpmp::inline DPMP_ABI::detail {
 inline constexpr int cuda_block = 256;
-
-inline cudaStream_t stream_of(const Context& ctx) { return static_cast<cudaStream_t>(ctx.backend().stream()); }
 
 /// The functor's widest array, which decides how many elements 16 bytes are; Real unless it says otherwise.
 template <class F>
@@ -67,7 +66,7 @@ inline void check_launch(index_t n) {
 template <class F>
 void launch_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& f) {
   if (rows == 0) return;
-  const cudaStream_t stream = stream_of(ctx);
+  const auto stream = stream_of(ctx);
   if constexpr (ColumnsApart<F>) {
     const unsigned slices = blocks_for(std::max<index_t>(f.columns(), 1), cuda_block * pack_width<F>, 65535);
     columns_kernel<F><<<dim3(blocks_for(rows, 1), slices), cuda_block, 0, stream>>>(f);
@@ -82,7 +81,8 @@ void launch_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& 
 template <class F>
 void launch_elements_on_cuda(Context& ctx, index_t n, const F& f) {
   if (n == 0) return;
-  elements_kernel<F><<<blocks_for(n, cuda_block * pack_width<F>), cuda_block, 0, stream_of(ctx)>>>(f, n);
+  const auto stream = stream_of(ctx);
+  elements_kernel<F><<<blocks_for(n, cuda_block * pack_width<F>), cuda_block, 0, stream>>>(f, n);
   check_launch(n);
 }
 }  // namespace dpmp::inline DPMP_ABI::detail

@@ -82,7 +82,8 @@ class Arena {
   explicit Arena(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
   Backend& backend() const { return *backend_; }
 
-  /// Throws when the system has no memory left; the message says how much was asked for and how much is held.
+  /// Blocks that nobody uses are given back to the system before an allocation fails. Throws when there is no memory left
+  /// even then; the message says how much was asked for and how much is held.
   Buffer allocate(index_t bytes) {
     DPMP_CHECK(bytes >= 0, "expected a size in bytes >= 0, got ", bytes);
     const index_t want = size_class(bytes);
@@ -131,6 +132,8 @@ class Arena {
   }
   detail::Block* take_from_system(index_t want) {
     void* data = backend_->acquire(want);
+    // Free blocks of other sizes may be in the way.
+    if (!data && release_free_blocks()) data = backend_->acquire(want);
     DPMP_CHECK(data, "expected ", want, " more bytes of memory, got none; this context holds ", statistics_.reserved_bytes,
                " bytes");
     auto* block = new detail::Block;
@@ -143,6 +146,18 @@ class Arena {
     statistics_.reserved_bytes += want;
     ++statistics_.system_allocations;
     return block;
+  }
+  /// Gives every free block back to the system but those of a ReservedBlocks; whether there was one.
+  bool release_free_blocks() noexcept {
+    const index_t before = statistics_.reserved_bytes;
+    for (auto& [bytes, head] : general_.free)
+      while (head) {
+        detail::Block* block = std::exchange(head, head->next_free);
+        statistics_.reserved_bytes -= block->bytes;
+        backend_->release(block->data, block->bytes);
+        delete block;
+      }
+    return statistics_.reserved_bytes != before;
   }
   void give_back(detail::Block* block) {
     {
@@ -165,15 +180,7 @@ class Arena {
     }
     if (last) delete this;
   }
-  ~Arena() {
-    for (auto& [bytes, head] : general_.free)
-      while (head) {
-        detail::Block* block = head;
-        head = block->next_free;
-        backend_->release(block->data, block->bytes);
-        delete block;
-      }
-  }
+  ~Arena() { release_free_blocks(); }
 
   std::unique_ptr<Backend> backend_;
   mutable std::mutex guard_;

@@ -3,19 +3,25 @@
 // so results are bitwise repeatable. Two back ends behind one interface: OpenMP (shared with oneDNN, so cores are not
 // oversubscribed) and std::thread (no OpenMP found, and under ThreadSanitizer, which misreads libgomp).
 #pragma once
+#include <unistd.h>
+
 #include <algorithm>
 #include <exception>
 #include <mutex>
+#include <vector>
 
 #include "dpmp/core/error.hpp"
 #include "dpmp/core/function_ref.hpp"
+#include "dpmp/runtime/cpu_count.hpp"
 
 #if defined(DPMP_WITH_OPENMP) && DPMP_WITH_OPENMP
 #include <omp.h>
+#include <pthread.h>
+
+#include <cstring>
 #else
 #include <condition_variable>
 #include <thread>
-#include <vector>
 #endif
 
 namespace dpmp::inline DPMP_ABI {
@@ -26,12 +32,24 @@ inline constexpr index_t noised = 4096;                     // elements, each wi
 inline constexpr index_t multiply_adds = index_t(1) << 19;  // of a product in FP32
 }  // namespace worth_a_fork
 
-/// Runs one callable on a fixed number of logical threads. Inside a running team (nested use) the logical threads run one
-/// after the other on the calling thread, with the same split, hence the same result.
+namespace detail {
+/// Whether the calling thread opened a team of OpenMP's before fork() made this process: the child has the thread and not
+/// the team, for which it would wait without end. opens: the caller is about to open one.
+inline bool openmp_team_is_lost(bool opens) {
+  static thread_local pid_t owner = 0;
+  if (owner == 0 && opens) owner = getpid();
+  return owner != 0 && owner != getpid();
+}
+}  // namespace detail
+
+/// Runs one callable on a fixed number of logical threads. Inside a running team (nested use), and in a child that fork()
+/// made of a process whose team had started, the logical threads run one after the other on the calling thread, with the
+/// same split, hence the same result.
 class ThreadTeam {
  public:
-  /// threads: 0 means one per available core. Throws when negative.
-  explicit ThreadTeam(int threads = 0) : threads_(threads == 0 ? available() : threads) {
+  /// threads: 0 means default_threads(), as OMP_NUM_THREADS, the affinity and the container have it. Throws when negative,
+  /// and when the system does not start so many.
+  explicit ThreadTeam(int threads = 0) : threads_(threads == 0 ? default_threads() : threads) {
     DPMP_CHECK(threads >= 0, "expected a number of threads >= 0 (0: all cores), got ", threads);
     start();
   }
@@ -43,9 +61,10 @@ class ThreadTeam {
   /// Whether the caller itself runs inside a team.
   static bool inside() { return inside_flag(); }
 
-  /// Calls f(t) for every logical thread t in [0, threads). The first exception is rethrown when all have finished.
+  /// Calls f(t) for every logical thread t in [0, threads). The first exception is rethrown when all have finished. Throws
+  /// when the system does not start the threads.
   void run(FunctionRef<void(int)> f) {
-    if (threads_ == 1 || inside()) {
+    if (threads_ == 1 || inside() || is_lost()) {
       for (int t = 0; t < threads_; ++t) f(t);
       return;
     }
@@ -86,10 +105,37 @@ class ThreadTeam {
   int threads_;
 
 #if defined(DPMP_WITH_OPENMP) && DPMP_WITH_OPENMP
-  static int available() { return omp_get_num_procs(); }
-  void start() {}
+  static bool is_lost() { return detail::openmp_team_is_lost(true); }
+  void start() { require(threads_ - 1); }
   void stop() {}
+  /// OpenMP ends the process where it cannot start a thread: so many threads are started and ended first.
+  static void require(int wanted) {
+    std::vector<pthread_t> started;
+    started.reserve(std::size_t(wanted));
+    std::mutex gate;
+    gate.lock();
+    int code = 0;
+    while (int(started.size()) < wanted) {
+      pthread_t thread;
+      code = pthread_create(
+          &thread, nullptr,
+          [](void* at) -> void* {
+            const std::lock_guard wait(*static_cast<std::mutex*>(at));
+            return nullptr;
+          },
+          &gate);
+      if (code != 0) break;
+      started.push_back(thread);
+    }
+    gate.unlock();
+    for (const pthread_t thread : started) pthread_join(thread, nullptr);
+    DPMP_CHECK(code == 0, "expected ", wanted, " more threads, got ", started.size(), ": ", std::strerror(code));
+  }
   void fork(FunctionRef<void(int)> body) {
+    // OpenMP keeps the threads of the calling thread's last team, and starts what is missing.
+    static thread_local int last = 1;
+    if (threads_ > last) require(threads_ - 1);
+    last = threads_;
 #pragma omp parallel num_threads(threads_)
     {
       // Libraries called from here (oneDNN, Eigen) must not open a team of their own.
@@ -99,11 +145,23 @@ class ThreadTeam {
     }
   }
 #else
-  static int available() { return int(std::max(1u, std::thread::hardware_concurrency())); }
+  bool is_lost() const { return getpid() != owner_; }
   void start() {
-    for (int t = 1; t < threads_; ++t) workers_.emplace_back([this, t] { work(t); });
+    std::string failure;
+    try {
+      for (int t = 1; t < threads_; ++t) workers_.emplace_back([this, t] { work(t); });
+    } catch (const std::exception& e) {
+      failure = e.what();
+    }
+    if (failure.empty()) return;
+    stop();
+    throw Error(detail::concat("expected ", threads_ - 1, " more threads, got ", workers_.size(), ": ", failure));
   }
   void stop() {
+    if (is_lost()) {  // there is nobody to wait for
+      for (auto& w : workers_) w.detach();
+      return;
+    }
     {
       const std::lock_guard lock(guard_);
       quit_ = true;
@@ -137,6 +195,7 @@ class ThreadTeam {
       if (--busy_ == 0) done_.notify_one();
     }
   }
+  pid_t owner_ = getpid();
   std::mutex callers_, guard_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;

@@ -214,6 +214,20 @@ struct CudaTeam {
   __device__ __forceinline__ R sum(index_t n, F&& f) const {
     return sum_of<R>(n, f, [](R x) { return x; });
   }
+  /// The same in double, for sums over many elements: its error does not grow with their number. A pack's few elements are
+  /// added first, so that units of double precision, which some GPUs have few of, are asked once a pack.
+  template <class F>
+  __device__ __forceinline__ double wide_sum(index_t n, F&& f) const {
+    double total = 0;
+    visit(n, [&](const Span& at) {
+      const Pack p = f(at);
+      R of_pack = 0;
+#pragma unroll
+      for (int k = 0; k < W; ++k) of_pack += k < at.count ? p.v[k] : R(0);
+      total += of_pack;
+    });
+    return reduce(total, [](double a, double b) { return a + b; });
+  }
   /// Sum of the squares of f's packs over the row, in double: FP32 numbers neither overflow nor underflow there.
   template <class F>
   __device__ __forceinline__ double sum_of_squares(index_t n, F&& f) const {

@@ -258,37 +258,15 @@ struct HostTeam {
     }
     return total;
   }
+  /// The same in double, for sums over many elements: its error does not grow with their number.
+  template <class F>
+  DPMP_HOST double wide_sum(index_t n, F&& f) const {
+    return sum_in_double(n, f, [](auto x) DPMP_LAMBDA { return x; });
+  }
   /// Sum of the squares of f's packs over the row, in double: FP32 numbers neither overflow nor underflow there.
   template <class F>
   DPMP_HOST double sum_of_squares(index_t n, F&& f) const {
-    if constexpr (std::is_same_v<R, double>) {
-      return sum(n, [&](auto at) {
-        const Pack x = f(at);
-        return x * x;
-      });
-    } else {
-      using Wide = typename detail::Vectors<R, W>::Wide;
-      Wide squares{}, others{};
-      index_t i = 0;
-      for (; i + 2 * W <= n; i += 2 * W) {
-        const Wide x = __builtin_convertvector(f(FullSpan<R, W>{i}).v, Wide),
-                   y = __builtin_convertvector(f(FullSpan<R, W>{i + W}).v, Wide);
-        squares += x * x;
-        others += y * y;
-      }
-      for (; i + W <= n; i += W) {
-        const Wide x = __builtin_convertvector(f(FullSpan<R, W>{i}).v, Wide);
-        squares += x * x;
-      }
-      squares += others;
-      double total = 0;
-      for (int k = 0; k < W; ++k) total += squares[k];
-      if (i < n) {
-        const Pack tail = f(TailSpan<R, W>{i, int(n - i)});
-        for (int k = 0; k < int(n - i); ++k) total += double(tail.lane(k)) * double(tail.lane(k));
-      }
-      return total;
-    }
+    return sum_in_double(n, f, [](auto x) DPMP_LAMBDA { return x * x; });
   }
   /// Largest element of f's packs over the row; `lowest` for an empty row. NaN elements are not preferred.
   template <class F>
@@ -306,6 +284,32 @@ struct HostTeam {
       for (int k = 0; k < int(n - i); ++k) best = best < tail.lane(k) ? tail.lane(k) : best;
     }
     return best;
+  }
+
+ private:
+  /// Sum of term(elements as doubles) over f's packs.
+  template <class F, class Term>
+  DPMP_HOST double sum_in_double(index_t n, F&& f, Term&& term) const {
+    if constexpr (std::is_same_v<R, double>) {
+      return sum(n, [&](auto at) DPMP_LAMBDA { return term(f(at)); });
+    } else {
+      using Wide = typename detail::Vectors<R, W>::Wide;
+      Wide even{}, odd{};
+      index_t i = 0;
+      for (; i + 2 * W <= n; i += 2 * W) {
+        even += term(__builtin_convertvector(f(FullSpan<R, W>{i}).v, Wide));
+        odd += term(__builtin_convertvector(f(FullSpan<R, W>{i + W}).v, Wide));
+      }
+      for (; i + W <= n; i += W) even += term(__builtin_convertvector(f(FullSpan<R, W>{i}).v, Wide));
+      even += odd;
+      double total = 0;
+      for (int k = 0; k < W; ++k) total += even[k];
+      if (i < n) {
+        const Pack tail = f(TailSpan<R, W>{i, int(n - i)});
+        for (int k = 0; k < int(n - i); ++k) total += term(double(tail.lane(k)));
+      }
+      return total;
+    }
   }
 };
 }  // namespace dpmp::inline DPMP_ABI

@@ -27,7 +27,7 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parame
                                                   const per_sample::Groups& groups, const optim::Optimiser& optimiser,
                                                   const TrainerOptions& options, index_t steps) {
   DPMP_CHECK(options.data_fingerprint.has_value(), "expected a data_fingerprint, got none");
-  std::ostringstream out;
+  TextStream out;
   out.precision(17);
   out << "library: dpmp " << DPMP_VERSION_STRING << ", " << __VERSION__ << '\n'
       << "device: " << (ctx.on_cuda() ? "cuda" : "cpu") << ", " << ctx.backend().multiprocessors() << " multiprocessors, "
@@ -46,7 +46,7 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parame
     const auto& a = std::get<optim::AdamW>(options.rule);
     out << "adamw, " << a.beta1 << ", " << a.beta2 << ", " << a.epsilon << ", " << a.weight_decay << '\n';
   }
-  std::ostringstream model;
+  TextStream model;
   model.precision(17);
   for (const Parameter* p : parameters)
     model << p->name() << ' ' << p->dtype() << p->shape() << ' ' << p->trainable() << ' ' << groups.of(*p) << ' '

@@ -79,7 +79,7 @@ DPMP_KEPT_BODY inline index_t ValidationReport::kept_bytes() const {
 }
 
 DPMP_KEPT_BODY inline std::string ValidationReport::text() const {
-  std::ostringstream out;
+  TextStream out;
   std::size_t name_width = 9;
   for (const ValidationRow& row : rows_) name_width = std::max(name_width, row.parameter->name().size());
   const auto cell = [&](std::size_t width, const auto& value) { out << std::left << std::setw(int(width) + 2) << value; };
@@ -116,7 +116,7 @@ DPMP_KEPT_BODY inline std::string ValidationReport::text() const {
 }
 
 DPMP_KEPT_BODY inline std::string ValidationReport::fixed(double x) {
-  std::ostringstream out;
+  TextStream out;
   out << std::fixed << std::setprecision(3) << x;
   return out.str();
 }

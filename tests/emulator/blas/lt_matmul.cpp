@@ -192,6 +192,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t d, c
                               const cublasLtMatmulAlgo_t* algorithm, void* workspace, size_t workspace_bytes,
                               cudaStream_t stream) {
   if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
+  int device = 0;
+  cudaGetDevice(&device);
+  if (reinterpret_cast<const Handle*>(handle)->device != device) return invalid("a handle of another device");
   Problem problem = problem_of(d, la, lb, lc, ld);
   if (cublasStatus_t s = check(problem)) return s;
   if (!alpha || !beta) return invalid("null alpha or beta");

@@ -6,12 +6,11 @@
 #include <cstring>
 
 using emu::blas::Description;
+using emu::blas::Handle;
 using emu::blas::Layout;
 using emu::blas::Preference;
 
 namespace {
-
-struct Handle {};
 
 template <class T>
 cublasStatus_t put(T& field, const void* value, std::size_t bytes) {
@@ -107,7 +106,9 @@ extern "C" {
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* out) {
   if (!out) return CUBLAS_STATUS_INVALID_VALUE;
-  *out = reinterpret_cast<cublasLtHandle_t>(new Handle());
+  auto* handle = new Handle();
+  cudaGetDevice(&handle->device);
+  *out = reinterpret_cast<cublasLtHandle_t>(handle);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) {

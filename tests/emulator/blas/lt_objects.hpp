@@ -7,6 +7,10 @@
 
 namespace emu::blas {
 
+struct Handle {
+  int device = 0;  // it was made while this one was current, and works for it alone
+};
+
 struct Description {
   cublasComputeType_t compute;
   cudaDataType_t scale;

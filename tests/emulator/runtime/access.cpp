@@ -40,6 +40,12 @@ uint8_t* emu_resolve(EmuCtx* context, EmuThread* thread, uint64_t a, uint32_t by
   emu::Bounds bounds;
   uint8_t* host = emu::host_range(a, bytes, &why, &bounds);
   if (!host) emu::fault(w, *thread, emu::illegal_address, why, site);
+  if (bounds.device >= 0 && bounds.device != w.launch->device) {
+    emu::fault(w, *thread, emu::illegal_address,
+               emu::format("%s is memory of device %d, the kernel runs on device %d", emu::describe(a).c_str(), bounds.device,
+                           w.launch->device),
+               site);
+  }
   w.sites[site] = EmuSite{bounds.begin, bounds.size - bytes, bounds.to_host};
   return host;
 }

@@ -24,11 +24,13 @@ struct Stream {
   std::shared_ptr<Capture> capture;
   std::vector<std::size_t> last;  // captured nodes that the next one waits for
   bool blocking = true;           // synchronises with the legacy default stream
+  int device = 0;
 };
 
 struct Event {
   std::chrono::steady_clock::time_point time;
   bool recorded = false, timing = true;
+  int device = 0;
   std::shared_ptr<Capture> capture;
   std::vector<std::size_t> last;  // as the stream's where it was recorded
 };
@@ -43,6 +45,8 @@ void set_sticky_error(cudaError_t code);
 
 /// Stream of a handle: the default stream for the special handles, null (and a report) for one that does not exist.
 Stream* stream_of(cudaStream_t handle, const char* api);
+/// A launch goes to a stream of the current device alone (the special handles mean one of it); an error and a report else.
+cudaError_t refuse_other_device(cudaStream_t stream, const char* api);
 /// Runs the work now, or adds it to the capture of the stream. Streams run in the order of submission.
 cudaError_t submit(cudaStream_t stream, const char* api, Work work, NodeFacts facts = {});
 /// Calls that must not happen while a stream captures: they invalidate the capture, as on a GPU.

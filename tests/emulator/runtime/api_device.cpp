@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One device and its properties (device_model.hpp).
+// The devices and their properties (device_model.hpp).
 #include <cstdio>
 
 #include "api.hpp"
@@ -64,6 +64,8 @@ bool attribute(cudaDeviceAttr a, int* v) {
   return true;
 }
 
+bool exists(int device) { return device >= 0 && device < config().devices; }
+
 int known(cudaDeviceAttr a) {
   int v = 0;
   attribute(a, &v);
@@ -78,13 +80,13 @@ using emu::error;
 extern "C" {
 
 cudaError_t cudaDeviceGetAttribute(int* v, cudaDeviceAttr a, int device) {
-  if (device != 0) return error(cudaErrorInvalidDevice);
+  if (!emu::exists(device)) return error(cudaErrorInvalidDevice);
   if (emu::attribute(a, v)) return cudaSuccess;
   return emu::mistake(cudaErrorInvalidValue, "cudaDeviceGetAttribute", emu::format("attribute %d is not modelled", int(a)));
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
-  if (device != 0) return error(cudaErrorInvalidDevice);
+  if (!emu::exists(device)) return error(cudaErrorInvalidDevice);
   *p = cudaDeviceProp{};
   const emu::DeviceModel& d = emu::device_model();
   std::snprintf(p->name, sizeof p->name, "emulated");
@@ -115,12 +117,16 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
 }
 
 cudaError_t cudaGetDeviceCount(int* n) {
-  *n = 1;
+  *n = emu::config().devices;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : error(cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+  if (!emu::exists(device)) return error(cudaErrorInvalidDevice);
+  emu::set_current_device(device);
+  return cudaSuccess;
+}
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = emu::current_device();
   return cudaSuccess;
 }
 cudaError_t cudaSetDeviceFlags(unsigned) { return cudaSuccess; }

@@ -47,6 +47,7 @@ cudaError_t launch(Kernel* k, dim3 g, dim3 b, void** arguments, std::size_t shar
   if (!k) return mistake(cudaErrorInvalidDeviceFunction, "launch", "unknown kernel handle");
   if (!build(*k)) return error(cudaErrorInvalidKernelImage);
   if (cudaError_t e = check_configuration(*k, g, b, shared)) return e;
+  if (cudaError_t e = refuse_other_device(stream, k->shown.c_str())) return e;
   auto a = std::make_shared<LaunchArgs>();
   a->kernel = k->code;
   a->shown = k->shown.c_str();
@@ -55,6 +56,7 @@ cudaError_t launch(Kernel* k, dim3 g, dim3 b, void** arguments, std::size_t shar
   std::copy(grid, grid + 3, a->grid);
   std::copy(block, block + 3, a->block);
   a->dynamic_shared = std::uint32_t(shared);
+  a->device = current_device();
   a->parameters.assign(k->parameter_bytes + 16, 0);  // vector loads of the last parameter may reach beyond it
   NodeFacts facts;
   facts.type = cudaGraphNodeTypeKernel;

@@ -128,6 +128,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* out, const void* p) 
   }
   const bool host = r.kind == emu::Kind::host;
   const bool managed = host && r.name.rfind("managed", 0) == 0;
+  out->device = r.device < 0 ? 0 : r.device;
   out->type = managed ? cudaMemoryTypeManaged : host ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
   out->devicePointer = pointer;
   out->hostPointer = host ? pointer : nullptr;

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "api.hpp"
+#include "device_model.hpp"
 #include "text.hpp"
 
 namespace emu {
@@ -70,6 +71,7 @@ cudaError_t new_stream(cudaStream_t* out, bool blocking) {
   if (!out) return error(cudaErrorInvalidValue);
   auto* s = new Stream();
   s->blocking = blocking;
+  s->device = current_device();
   std::lock_guard<std::mutex> lock(handles().mutex);
   handles().streams.insert(s);
   *out = reinterpret_cast<cudaStream_t>(s);
@@ -85,6 +87,14 @@ Stream* stream_of(cudaStream_t handle, const char* api) {
   if (handles().streams.count(s)) return s;
   mistake(cudaErrorInvalidResourceHandle, api, "not a live stream");
   return nullptr;
+}
+
+cudaError_t refuse_other_device(cudaStream_t handle, const char* api) {
+  const Stream* s = stream_of(handle, api);
+  if (!s) return cudaErrorInvalidResourceHandle;
+  if (is_special(handle) || s->device == current_device()) return cudaSuccess;
+  return mistake(cudaErrorInvalidResourceHandle, api,
+                 format("its stream is of device %d, the current device is %d", s->device, current_device()));
 }
 
 cudaError_t submit(cudaStream_t handle, const char* api, Work work, NodeFacts facts) {
@@ -160,8 +170,10 @@ cudaError_t cudaStreamGetPriority(cudaStream_t, int* priority) {
   *priority = 0;
   return cudaSuccess;
 }
-cudaError_t cudaStreamGetDevice(cudaStream_t, int* device) {
-  *device = 0;
+cudaError_t cudaStreamGetDevice(cudaStream_t handle, int* device) {
+  Stream* s = stream_of(handle, "cudaStreamGetDevice");
+  if (!s) return cudaErrorInvalidResourceHandle;
+  *device = emu::is_special(handle) ? emu::current_device() : s->device;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
@@ -199,6 +211,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned flags) {
   if (!out) return error(cudaErrorInvalidValue);
   auto* e = new Event();
   e->timing = !(flags & cudaEventDisableTiming);
+  e->device = emu::current_device();
   std::lock_guard<std::mutex> lock(emu::handles().mutex);
   emu::handles().events.insert(e);
   *out = reinterpret_cast<cudaEvent_t>(e);
@@ -219,6 +232,11 @@ cudaError_t cudaEventRecord(cudaEvent_t handle, cudaStream_t stream) {
   Event* e = emu::event_of(handle, "cudaEventRecord");
   Stream* s = stream_of(stream, "cudaEventRecord");
   if (!e || !s) return error(cudaErrorInvalidResourceHandle);
+  const int device = emu::is_special(stream) ? emu::current_device() : s->device;
+  if (e->device != device) {
+    return emu::mistake(cudaErrorInvalidResourceHandle, "cudaEventRecord",
+                        emu::format("the event is of device %d, its stream of device %d", e->device, device));
+  }
   e->capture = s->capture;
   e->last = s->last;
   if (e->capture) return cudaSuccess;

@@ -53,6 +53,7 @@ void emu_count_product(const EmuProductCount* p) {
 
 int emu_submit(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* argument, const char* identity) {
   const std::shared_ptr<void> owner(argument, destroy);
+  if (const int code = emu::refuse_other_device(stream, "cuBLAS")) return code;
   const auto work = [owner, run] { return static_cast<cudaError_t>(run(owner.get())); };
   return emu::submit(stream, "cuBLAS", work, facts_of_library(identity));
 }

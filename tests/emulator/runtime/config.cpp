@@ -17,7 +17,8 @@ namespace {
 const char* const known[] = {"ORDER",    "CPASYNC",    "POISON",         "RACE",        "COUNT",     "COUNT_FILE",
                              "DEVICE",   "SMS",        "MEM_MB",         "THREADS",     "PREBUILD",  "JOBS",
                              "CACHE",    "LAX",        "STRICT",         "TIMES",       "VERBOSE",   "CXX",
-                             "CXXFLAGS", "TRANSLATOR", "DEVICE_HEADERS", "ABI_HEADERS", "EPILOGUES", "ALGORITHMS"};
+                             "CXXFLAGS", "TRANSLATOR", "DEVICE_HEADERS", "ABI_HEADERS", "EPILOGUES", "ALGORITHMS",
+                             "DEVICES"};
 
 /// Reads one variable after another and collects what is wrong with them.
 class Reader {
@@ -135,6 +136,7 @@ Config read_config(const Settings& settings, std::vector<std::string>& errors) {
   c.times = r.flag("TIMES");
   c.threads = int(r.number("THREADS", 0, 1));
   if (c.threads == 0) c.threads = int(cores);
+  c.devices = int(r.number("DEVICES", 1, 2));
   c.multiprocessors = int(r.number("SMS", 1, 4));
   c.device_bytes = r.number("MEM_MB", 1, 16384) << 20;
   c.jobs = int(r.number("JOBS", 1, cores));

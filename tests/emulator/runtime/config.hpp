@@ -47,6 +47,7 @@ struct Config {
   Prebuild prebuild = Prebuild::used;
   std::uint64_t device_bytes = 16ull << 30;
   std::string device = "sm_80";  // that is pretended
+  int devices = 2;               // equal ones; memory of one is out of the other's reach
   int multiprocessors = 4;       // few, so that grids sized by the device stay small
 };
 

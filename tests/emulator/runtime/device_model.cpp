@@ -12,6 +12,8 @@ constexpr DeviceModel models[] = {
     {"sm_100", 10, 0, 227 * 1024, 228 * 1024, 1024, 32, 2048, 126 << 20, 8192},
 };
 
+thread_local int current = 0;
+
 }  // namespace
 
 const DeviceModel& device_model() {
@@ -22,5 +24,7 @@ const DeviceModel& device_model() {
 }
 
 int multiprocessors() { return config().multiprocessors; }
+int current_device() { return current; }
+void set_current_device(int device) { current = device; }
 
 }  // namespace emu

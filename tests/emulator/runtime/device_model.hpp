@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device that the emulator pretends to be: EMU_DEVICE=sm_80 (default), sm_90 or sm_100.
+// The devices that the emulator pretends to have: EMU_DEVICES equal ones (2), each EMU_DEVICE=sm_80 (default), sm_90 or
+// sm_100.
 #pragma once
 
 namespace emu {
@@ -15,5 +16,8 @@ struct DeviceModel {
 const DeviceModel& device_model();
 /// Multiprocessors: EMU_SMS, else few, so that grids sized by the device stay small.
 int multiprocessors();
+/// The calling thread's current device, a number in [0, config().devices).
+int current_device();
+void set_current_device(int device);
 
 }  // namespace emu

@@ -15,6 +15,7 @@ struct LaunchArgs {
   const char* shown;  // readable name
   std::uint32_t grid[3], block[3];
   std::uint32_t dynamic_shared;
+  int device;
   std::vector<std::uint8_t> parameters;
   Stat* stat;  // may be null
 };

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "config.hpp"
+#include "device_model.hpp"
 #include "signals.hpp"
 #include "text.hpp"
 
@@ -104,7 +105,8 @@ std::uint64_t allocate(std::size_t bytes, Kind kind, const std::string& name, vo
   m.next = (m.next + alignment + bytes + 2 * page - 1) & ~(page - 1);
   m.live += bytes;
   if (config().poison && kind == Kind::device) std::memset(host_of(a), 0xFF, bytes);
-  m.regions[a] = Region{a, bytes, device_to_host, true, kind, kind == Kind::variable ? name : numbered};
+  m.regions[a] = Region{a, bytes, device_to_host, true, kind, kind == Kind::variable ? name : numbered,
+                        kind == Kind::device ? current_device() : -1};
   return a;
 }
 
@@ -143,7 +145,7 @@ std::uint8_t* host_range(std::uint64_t address, std::size_t bytes, std::string* 
   std::lock_guard<std::mutex> lock(memory().mutex);
   const Region* r = find_locked(address);
   if (r && r->live && (bytes == 0 || (bytes <= r->size && address - r->begin <= r->size - bytes))) {
-    if (bounds) *bounds = Bounds{r->begin, r->size, r->to_host};
+    if (bounds) *bounds = Bounds{r->begin, r->size, r->to_host, r->device};
     return reinterpret_cast<std::uint8_t*>(address + std::uint64_t(r->to_host));
   }
   if (why) *why = reason_locked(address, bytes);

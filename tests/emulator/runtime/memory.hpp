@@ -19,6 +19,7 @@ struct Region {
   bool live;             // freed device regions stay known, so that a use after free is named as one
   Kind kind;
   std::string name;
+  int device = -1;  // whose memory it is; -1: every device reaches it
 };
 
 /// Device addresses lie in device_begin .. device_end. The bytes are kept elsewhere: host code that follows a device
@@ -33,7 +34,7 @@ inline std::uint8_t* host_of(std::uint64_t a) {
 
 /// Reserves the address space and installs the handler that names stray accesses. Idempotent.
 void init_memory();
-/// New region; device address, or 0 when the device is full. Kind::host registers `host` and returns it.
+/// New region, of the current device where the kind is Kind::device; device address, or 0 when the device is full. Kind::host registers `host` and returns it.
 std::uint64_t allocate(std::size_t bytes, Kind kind, const std::string& name, void* host = nullptr);
 enum class Released { yes, unknown, twice };
 Released release(std::uint64_t address, Kind kind);
@@ -46,6 +47,7 @@ std::string describe(std::uint64_t address);
 struct Bounds {
   std::uint64_t begin = 0, size = 0;
   std::int64_t to_host = 0;
+  int device = -1;
 };
 std::uint8_t* host_range(std::uint64_t address, std::size_t bytes, std::string* why, Bounds* bounds = nullptr);
 std::uint64_t live_bytes();

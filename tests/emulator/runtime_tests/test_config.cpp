@@ -36,6 +36,7 @@ TEST_CASE("what is not set has its default") {
   CHECK(c.device == "sm_80");
   CHECK(c.threads == 1);
   CHECK(c.multiprocessors == 4);
+  CHECK(c.devices == 2);
   CHECK(c.device_bytes == 16ull << 30);
   CHECK_FALSE((c.poison || c.count || c.lax || c.strict || c.verbose || c.times));
 }
@@ -60,6 +61,7 @@ TEST_CASE("every value has its meaning") {
   CHECK(good({{"EMU_MEM_MB", "10"}}).device_bytes == 10ull << 20);
   CHECK(good({{"EMU_SMS", "108"}}).multiprocessors == 108);
   CHECK(good({{"EMU_JOBS", "5"}}).jobs == 5);
+  CHECK(good({{"EMU_DEVICES", "3"}}).devices == 3);
   CHECK(good({{"EMU_EPILOGUES", "bias"}}).bias_only);
   CHECK_FALSE(good({{"EMU_EPILOGUES", "all"}}).bias_only);
   CHECK(good({{"EMU_ALGORITHMS", "mixed"}}).algorithms == emu::Algorithms::mixed);
@@ -77,6 +79,7 @@ TEST_CASE("a wrong value is refused with its variable and what was expected") {
   CHECK(wrong({{"EMU_EPILOGUES", "none"}}) == "EMU_EPILOGUES=none: expected all, bias");
   CHECK(wrong({{"EMU_SMS", "0"}}) == "EMU_SMS=0: expected a number from 1");
   CHECK(wrong({{"EMU_MEM_MB", "1e3"}}) == "EMU_MEM_MB=1e3: expected a number from 1");
+  CHECK(wrong({{"EMU_DEVICES", "0"}}) == "EMU_DEVICES=0: expected a number from 1");
   CHECK(wrong({{"EMU_JOBS", "9999999999999999999999"}}) == "EMU_JOBS=9999999999999999999999: expected a number from 1");
   CHECK(wrong({{"EMU_ODER", "reverse"}}) == "EMU_ODER: there is no such setting");
 }

@@ -81,8 +81,7 @@ class AttentionGroup {
     bool transposed;
     index_t row_stride;
   };
-  // FP32 in every dtype, so that forward and backward use the same number.
-  float scale() const { return float(1 / std::sqrt(double(width_))); }
+  double scale() const { return 1 / std::sqrt(double(width_)); }
   // Contiguous copies [tokens, width]: K, V, then the group's queries, then its output gradients.
   T* part(index_t k) const { return static_cast<T*>(rows_.data()) + k * tokens_ * width_; }
   T* keys() const { return part(0); }
@@ -122,7 +121,7 @@ class AttentionGroup {
     }
   }
   template <class Out>
-  void multiply(index_t m, index_t n, index_t k, Operand a, Operand b, Out* out, index_t out_stride, float alpha = 1) {
+  void multiply(index_t m, index_t n, index_t k, Operand a, Operand b, Out* out, index_t out_stride, double alpha = 1) {
     gemm(ctx_, {.m = m,
                 .n = n,
                 .k = k,

@@ -18,6 +18,7 @@ Variable position_embedding(const Variable& x, Parameter& table);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
+#include "dpmp/autograd/open_records.hpp"
 #include "dpmp/kernels/embedding.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -55,13 +56,11 @@ DPMP_KEPT_BODY inline Variable embedding(Tape& tape, const Tensor& ids, Paramete
   check_device("embedding: the table", table.value(), tape.ctx());
   const index_t vocabulary = table.shape()[0], width = table.shape()[1], rows = ids.numel();
   const Tensor kept = Tensor::empty(tape.ctx(), ids.shape(), DType::i32);
-  if (tape.records() == RecordsAre::open && !tape.ctx().on_cuda())
-    for (index_t r = 0; r < rows; ++r) {
-      const std::int32_t id = ids.data<std::int32_t>()[r];
-      DPMP_CHECK((padding && id == *padding) || (id >= 0 && id < vocabulary), "embedding: expected token ids in [0, ",
-                 vocabulary, ") for ", table.name(), ", got ", id, " at sample ", r / ids.shape()[1], ", position ",
-                 r % ids.shape()[1]);
-    }
+  rules::check_open_ids(tape, ids, [&](index_t r, std::int32_t id) {
+    DPMP_CHECK((padding && id == *padding) || (id >= 0 && id < vocabulary), "embedding: expected token ids in [0, ",
+               vocabulary, ") for ", table.name(), ", got ", id, " at sample ", r / ids.shape()[1], ", position ",
+               r % ids.shape()[1]);
+  });
   const Tensor y = Tensor::empty(tape.ctx(), {ids.shape()[0], ids.shape()[1], width}, table.dtype());
   dispatch_real(table.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;

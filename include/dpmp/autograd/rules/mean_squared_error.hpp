@@ -6,8 +6,8 @@
 #include "dpmp/autograd/tape.hpp"
 
 namespace dpmp::inline DPMP_ABI {
-/// Per-sample losses [B] in FP32 (f64 for f64): the sum of a sample's squared differences divided by its number of elements,
-/// which is public. prediction [B, ..]; target: the same shape, in the dtype of the losses.
+/// Per-sample losses [B] in FP32 (f64 for f64): the sum of a sample's squared differences, in double, divided by its number
+/// of elements, which is public, and rounded once. prediction [B, ..]; target: the same shape, in the dtype of the losses.
 Variable mean_squared_error(const Variable& prediction, const Tensor& target);
 }  // namespace dpmp::inline DPMP_ABI
 
@@ -51,7 +51,7 @@ DPMP_KEPT_BODY inline Variable mean_squared_error(const Variable& prediction, co
     using R = compute_t<T>;
     launch_library_rows(tape.ctx(), tape.samples(), width,
                         kernels::SquaredErrorForward<T>{prediction.value().data<T>(), target.data<R>(), loss.data<R>(),
-                                                        width, R(Rule::factor(width))});
+                                                        width, Rule::factor(width)});
   });
   return tape.record(loss, tape.needs_gradient(prediction), Rule{prediction, target});
 }

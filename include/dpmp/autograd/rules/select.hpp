@@ -16,6 +16,7 @@ Variable gather(const Variable& x, const Tensor& ids);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
+#include "dpmp/autograd/open_records.hpp"
 #include "dpmp/kernels/select.hpp"
 #include "dpmp/tensor/elementwise.hpp"
 #include "dpmp/tensor/map.hpp"
@@ -86,12 +87,10 @@ DPMP_KEPT_BODY inline Variable gather(const Variable& x, const Tensor& ids) {
   check_device("gather: the ids", ids, tape.ctx());
   const index_t rows = s[1], picked = ids.shape()[1], width = s.numel(2, s.rank());
   DPMP_CHECK(rows > 0 || picked == 0, "gather: expected at least one row a sample to pick ", picked, " from, got x ", s);
-  if (tape.records() == RecordsAre::open && !tape.ctx().on_cuda())
-    for (index_t r = 0; r < ids.numel(); ++r) {
-      const std::int32_t id = ids.data<std::int32_t>()[r];
-      DPMP_CHECK(id >= 0 && id < rows, "gather: expected ids in [0, ", rows, "), got ", id, " at sample ", r / picked,
-                 ", position ", r % picked);
-    }
+  rules::check_open_ids(tape, ids, [&](index_t r, std::int32_t id) {
+    DPMP_CHECK(id >= 0 && id < rows, "gather: expected ids in [0, ", rows, "), got ", id, " at sample ", r / picked,
+               ", position ", r % picked);
+  });
   const Tensor kept = Tensor::empty(tape.ctx(), ids.shape(), DType::i32),
                y = Tensor::empty(tape.ctx(), s.with(1, picked), x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
