@@ -50,7 +50,8 @@ inline NamedTensors weights_of(std::span<Parameter* const> parameters) {
 inline void append_state(NamedTensors& tensors, const optim::Optimiser& optimiser) {
   for (const auto& entry : optimiser.state()) tensors.push_back({"optimiser/" + entry.name, entry.tensor});
 }
-inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata) {
+inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata,
+                          FileAccess access = FileAccess::by_umask) {
   std::vector<interop::TensorView> views;
   std::vector<std::vector<char>> copies;  // of tensors on a GPU
   for (const auto& [name, tensor] : tensors) {
@@ -62,7 +63,7 @@ inline void write_tensors(const std::filesystem::path& path, const NamedTensors&
     }
     views.push_back({name, tensor.dtype(), tensor.shape(), data});
   }
-  interop::write_safetensors(path, views, metadata);
+  interop::write_safetensors(path, views, metadata, access);
 }
 /// Throws unless the file has each of these tensors in its dtype and shape.
 inline void check_tensors(const interop::SafetensorsFile& file, const NamedTensors& tensors) {
@@ -72,13 +73,12 @@ inline void check_tensors(const interop::SafetensorsFile& file, const NamedTenso
                tensor.shape(), ", got ", entry.dtype, entry.shape);
   }
 }
-inline void read_tensors(interop::SafetensorsFile& file, NamedTensors tensors) {
-  for (auto& [name, tensor] : tensors) {
-    const bool on_host = tensor.device() == Device::cpu();
-    std::vector<char> copy(on_host ? 0 : std::size_t(tensor.bytes()));
-    file.read(name, tensor.dtype(), tensor.shape(), on_host ? tensor.raw() : copy.data());
-    if (!on_host) tensor.copy_from_host(copy.data());
-  }
+/// Reads all of them, converted where the file has another dtype, before the first one changes: for that time there are two
+/// copies in memory.
+inline void read_tensors(const interop::SafetensorsFile& file, NamedTensors tensors) {
+  std::vector<std::vector<char>> values;
+  for (const auto& [name, tensor] : tensors) values.push_back(file.read(name, tensor.dtype(), tensor.shape()));
+  for (std::size_t k = 0; k < tensors.size(); ++k) tensors[k].tensor.copy_from_host(values[k].data());
 }
 inline void read_weights(interop::SafetensorsFile& file, std::span<Parameter* const> parameters, Context& ctx) {
   read_tensors(file, weights_of(parameters));
@@ -103,13 +103,16 @@ inline dp::PlanNumbers plan_numbers(const Metadata& metadata) {
 /// The FP32 master weights by parameter name, atomically. Throws where the file cannot be written; nothing is half-written.
 void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
                   const detail::Metadata& metadata = {});
-/// Throws unless the file has every parameter with its shape; the model is then unchanged or complete.
+/// Throws unless the file has every parameter with its shape, in any dtype of numbers: F32, F64, F16, BF16, 8-bit floats and
+/// integers become FP32 exactly or rounded once. Other tensors of the file are left alone. The model is then unchanged or
+/// complete.
 void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 /// The base of a model with adapters: every parameter that is no LoRA factor, from a file of save_weights() of a model with
 /// or without adapters. Throws unless the file has each of them with its shape; adapters keep their values.
 void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 
-/// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file.
+/// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file. Only
+/// its owner may read the file (mode 0600, whatever the umask).
 void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
 
 namespace detail {
@@ -173,7 +176,6 @@ DPMP_KEPT_BODY inline void save_weights(const std::filesystem::path& path, const
 
 DPMP_KEPT_BODY inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
   interop::SafetensorsFile file(path);
-  detail::check_tensors(file, detail::weights_of(parameters.all()));
   detail::read_weights(file, parameters.all(), parameters.ctx());
 }
 
@@ -182,7 +184,6 @@ DPMP_KEPT_BODY inline void load_base_weights(const std::filesystem::path& path, 
   std::vector<Parameter*> base;
   for (Parameter* p : parameters.all())
     if (!nn::is_lora(*p)) base.push_back(p);
-  detail::check_tensors(file, detail::weights_of(base));
   detail::read_weights(file, base, parameters.ctx());
 }
 
@@ -203,7 +204,7 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
   detail::put_plan(metadata, trainer.plan());
   detail::NamedTensors tensors = detail::weights_of(parameters.all());
   detail::append_state(tensors, trainer.optimiser());
-  detail::write_tensors(path, tensors, metadata);
+  detail::write_tensors(path, tensors, metadata, FileAccess::owner_only);
 }
 
 DPMP_KEPT_BODY inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path,
