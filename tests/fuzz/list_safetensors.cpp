@@ -12,8 +12,10 @@ int main() {
       std::ostringstream listing;
       const dpmp::interop::SafetensorsFile file(path);
       for (const auto& e : file.entries()) {
-        for (const char c : e.name) listing << "0123456789abcdef"[c >> 4 & 15] << "0123456789abcdef"[c & 15];
-        listing << ':' << e.dtype.name() << ':';
+        for (const std::string& text : {e.name, e.dtype.name()}) {
+          for (const char c : text) listing << "0123456789abcdef"[c >> 4 & 15] << "0123456789abcdef"[c & 15];
+          listing << ':';
+        }
         for (const dpmp::index_t extent : e.shape.extents()) listing << extent << ',';
         listing << ':' << e.begin << ':' << e.end << ';';
       }

@@ -62,9 +62,12 @@ TEST_CASE("safetensors: nothing follows the header's last brace but spaces, and 
   CHECK(reader.refuses(good + std::string(1, '\0'), "a NUL byte"));
   CHECK(reader.refuses(good + std::string("\0{\"b\":1}", 8), "a NUL byte"));
   CHECK(reader.refuses("\xef\xbb\xbf" + good, "starts with '{'"));
-  for (const char* bad : {"{'a':1}", "{\"a\":1,}", "{\"a\":01}", "{a:1}", "{\"a\":+1}", "{\"a\":NaN}", "{\"a\":1e999}",
-                          "{\"a\":\"\\ud800\"}", "{\"a\":\"\x01\"}", "{/**/}", "{\"a\":\"\xed\xa0\x80\"}", "{\"a\" \"b\"}"})
-    CHECK(reader.refuses(bad, "a header in JSON", ""));
+  for (const char* bad : {"'x'",      "1,",        "01",     "+1",          ".5",       "1.",
+                          "NaN",      "-Infinity", "1e999",  "\"\\ud800\"", "\"\x01\"", "\"\xed\xa0\x80\"",
+                          "\"\xff\"", "\"\\x41\"", "/**/ 1", "True",        "[1,]",     "[1 2]",
+                          "{1:2}",    "{\"k\"}",   ""})
+    CHECK(reader.refuses("{\"a\":{" + entry + ",\"more\":" + bad + "}}", "a header in JSON"));
+  for (const char* bad : {"{,}", "{a:{}}", "{\"a\" {}}", "{/**/}"}) CHECK(reader.refuses(bad, "a header in JSON", ""));
 }
 
 TEST_CASE("safetensors: numbers are whole, spelled without fraction, exponent or sign, and of 63 bits") {
@@ -174,8 +177,10 @@ std::string from_hex(const std::string& text) {
 std::string listing(const SafetensorsFile& file) {
   std::ostringstream text;
   for (const auto& e : file.entries()) {
-    for (const char c : e.name) text << "0123456789abcdef"[c >> 4 & 15] << "0123456789abcdef"[c & 15];
-    text << ':' << e.dtype.name() << ':';
+    for (const std::string& word : {e.name, e.dtype.name()}) {
+      for (const char c : word) text << "0123456789abcdef"[c >> 4 & 15] << "0123456789abcdef"[c & 15];
+      text << ':';
+    }
     for (const index_t extent : e.shape.extents()) text << extent << ',';
     text << ':' << e.begin << ':' << e.end << ';';
   }
