@@ -159,6 +159,16 @@ TEST_CASE("safetensors: weights of 16 and 64 bits are read as FP32, a value that
   CHECK(got[0] == 1 + 0x1p-10f);
 }
 
+TEST_CASE("safetensors: a header longer than the format allows is refused before it is read") {
+  const Reader reader;
+  const std::uint64_t length = 100'000'001;
+  std::string start(8, '\0');
+  std::memcpy(start.data(), &length, 8);
+  test::write_text(reader.folder / "x", start + "{");
+  std::filesystem::resize_file(reader.folder / "x", 200'000'000);  // a hole: no disk is used
+  CHECK(test::refuses([&] { SafetensorsFile(reader.folder / "x"); }, "of at most 100000000 bytes, got 100000001 bytes"));
+}
+
 TEST_CASE("safetensors: names and texts of a file that are long do not make a long message") {
   const Reader reader;
   const std::string name(1000000, 'n');
