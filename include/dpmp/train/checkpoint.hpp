@@ -73,16 +73,33 @@ inline void check_tensors(const interop::SafetensorsFile& file, const NamedTenso
                tensor.shape(), ", got ", entry.dtype, entry.shape);
   }
 }
-/// Reads all of them, converted where the file has another dtype, before the first one changes: for that time there are two
-/// copies in memory.
-inline void read_tensors(const interop::SafetensorsFile& file, NamedTensors tensors) {
-  std::vector<std::vector<char>> values;
-  for (const auto& [name, tensor] : tensors) values.push_back(file.read(name, tensor.dtype(), tensor.shape()));
-  for (std::size_t k = 0; k < tensors.size(); ++k) tensors[k].tensor.copy_from_host(values[k].data());
+inline void read_tensors(interop::SafetensorsFile& file, NamedTensors tensors) {
+  for (auto& [name, tensor] : tensors) {
+    const bool on_host = tensor.device() == Device::cpu();
+    std::vector<char> copy(on_host ? 0 : std::size_t(tensor.bytes()));
+    file.read(name, tensor.dtype(), tensor.shape(), on_host ? tensor.raw() : copy.data());
+    if (!on_host) tensor.copy_from_host(copy.data());
+  }
+}
+/// What the file has of these tensors, all of it before any of them is changed: a file may end early although its header was
+/// whole.
+inline std::vector<std::vector<char>> read_bytes(interop::SafetensorsFile& file, const NamedTensors& tensors) {
+  std::vector<std::vector<char>> bytes;
+  for (const auto& [name, tensor] : tensors) {
+    bytes.emplace_back(std::size_t(tensor.bytes()));
+    file.read(name, tensor.dtype(), tensor.shape(), bytes.back().data());
+  }
+  return bytes;
+}
+inline void put_weights(std::span<Parameter* const> parameters, const std::vector<std::vector<char>>& bytes, Context& ctx) {
+  for (std::size_t k = 0; k < parameters.size(); ++k) {
+    if (bytes[k].empty()) continue;
+    parameters[k]->master().copy_from_host(bytes[k].data());
+    parameters[k]->refresh(ctx);
+  }
 }
 inline void read_weights(interop::SafetensorsFile& file, std::span<Parameter* const> parameters, Context& ctx) {
-  read_tensors(file, weights_of(parameters));
-  for (Parameter* p : parameters) p->refresh(ctx);
+  put_weights(parameters, read_bytes(file, weights_of(parameters)), ctx);
 }
 // Doubles as their bits: a plan read back is equal, not nearly equal.
 inline void put_plan(Metadata& metadata, const dp::Plan& plan) {
