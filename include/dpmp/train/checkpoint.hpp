@@ -50,8 +50,9 @@ inline NamedTensors weights_of(std::span<Parameter* const> parameters) {
 inline void append_state(NamedTensors& tensors, const optim::Optimiser& optimiser) {
   for (const auto& entry : optimiser.state()) tensors.push_back({"optimiser/" + entry.name, entry.tensor});
 }
+/// A file that only its owner may read (mode 0600, whatever the umask), unless it is said to have no secret.
 inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata,
-                          FileAccess access = FileAccess::by_umask) {
+                          FileAccess access = FileAccess::owner_only) {
   std::vector<interop::TensorView> views;
   std::vector<std::vector<char>> copies;  // of tensors on a GPU
   for (const auto& [name, tensor] : tensors) {
@@ -128,8 +129,7 @@ void load_weights(const std::filesystem::path& path, const nn::Parameters& param
 /// or without adapters. Throws unless the file has each of them with its shape; adapters keep their values.
 void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 
-/// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file. Only
-/// its owner may read the file (mode 0600, whatever the umask).
+/// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file.
 void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
 
 namespace detail {
@@ -188,7 +188,7 @@ Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters&
 namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
                                         const detail::Metadata& metadata) {
-  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata);
+  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata, FileAccess::by_umask);
 }
 
 DPMP_KEPT_BODY inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
@@ -221,7 +221,7 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
   detail::put_plan(metadata, trainer.plan());
   detail::NamedTensors tensors = detail::weights_of(parameters.all());
   detail::append_state(tensors, trainer.optimiser());
-  detail::write_tensors(path, tensors, metadata, FileAccess::owner_only);
+  detail::write_tensors(path, tensors, metadata);
 }
 
 DPMP_KEPT_BODY inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path,
