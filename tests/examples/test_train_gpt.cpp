@@ -134,7 +134,7 @@ TEST_CASE(
     dpmp::interop::SafetensorsFile weights(file);
     const dpmp::interop::TensorEntry entry = weights.entry(name);
     std::string bytes(std::size_t(entry.end - entry.begin), '\0');
-    weights.read(name, entry.dtype, entry.shape, bytes.data());
+    weights.read(name, entry.dtype.native().value(), dpmp::Shape(entry.shape), bytes.data());
     return bytes;
   };
   const auto end_of = [](const std::string& text, const std::string& line) {

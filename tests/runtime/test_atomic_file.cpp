@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <csignal>
 
 #include "dpmp/runtime/atomic_file.hpp"
@@ -79,4 +80,149 @@ TEST_CASE("AtomicFile: a full disk is refused and leaves the old file") {
   CHECK(said.find("space for 3000 more bytes") != std::string::npos);
   CHECK(test::read_text(folder / "x") == "old");
   CHECK(folder.entries() == 1);
+}
+
+namespace {
+mode_t mode_of(const std::filesystem::path& file) {
+  struct stat there {};
+  REQUIRE(::lstat(file.c_str(), &there) == 0);
+  return there.st_mode & 07777;
+}
+/// The only file of the folder whose name has ".part-" in it.
+std::filesystem::path temporary_in(const std::filesystem::path& folder) {
+  std::filesystem::path found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().filename().string().find(".part-") != std::string::npos) found = entry.path();
+  REQUIRE(!found.empty());
+  return found;
+}
+struct Umask {
+  explicit Umask(mode_t mask) : before(::umask(mask)) {}
+  ~Umask() { ::umask(before); }
+  mode_t before;
+};
+}  // namespace
+
+TEST_CASE("AtomicFile: what is for its owner alone is 0600 from before the first byte, whatever the umask") {
+  for (const mode_t mask : {0, 022, 077}) {
+    CAPTURE(mask);
+    const Umask here(mask);
+    const test::TemporaryFolder folder;
+    AtomicFile secret(folder / "x", dpmp::FileAccess::owner_only);
+    CHECK(mode_of(temporary_in(folder.path())) == 0600);
+    secret.write("key", 3);
+    CHECK(mode_of(temporary_in(folder.path())) == 0600);
+    secret.commit();
+    CHECK(mode_of(folder / "x") == 0600);
+    AtomicFile weights(folder / "y");
+    weights.commit();
+    CHECK(mode_of(folder / "y") == (0666 & ~mask));
+  }
+}
+
+TEST_CASE("AtomicFile: the permissions of a replaced file are a limit, also when they change while writing") {
+  const Umask here(022);
+  const test::TemporaryFolder folder;
+  struct Case {
+    mode_t old;
+    dpmp::FileAccess access;
+    mode_t expected;
+  };
+  for (const Case& c : {Case{0600, dpmp::FileAccess::by_umask, 0600}, Case{0640, dpmp::FileAccess::by_umask, 0640},
+                        Case{0666, dpmp::FileAccess::by_umask, 0644}, Case{0444, dpmp::FileAccess::by_umask, 0444},
+                        Case{0777, dpmp::FileAccess::by_umask, 0644}, Case{04755, dpmp::FileAccess::by_umask, 0644},
+                        Case{0644, dpmp::FileAccess::owner_only, 0600}, Case{0400, dpmp::FileAccess::owner_only, 0400}}) {
+    CAPTURE(c.old);
+    std::filesystem::remove(folder / "x");
+    test::write_text(folder / "x", "old");
+    REQUIRE(::chmod((folder / "x").c_str(), c.old) == 0);
+    AtomicFile file(folder / "x", c.access);
+    CHECK((mode_of(temporary_in(folder.path())) & ~c.expected) == 0);
+    file.write("new", 3);
+    file.commit();
+    CHECK(mode_of(folder / "x") == c.expected);
+  }
+  std::filesystem::remove(folder / "x");
+  test::write_text(folder / "x", "old");
+  AtomicFile file(folder / "x");
+  REQUIRE(::chmod((folder / "x").c_str(), 0600) == 0);
+  file.commit();
+  CHECK(mode_of(folder / "x") == 0600);
+}
+
+TEST_CASE("AtomicFile: a group that the new file does not have passes nothing on") {
+  if (::geteuid() != 0) return;  // only root may give files to any group
+  const Umask here(002);
+  const test::TemporaryFolder folder;
+  for (const mode_t old : {0660, 0664}) {
+    test::write_text(folder / "x", "old");
+    REQUIRE(::chown((folder / "x").c_str(), uid_t(-1), 12345) == 0);
+    REQUIRE(::chmod((folder / "x").c_str(), old) == 0);
+    AtomicFile file(folder / "x");
+    file.commit();
+    CHECK(mode_of(folder / "x") == (old == 0660 ? 0600 : 0644));
+  }
+}
+
+TEST_CASE("AtomicFile: symbolic links, pipes and devices are refused and left alone, also when they come while writing") {
+  const test::TemporaryFolder folder;
+  test::write_text(folder / "target", "old");
+  std::filesystem::create_symlink("target", folder / "link");
+  std::filesystem::create_symlink("nowhere", folder / "dangling");
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  for (const char* name : {"link", "dangling"})
+    CHECK(test::refuses([&] { AtomicFile(folder / name); }, "expected a place for a file, got a symbolic link"));
+  CHECK(test::refuses([&] { AtomicFile(folder / "pipe"); }, "got a device, a pipe or a socket"));
+  CHECK(test::refuses([&] { AtomicFile("/dev/null"); }, "got a device, a pipe or a socket"));
+  CHECK(folder.entries() == 4);
+  {
+    AtomicFile file(folder / "x");
+    std::filesystem::create_symlink("target", folder / "x");
+    CHECK(test::refuses([&] { file.commit(); }, "a symbolic link"));
+  }
+  CHECK(test::read_text(folder / "target") == "old");
+  CHECK(folder.entries() == 5);
+  // A link among the folders is where the user put it.
+  std::filesystem::create_directory(folder / "real");
+  std::filesystem::create_symlink("real", folder / "folder");
+  AtomicFile file(folder / "folder/y");
+  file.commit();
+  CHECK(std::filesystem::is_regular_file(folder / "real/y"));
+}
+
+TEST_CASE("AtomicFile: a crash leaves the old file, and of the new one what only its owner can read") {
+  const Umask here(0);
+  const test::TemporaryFolder folder;
+  test::write_text(folder / "x", "old");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    AtomicFile file(folder / "x", dpmp::FileAccess::owner_only);
+    file.write("half of a key", 13);
+    ::_exit(0);  // no destructor runs
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(test::read_text(folder / "x") == "old");
+  CHECK(folder.entries() == 2);
+  CHECK(mode_of(temporary_in(folder.path())) == 0600);
+}
+
+TEST_CASE("AtomicFile: what crashed runs with the same process number left is no obstacle") {
+  const test::TemporaryFolder folder;
+  // Numbers go up by one in this process: learn the next one, and take the 50 after it.
+  std::string next;
+  {
+    AtomicFile file(folder / "x");
+    next = temporary_in(folder.path()).string();
+  }
+  const std::size_t dash = next.rfind('-');
+  const unsigned long number = std::stoul(next.substr(dash + 1));
+  for (unsigned long k = 1; k <= 50; ++k) test::write_text(next.substr(0, dash + 1) + std::to_string(number + k), "left");
+  AtomicFile file(folder / "x");
+  file.write("new", 3);
+  file.commit();
+  CHECK(test::read_text(folder / "x") == "new");
+  CHECK(folder.entries() == 51);
+  for (unsigned long k = 1; k <= 50; ++k)
+    CHECK(test::read_text(next.substr(0, dash + 1) + std::to_string(number + k)) == "left");
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "dpmp/core/record_id.hpp"
+#include "dpmp/core/secret_key.hpp"
 #include "dpmp/tensor/tensor.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -24,7 +25,7 @@ class SampleIdentities {
 /// What randomness inside of a record (dropout) is keyed by in one pass, in addition to its place in the model.
 struct SampleRandomness {
   /// dp::StreamKeys::key(dp::Stream::dropout) of the run.
-  Key256 secret;
+  SecretKey secret;
   /// 0 .. 2^40 - 1.
   index_t step;
   /// One a sample.

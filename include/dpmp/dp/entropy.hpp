@@ -6,8 +6,8 @@
 #endif
 #include <unistd.h>
 
-#include "dpmp/core/chacha20.hpp"
 #include "dpmp/core/error.hpp"
+#include "dpmp/core/secret_key.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// Fills bytes [0, count) and returns 0, or returns another number and the bytes mean nothing.
@@ -15,7 +15,7 @@ using EntropySource = int (*)(void* bytes, std::size_t count);
 
 /// A fresh key from the operating system (getentropy: the kernel's getrandom, blocking until seeded, all or nothing).
 /// There is no fallback: noise from a guessable key protects nobody. Throws when the source fails.
-Key256 random_key(EntropySource source = &getentropy);
+SecretKey random_key(EntropySource source = &getentropy);
 /// 64 fresh bits from the same source: of 2^20 runs of one key two share theirs with a probability of 2^-25. Throws when the
 /// source fails.
 std::uint64_t random_nonce(EntropySource source = &getentropy);
@@ -23,11 +23,11 @@ std::uint64_t random_nonce(EntropySource source = &getentropy);
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::dp {
-DPMP_KEPT_BODY inline Key256 random_key(EntropySource source) {
-  std::array<std::uint8_t, 32> bytes{};
-  const int failed = source(bytes.data(), bytes.size());
+DPMP_KEPT_BODY inline SecretKey random_key(EntropySource source) {
+  SecretKey key;
+  const int failed = source(key.words.data(), sizeof key.words);
   DPMP_CHECK(failed == 0, "expected 32 bytes of entropy from the operating system, got the error ", failed);
-  return Key256::from_bytes(bytes);
+  return key;
 }
 
 DPMP_KEPT_BODY inline std::uint64_t random_nonce(EntropySource source) {

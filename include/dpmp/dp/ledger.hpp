@@ -26,9 +26,9 @@ class StepTicket {
   friend class StepLedger;
   StepTicket(const StreamKeys& keys, index_t step)
       : step_(step), noise_(keys.key(Stream::noise)), auxiliary_(keys.key(Stream::auxiliary_noise)) {}
-  NoiseStream taken(std::optional<Key256>& key, std::string_view what) const;
+  NoiseStream taken(std::optional<SecretKey>& key, std::string_view what) const;
   index_t step_;
-  std::optional<Key256> noise_, auxiliary_;  // until they are asked for
+  std::optional<SecretKey> noise_, auxiliary_;  // until they are asked for
 };
 
 /// What happens when all planned steps are spent. refuse: an error. account: go on, beyond the planned epsilon; the plan's
@@ -74,7 +74,7 @@ DPMP_KEPT_BODY inline StepTicket& StepTicket::operator=(StepTicket&& from) noexc
   return *this;
 }
 
-DPMP_KEPT_BODY inline NoiseStream StepTicket::taken(std::optional<Key256>& key, std::string_view what) const {
+DPMP_KEPT_BODY inline NoiseStream StepTicket::taken(std::optional<SecretKey>& key, std::string_view what) const {
   DPMP_CHECK(key, "expected one request for the ", what, " of step ", step_,
              ", got another one: the same noise on two sums cancels in their difference");
   return {*std::exchange(key, std::nullopt), step_};

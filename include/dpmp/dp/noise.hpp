@@ -22,7 +22,7 @@ DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::dp {
 /// Which noise: the key of Stream::noise and the number of the step. One per step, shared by its parameters.
 struct NoiseStream {
-  Key256 key;
+  SecretKey key;
   index_t step = 0;
 };
 

@@ -47,7 +47,7 @@ class PoissonSampler {
   void draw(index_t step, std::vector<index_t>& indices) const;
 
  private:
-  Key256 key_;
+  SecretKey key_;
   index_t records_;
   double probability_;
   std::uint64_t threshold_ = 0;

@@ -24,7 +24,7 @@ enum class Stream : std::uint32_t {
   record_identity = 6,  // RecordIds: content_id, stable_id, place_id
 };
 
-/// The subkeys of one run.
+/// The subkeys of one run. Keys are wiped when they are dropped (core/secret_key.hpp).
 class StreamKeys {
  public:
   /// A run of its own: root is a secret (random_key()), the run nonce is drawn here. Throws on an all-zero root, which is no
@@ -39,11 +39,11 @@ class StreamKeys {
   StreamKeys for_new_run() const { return {root_, repeats_ ? run_nonce_ : random_nonce(), false}; }
   const Key256& root() const { return root_; }
   std::uint64_t run_nonce() const { return run_nonce_; }
-  Key256 key(Stream stream) const;
+  SecretKey key(Stream stream) const;
 
  private:
   StreamKeys(const Key256& root, std::uint64_t run_nonce, bool repeats);
-  Key256 root_;
+  SecretKey root_;
   std::uint64_t run_nonce_;
   bool repeats_;
 };
@@ -62,11 +62,12 @@ inline std::uint64_t noise_nonce(index_t step, index_t parameter) {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::dp {
-DPMP_KEPT_BODY inline Key256 StreamKeys::key(Stream stream) const {
+DPMP_KEPT_BODY inline SecretKey StreamKeys::key(Stream stream) const {
   constexpr std::uint64_t tag = 0x64706d7000000000u;  // "dpmp"
-  const ChaChaBlock block = chacha20_block(root_, run_nonce_, tag | std::uint64_t(stream));
-  Key256 subkey;
+  ChaChaBlock block = chacha20_block(root_, run_nonce_, tag | std::uint64_t(stream));
+  SecretKey subkey;
   for (std::size_t k = 0; k < 8; ++k) subkey.words[k] = block[k];
+  wipe(block.data(), sizeof block);
   return subkey;
 }
 

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <bit>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <set>
 #include <span>
@@ -15,8 +14,10 @@
 #include <utility>
 #include <vector>
 
+#include "dpmp/interop/convert.hpp"
 #include "dpmp/interop/safetensors_header.hpp"
 #include "dpmp/runtime/atomic_file.hpp"
+#include "dpmp/runtime/input_file.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop {
 static_assert(std::endian::native == std::endian::little, "safetensors are little-endian; so must the machine be");
@@ -29,6 +30,53 @@ struct TensorView {
   const void* data = nullptr;
 };
 
+/// Writes the tensors and the metadata to `path`, which is replaced only when everything is written. Tensors are laid out by
+/// falling element size, then name, so that each is aligned. Throws on equal or empty names, names or metadata that are not
+/// UTF-8, and where AtomicFile does.
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
+                       const std::map<std::string, std::string>& metadata = {}, FileAccess access = FileAccess::by_umask);
+
+/// An open file whose header has been checked: every offset is inside the file, no two tensors overlap, no byte is
+/// unclaimed, sizes fit dtypes and shapes. Tensors of dtypes and numbers of axes that dpmp does not have are listed, and
+/// refused when they are asked for; of a dtype that the format does not define no size is checked. Tensors are read one by
+/// one, so that a large file needs no second copy in memory.
+class SafetensorsFile {
+ public:
+  /// Throws on everything that is not a complete and valid file.
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  /// In the order of their bytes in the file.
+  const std::vector<TensorEntry>& entries() const { return entries_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  bool contains(const std::string& name) const { return find(name) != entries_.end(); }
+  /// Throws when there is no such tensor.
+  const TensorEntry& entry(const std::string& name) const;
+  /// The tensor's elements as `dtype`, row-major: as they are stored, or converted, exactly or with one rounding to nearest
+  /// (interop/convert.hpp). Throws when the file has another shape or a dtype that cannot be converted, when a value would
+  /// become infinite or is none that `dtype` has, and when the file has become shorter since it was opened.
+  std::vector<char> read(const std::string& name, DType dtype, const Shape& shape) const;
+  /// The same, copied to `destination`, which is unchanged where this throws.
+  void read(const std::string& name, DType dtype, const Shape& shape, void* destination) const;
+
+ private:
+  template <class... Parts>
+  void check(bool holds, const std::string& expected, const Parts&... got) const {
+    if (!holds)
+      throw Error("reading '" + path_.string() + "': expected " + expected + ", got " + dpmp::detail::concat(got...));
+  }
+  std::vector<TensorEntry>::const_iterator find(const std::string& name) const;
+  void check_layout(index_t data_bytes) const;
+
+  std::filesystem::path path_;
+  InputFile file_;
+  index_t data_start_ = 0;
+  std::vector<TensorEntry> entries_;
+  std::map<std::string, std::string> metadata_;
+};
+}  // namespace dpmp::inline DPMP_ABI::interop
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::interop {
 namespace detail {
 /// Bytes of a tensor; throws when they do not fit into 63 bits.
 inline index_t bytes_of(DType dtype, const Shape& shape) {
@@ -39,11 +87,8 @@ inline index_t bytes_of(DType dtype, const Shape& shape) {
 }
 }  // namespace detail
 
-/// Writes the tensors and the metadata to `path`, which is replaced only when everything is written. Tensors are laid out by
-/// falling element size, then name, so that each is aligned. Throws on equal names, names or metadata that are not UTF-8,
-/// and where the file cannot be written.
-inline void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                              const std::map<std::string, std::string>& metadata = {}) {
+DPMP_KEPT_BODY inline void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
+                                             const std::map<std::string, std::string>& metadata, FileAccess access) {
   std::vector<const TensorView*> order;
   for (const TensorView& t : tensors) order.push_back(&t);
   std::sort(order.begin(), order.end(), [](const TensorView* x, const TensorView* y) {
@@ -53,6 +98,7 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   std::set<std::string> names{detail::metadata_key};
   index_t end = 0;
   for (const TensorView* t : order) {
+    DPMP_CHECK(!t->name.empty(), "expected a name for each tensor, got an empty one");
     DPMP_CHECK(names.insert(t->name).second, "expected different tensor names other than ", detail::metadata_key, ", got '",
                t->name, "' again");
     DPMP_CHECK(t->data || t->shape.numel() == 0, "expected data for the tensor '", t->name, "', got a null pointer");
@@ -65,99 +111,86 @@ inline void write_safetensors(const std::filesystem::path& path, std::span<const
   DPMP_CHECK(index_t(text.size()) <= detail::longest_header, "expected a header of at most ", detail::longest_header,
              " bytes, got ", text.size());
   const std::uint64_t length = text.size();
-  AtomicFile file(path);
+  AtomicFile file(path, access);
   file.write(&length, sizeof length);
   file.write(text.data(), text.size());
   for (const TensorView* t : order) file.write(t->data, std::size_t(detail::bytes_of(t->dtype, t->shape)));
   file.commit();
 }
 
-/// An open file whose header has been checked: every offset is inside the file, no two tensors overlap, no byte is
-/// unclaimed, sizes fit dtypes and shapes. Tensors are read one by one, so that a large file needs no second copy in memory.
-class SafetensorsFile {
- public:
-  /// Throws on everything that is not a complete and valid file of the dtypes that dpmp has.
-  explicit SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path, std::ios::binary) {
-    std::error_code code;
-    const auto size = std::filesystem::is_regular_file(path, code) ? std::filesystem::file_size(path, code) : 0;
-    check(file_.good() && !code && std::filesystem::is_regular_file(path), "a readable file", "none");
-    check(size >= 8, "at least 8 bytes", size);
-    std::uint64_t length = 0;
-    file_.read(reinterpret_cast<char*>(&length), 8);
-    check(length <= std::uint64_t(detail::longest_header) && length <= size - 8,
-          "a header inside the file of at most 100000000 bytes", length, " bytes in a file of ", size);
-    std::string text(std::size_t(length), '\0');
-    file_.read(text.data(), std::streamsize(length));
-    check(file_.good(), "a readable header", "a read error");
-    check(text.starts_with('{'), "a header that starts with '{'", text.empty() ? "an empty one" : "another byte");
-    data_start_ = index_t(8 + length);
-    parse(text);
-    check_layout(index_t(size) - data_start_);
-  }
+DPMP_KEPT_BODY inline SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
+  check(file_.size() >= 8, "at least 8 bytes", file_.size());
+  std::uint64_t length = 0;
+  check(file_.read(0, &length, 8) == 8, "a readable header", "a read error");
+  check(length <= std::uint64_t(detail::longest_header) && length <= std::uint64_t(file_.size() - 8),
+        dpmp::detail::concat("a header inside the file of at most ", detail::longest_header, " bytes"), length,
+        " bytes in a file of ", file_.size());
+  std::string text(std::size_t(length), '\0');
+  check(file_.read(8, text.data(), index_t(length)) == index_t(length), "a readable header", "a read error");
+  data_start_ = index_t(8 + length);
+  detail::SafetensorsHeader header = detail::parse_safetensors_header(text, "reading '" + path_.string() + "': ");
+  entries_ = std::move(header.tensors);
+  metadata_ = std::move(header.metadata);
+  std::sort(entries_.begin(), entries_.end(), [](const TensorEntry& x, const TensorEntry& y) {
+    return std::tuple(x.begin, x.end, x.name) < std::tuple(y.begin, y.end, y.name);
+  });
+  check_layout(file_.size() - data_start_);
+}
 
-  /// In the order of their bytes in the file.
-  const std::vector<TensorEntry>& entries() const { return entries_; }
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  bool contains(const std::string& name) const { return find(name) != entries_.end(); }
-  /// Throws when there is no such tensor.
-  const TensorEntry& entry(const std::string& name) const {
-    const auto at = find(name);
-    check(at != entries_.end(), "a tensor '" + name + "'", "none of that name");
-    return *at;
-  }
-  /// Copies the tensor's bytes to `destination`, a tensor of exactly this dtype and shape; throws when the file has another
-  /// one.
-  void read(const std::string& name, DType dtype, const Shape& shape, void* destination) {
-    const TensorEntry& e = entry(name);
-    check(e.dtype == dtype && e.shape == shape, dpmp::detail::concat("'", name, "' as ", dtype, shape), e.dtype, e.shape);
-    if (e.begin == e.end) return;
-    file_.clear();
-    file_.seekg(data_start_ + e.begin);
-    file_.read(static_cast<char*>(destination), e.end - e.begin);
-    check(file_.good(), dpmp::detail::concat(e.end - e.begin, " bytes for '", name, "'"), "only ", file_.gcount());
-  }
+DPMP_KEPT_BODY inline std::vector<TensorEntry>::const_iterator SafetensorsFile::find(const std::string& name) const {
+  return std::find_if(entries_.begin(), entries_.end(), [&](const TensorEntry& e) { return e.name == name; });
+}
 
- private:
-  template <class... Parts>
-  void check(bool holds, const std::string& expected, const Parts&... got) const {
-    if (!holds)
-      throw Error("reading '" + path_.string() + "': expected " + expected + ", got " + dpmp::detail::concat(got...));
-  }
-  std::vector<TensorEntry>::const_iterator find(const std::string& name) const {
-    return std::find_if(entries_.begin(), entries_.end(), [&](const TensorEntry& e) { return e.name == name; });
-  }
+DPMP_KEPT_BODY inline const TensorEntry& SafetensorsFile::entry(const std::string& name) const {
+  const auto at = find(name);
+  check(at != entries_.end(), "a tensor " + detail::shown(name), "none of that name");
+  return *at;
+}
 
-  void parse(const std::string& text) {
-    detail::SafetensorsHeader header = detail::parse_safetensors_header(text, "reading '" + path_.string() + "': ");
-    entries_ = std::move(header.tensors);
-    metadata_ = std::move(header.metadata);
-    std::sort(entries_.begin(), entries_.end(), [](const TensorEntry& x, const TensorEntry& y) {
-      return std::tuple(x.begin, x.end, x.name) < std::tuple(y.begin, y.end, y.name);
-    });
-  }
-
-  void check_layout(index_t data_bytes) const {
-    index_t at = 0;
-    for (const TensorEntry& e : entries_) {
-      const index_t bytes = detail::bytes_of(e.dtype, e.shape);
-      check(e.begin == at, dpmp::detail::concat("'", e.name, "' to begin at ", at, ", where the tensor before it ends"),
-            e.begin);
-      check(e.end >= e.begin && e.end - e.begin == bytes,
-            dpmp::detail::concat(bytes, " bytes for '", e.name, "' of ", e.dtype, e.shape), "data_offsets [", e.begin, ", ",
-            e.end, "]");
-      check(e.end <= data_bytes, dpmp::detail::concat(e.end, " bytes behind the header for '", e.name, "'"), data_bytes);
-      at = e.end;
+DPMP_KEPT_BODY inline void SafetensorsFile::check_layout(index_t data_bytes) const {
+  index_t at = 0;
+  for (const TensorEntry& e : entries_) {
+    const std::string name = detail::shown(e.name);
+    check(e.begin == at, dpmp::detail::concat(name, " to begin at ", at, ", where the tensor before it ends"), e.begin);
+    check(e.end >= e.begin, "data_offsets of " + name + " that do not fall", "[", e.begin, ", ", e.end, "]");
+    const auto numel = e.shape.numel();
+    check(numel.has_value(), "a shape of at most 2^63 - 1 elements for " + name, e.shape);
+    if (const auto bits = e.dtype.bits()) {
+      index_t all = 0;
+      check(!__builtin_mul_overflow(*numel, *bits, &all), "at most 2^63 - 1 bits for " + name, e.dtype, e.shape);
+      check(all % 8 == 0, "whole bytes for " + name, all, " bits in ", e.dtype, e.shape);
+      check(e.end - e.begin == all / 8, dpmp::detail::concat(all / 8, " bytes for ", name, " of ", e.dtype, e.shape),
+            "data_offsets [", e.begin, ", ", e.end, "]");
     }
-    check(at == data_bytes, dpmp::detail::concat(at, " bytes behind the header"), data_bytes);
+    check(e.end <= data_bytes, dpmp::detail::concat(e.end, " bytes after the header for ", name), data_bytes);
+    at = e.end;
   }
+  check(at == data_bytes, dpmp::detail::concat(at, " bytes after the header"), data_bytes);
+}
 
-  std::filesystem::path path_;
-  std::ifstream file_;
-  index_t data_start_ = 0;
-  std::vector<TensorEntry> entries_;
-  std::map<std::string, std::string> metadata_;
-};
+DPMP_KEPT_BODY inline std::vector<char> SafetensorsFile::read(const std::string& name, DType dtype,
+                                                              const Shape& shape) const {
+  const TensorEntry& e = entry(name);
+  check(e.shape == StoredShape(shape) && converts(e.dtype, dtype),
+        dpmp::detail::concat(detail::shown(name), " as ", dtype, shape), e.dtype, e.shape);
+  std::vector<char> stored(std::size_t(e.end - e.begin));
+  const index_t got = file_.read(data_start_ + e.begin, stored.data(), e.end - e.begin);
+  check(got == e.end - e.begin, dpmp::detail::concat(e.end - e.begin, " bytes for ", detail::shown(name)), "only ", got);
+  if (e.dtype == StoredType(dtype)) return stored;
+  std::vector<char> converted(std::size_t(shape.numel() * size_of(dtype)));
+  const index_t done = convert(e.dtype, stored.data(), dtype, converted.data(), shape.numel());
+  check(done == shape.numel(), dpmp::detail::concat("values of ", detail::shown(name), " that ", dtype, " has"),
+        "another one of ", e.dtype, " as element ", done);
+  return converted;
+}
+
+DPMP_KEPT_BODY inline void SafetensorsFile::read(const std::string& name, DType dtype, const Shape& shape,
+                                                 void* destination) const {
+  const std::vector<char> values = read(name, dtype, shape);
+  std::copy(values.begin(), values.end(), static_cast<char*>(destination));
+}
 }  // namespace dpmp::inline DPMP_ABI::interop
+#endif
 
 #if DPMP_BODIES && !(defined(DPMP_COMPILED) && defined(__CUDACC__))
 #include "dpmp/interop/safetensors_json.hpp"

@@ -5,32 +5,20 @@
 #include <string>
 #include <vector>
 
-#include "dpmp/core/dtype.hpp"
-#include "dpmp/core/shape.hpp"
+#include "dpmp/interop/stored_type.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop {
 /// What the header of a file says about one tensor. Offsets count from the first byte after the header.
 struct TensorEntry {
   std::string name;
-  DType dtype = DType::f32;
-  Shape shape;
+  StoredType dtype = DType::f32;
+  StoredShape shape;
   index_t begin = 0, end = 0;
 };
 
 namespace detail {
 inline constexpr index_t longest_header = 100'000'000;  // the format's own limit
 inline constexpr const char* metadata_key = "__metadata__";
-
-inline std::string safetensors_name(DType dtype) {
-  switch (dtype) {
-    case DType::f32: return "F32";
-    case DType::bf16: return "BF16";
-    case DType::f16: return "F16";
-    case DType::f64: return "F64";
-    case DType::i32: return "I32";
-  }
-  throw Error(dpmp::detail::concat("expected a DType, got the value ", int(dtype)));
-}
 
 /// What the JSON in front of the tensors says.
 struct SafetensorsHeader {
@@ -41,5 +29,10 @@ struct SafetensorsHeader {
 /// the first on what is not UTF-8, the second on everything that is not such a header. Offsets are not checked here.
 std::string safetensors_header_text(const SafetensorsHeader& header, const std::string& place);
 SafetensorsHeader parse_safetensors_header(const std::string& text, const std::string& place);
+/// A name from a file as messages show it: its beginning, in quotation marks.
+inline std::string shown(const std::string& name) {
+  constexpr std::size_t most = 200;
+  return "'" + (name.size() > most ? name.substr(0, most) + ".." : name) + "'";
+}
 }  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI::interop

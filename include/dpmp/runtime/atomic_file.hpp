@@ -2,6 +2,7 @@
 // A file that appears under its name complete or not at all: written next to its place, flushed to the disk, then renamed.
 #pragma once
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,62 +16,130 @@
 #include "dpmp/core/error.hpp"
 
 namespace dpmp::inline DPMP_ABI {
-/// Until commit() returns, whatever was there before stays untouched; without commit() nothing remains.
+/// Who may read a file that is written. by_umask: whom the process's umask lets, as usual. owner_only: mode 0600, for keys.
+enum class FileAccess : std::uint8_t { by_umask, owner_only };
+
+/// Until commit() returns, whatever was there before stays untouched; without commit() nothing remains, except after a crash
+/// a file `<name>.part-<process>-<number>`, which has the access of the file it was to become. Access is limited from before
+/// the first byte on, and never wider than that of a file that is replaced: its permission bits are a limit, those for its
+/// group only where the new file is of the same group, else those for everybody.
 class AtomicFile {
  public:
-  /// Throws when no file can be made in the folder of `path`, or `path` is a folder.
-  explicit AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
-    DPMP_CHECK(!std::filesystem::is_directory(path_), "writing '", path_.string(),
-               "': expected a place for a file, got a folder");
-    static std::atomic<unsigned> counter{0};
-    temporary_ = path_;
-    temporary_ += ".part-" + std::to_string(::getpid()) + "-" + std::to_string(counter.fetch_add(1));
-    file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file_ < 0) refuse("a folder that can be written to");
-  }
+  /// Throws when no file can be made in the folder of `path`, when the file system cannot limit access as asked for, and
+  /// when `path` is a folder, a device, a pipe, a socket or a symbolic link. Links are not followed, because in a folder
+  /// that others may write to a link would choose which file is overwritten, and not replaced, because its owner would keep
+  /// an old file elsewhere without noticing. Links among the folders of `path` are followed.
+  explicit AtomicFile(std::filesystem::path path, FileAccess access = FileAccess::by_umask);
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile() {
-    if (file_ >= 0) ::close(file_);
-    if (!committed_) ::unlink(temporary_.c_str());
-  }
+  ~AtomicFile();
 
   /// Throws when the disk is full or fails.
-  void write(const void* data, std::size_t bytes) {
-    const char* at = static_cast<const char*>(data);
-    while (bytes > 0) {
-      // Linux moves at most 2^31 - 4096 bytes a call.
-      const ssize_t written = ::write(file_, at, std::min<std::size_t>(bytes, 1u << 30));
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) refuse("space for " + std::to_string(bytes) + " more bytes");
-      at += written;
-      bytes -= std::size_t(written);
-    }
-  }
-
+  void write(const void* data, std::size_t bytes);
   /// Puts the file in its place. Throws, and leaves the old file there, when that fails.
-  void commit() {
-    if (::fsync(file_) != 0) refuse("a successful flush");
-    const int closed = ::close(file_);
-    file_ = -1;
-    if (closed != 0) refuse("a successful close");
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) refuse("a place for a file");
-    committed_ = true;
-    // The rename itself survives a power cut only when the folder is flushed; some file systems cannot do that.
-    const std::filesystem::path folder = path_.has_parent_path() ? path_.parent_path() : ".";
-    if (const int handle = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); handle >= 0) {
-      ::fsync(handle);
-      ::close(handle);
-    }
-  }
+  void commit();
 
  private:
-  [[noreturn]] void refuse(const std::string& expected) const {
-    const std::string reason = std::generic_category().message(errno);
-    throw Error("writing '" + path_.string() + "': expected " + expected + ", got: " + reason);
-  }
+  struct Replaced {
+    mode_t permissions = 0777;  // of the file under the name; all where there is none
+    gid_t group = 0;
+  };
+  Replaced replaced() const;
+  void limit_access();
+  void drop() noexcept;
+  [[noreturn]] void refuse(const std::string& expected) const;
+
   std::filesystem::path path_, temporary_;
+  FileAccess access_;
   int file_ = -1;
   bool committed_ = false;
 };
 }  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
+DPMP_KEPT_BODY inline AtomicFile::AtomicFile(std::filesystem::path path, FileAccess access)
+    : path_(std::move(path)), access_(access) {
+  const mode_t mode = (access == FileAccess::owner_only ? 0600 : 0666) & replaced().permissions;
+  static std::atomic<unsigned> counter{0};
+  // A process that crashed may have left a file of this name: in a container every run has the same process number.
+  constexpr int names_tried = 10000;
+  for (int left = names_tried; file_ < 0; --left) {
+    temporary_ = path_;
+    temporary_ += ".part-" + std::to_string(::getpid()) + "-" + std::to_string(counter.fetch_add(1));
+    file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (file_ < 0 && (errno != EEXIST || left == 0)) refuse("a folder that can be written to");
+  }
+  try {
+    limit_access();
+  } catch (...) {
+    drop();  // no destructor runs after a constructor that throws
+    throw;
+  }
+}
+
+DPMP_KEPT_BODY inline AtomicFile::~AtomicFile() { drop(); }
+
+DPMP_KEPT_BODY inline void AtomicFile::drop() noexcept {
+  if (file_ >= 0) ::close(file_);
+  file_ = -1;
+  if (!committed_) ::unlink(temporary_.c_str());
+}
+
+DPMP_KEPT_BODY inline void AtomicFile::write(const void* data, std::size_t bytes) {
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    // Linux moves at most 2^31 - 4096 bytes a call.
+    const ssize_t written = ::write(file_, at, std::min<std::size_t>(bytes, 1u << 30));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) refuse("space for " + std::to_string(bytes) + " more bytes");
+    at += written;
+    bytes -= std::size_t(written);
+  }
+}
+
+DPMP_KEPT_BODY inline void AtomicFile::commit() {
+  limit_access();  // once more: the file that is replaced may have been locked up since
+  if (::fsync(file_) != 0) refuse("a successful flush");
+  const int closed = ::close(file_);
+  file_ = -1;
+  if (closed != 0) refuse("a successful close");
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) refuse("a place for a file");
+  committed_ = true;
+  // The rename itself survives a power cut only when the folder is flushed; some file systems cannot do that.
+  const std::filesystem::path folder = path_.has_parent_path() ? path_.parent_path() : ".";
+  if (const int handle = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); handle >= 0) {
+    ::fsync(handle);
+    ::close(handle);
+  }
+}
+
+DPMP_KEPT_BODY inline AtomicFile::Replaced AtomicFile::replaced() const {
+  struct stat there {};
+  if (::lstat(path_.c_str(), &there) != 0) return {};  // nothing there; or no folder, which opening the file finds out
+  const char* what = S_ISDIR(there.st_mode)   ? "a folder"
+                     : S_ISLNK(there.st_mode) ? "a symbolic link (give the file that it points to)"
+                                              : "a device, a pipe or a socket";
+  DPMP_CHECK(S_ISREG(there.st_mode), "writing '", path_.string(), "': expected a place for a file, got ", what);
+  return {there.st_mode & 0777, there.st_gid};
+}
+
+DPMP_KEPT_BODY inline void AtomicFile::limit_access() {
+  struct stat ours {};
+  if (::fstat(file_, &ours) != 0) refuse("a file that can be looked at");
+  const Replaced old = replaced();
+  mode_t allowed = (access_ == FileAccess::owner_only ? 0600 : 0666) & old.permissions;
+  if (old.permissions != 0777 && old.group != ours.st_gid) allowed &= 0707 | (old.permissions & 07) << 3;
+  if ((ours.st_mode & 0777 & ~allowed) == 0) return;
+  if (::fchmod(file_, ours.st_mode & allowed) != 0) refuse("a file system on which access to a file can be limited");
+  if (::fstat(file_, &ours) != 0) refuse("a file that can be looked at");
+  DPMP_CHECK((ours.st_mode & 0777 & ~allowed) == 0, "writing '", path_.string(),
+             "': expected a file system that keeps the permissions of a file, got one that lets others read it");
+}
+
+DPMP_KEPT_BODY inline void AtomicFile::refuse(const std::string& expected) const {
+  const std::string reason = std::generic_category().message(errno);
+  throw Error("writing '" + path_.string() + "': expected " + expected + ", got: " + reason);
+}
+}  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -50,7 +50,9 @@ inline NamedTensors weights_of(std::span<Parameter* const> parameters) {
 inline void append_state(NamedTensors& tensors, const optim::Optimiser& optimiser) {
   for (const auto& entry : optimiser.state()) tensors.push_back({"optimiser/" + entry.name, entry.tensor});
 }
-inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata) {
+/// A file that only its owner may read (mode 0600, whatever the umask), unless it is said to have no secret.
+inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata,
+                          FileAccess access = FileAccess::owner_only) {
   std::vector<interop::TensorView> views;
   std::vector<std::vector<char>> copies;  // of tensors on a GPU
   for (const auto& [name, tensor] : tensors) {
@@ -62,7 +64,7 @@ inline void write_tensors(const std::filesystem::path& path, const NamedTensors&
     }
     views.push_back({name, tensor.dtype(), tensor.shape(), data});
   }
-  interop::write_safetensors(path, views, metadata);
+  interop::write_safetensors(path, views, metadata, access);
 }
 /// Throws unless the file has each of these tensors in its dtype and shape.
 inline void check_tensors(const interop::SafetensorsFile& file, const NamedTensors& tensors) {
@@ -80,9 +82,25 @@ inline void read_tensors(interop::SafetensorsFile& file, NamedTensors tensors) {
     if (!on_host) tensor.copy_from_host(copy.data());
   }
 }
+/// What the file has of these tensors, all of it before any of them is changed: a file may end early although its header was
+/// whole.
+inline std::vector<std::vector<char>> read_bytes(interop::SafetensorsFile& file, const NamedTensors& tensors) {
+  std::vector<std::vector<char>> bytes;
+  for (const auto& [name, tensor] : tensors) {
+    bytes.emplace_back(std::size_t(tensor.bytes()));
+    file.read(name, tensor.dtype(), tensor.shape(), bytes.back().data());
+  }
+  return bytes;
+}
+inline void put_weights(std::span<Parameter* const> parameters, const std::vector<std::vector<char>>& bytes, Context& ctx) {
+  for (std::size_t k = 0; k < parameters.size(); ++k) {
+    if (bytes[k].empty()) continue;
+    parameters[k]->master().copy_from_host(bytes[k].data());
+    parameters[k]->refresh(ctx);
+  }
+}
 inline void read_weights(interop::SafetensorsFile& file, std::span<Parameter* const> parameters, Context& ctx) {
-  read_tensors(file, weights_of(parameters));
-  for (Parameter* p : parameters) p->refresh(ctx);
+  put_weights(parameters, read_bytes(file, weights_of(parameters)), ctx);
 }
 // Doubles as their bits: a plan read back is equal, not nearly equal.
 inline void put_plan(Metadata& metadata, const dp::Plan& plan) {
@@ -103,7 +121,9 @@ inline dp::PlanNumbers plan_numbers(const Metadata& metadata) {
 /// The FP32 master weights by parameter name, atomically. Throws where the file cannot be written; nothing is half-written.
 void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
                   const detail::Metadata& metadata = {});
-/// Throws unless the file has every parameter with its shape; the model is then unchanged or complete.
+/// Throws unless the file has every parameter with its shape, in any dtype of numbers: F32, F64, F16, BF16, 8-bit floats and
+/// integers become FP32 exactly or rounded once. Other tensors of the file are left alone. The model is then unchanged or
+/// complete.
 void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 /// The base of a model with adapters: every parameter that is no LoRA factor, from a file of save_weights() of a model with
 /// or without adapters. Throws unless the file has each of them with its shape; adapters keep their values.
@@ -168,12 +188,11 @@ Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters&
 namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
                                         const detail::Metadata& metadata) {
-  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata);
+  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata, FileAccess::by_umask);
 }
 
 DPMP_KEPT_BODY inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
   interop::SafetensorsFile file(path);
-  detail::check_tensors(file, detail::weights_of(parameters.all()));
   detail::read_weights(file, parameters.all(), parameters.ctx());
 }
 
@@ -182,7 +201,6 @@ DPMP_KEPT_BODY inline void load_base_weights(const std::filesystem::path& path, 
   std::vector<Parameter*> base;
   for (Parameter* p : parameters.all())
     if (!nn::is_lora(*p)) base.push_back(p);
-  detail::check_tensors(file, detail::weights_of(base));
   detail::read_weights(file, base, parameters.ctx());
 }
 

@@ -10,7 +10,7 @@ namespace dpmp::inline DPMP_ABI {
 /// One use of dropout: a secret of the run (dp::Stream::dropout), the training step, and a number for the place in the
 /// model.
 struct DropoutKey {
-  Key256 secret;
+  SecretKey secret;
   index_t step = 0;
   std::uint32_t layer = 0;
 
