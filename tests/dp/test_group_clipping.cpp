@@ -103,7 +103,7 @@ TEST_CASE("P3, P16: a step of a grouped plan has a clipper a group and one noise
   PlanOptions o = options({0.2, 0.9, 0.4});
   o.clip_rule = dp::ClipRule::automatic(0.1);
   const Plan plan = Plan::with_noise_multiplier(o, 0.8);
-  const dp::StepNumbers step = plan.at(5);
+  const dp::StepPlan step = plan.at(5);
   REQUIRE(step.groups.size() == 3);
   for (std::size_t g = 0; g < 3; ++g) {
     CHECK(step.groups[g].clip_threshold() == o.group_thresholds[g]);
@@ -113,6 +113,6 @@ TEST_CASE("P3, P16: a step of a grouped plan has a clipper a group and one noise
   CHECK(step.noise_multiplier == 0.8);
   CHECK(step.noise_standard_deviation == doctest::Approx(0.8 * delta).epsilon(1e-14));
   CHECK(plan.noise_standard_deviation() == step.noise_standard_deviation);
-  CHECK(plan.numbers().sensitivity == plan.sensitivity().bound);
+  CHECK(plan.facts().sensitivity == plan.sensitivity().bound);
   CHECK_THROWS_WITH_AS(plan.clipping(), doctest::Contains("3 groups: ask for at(step)"), Error);
 }

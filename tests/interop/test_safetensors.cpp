@@ -86,7 +86,7 @@ TEST_CASE("safetensors: a file cut at any length, or one byte too long, is refus
     CAPTURE(n);
     CHECK(has(refusal(folder, whole.substr(0, n)), "expected"));
   }
-  CHECK(has(refusal(folder, whole + "x"), "expected 12 bytes behind the header, got 13"));
+  CHECK(has(refusal(folder, whole + "x"), "expected 12 bytes after the header, got 13"));
 }
 
 TEST_CASE("safetensors: damaged headers are refused with what was expected") {
@@ -132,7 +132,7 @@ TEST_CASE("safetensors: damaged headers are refused with what was expected") {
   CHECK(has(refusal(folder, one(R"({"dtype":"F32","shape":[1],"data_offsets":[0,-4]})")), "whole numbers"));
   CHECK(has(refusal(folder, one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,4]})")), "8 bytes for 'a'"));
   CHECK(has(refusal(folder, one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8]})")),
-            "8 bytes behind the header for 'a', got 4"));
+            "8 bytes after the header for 'a', got 4"));
   CHECK(has(refusal(folder, one(R"({"dtype":"F32","shape":[0],"data_offsets":[4,0]})")), "to begin at 0"));
 
   auto two = [](const std::string& a, const std::string& b) {

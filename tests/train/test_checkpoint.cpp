@@ -313,7 +313,13 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   CHECK(refused(replaced("\"plan steps\":\"5\"", "\"plan steps\":\"6\"")));
   CHECK(refused(replaced("\"key 0\":", "\"kez 0\":")));
   CHECK(refused(replaced("\"fingerprint\":", "\"fingerprinz\":")));
-  CHECK(refused(replaced("dpmp private run 2", "dpmp private run 9")));
+  CHECK(refused(replaced("dpmp private run 3", "dpmp private run 9")));
+  // One of an earlier format.
+  test::write_text(folder / "x", replaced("dpmp private run 3", "dpmp private run 2"));
+  for (const auto& load :
+       {std::function<void()>([&] { train::read_checkpoint_header(folder / "x"); }),
+        std::function<void()>([&] { train::load_checkpoint(folder / "x", run.model.parameters(), fresh); })})
+    CHECK(test::refuses(load, "got 'dpmp private run 2': the format has changed"));
   CHECK(refused(replaced("tokens.weight\":{", "tokenz.weight\":{")));
   test::write_text(folder / "x", whole);
   train::load_checkpoint(folder / "x", run.model.parameters(), fresh);

@@ -145,10 +145,10 @@ class SafetensorsFile {
       check(e.end >= e.begin && e.end - e.begin == bytes,
             dpmp::detail::concat(bytes, " bytes for '", e.name, "' of ", e.dtype, e.shape), "data_offsets [", e.begin, ", ",
             e.end, "]");
-      check(e.end <= data_bytes, dpmp::detail::concat(e.end, " bytes behind the header for '", e.name, "'"), data_bytes);
+      check(e.end <= data_bytes, dpmp::detail::concat(e.end, " bytes after the header for '", e.name, "'"), data_bytes);
       at = e.end;
     }
-    check(at == data_bytes, dpmp::detail::concat(at, " bytes behind the header"), data_bytes);
+    check(at == data_bytes, dpmp::detail::concat(at, " bytes after the header"), data_bytes);
   }
 
   std::filesystem::path path_;
