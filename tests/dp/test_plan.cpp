@@ -157,7 +157,16 @@ TEST_CASE("P20: a plan survives as text, bit for bit, and a changed entry is ref
     changed[name] = digits;
     return changed;
   };
-  CHECK(with("noise multiplier", plan.noise_multiplier()) == text);
+  const dp::PlanFacts facts = plan.facts();
+  for (const auto& [name, value] : {std::pair("noise multiplier", plan.noise_multiplier()),
+                                    {"expected batch", facts.expected_batch},
+                                    {"joint clip threshold", facts.clip_threshold},
+                                    {"rho", facts.rho},
+                                    {"sensitivity", facts.sensitivity}}) {
+    INFO(name);
+    CHECK(with(name, value) == text);
+  }
+  CHECK(text.at("batch bound") == std::to_string(facts.batch_bound));
   CHECK_THROWS_WITH_AS(Plan::from_text(with("sensitivity", 0.5 * plan.facts().sensitivity)),
                        doctest::Contains("(computed, stored):\nsensitivity: 1.5"), Error);
   CHECK_THROWS_WITH_AS(Plan::from_text(with("noise multiplier", 0.99 * plan.noise_multiplier())),

@@ -241,9 +241,9 @@ TEST_CASE(
   TinyTraining fresh(ctx, DType::f32);
   const std::string text = refusal(fresh, test::tiny_plan(fresh, 9, 6, 0.25), adam());
   CHECK(has(text, "steps: 5, 6"));
-  CHECK(has(text, "clip_threshold: 0.29999999999999999, 0.25"));
+  CHECK(has(text, "clip threshold: 0.29999999999999999, 0.25"));
   CHECK_FALSE(has(text, "delta"));
-  CHECK_FALSE(has(text, "noise_multiplier"));
+  CHECK_FALSE(has(text, "noise multiplier"));
   TinyTraining one(ctx, DType::f32), two(ctx, DType::f64), three(ctx, DType::f32, {.width = 10}),
       four(ctx, DType::f32, {}, true);
   // SGD's state lacks the second moments, so the other way round: an SGD checkpoint into AdamW.

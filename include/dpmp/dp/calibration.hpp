@@ -57,7 +57,7 @@ DPMP_KEPT_BODY inline double calibrate_noise_multiplier(double target_epsilon, d
   int low_stays = 0, high_stays = 0;
   for (int k = 1; high - low > wanted * high; ++k) {
     double middle = low + (high - low) / 2;
-    if (k % 4 != 0 && std::isfinite(low_miss) && std::isfinite(high_miss)) {
+    if (k % 4 != 0 && low_miss > high_miss && std::isfinite(low_miss - high_miss)) {
       const double secant = low * std::pow(high / low, low_miss / (low_miss - high_miss)), inside = 0.4 * wanted * high;
       middle = std::clamp(secant, low + inside, high - inside);
     }
