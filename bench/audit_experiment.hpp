@@ -34,7 +34,8 @@ inline double claimed_mu(const Experiment& e, double false_positive) {
 /// mu of the steps of a plan in which every record is used in every step.
 inline double mu_of(const dp::Plan& plan) {
   double sum = 0;
-  for (index_t t = 0; t < plan.steps(); ++t) sum += std::pow(plan.noise_multiplier() * plan.noise_schedule().at(t), -2);
+  for (index_t t = 0; t < plan.steps(); ++t)
+    sum += std::pow(plan.noise_multiplier() * plan.options().noise_schedule.at(t), -2);
   return std::sqrt(sum);
 }
 

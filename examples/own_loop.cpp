@@ -31,14 +31,14 @@ int main() {
   std::vector<index_t> draw, batch(static_cast<std::size_t>(slots));
   while (ledger.steps() < plan.steps()) {
     dp::StepTicket ticket = ledger.begin_step();  // accounted before anything is drawn
-    const dp::StepNumbers numbers = plan.at(ticket.step());
+    const dp::StepPlan step = plan.at(ticket.step());
     sampler.draw(ticket.step(), draw);
     sums.set_zero();
     for (index_t k = 0; k < train::physical_batches(index_t(draw.size()), slots); ++k) {
       train::fill_physical_batch(draw, k, batch);
-      train::accumulate_clipped(ctx, losses, {.slots = batch, .step = ticket.step()}, numbers.groups, sink, sums);
+      train::accumulate_clipped(ctx, losses, {.slots = batch, .step = ticket.step()}, step.groups, sink, sums);
     }
-    const optim::StepNoise noise{ticket.noise(), numbers.noise_standard_deviation};
+    const optim::StepNoise noise{ticket.noise(), step.noise_standard_deviation};
     optimiser.step(ctx, sums, 1 / plan.expected_batch(), 3e-2, &noise);
   }
 

@@ -78,7 +78,7 @@ class StepBench {
         tape.backward(loss(tape, batch), sink, batch.weights);
       });
       per_sample::ClippedSumSink sink(groups_, way_.options);
-      const dp::StepNumbers numbers = plan_.first_step();
+      const dp::StepPlan numbers = plan_.first_step();
       row.private_graph_ms = replayed(
           "private graph",
           [&](auto& sums, const Batch& batch) {
@@ -140,7 +140,7 @@ class StepBench {
   }
 
   /// Median of steps whose pass and update, add(sums, batch) and the optimiser's, are one graph. numbers: with noise.
-  double replayed(const char* range, const auto& add, const dp::StepNumbers* numbers = nullptr) {
+  double replayed(const char* range, const auto& add, const dp::StepPlan* numbers = nullptr) {
     Batch batch;
     for (index_t k = 0; k < o_.batch; ++k) batch.slots.push_back(k);
     batch.ids = ids(batch.slots);

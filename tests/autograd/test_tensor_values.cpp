@@ -186,7 +186,7 @@ TEST_CASE("sum and mean over an axis, added up in compute precision") {
   CHECK(mean(given(tape, {1, 64}, List(64, 60000), DType::f16), 1).value().to_doubles() == List{60000});
   CHECK(sum(given(tape, {1, 0, 2}, {}), 1).value().to_doubles() == List{0, 0});
   CHECK(sum(given(tape, {1, 2}, {3, 4}), -1).shape() == Shape{1});
-  CHECK(refuses([&] { sum(given(tape, {1, 2}, {3, 4}), 0); }, "sum: expected an axis behind the sample axis of [1, 2]"));
+  CHECK(refuses([&] { sum(given(tape, {1, 2}, {3, 4}), 0); }, "sum: expected an axis after the sample axis of [1, 2]"));
   CHECK(refuses([&] { mean(given(tape, {1, 2}, {3, 4}), 2); }, "mean: expected an axis of the shape [1, 2], got 2"));
   CHECK(refuses([&] { mean(given(tape, {1, 0, 2}, {}), 1); }, "mean: expected an axis of at least one element"));
 }
@@ -291,10 +291,10 @@ TEST_CASE("pad and slice along every axis but the sample axis") {
   CHECK(pad(x, 1, 1, 2).value().to_doubles() == List{0, 1, 2, 3, 0, 0, 0, 4, 5, 6, 0, 0});
   CHECK(slice(x, -1, 1, 3).value().to_doubles() == List{2, 3, 5, 6});
   CHECK(slice(x, 1, 2, 2).shape() == Shape{2, 0});
-  CHECK(refuses([&] { pad(x, 0, 1, 1); }, "pad: expected an axis behind the sample axis"));
+  CHECK(refuses([&] { pad(x, 0, 1, 1); }, "pad: expected an axis after the sample axis"));
   CHECK(refuses([&] { pad(x, 1, -1, 1); },
                 "pad: expected numbers of zeros >= 0 at the ends of axis 1 of [2, 3], got -1 and 1"));
-  CHECK(refuses([&] { slice(x, 0, 0, 1); }, "slice: expected an axis behind the sample axis"));
+  CHECK(refuses([&] { slice(x, 0, 0, 1); }, "slice: expected an axis after the sample axis"));
   for (const auto& [begin, end] : {std::pair{-1, 2}, {2, 1}, {0, 4}})
     CHECK(refuses([&] { slice(x, 1, begin, end); }, "slice: expected ends in [0, 3] of axis 1 of [2, 3], got ["));
 }

@@ -15,7 +15,7 @@
 #include "support/random.hpp"
 
 using namespace dpmp;
-using optim::StepNumbers;
+using optim::detail::FusedNumbers;
 using optim::detail::FusedUpdate;
 
 namespace {
@@ -24,14 +24,13 @@ using Adam = FusedUpdate<kernels::AdamWUpdate<compute_t<T>>, T>;
 template <class T>
 using SgdOf = FusedUpdate<kernels::SgdUpdate<compute_t<T>>, T>;
 
-/// One parameter of n elements in the memory of a context, `shift` elements behind where arrays are aligned.
+/// One parameter of n elements in the memory of a context, `shift` elements after where arrays are aligned.
 template <class Update>
 struct State {
   using R = typename Update::Real;
   using T = std::remove_pointer_t<decltype(Update::copy)>;
-  State(Context& context, index_t n, index_t shift, index_t place = 3)
-      : ctx(context), size(n), first(shift), nonce(dp::noise_nonce(0, place)) {
-    test::Rng rng(test::seed(), std::uint64_t(5 + place));
+  State(Context& context, index_t n, index_t shift, index_t index = 3) : ctx(context), size(n), first(shift), place(index) {
+    test::Rng rng(test::seed(), std::uint64_t(5 + index));
     const auto tensor = [&](DType dtype, double std) {
       std::vector<double> values(std::size_t(n + shift + 1));
       for (double& v : values) v = std::fabs(rng.normal(std));
@@ -39,32 +38,38 @@ struct State {
     };
     sum = tensor(DType::f64, 2), weight = tensor(dtype_of<R>, 0.5), copy = tensor(dtype_of<T>, 1);
     moments[0] = tensor(dtype_of<R>, 0.1), moments[1] = tensor(dtype_of<R>, 0.1);
-    numbers = Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / 8)}, DType::f64);
+    numbers = Tensor::zeros(ctx, {index_t(sizeof(FusedNumbers) / 8)}, DType::f64);
   }
   Update update(bool noisy) const {
+    const auto* now = static_cast<const FusedNumbers*>(numbers.raw());
+    Key256 key;
+    for (int k = 0; k < 8; ++k) key.words[std::size_t(k)] = std::uint32_t(test::seed() >> k) * 2654435761u;
     Update u{size,
              sum.data<double>() + first,
              weight.data<R>() + first,
              copy.data<T>() + first,
              {},
-             static_cast<const StepNumbers*>(numbers.raw()),
-             nonce,
-             {},
-             noisy};
-    for (int k = 0; k < 8; ++k) u.key[k] = std::uint32_t(test::seed() >> k) * 2654435761u;
+             &now->update,
+             noisy ? dp::ParameterNoise(key, &now->noise, place) : dp::ParameterNoise()};
     if constexpr (requires { u.rule.velocity; })
       u.rule = {moments[0].data<R>() + first, R(0.9), R(0.1), R(0.5)};
     else
-      u.rule = {moments[0].data<R>() + first, moments[1].data<R>() + first, R(0.9), R(0.1), R(0.99), R(0.01), R(1e-6), R(0.5), R(0.25)};
+      u.rule = {moments[0].data<R>() + first,
+                moments[1].data<R>() + first,
+                R(0.9),
+                R(0.1),
+                R(0.99),
+                R(0.01),
+                R(1e-6),
+                R(0.5),
+                R(0.25)};
     return u;
   }
   void begin(int step) {
-    const double deviation = 0.5 + step;
-    const StepNumbers now{
-        {0.3 + step, 0.02, 1.5, 0.001}, deviation, dp::noise_nonce(7 + step, 0), dp::detail::grid_shift(deviation)};
+    const FusedNumbers now{{0.3 + step, 0.02, 1.5, 0.001}, dp::NoiseOfStep(7 + step, 0.5 + step)};
     numbers.copy_from_host(&now);
   }
-  /// Everything an update may write, and the guard behind each array.
+  /// Everything an update may write, and the guard after each array.
   std::vector<double> all() const {
     std::vector<double> values;
     for (const Tensor& t : {weight, copy, moments[0], moments[1], sum})
@@ -72,8 +77,7 @@ struct State {
     return values;
   }
   Context& ctx;
-  index_t size, first;
-  std::uint64_t nonce;
+  index_t size, first, place;
   Tensor sum, weight, copy, moments[2], numbers;
 };
 
@@ -126,7 +130,7 @@ void update_one(State<Update>& state) {
 }
 }  // namespace
 
-TEST_CASE("P21: noise on the device: every element gets the normal that is its own, and nothing lies behind them") {
+TEST_CASE("P21: noise on the device: every element gets the normal that is its own, and nothing after them is written") {
   Context device(Device::cuda(0));
   test::Rng rng(test::seed(), 6);
   Key256 key;

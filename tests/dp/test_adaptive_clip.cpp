@@ -84,13 +84,13 @@ TEST_CASE("P3, P18: an adaptive plan adds sigma_z to gradients; sigma there woul
   flat.adaptive.reset();
   CHECK(plan.epsilon() == Plan::with_noise_multiplier(flat, 1.4).epsilon());
   for (double C : {0.01, 0.37, 50.0}) {
-    const dp::StepNumbers step = plan.at(3, C);
+    const dp::StepPlan step = plan.at(3, C);
     REQUIRE(step.groups.size() == 1);
     CHECK(step.groups[0].clip_threshold() == C);
-    const double delta = C * (1 + plan.numbers().rho), z = step.noise_standard_deviation / delta;
+    const double delta = C * (1 + plan.facts().rho), z = step.noise_standard_deviation / delta;
     CHECK(z == doctest::Approx(step.noise_multiplier).epsilon(1e-14));
     CHECK(joint_multiplier(z, 8, 0.5) == doctest::Approx(1.4).epsilon(1e-12));
-    // The known mistake: sigma itself on the gradients beside a count. It must not pass for sigma.
+    // The known mistake: sigma itself on the gradients in addition to a count. It must not pass for sigma.
     CHECK(joint_multiplier(1.4, 8, 0.5) < 1.4 * (1 - 1e-3));
   }
   CHECK_THROWS_WITH_AS(plan.noise_standard_deviation(), doctest::Contains("got an adaptive one"), Error);

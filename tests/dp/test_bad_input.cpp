@@ -68,9 +68,9 @@ TEST_CASE("bad input: plan options") {
   CHECK(says(plan_refusal([](PlanOptions& o) { o.epsilon = 1e-6; }), "stays at or above"));
 }
 
-TEST_CASE("bad input: noise multipliers and a target epsilon beside one") {
+TEST_CASE("bad input: noise multipliers, also with a target epsilon") {
   PlanOptions o = good();
-  CHECK(says(refusal([&] { Plan::with_noise_multiplier(o, 1); }), "no target epsilon beside a noise multiplier, got 3"));
+  CHECK(says(refusal([&] { Plan::with_noise_multiplier(o, 1); }), "no target epsilon with a noise multiplier, got 3"));
   o.epsilon = 0;
   CHECK_NOTHROW(Plan::with_noise_multiplier(o, 1));
   for (double v : {0.0, -1.0, infinity, nan_value})
@@ -206,16 +206,16 @@ TEST_CASE("bad input: adaptive thresholds, and combinations that a plan has no m
              }),
              "flat clipping with an adaptive threshold, got 2 groups"));
   CHECK(says(plan_refusal([&](PlanOptions& o) { o.adaptive = good_one, o.clip_threshold = 2; }),
-             "no clip threshold beside an adaptive one, got 2"));
+             "no clip threshold in addition to an adaptive one, got 2"));
   CHECK(says(plan_refusal([&](PlanOptions& o) {
                o.group_thresholds = {1, 2}, o.clip_threshold = 2;
              }),
-             "no clip threshold beside those of groups, got 2"));
+             "no clip threshold in addition to those of groups, got 2"));
   CHECK(says(plan_refusal([&](PlanOptions& o) {
                o.adaptive = good_one;
                o.clip_schedule = dp::Schedule::piecewise({{0, 2.0}});
              }),
-             "no clip schedule beside an adaptive threshold, got 2 from step 0"));
+             "no clip schedule with an adaptive threshold, got 2 from step 0"));
   // Thresholds that a schedule or an amplifying rule takes out of range, at any step.
   CHECK(says(plan_refusal([&](PlanOptions& o) {
                o.clip_threshold = 2;
@@ -272,12 +272,11 @@ TEST_CASE("bad input: noise, counter layout, ledger, batch bound, stored plans")
     CHECK(says(refusal([&] { dp::poisson_batch_bound(5, v, 0.1); }), "sampling probability"));
   for (double v : {0.0, 1.0, nan_value})
     CHECK(says(refusal([&] { dp::poisson_batch_bound(5, 0.5, v); }), "failure probability"));
-  dp::PlanNumbers numbers;
-  CHECK(says(refusal([&] { Plan::from_numbers(numbers); }), "delta in (0, 1)"));
-  CHECK(says(refusal([&] {
-               dp::for_each_number(numbers, [](const std::string& name, auto& value) {
-                 if (name == "relation") value = 7;
-               });
-             }),
-             "relation in [0, 2], got 7"));
+  dp::PlanText text;
+  CHECK(says(refusal([&] { Plan::from_text(text); }), "expected an entry 'relation' of a plan, got none"));
+  PlanOptions o = good();
+  o.epsilon = 0;
+  text = Plan::with_noise_multiplier(o, 1).text();
+  text["relation"] = "7";
+  CHECK(says(refusal([&] { Plan::from_text(text); }), "expected a neighbouring relation in 'relation' of a plan, got '7'"));
 }

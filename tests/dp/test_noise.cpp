@@ -155,6 +155,47 @@ TEST_CASE("P21: every element gets one normal, its own: a pair of a block that n
   }
 }
 
+TEST_CASE("P21: noise that a kernel draws where it uses it is that of add_gaussian_noise, by chunks and by blocks") {
+  const dp::NoiseStream stream{test_key(11), 12};
+  const double deviation = 0.375, grid = dp::noise_grid(deviation);
+  const dp::NoiseOfStep step(stream.step, deviation);
+  const dp::ParameterNoise noise(stream.key, &step, 7);
+  ThreadTeam team(1);
+  for (const index_t n : {1, 2, 127, 128, 129, 300}) {
+    CAPTURE(n);
+    std::vector<double> want(std::size_t(n), 0.25), chunks = want, blocks = want;
+    dp::add_gaussian_noise(team, want, deviation, stream, 7);
+    CHECK(dp::noise_chunks(n) == (n + dp::noise_chunk - 1) / dp::noise_chunk);
+    for (index_t c = 0; c < dp::noise_chunks(n); ++c) {
+      const index_t begin = c * dp::noise_chunk;
+      noise.add_to_chunk(c, chunks.data() + begin, std::min(n - begin, dp::noise_chunk));
+    }
+    CHECK(chunks == want);
+    // As threads of a GPU draw it: every element once. The last bit of a z may differ, and with it a rounding to the grid.
+    std::vector<int> drawn(std::size_t(n), 0);
+    for (index_t b = 0; b < dp::NoiseBlock::count(n); ++b) {
+      const dp::NoiseBlock block(noise, b), silent(dp::ParameterNoise(), b);
+      index_t last = -1;
+      for (int k = 0; k < dp::NoiseBlock::pairs; ++k) {
+        const index_t first = block.element(k);
+        CHECK((first > last && silent.element(k) == first));
+        last = first;
+        double sums[2] = {0.25, 0.25}, still[2] = {0.25, 0.5};
+        block.add(k, sums);
+        silent.add(k, still);
+        CHECK((still[0] == 0.25 && still[1] == 0.5));
+        for (index_t j = first; j < std::min(n, first + 2); ++j)
+          blocks[std::size_t(j)] = sums[j - first], ++drawn[std::size_t(j)];
+      }
+    }
+    CHECK(drawn == std::vector<int>(std::size_t(n), 1));
+    for (std::size_t j = 0; j < std::size_t(n); ++j) CHECK(std::fabs(blocks[j] - want[j]) <= grid);
+  }
+  CHECK_THROWS_AS(dp::NoiseOfStep(dp::max_steps, 1), Error);
+  CHECK_THROWS_AS(dp::NoiseOfStep(0, -1), Error);
+  CHECK_THROWS_AS(dp::ParameterNoise(stream.key, &step, dp::max_parameters), Error);
+}
+
 TEST_CASE("P21: instruction sets agree to rounding") {
   const Key256 key = test_key(5);
   std::vector<double> reference(1280), other(1280);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// P23: noised sums lie on a public grid, and the trailing bits of a double no longer say whether a record is in the sum.
+// P23: noised sums are on a public grid, and the trailing bits of a double no longer say whether a record is in the sum.
 #include <doctest/doctest.h>
 #include <cmath>
 #include <vector>

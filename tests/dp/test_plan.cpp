@@ -2,10 +2,11 @@
 // The plan: one object from which sampler, clip rule, noise and accountant come, so that they agree.
 #include <doctest/doctest.h>
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdio>
 #include <limits>
-#include <map>
+#include <string>
 #include <vector>
 
 #include "dpmp/dp/statement.hpp"
@@ -14,7 +15,6 @@
 using namespace dpmp;
 using dp::NeighbouringRelation;
 using dp::Plan;
-using dp::PlanNumbers;
 using dp::PlanOptions;
 
 namespace {
@@ -48,7 +48,7 @@ TEST_CASE("P26: a calibrated plan keeps its target epsilon, from below and withi
     const Plan plan = Plan::calibrate(o);
     CHECK(plan.epsilon() <= target);
     CHECK(plan.epsilon() >= target - 1e-3);
-    CHECK(plan.numbers().target_epsilon == target);
+    CHECK(plan.options().epsilon == target);
     CHECK(Plan::with_noise_multiplier(options(), plan.noise_multiplier()).epsilon() == plan.epsilon());
   }
 }
@@ -58,11 +58,12 @@ TEST_CASE("P5, P25: accountant, sampler, clip rule and noise of a plan carry the
   dp::RdpAccountant accountant;
   accountant.add_steps(plan.sampler(keys()).probability(), plan.noise_standard_deviation() / plan.sensitivity().bound,
                        plan.steps());
-  CHECK(plan.epsilon() == doctest::Approx(accountant.epsilon(plan.delta() * (1 - Plan::batch_share))).epsilon(1e-12));
-  CHECK(plan.epsilon() > accountant.epsilon(plan.delta()));  // part of delta is paid for large batches
+  CHECK(plan.epsilon() ==
+        doctest::Approx(accountant.epsilon(plan.options().delta * (1 - Plan::batch_share))).epsilon(1e-12));
+  CHECK(plan.epsilon() > accountant.epsilon(plan.options().delta));  // part of delta is paid for large batches
   CHECK(plan.sampler(keys()).records() == 20000);
   CHECK(plan.clipping().clip_threshold() == 1.5);
-  CHECK(plan.sensitivity().rho == 0x1.2p-42 * double(plan.batch_bound()));
+  CHECK(plan.sensitivity().rho == 0x1.2p-42 * double(plan.facts().batch_bound));
   CHECK(plan.sensitivity().bound == 1.5 * (1 + plan.sensitivity().rho));
   CHECK(plan.noise_standard_deviation() == 0.9 * plan.sensitivity().bound);
 }
@@ -70,11 +71,11 @@ TEST_CASE("P5, P25: accountant, sampler, clip rule and noise of a plan carry the
 TEST_CASE("P4: the divisor is a public constant, whatever is drawn and however many records there are") {
   const Plan plan = Plan::with_noise_multiplier(options(), 0.9);
   CHECK(plan.expected_batch() == 0.02 * 20000);
-  const PlanNumbers before = plan.numbers();
+  const dp::PlanText before = plan.text();
   std::vector<index_t> all, fewer;
   plan.sampler(keys()).draw(0, all);
   plan.sampler(keys(), 19999).draw(0, fewer);
-  CHECK(plan.numbers() == before);
+  CHECK(plan.text() == before);
   CHECK(std::mismatch(fewer.begin(), fewer.end(), all.begin()).first == fewer.end());
   CHECK_THROWS_AS(plan.sampler(keys(), 20001), Error);
   CHECK_THROWS_AS(plan.sampler(keys(), 0), Error);
@@ -115,14 +116,14 @@ TEST_CASE("P2: the batch bound: Chernoff above the exact binomial tail, smallest
   CHECK(dp::poisson_batch_bound(100, 1, 1e-9) == 100);
   CHECK(dp::poisson_batch_bound(1, 0.3, 1e-9) == 1);
   const Plan plan = Plan::with_noise_multiplier(options(), 0.9);
-  CHECK(dp::log_binomial_tail(20001, 0.02, plan.batch_bound()) <= std::log(1e-3 * 1e-5 / 300));
+  CHECK(dp::log_binomial_tail(20001, 0.02, plan.facts().batch_bound) <= std::log(1e-3 * 1e-5 / 300));
 }
 
 TEST_CASE("P17: the relation is explicit, printed, and one that the accountant holds for") {
   PlanOptions o = options();
   o.relation = NeighbouringRelation::zero_out;
   const Plan plan = Plan::with_noise_multiplier(o, 1);
-  CHECK(plan.relation() == NeighbouringRelation::zero_out);
+  CHECK(plan.options().relation == NeighbouringRelation::zero_out);
   CHECK(plan.describe().find("zero_out") != std::string::npos);
   CHECK(dp::privacy_statement(plan, 3).find("zero_out") != std::string::npos);
   CHECK_FALSE(plan == Plan::with_noise_multiplier(options(), 1));
@@ -130,34 +131,50 @@ TEST_CASE("P17: the relation is explicit, printed, and one that the accountant h
   CHECK_THROWS_WITH_AS(Plan::with_noise_multiplier(o, 1), doctest::Contains("got replace_one: the RDP analysis"), Error);
 }
 
-TEST_CASE("P20: a plan survives as numbers, bit for bit, and a changed number is refused by name") {
+TEST_CASE("P20: a plan survives as text, bit for bit, and a changed entry is refused by name") {
   PlanOptions o = options();
   o.epsilon = 2.5;
   const Plan plan = Plan::calibrate(o);
-  // Through names and 64-bit patterns, as a checkpoint would.
-  std::map<std::string, std::uint64_t> stored;
-  dp::for_each_number(plan.numbers(), [&](const char* name, const auto& value) { std::memcpy(&stored[name], &value, 8); });
-  CHECK(stored.size() == 23);
-  PlanNumbers read;
-  dp::for_each_number(read, [&](const char* name, auto& value) { std::memcpy(&value, &stored.at(name), 8); });
-  CHECK(read == plan.numbers());
-  CHECK(dp::difference(read, plan.numbers()).empty());
-  const Plan again = Plan::from_numbers(read);
+  const dp::PlanText text = plan.text();
+  CHECK(text.size() == 23);
+  CHECK(text.at("relation") == "add_or_remove_one");
+  CHECK(text.at("steps") == "300");
+  CHECK(text.at("clip threshold") == "0x3ff8000000000000");
+  const Plan again = Plan::from_text(text);
   CHECK(again == plan);
+  CHECK(again.options() == o);
+  CHECK(again.facts() == plan.facts());
+  CHECK(again.text() == text);
   CHECK(again.epsilon_after(17) == plan.epsilon_after(17));
+  CHECK(dp::difference(text, again.text()).empty());
 
-  PlanNumbers changed = read;
-  changed.sensitivity *= 0.5;
-  CHECK_THROWS_WITH_AS(Plan::from_numbers(changed), doctest::Contains("sensitivity: "), Error);
-  changed = read;
-  changed.batch_bound -= 1;
-  CHECK_THROWS_WITH_AS(Plan::from_numbers(changed), doctest::Contains("batch_bound: "), Error);
-  changed = read;
-  changed.noise_multiplier *= 0.99;
-  CHECK_THROWS_WITH_AS(Plan::from_numbers(changed), doctest::Contains("expected a noise multiplier for epsilon"), Error);
-  changed = read;
-  changed.delta = std::nextafter(changed.delta, 1);
-  CHECK(dp::difference(read, changed).substr(0, 7) == "delta: ");
+  const auto with = [&](const std::string& name, double value) {
+    dp::PlanText changed = text;
+    const auto bits = std::bit_cast<std::uint64_t>(value);
+    char digits[19];
+    std::snprintf(digits, sizeof digits, "0x%016llx", static_cast<unsigned long long>(bits));
+    REQUIRE(changed.contains(name));
+    changed[name] = digits;
+    return changed;
+  };
+  const dp::PlanFacts facts = plan.facts();
+  for (const auto& [name, value] : {std::pair("noise multiplier", plan.noise_multiplier()),
+                                    {"expected batch", facts.expected_batch},
+                                    {"joint clip threshold", facts.clip_threshold},
+                                    {"rho", facts.rho},
+                                    {"sensitivity", facts.sensitivity}}) {
+    INFO(name);
+    CHECK(with(name, value) == text);
+  }
+  CHECK(text.at("batch bound") == std::to_string(facts.batch_bound));
+  CHECK_THROWS_WITH_AS(Plan::from_text(with("sensitivity", 0.5 * plan.facts().sensitivity)),
+                       doctest::Contains("(computed, stored):\nsensitivity: 1.5"), Error);
+  CHECK_THROWS_WITH_AS(Plan::from_text(with("noise multiplier", 0.99 * plan.noise_multiplier())),
+                       doctest::Contains("expected a noise multiplier for epsilon"), Error);
+  CHECK(dp::difference(text, with("delta", 2e-5)) == "delta: 1.0000000000000001e-05, 2.0000000000000002e-05\n");
+  dp::PlanText changed = text;
+  changed["batch bound"] = std::to_string(plan.facts().batch_bound - 1);
+  CHECK_THROWS_WITH_AS(Plan::from_text(changed), doctest::Contains("batch bound: "), Error);
 }
 
 TEST_CASE("P33: statement and description say every number, what is assumed and what is not accounted") {
@@ -180,13 +197,62 @@ TEST_CASE("P33: statement and description say every number, what is assumed and 
   }
 }
 
-TEST_CASE("P25: a printed epsilon is never below the computed one") {
+TEST_CASE("P25: a printed bound is never below the number, printed noise never above it, and both are next to it") {
   CHECK(dp::rounded_up(1.23401, 4) == "1.2341");
   CHECK(dp::rounded_up(2, 4) == "2.0000");
   CHECK(dp::rounded_up(0, 2) == "0.00");
+  CHECK(dp::rounded_up(std::nextafter(2, 3), 4) == "2.0001");
+  CHECK(dp::digits_up(1.0 / 300000, 6) == "3.33334e-06");
+  CHECK(dp::digits_down(1.0 / 300000, 6) == "3.33333e-06");
+  CHECK(dp::digits_up(1e-5, 6) == "1e-05");
+  CHECK(dp::digits_down(1e-5, 6) == "1e-05");
+  CHECK(dp::digits_up(0.99999951, 6) == "1");
+  CHECK(dp::digits_down(0.99999951, 6) == "0.999999");
+  CHECK(dp::digits_up(std::nextafter(1, 2), 6) == "1.00001");
+  CHECK(dp::digits_up(0, 6) == "0");
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const std::string& text : {dp::rounded_up(infinity, 4), dp::digits_up(infinity, 6)}) CHECK(text == "inf");
+  for (double bad : {-1.0, std::nan("")}) {
+    CHECK_THROWS_AS(dp::rounded_up(bad, 4), Error);
+    CHECK_THROWS_AS(dp::digits_down(bad, 6), Error);
+  }
   test::Rng rng(test::seed(), 2);
-  for (int k = 0; k < 1000; ++k) {
-    const double x = std::exp(rng.uniform(-5, 5));
-    CHECK(std::stod(dp::rounded_up(x, 4)) >= x * (1 - 1e-12));
+  for (int k = 0; k < 3000; ++k) {
+    // Numbers of few digits, too, which are printed as they are.
+    double x = std::exp(rng.uniform(-30, 30));
+    if (k % 3 == 0) x = std::stod(dp::digits_down(x, int(rng.integer(1, 6))));
+    CAPTURE(x);
+    const int digits = int(rng.integer(1, 15));
+    const double up = std::stod(dp::digits_up(x, digits)), down = std::stod(dp::digits_down(x, digits));
+    CHECK((down <= x && x <= up));
+    // One unit of the last digit apart at most, and the same where the number has no more digits. Reading costs 2^-53.
+    const double unit = std::pow(10, std::floor(std::log10(x)) - digits + 1);
+    CHECK(up - down <= unit + 0x1p-52 * x);
+    if (k % 3 == 0 && digits >= 6) CHECK(up == down);
+    if (x > 1e9) continue;
+    const double fixed = std::stod(dp::rounded_up(x, 4));
+    CHECK((x <= fixed && fixed <= x + 1e-4 + 0x1p-52 * x));
+  }
+}
+
+TEST_CASE("P33: no bound in a statement or a description is rounded down, and no noise up") {
+  PlanOptions o = options();
+  o.delta = 1.0 / 300000;
+  o.sampling_rate = 1.0 / 30;
+  o.clip_threshold = 1.0 / 3;
+  const Plan plan = Plan::with_noise_multiplier(o, 2.0 / 3);
+  const std::string text = dp::privacy_statement(plan, 120), table = plan.describe();
+  INFO(text, "\n", table);
+  for (const char* part : {", 3.33334e-06)-differentially", "probability 0.0333334 ", "clipped to the norm 0.333334,",
+                           "standard deviation 0.222222 (noise multiplier 0.666666 times the sensitivity 0.333334 (1 + "}) {
+    INFO(part);
+    CHECK(text.find(part) != std::string::npos);
+  }
+  const std::string rho = dp::digits_up(plan.facts().rho, 3);
+  CHECK(std::stod(rho) >= plan.facts().rho);
+  CHECK(text.find("sensitivity 0.333334 (1 + " + rho + "), which includes the rounding of the sum)") != std::string::npos);
+  for (const char* part : {" 3.333333334e-06 ", " 0.03333333334 ", " 0.3333333334 ", " 0.6666666666 ", " 0.2222222222 "}) {
+    INFO(part);
+    CHECK(table.find(part) != std::string::npos);
   }
 }

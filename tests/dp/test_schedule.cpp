@@ -2,7 +2,9 @@
 // Schedules of thresholds and of noise, and what the accountant makes of them.
 #include <doctest/doctest.h>
 #include <cmath>
+#include <ctime>
 #include <numbers>
+#include <optional>
 #include <vector>
 
 #include "dpmp/dp/plan.hpp"
@@ -25,8 +27,9 @@ Schedule random_schedule(test::Rng& rng, index_t steps) {
 }
 double epsilon_by_hand(const Plan& plan, index_t steps) {
   dp::RdpAccountant accountant;
-  for (index_t t = 0; t < steps; ++t) accountant.add_steps(plan.sampling_rate(), plan.at(t).noise_multiplier, 1);
-  return accountant.epsilon(plan.delta() * (1 - Plan::batch_share * std::max(1.0, double(steps) / double(plan.steps()))));
+  for (index_t t = 0; t < steps; ++t) accountant.add_steps(plan.options().sampling_rate, plan.at(t).noise_multiplier, 1);
+  return accountant.epsilon(plan.options().delta *
+                            (1 - Plan::batch_share * std::max(1.0, double(steps) / double(plan.steps()))));
 }
 }  // namespace
 
@@ -111,6 +114,61 @@ TEST_CASE("P26: calibration under a noise schedule keeps the target, from below 
   }
 }
 
+TEST_CASE("P26: a schedule of ten thousand different values is calibrated with some hundred divergences each") {
+  const index_t pieces = 10000;
+  PlanOptions o = options();
+  o.steps = 3 * pieces;
+  o.sampling_rate = 0.004;
+  o.epsilon = 2.5;
+  o.noise_schedule = Schedule::cosine(2, 0.8, o.steps, pieces);
+  REQUIRE(index_t(o.noise_schedule.pieces().size()) == pieces);
+  const auto seconds = [](auto&& f) {
+    const std::clock_t begin = std::clock();
+    f();
+    return double(std::clock() - begin) / CLOCKS_PER_SEC;
+  };
+  std::optional<Plan> plan;
+  const double whole = seconds([&] { plan = Plan::calibrate(o); });
+  CHECK(plan->epsilon() <= o.epsilon);
+  CHECK(plan->epsilon() >= o.epsilon - 1e-9);
+  // By hand, at every tenth order: none is below, and the best one is near.
+  const double delta = o.delta * (1 - Plan::batch_share);
+  double least = 1e300, once = 0;
+  index_t orders = 0;
+  const std::vector<double> all = dp::default_orders();
+  for (std::size_t k = 3; k < all.size() && all[k] <= 64; k += 10, ++orders) {
+    const double a = all[k];
+    double rdp = 0;
+    once += seconds([&] {
+      o.noise_schedule.for_each_part(o.steps, [&](double value, index_t count) {
+        rdp += double(count) * dp::subsampled_gaussian_rdp(o.sampling_rate, plan->noise_multiplier() * value, a);
+      });
+    });
+    const double epsilon = dp::rdp_to_epsilon({a}, {rdp}, delta).epsilon;
+    CHECK(epsilon >= o.epsilon - 1e-9);
+    least = std::min(least, epsilon);
+  }
+  CHECK(least <= o.epsilon * 1.05);
+  // All orders at each of forty bisections would be ten thousand times one order.
+  MESSAGE(whole << " s to calibrate, " << once / double(orders) << " s for all pieces at one order");
+  CHECK(whole <= 300 * once / double(orders));
+}
+
+TEST_CASE("P26: equal values of a schedule are accounted once") {
+  // Two values in turn: as fast as a schedule of two pieces, and the same numbers.
+  std::vector<Schedule::Piece> pieces;
+  for (index_t t = 0; t < 20000; ++t) pieces.push_back({t, t % 2 ? 1.0 : 0.75});
+  PlanOptions o = options();
+  o.steps = 20000;
+  o.epsilon = 2;
+  o.noise_schedule = Schedule::piecewise(pieces);
+  const Plan turns = Plan::calibrate(o);
+  o.noise_schedule = Schedule::piecewise({{0, 0.75}, {10000, 1.0}});
+  const Plan halves = Plan::calibrate(o);
+  CHECK(turns.noise_multiplier() == halves.noise_multiplier());
+  CHECK(turns.epsilon() == halves.epsilon());
+}
+
 TEST_CASE("P3: noise follows the sensitivity and the multiplier of every step") {
   test::Rng rng(test::seed(), 4);
   PlanOptions o = options();
@@ -118,9 +176,9 @@ TEST_CASE("P3: noise follows the sensitivity and the multiplier of every step") 
   o.clip_schedule = random_schedule(rng, o.steps);
   o.noise_schedule = random_schedule(rng, o.steps);
   const Plan plan = Plan::with_noise_multiplier(o, 0.9);
-  const double rho = plan.numbers().rho;
+  const double rho = plan.facts().rho;
   for (index_t t = 0; t < 250; ++t) {
-    const dp::StepNumbers step = plan.at(t);
+    const dp::StepPlan step = plan.at(t);
     REQUIRE(step.groups.size() == 1);
     CHECK(step.groups[0].clip_threshold() == 0.4 * o.clip_schedule.at(t));
     CHECK(step.noise_multiplier == 0.9 * o.noise_schedule.at(t));
@@ -146,12 +204,12 @@ TEST_CASE("P3: noise follows the sensitivity and the multiplier of every step") 
   noisy.noise_schedule = o.noise_schedule;
   const Plan half = Plan::with_noise_multiplier(noisy, 0.9);
   CHECK(half.clipping().clip_threshold() == 1);
-  CHECK(half.sensitivity().bound == half.numbers().sensitivity);
+  CHECK(half.sensitivity().bound == half.facts().sensitivity);
   CHECK_THROWS_WITH_AS(half.noise_standard_deviation(), doctest::Contains("constant noise multiplier"), Error);
   noisy.noise_schedule = Schedule::constant();
   noisy.clip_schedule = Schedule::piecewise({{0, 3.0}});
   const Plan whole = Plan::with_noise_multiplier(noisy, 0.9);
   CHECK(whole.clipping().clip_threshold() == 3);
   CHECK(whole.noise_standard_deviation() == whole.at(7).noise_standard_deviation);
-  CHECK(whole.sensitivity().bound == doctest::Approx(3 * whole.numbers().sensitivity).epsilon(1e-15));
+  CHECK(whole.sensitivity().bound == doctest::Approx(3 * whole.facts().sensitivity).epsilon(1e-15));
 }

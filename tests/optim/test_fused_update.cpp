@@ -57,7 +57,7 @@ std::vector<double> numbers(const GradientSums& sums) {
 const optim::Rule rules[] = {Sgd{.momentum = 0.9, .weight_decay = 0.1}, AdamW{.weight_decay = 0.1}};
 }  // namespace
 
-TEST_CASE("P21: a step that draws its noise is the step behind add_gaussian_noise, bit for bit, and leaves the sums alone") {
+TEST_CASE("P21: a step that draws its noise is the step after add_gaussian_noise, bit for bit, and leaves the sums alone") {
   for (DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
     for (const optim::Rule& rule : rules) {
       CAPTURE(name_of(dtype));
@@ -84,7 +84,7 @@ TEST_CASE("P21: a step that draws its noise is the step behind add_gaussian_nois
     }
 }
 
-TEST_CASE("an update reads the numbers of its step from memory: launched again behind begin_step it is the next step") {
+TEST_CASE("an update reads the numbers of its step from memory: launched again after begin_step it is the next step") {
   Context ctx(Device::cpu(), 1);
   for (const optim::Rule& rule : rules) {
     const Model whole(ctx, DType::bf16), halves(ctx, DType::bf16);

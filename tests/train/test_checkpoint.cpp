@@ -241,9 +241,9 @@ TEST_CASE(
   TinyTraining fresh(ctx, DType::f32);
   const std::string text = refusal(fresh, test::tiny_plan(fresh, 9, 6, 0.25), adam());
   CHECK(has(text, "steps: 5, 6"));
-  CHECK(has(text, "clip_threshold: 0.29999999999999999, 0.25"));
+  CHECK(has(text, "clip threshold: 0.29999999999999999, 0.25"));
   CHECK_FALSE(has(text, "delta"));
-  CHECK_FALSE(has(text, "noise_multiplier"));
+  CHECK_FALSE(has(text, "noise multiplier"));
   TinyTraining one(ctx, DType::f32), two(ctx, DType::f64), three(ctx, DType::f32, {.width = 10}),
       four(ctx, DType::f32, {}, true);
   // SGD's state lacks the second moments, so the other way round: an SGD checkpoint into AdamW.
@@ -313,7 +313,13 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   CHECK(refused(replaced("\"plan steps\":\"5\"", "\"plan steps\":\"6\"")));
   CHECK(refused(replaced("\"key 0\":", "\"kez 0\":")));
   CHECK(refused(replaced("\"fingerprint\":", "\"fingerprinz\":")));
-  CHECK(refused(replaced("dpmp private run 2", "dpmp private run 9")));
+  CHECK(refused(replaced("dpmp private run 3", "dpmp private run 9")));
+  // One of an earlier format.
+  test::write_text(folder / "x", replaced("dpmp private run 3", "dpmp private run 2"));
+  for (const auto& load :
+       {std::function<void()>([&] { train::read_checkpoint_header(folder / "x"); }),
+        std::function<void()>([&] { train::load_checkpoint(folder / "x", run.model.parameters(), fresh); })})
+    CHECK(test::refuses(load, "got 'dpmp private run 2': the format has changed"));
   CHECK(refused(replaced("tokens.weight\":{", "tokenz.weight\":{")));
   test::write_text(folder / "x", whole);
   train::load_checkpoint(folder / "x", run.model.parameters(), fresh);

@@ -80,7 +80,7 @@ TEST_CASE("P3, P29: the noise has the plan's standard deviation on every paramet
                             before = run.masters();
   trainer.step(run.losses());
   const std::vector<double> noise = minus(released(before, run.masters(), plan.expected_batch()), sum);
-  const double sigma = 1.3 * 0.5 * (1 + dp::rounding_share(plan.batch_bound()));
+  const double sigma = 1.3 * 0.5 * (1 + dp::rounding_share(plan.facts().batch_bound));
   CHECK(plan.noise_standard_deviation() == doctest::Approx(sigma).epsilon(1e-14));
   REQUIRE(noise.size() > 500000);
   CHECK(std::fabs(standard_deviation(noise) - sigma) <= 4 * sigma / std::sqrt(2 * double(noise.size())));

@@ -27,7 +27,7 @@ dp::PlanOptions options_of(const TinyTraining& run, double expected = 9) {
 /// What a step should release: sum_i c_{i,g} g_{i,g} group by group, and the noise of the step.
 std::vector<double> released_by_hand(const TinyTraining& run, const dp::Plan& plan, const dp::StreamKeys& keys, index_t step,
                                      const Groups& groups, double threshold) {
-  const dp::StepNumbers numbers = plan.at(step, threshold);
+  const dp::StepPlan numbers = plan.at(step, threshold);
   const auto parameters = run.model.parameters().all();
   std::vector<double> sum(std::size_t(run.model.parameters().numel()), 0.0);
   for (const index_t i : test::drawn(plan, keys, run.records(), step)) {
@@ -40,12 +40,12 @@ std::vector<double> released_by_hand(const TinyTraining& run, const dp::Plan& pl
         double factor = 0;
         if (pass == 1) {
           const double n = std::sqrt(squares[g]), C = numbers.groups[g].clip_threshold();
-          switch (plan.clip_rule().kind()) {
+          switch (plan.options().clip_rule.kind()) {
             case dp::ClipRule::Kind::abadi: factor = std::min(1.0, C / n); break;
-            case dp::ClipRule::Kind::automatic: factor = C / (n + plan.clip_rule().parameter()); break;
+            case dp::ClipRule::Kind::automatic: factor = C / (n + plan.options().clip_rule.parameter()); break;
             case dp::ClipRule::Kind::normalise: factor = C / n; break;
             case dp::ClipRule::Kind::global:
-              factor = n <= plan.clip_rule().parameter() ? C / plan.clip_rule().parameter() : 0;
+              factor = n <= plan.options().clip_rule.parameter() ? C / plan.options().clip_rule.parameter() : 0;
               break;
             case dp::ClipRule::Kind::custom: factor = std::min(0.5, C / n); break;
           }
@@ -93,10 +93,10 @@ void follow(Context& ctx, test::Rng& rng, const dp::PlanOptions& options, double
       largest = std::max(largest, std::fabs((before[j] - after[j]) * plan.expected_batch() - expected[j]));
     // Factors are up to 2^-20 below their formula and rounded down to FP32.
     CHECK(largest <= 30 * total * 0x1p-19 + 1e-12);
-    if (plan.adaptive()) {
+    if (plan.options().adaptive) {
       // The threshold moves by the noisy count of gradients below it, and by nothing else.
-      CHECK(trainer.clip_threshold() >= plan.adaptive()->lowest);
-      CHECK(trainer.clip_threshold() <= plan.adaptive()->highest);
+      CHECK(trainer.clip_threshold() >= plan.options().adaptive->lowest);
+      CHECK(trainer.clip_threshold() <= plan.options().adaptive->highest);
       CHECK(trainer.clip_threshold() != threshold);
     }
   }

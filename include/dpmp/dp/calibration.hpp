@@ -23,31 +23,57 @@ DPMP_KEPT_BODY inline double calibrate_noise_multiplier(double target_epsilon, d
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
   DPMP_CHECK(q > 0 && q <= 1, "expected a sampling probability in (0, 1], got ", q);
   DPMP_CHECK(steps >= 1, "expected at least one step, got ", steps);
+  double near_order = 8;  // of neighbouring sigmas the best orders are neighbours
+  const auto accountant = [&](double sigma) {
+    RdpAccountant r(orders);
+    schedule.for_each_part(steps, [&](double value, index_t count) { r.add_steps(q, sigma * value, count); });
+    return r;
+  };
   const auto epsilon = [&](double sigma) {
-    RdpAccountant accountant(orders);
-    schedule.for_each_part(steps, [&](double value, index_t count) { accountant.add_steps(q, sigma * value, count); });
-    return accountant.epsilon(delta);
+    const PrivacySpent spent = accountant(sigma).spent(delta, near_order);
+    near_order = spent.order;
+    return spent.epsilon;
   };
   // low misses the target (or is as small as a noise multiplier gets), high meets it.
   constexpr double smallest = 0x1p-20, largest = 0x1p40;
-  double low = 1, high = 1;
-  if (epsilon(1) <= target_epsilon) do {
-      high = low;
-      low /= 2;
-    } while (low >= smallest && epsilon(low) <= target_epsilon);
+  double low = 1, high = 1, at_low = epsilon(1), at_high = at_low;
+  if (at_low <= target_epsilon) do {
+      high = low, at_high = at_low;
+      low /= 2, at_low = epsilon(low);
+    } while (low >= smallest && at_low <= target_epsilon);
   else
     do {
-      low = high;
-      high *= 2;
+      low = high, at_low = at_high;
+      high *= 2, at_high = epsilon(high);
       DPMP_CHECK(high <= largest, "expected a target epsilon that some noise can meet at delta = ", delta, ", got ",
-                 target_epsilon, ": with any noise epsilon stays at or above ", epsilon(largest));
-    } while (epsilon(high) > target_epsilon);
+                 target_epsilon, ": with any noise epsilon stays at or above ", at_low);
+    } while (at_high > target_epsilon);
   DPMP_CHECK(low >= smallest, "expected a target epsilon that needs noise, got ", target_epsilon, ": a noise multiplier of ",
              smallest, " is below it already");
-  while (high - low > 1e-12 * high) {
-    const double middle = low + (high - low) / 2;
-    (epsilon(middle) <= target_epsilon ? high : low) = middle;
+  // log epsilon is nearly a straight line in log sigma: the secant (in Dowell and Jarratt's Illinois variant, 1971, which
+  // lets both ends follow) needs ten evaluations where bisection needs forty. Every fourth one bisects, whatever the curve.
+  constexpr double wanted = 1e-12;  // relative distance of low and high
+  double low_miss = std::log(at_low / target_epsilon), high_miss = std::log(at_high / target_epsilon);
+  int low_stays = 0, high_stays = 0;
+  for (int k = 1; high - low > wanted * high; ++k) {
+    double middle = low + (high - low) / 2;
+    if (k % 4 != 0 && low_miss > high_miss && std::isfinite(low_miss - high_miss)) {
+      const double secant = low * std::pow(high / low, low_miss / (low_miss - high_miss)), inside = 0.4 * wanted * high;
+      middle = std::clamp(secant, low + inside, high - inside);
+    }
+    const double at_middle = epsilon(middle), miss = std::log(at_middle / target_epsilon);
+    if (at_middle <= target_epsilon) {
+      high = middle, high_miss = miss;
+      high_stays = 0;
+      if (++low_stays > 1) low_miss /= 2;
+    } else {
+      low = middle, low_miss = miss;
+      low_stays = 0;
+      if (++high_stays > 1) high_miss /= 2;
+    }
   }
+  // Met as RdpAccountant::epsilon() tells it, whose search for the order begins elsewhere.
+  while (accountant(high).epsilon(delta) > target_epsilon) high *= 1 + wanted;
   return high;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// From a bound of a sample's gradient norm to the factor that the clipper asks for. A rule may say anything: the clipper
-// (dp/clipping.hpp) never lets a contribution beyond the threshold, so a rule decides about learning, not about privacy.
+// From a bound of a sample's gradient norm to the factor that is wanted. A rule may return anything: the
+// clipper (dp/clipping.hpp) never lets a contribution beyond the threshold, so a rule decides about learning, not about
+// privacy.
 #pragma once
 #include <cmath>
 #include <functional>
@@ -15,7 +16,7 @@ namespace dpmp::inline DPMP_ABI::dp {
 /// An immutable rule n -> factor for clip threshold C; n is the certified upper bound of a sample's norm. Rules are public.
 class ClipRule {
  public:
-  /// Numbers are part of checkpoints: add, never renumber.
+  /// The names of the kinds are part of checkpoints (dp/plan_text.hpp): add, never rename.
   enum class Kind : std::uint8_t { abadi, automatic, normalise, global, custom };
   static constexpr std::size_t longest_name = 64;
 
@@ -85,6 +86,9 @@ class ClipRule {
   std::string name_;
   std::function<double(double)> function_;
 };
+
+/// "abadi", "automatic", ..
+std::string_view name_of(ClipRule::Kind kind);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
@@ -113,15 +117,28 @@ DPMP_KEPT_BODY inline ClipRule::Formula ClipRule::formula(double C) const {
   return {kind_, C, parameter_};
 }
 
-DPMP_KEPT_BODY inline std::string ClipRule::description() const {
-  switch (kind_) {
-    case Kind::abadi: return "abadi: min(1, C / n)";
-    case Kind::automatic: return dpmp::detail::concat("automatic: C / (n + ", parameter_, ")");
-    case Kind::normalise: return "normalise: C / n";
-    case Kind::global: return dpmp::detail::concat("global: C / ", parameter_, " where n <= ", parameter_, ", else 0");
-    case Kind::custom: return "custom: " + name_;
+DPMP_KEPT_BODY inline std::string_view name_of(ClipRule::Kind kind) {
+  switch (kind) {
+    case ClipRule::Kind::abadi: return "abadi";
+    case ClipRule::Kind::automatic: return "automatic";
+    case ClipRule::Kind::normalise: return "normalise";
+    case ClipRule::Kind::global: return "global";
+    case ClipRule::Kind::custom: return "custom";
   }
-  throw Error(dpmp::detail::concat("expected a kind of clip rule, got the value ", int(kind_)));
+  throw Error(dpmp::detail::concat("expected a kind of clip rule, got the value ", int(kind)));
+}
+
+DPMP_KEPT_BODY inline std::string ClipRule::description() const {
+  using dpmp::detail::concat;
+  const std::string_view name = name_of(kind_);
+  switch (kind_) {
+    case Kind::abadi: return concat(name, ": min(1, C / n)");
+    case Kind::automatic: return concat(name, ": C / (n + ", parameter_, ")");
+    case Kind::normalise: return concat(name, ": C / n");
+    case Kind::global: return concat(name, ": C / ", parameter_, " where n <= ", parameter_, ", else 0");
+    case Kind::custom: break;
+  }
+  return concat(name, ": ", name_);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

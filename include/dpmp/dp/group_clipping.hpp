@@ -30,9 +30,9 @@ class GroupClipping {
   ///
   /// rho is the share of flat clipping: groups hold disjoint coordinates, so rounding_share() holds for each of them alone,
   /// and the computed sums of neighbours differ in group g by a vector of norm <= C_g (1 + rho). The whole difference has
-  /// norm <= sqrt(sum_g C_g^2 (1 + rho)^2) = (1 + rho) sqrt(sum_g C_g^2). The roundings of this square root, at most
-  /// G + 4 of 2^-53 each for G <= 2^24 groups, are paid by the part of rho that its derivation leaves over: more than
-  /// B 2^-25 of 16 B 2^-24.
+  /// norm <= sqrt(sum_g C_g^2 (1 + rho)^2) = (1 + rho) sqrt(sum_g C_g^2). The square root of several groups is rounded up:
+  /// a square has three roundings of 2^-53 (one of them counts twice), their sum G - 1, the root halves all of these, and
+  /// three more follow, which is less than the G + 4 of 2^-52 that are added.
   Sensitivity sensitivity(NeighbouringRelation relation, index_t batch_bound) const;
 
  private:
@@ -70,7 +70,8 @@ DPMP_KEPT_BODY inline Sensitivity GroupClipping::sensitivity(NeighbouringRelatio
              ": an unclipped sum has no finite sensitivity");
   double squares = 0;  // in units of the largest: nothing overflows, and one group keeps its bits
   for (double C : thresholds_) squares += (C / largest) * (C / largest);
-  return FlatClipping(largest * std::sqrt(squares)).sensitivity(relation, batch_bound);
+  const double up = groups() > 1 ? 1 + 0x1p-52 * (double(groups()) + 4) : 1;
+  return FlatClipping(largest * std::sqrt(squares) * up).sensitivity(relation, batch_bound);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -26,7 +26,18 @@ struct NoiseStream {
   index_t step = 0;
 };
 
+/// Elements that the host draws noise for at once. A chunk gets the 64 pairs of sixteen ChaCha20 blocks, four of each:
+/// elements 2 i and 2 i + 1 are the cosine and the sine of pair i, which is pair i / 16 of block i % 16. A GPU's thread
+/// computes one block; neighbours in its warp then hold neighbouring elements, and their accesses fill whole sectors of
+/// memory.
+inline constexpr index_t noise_chunk = 128;
+/// Chunks that the noise of n elements takes: the last one may be drawn for fewer elements.
+DPMP_HD index_t noise_chunks(index_t n) { return (n + noise_chunk - 1) / noise_chunk; }
+
 namespace detail {
+inline constexpr index_t blocks_of_chunk = 16;
+inline constexpr int pairs_of_block = 4;
+
 // Apart from NoiseLanes: GCC drops a vector_size that depends on the parameters of the class that uses it.
 template <int D>
 struct NoiseVectors {
@@ -138,20 +149,6 @@ inline double grid_shift(double standard_deviation) {
 }
 DPMP_HD double on_grid(double x, double shift) { return (x + shift) - shift; }
 
-// A chunk of 128 elements gets the 64 pairs of sixteen ChaCha20 blocks, four of each: elements 2 i and 2 i + 1 are the
-// cosine and the sine of pair i, which is pair i / 16 of block i % 16. A GPU's thread computes one block; neighbours in its
-// warp then hold neighbouring elements, and their accesses fill whole sectors of memory.
-inline constexpr index_t noise_chunk_blocks = 16, noise_chunk = 8 * noise_chunk_blocks;
-inline constexpr int pairs_of_block = 4;
-
-/// Blocks that the noise of n elements takes: chunks are drawn whole.
-DPMP_HD index_t noise_blocks(index_t n) { return (n + noise_chunk - 1) / noise_chunk * noise_chunk_blocks; }
-
-/// First of the two elements that pair k of a block belongs to.
-DPMP_HD index_t first_element(index_t block, int k) {
-  return block / noise_chunk_blocks * noise_chunk + 2 * (k * noise_chunk_blocks + block % noise_chunk_blocks);
-}
-
 /// Row r: elements 128 r .. 128 r + 127 += standard_deviation * z, from ChaCha20 blocks 16 r .. 16 r + 15. A block's eight
 /// 64-bit words are the radii of its four pairs, then their angles.
 struct GaussianChunks {
@@ -168,14 +165,14 @@ struct GaussianChunks {
   template <int W>
   DPMP_HOST void operator()(HostTeam<float, W>, index_t row) const {
     alignas(64) std::uint64_t radius[noise_chunk / 2], angle[noise_chunk / 2];
-    for (int g = 0; g < int(noise_chunk_blocks); g += W) {
+    for (int g = 0; g < int(blocks_of_chunk); g += W) {
       alignas(64) std::uint32_t words[16 * W];
-      chacha20_lanes<W>(key, std::uint64_t(row * noise_chunk_blocks + g), nonce, words);
+      chacha20_lanes<W>(key, std::uint64_t(row * blocks_of_chunk + g), nonce, words);
       for (int k = 0; k < pairs_of_block; ++k)
         for (int b = 0; b < W; ++b) {
           const std::uint32_t *r = words + 2 * k * W + b, *a = r + 8 * W;
-          radius[k * noise_chunk_blocks + g + b] = r[0] | std::uint64_t(r[W]) << 32;
-          angle[k * noise_chunk_blocks + g + b] = a[0] | std::uint64_t(a[W]) << 32;
+          radius[k * blocks_of_chunk + g + b] = r[0] | std::uint64_t(r[W]) << 32;
+          angle[k * blocks_of_chunk + g + b] = a[0] | std::uint64_t(a[W]) << 32;
         }
     }
     alignas(64) double first[noise_chunk / 2], second[noise_chunk / 2], z[noise_chunk];
@@ -198,15 +195,21 @@ struct BlockNormals {
                                    std::uint32_t(nonce >> 32)};
     dpmp::detail::chacha20_state_block(key, tail, words);
   }
-  /// z [2]: of elements first_element(block, k) and the next one.
-  DPMP_HD void pair(int k, double* z) const {
+  /// sums [2] += standard_deviation * z, on the grid: of pair k.
+  DPMP_HD void add(int k, double standard_deviation, double shift, double* sums) const {
     const std::uint64_t radius = words[2 * k] | std::uint64_t(words[2 * k + 1]) << 32,
                         angle = words[8 + 2 * k] | std::uint64_t(words[9 + 2 * k]) << 32;
+    double z[2];
     box_muller<1>(&radius, &angle, z, z + 1);
+    for (int j = 0; j < 2; ++j) sums[j] = on_grid(sums[j] + standard_deviation * z[j], shift);
   }
 };
+/// First of the two elements that pair k of a block belongs to.
+DPMP_HD index_t first_element(index_t block, int k) {
+  return block / blocks_of_chunk * noise_chunk + 2 * (k * blocks_of_chunk + block % blocks_of_chunk);
+}
 
-/// The same numbers as GaussianChunks adds, on a GPU: launched over noise_blocks(n) blocks, a thread for each.
+/// The same numbers as GaussianChunks adds, on a GPU: launched over NoiseBlock::count(n) blocks, a thread for each.
 struct GaussianBlocks {
   using Real = double;
   static constexpr int elements_each = 1;
@@ -226,9 +229,7 @@ struct GaussianBlocks {
       if (first >= n) return;
       const Span<double, 2> at{first, n - first < 2 ? 1 : 2};
       auto noised = at.load(sum);
-      double z[2];
-      normals.pair(k, z);
-      for (int j = 0; j < 2; ++j) noised.v[j] = on_grid(noised.v[j] + standard_deviation * z[j], shift);
+      normals.add(k, standard_deviation, shift, noised.v);
       at.store(sum, noised);
     }
   }
@@ -242,6 +243,75 @@ inline void check_noise(double standard_deviation) {
 }
 }  // namespace detail
 
+/// The noise of one step but for its key, as kernels read it: from the memory of the device, so that a captured graph draws
+/// the noise of every step that it is launched for.
+struct NoiseOfStep {
+  double standard_deviation = 0;
+  double grid_shift = 0;          // rounds a sum to the grid, by an addition
+  std::uint64_t first_nonce = 0;  // noise_nonce(step, 0)
+
+  NoiseOfStep() = default;
+  /// Throws on a step and a standard deviation that add_gaussian_noise refuses.
+  NoiseOfStep(index_t step, double deviation)
+      : standard_deviation(deviation), grid_shift(0), first_nonce(noise_nonce(step, 0)) {
+    detail::check_noise(deviation);
+    grid_shift = detail::grid_shift(deviation);
+  }
+};
+
+/// The noise of one parameter, for a kernel that draws it where it uses it: the numbers that add_gaussian_noise adds to the
+/// sum of this parameter in the step. On the host by chunks, on a GPU by NoiseBlock.
+struct ParameterNoise {
+  std::uint32_t key[8] = {};
+  const NoiseOfStep* step = nullptr;  // in the memory of the device; null: no noise
+  std::uint64_t parameter = 0;
+
+  /// No noise.
+  ParameterNoise() = default;
+  /// Throws on a parameter outside of the counter layout.
+  ParameterNoise(const Key256& k, const NoiseOfStep* of_step, index_t index)
+      : step(of_step), parameter(noise_nonce(0, index)) {
+    std::copy(k.words.begin(), k.words.end(), key);
+  }
+  /// sums [count] += the noise of elements 128 chunk .. 128 chunk + count - 1, on the grid. count <= noise_chunk. For the
+  /// host, inside of a row of a kernel; there has to be a step. Draws a whole chunk in a function of its own, which all
+  /// kernels share.
+  void add_to_chunk(index_t chunk, double* sums, index_t count) const {
+    detail::GaussianChunks noise{
+        {}, step->first_nonce | parameter, sums, count, step->standard_deviation, chunk, step->grid_shift};
+    std::copy(key, key + 8, noise.key.words.begin());
+    run_library_rows(chunk, chunk + 1, noise);
+  }
+};
+
+/// What a thread of a GPU draws of a ParameterNoise: four pairs of elements. Launched over count(n) threads.
+class NoiseBlock {
+ public:
+  static constexpr int pairs = detail::pairs_of_block;
+  /// Blocks that the noise of n elements takes: those of whole chunks.
+  static DPMP_HD index_t count(index_t n) { return noise_chunks(n) * detail::blocks_of_chunk; }
+
+  /// Block `index` in [0, count(n)).
+  DPMP_HD NoiseBlock(const ParameterNoise& noise, index_t index) : index_(index), noisy_(noise.step != nullptr) {
+    if (!noisy_) return;
+    standard_deviation_ = noise.step->standard_deviation;
+    grid_shift_ = noise.step->grid_shift;
+    normals_.draw(noise.key, noise.step->first_nonce | noise.parameter, index);
+  }
+  /// The first of the two elements of pair k; ascending in k, and not below n where there is no such pair.
+  DPMP_HD index_t element(int k) const { return detail::first_element(index_, k); }
+  /// sums [2] += the noise of elements element(k) and element(k) + 1, on the grid; nothing where there is no noise.
+  DPMP_HD void add(int k, double* sums) const {
+    if (noisy_) normals_.add(k, standard_deviation_, grid_shift_, sums);
+  }
+
+ private:
+  index_t index_;
+  bool noisy_;
+  double standard_deviation_ = 0, grid_shift_ = 0;
+  detail::BlockNormals normals_{};
+};
+
 /// g: the spacing of the grid that a sum with noise of this standard deviation > 0 is released on, in (2^-21, 2^-20] of it.
 inline double noise_grid(double standard_deviation) { return std::ldexp(1.0, std::ilogb(standard_deviation) - 20); }
 
@@ -252,7 +322,7 @@ inline double noise_grid(double standard_deviation) { return std::ldexp(1.0, std
 inline void add_gaussian_noise(ThreadTeam& team, std::span<double> sum, double standard_deviation, const NoiseStream& stream,
                                index_t parameter) {
   detail::check_noise(standard_deviation);
-  const index_t n = index_t(sum.size()), rows = (n + detail::noise_chunk - 1) / detail::noise_chunk;
+  const index_t n = index_t(sum.size()), rows = noise_chunks(n);
   const detail::GaussianChunks chunks{stream.key, noise_nonce(stream.step, parameter),   sum.data(), n, standard_deviation,
                                       0,          detail::grid_shift(standard_deviation)};
   constexpr index_t worth_a_fork = 4096;
@@ -270,7 +340,7 @@ inline void add_gaussian_noise(Context& ctx, double* sum, index_t n, double stan
     detail::GaussianBlocks blocks{
         {}, noise_nonce(stream.step, parameter), sum, n, standard_deviation, detail::grid_shift(standard_deviation)};
     std::copy(stream.key.words.begin(), stream.key.words.end(), blocks.key);
-    return dpmp::detail::launch_library_elements_on_cuda(ctx, detail::noise_blocks(n), blocks);
+    return dpmp::detail::launch_library_elements_on_cuda(ctx, NoiseBlock::count(n), blocks);
   }
 #endif
   add_gaussian_noise(ctx.team(), {sum, std::size_t(n)}, standard_deviation, stream, parameter);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a private run is asked to be, and which wishes are refused.
+// The options of a private run, and which of them are refused.
 #pragma once
 #include <optional>
 #include <vector>
@@ -15,7 +15,7 @@ struct PlanOptions {
   double delta = 0;           // in (0, 1)
   double sampling_rate = 0;   // q in (0, 1]: probability of each record in each step
   index_t steps = 0;          // >= 1
-  double clip_threshold = 1;  // C, finite, > 0; left alone where groups or an adaptive threshold say it
+  double clip_threshold = 1;  // C, finite, > 0; unset where groups or an adaptive threshold have their own
   index_t dataset_size = 0;   // >= 1: a public constant, the number of records or a bound on it
   NeighbouringRelation relation = NeighbouringRelation::add_or_remove_one;
   ClipRule clip_rule = ClipRule::abadi();
@@ -23,6 +23,8 @@ struct PlanOptions {
   std::optional<AdaptiveOptions> adaptive = {};    // a threshold that follows a quantile of the norms; flat only
   Schedule clip_schedule = Schedule::constant();   // of every threshold, as a multiple of it
   Schedule noise_schedule = Schedule::constant();  // of the noise multiplier, as a multiple of it
+  /// Custom clip rules are compared by name.
+  friend bool operator==(const PlanOptions&, const PlanOptions&) = default;
 };
 
 /// Throws on every value out of range and on combinations that have no meaning. The noise multiplier is checked with it by
@@ -44,13 +46,14 @@ DPMP_KEPT_BODY inline void check_plan_options(const PlanOptions& o) {
              "expected add_or_remove_one or zero_out, got ", o.relation,
              ": the RDP analysis of the Poisson-sampled Gaussian does not hold when a record is replaced by another");
   const bool thresholds_elsewhere = !o.group_thresholds.empty() || o.adaptive;
-  DPMP_CHECK(!thresholds_elsewhere || o.clip_threshold == PlanOptions{}.clip_threshold, "expected no clip threshold beside ",
-             o.adaptive ? "an adaptive one" : "those of groups", ", got ", o.clip_threshold);
+  DPMP_CHECK(!thresholds_elsewhere || o.clip_threshold == PlanOptions{}.clip_threshold,
+             "expected no clip threshold in addition to ", o.adaptive ? "an adaptive one" : "those of groups", ", got ",
+             o.clip_threshold);
   if (!o.adaptive) return;
   check_adaptive(*o.adaptive);
   DPMP_CHECK(o.group_thresholds.empty(), "expected flat clipping with an adaptive threshold, got ",
              o.group_thresholds.size(), " groups: one count of norms steers one threshold");
-  DPMP_CHECK(o.clip_schedule == Schedule::constant(), "expected no clip schedule beside an adaptive threshold, got ",
+  DPMP_CHECK(o.clip_schedule == Schedule::constant(), "expected no clip schedule with an adaptive threshold, got ",
              o.clip_schedule);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The RDP accountant: adds the Renyi divergences of all steps and converts the sum into (epsilon, delta).
 #pragma once
+#include <atomic>
+#include <map>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -23,31 +26,39 @@ struct PrivacySpent {
 /// Source: Canonne, Kamath, Steinke (2020), proposition 12; Balle et al. (2020), theorem 21.
 PrivacySpent rdp_to_epsilon(const std::vector<double>& orders, const std::vector<double>& rdp, double delta);
 
-/// Composes steps of possibly different (q, sigma). The curve of a pair is computed once, at its first step.
+/// Composes steps of possibly different (q, sigma). A divergence is computed when it is first needed, once for each distinct
+/// (q, sigma) and order; copies share it. Const members may be called by several threads.
 class RdpAccountant {
  public:
+  /// orders: finite, > 1; sorted here, each kept once.
   explicit RdpAccountant(std::vector<double> orders = default_orders());
+  /// Ascending.
   const std::vector<double>& orders() const { return orders_; }
 
   /// Accounts `steps` more steps with sampling probability q in [0, 1] and noise multiplier sigma > 0.
   void add_steps(double q, double sigma, index_t steps);
-  /// The accounted steps of all segments.
+  /// The accounted steps of all (q, sigma).
   index_t steps() const;
-  /// The total divergence at each of orders().
+  /// The total divergence at each of orders(), rounded up.
   std::vector<double> rdp() const;
-  /// What has been spent at `delta` in (0, 1).
-  PrivacySpent spent(double delta) const { return rdp_to_epsilon(orders_, rdp(), delta); }
+  /// What has been spent at `delta` in (0, 1): rdp_to_epsilon of rdp(), with divergences of some twenty orders only.
+  /// near_order: where the search begins; three orders are enough where it is the best one.
+  ///
+  /// Epsilon has one minimum over the orders a: it is N(a) / (a - 1) with N(a) = log A(a) - log delta + (a - 1) log(a - 1)
+  /// - a log a, a convex function, because log A is (the logarithm of a moment of order a) and the second derivative of the
+  /// rest is 1 / (a - 1) - 1 / a. So the orders where it is at most some number are neighbours. Whatever order the search
+  /// ends at, its epsilon holds.
+  PrivacySpent spent(double delta, double near_order = 8) const;
   double epsilon(double delta) const { return spent(delta).epsilon; }
 
  private:
   struct Segment {
-    double q, sigma;
-    std::vector<double> curve;
-    index_t steps;
+    index_t steps = 0;
+    std::shared_ptr<std::vector<std::atomic<double>>> curve;  // of one step; 0 where it is not computed yet
   };
-  Segment& segment(double q, double sigma);
+  double rdp_at(std::size_t order) const;
   std::vector<double> orders_;
-  std::vector<Segment> segments_;
+  std::map<std::pair<double, double>, Segment> segments_;  // by q and sigma
 };
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -71,6 +82,12 @@ DPMP_KEPT_BODY inline std::vector<double> default_orders() {
   return orders;
 }
 
+namespace detail {
+inline double epsilon_of_order(double a, double rdp, double delta) {
+  return rdp + std::log1p(-1 / a) - (std::log(delta) + std::log(a)) / (a - 1);
+}
+}  // namespace detail
+
 DPMP_KEPT_BODY inline PrivacySpent rdp_to_epsilon(const std::vector<double>& orders, const std::vector<double>& rdp,
                                                   double delta) {
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
@@ -79,8 +96,8 @@ DPMP_KEPT_BODY inline PrivacySpent rdp_to_epsilon(const std::vector<double>& ord
   if (std::all_of(rdp.begin(), rdp.end(), [](double r) { return r == 0; })) return {};
   PrivacySpent best{detail::infinity, 0};
   for (std::size_t k = 0; k < orders.size(); ++k) {
-    const double a = orders[k], epsilon = rdp[k] + std::log1p(-1 / a) - (std::log(delta) + std::log(a)) / (a - 1);
-    if (epsilon < best.epsilon) best = {epsilon, a};
+    const double epsilon = detail::epsilon_of_order(orders[k], rdp[k], delta);
+    if (epsilon < best.epsilon) best = {epsilon, orders[k]};
   }
   best.epsilon = std::max(best.epsilon, 0.0);
   return best;
@@ -89,35 +106,71 @@ DPMP_KEPT_BODY inline PrivacySpent rdp_to_epsilon(const std::vector<double>& ord
 DPMP_KEPT_BODY inline RdpAccountant::RdpAccountant(std::vector<double> orders) : orders_(std::move(orders)) {
   DPMP_CHECK(!orders_.empty(), "expected at least one Renyi order, got none");
   for (double a : orders_) DPMP_CHECK(a > 1 && std::isfinite(a), "expected finite Renyi orders > 1, got ", a);
+  std::sort(orders_.begin(), orders_.end());
+  orders_.erase(std::unique(orders_.begin(), orders_.end()), orders_.end());
 }
 
 DPMP_KEPT_BODY inline void RdpAccountant::add_steps(double q, double sigma, index_t steps) {
   DPMP_CHECK(steps >= 0, "expected a number of steps >= 0, got ", steps);
-  index_t& count = segment(q, sigma).steps;
-  DPMP_CHECK(steps <= std::numeric_limits<index_t>::max() - count, "expected fewer than 2^63 steps, got ", steps, " more");
-  count += steps;
+  detail::check_sampled_gaussian(q, sigma);
+  Segment& s = segments_[{q, sigma}];
+  if (!s.curve) s.curve = std::make_shared<std::vector<std::atomic<double>>>(orders_.size());
+  DPMP_CHECK(steps <= std::numeric_limits<index_t>::max() - s.steps, "expected fewer than 2^63 steps, got ", steps, " more");
+  s.steps += steps;
 }
 
 DPMP_KEPT_BODY inline index_t RdpAccountant::steps() const {
   index_t total = 0;
-  for (const Segment& s : segments_) total += s.steps;
+  for (const auto& [pair, s] : segments_) total += s.steps;
   return total;
 }
 
 DPMP_KEPT_BODY inline std::vector<double> RdpAccountant::rdp() const {
   std::vector<double> total(orders_.size());
-  for (const Segment& s : segments_)
-    if (s.steps > 0)  // a divergence of an unused segment may be infinite
-      for (std::size_t k = 0; k < total.size(); ++k) total[k] += double(s.steps) * s.curve[k];
+  for (std::size_t k = 0; k < total.size(); ++k) total[k] = rdp_at(k);
   return total;
 }
 
-DPMP_KEPT_BODY inline RdpAccountant::Segment& RdpAccountant::segment(double q, double sigma) {
-  for (Segment& s : segments_)
-    if (s.q == q && s.sigma == sigma) return s;
-  std::vector<double> curve;
-  for (double a : orders_) curve.push_back(subsampled_gaussian_rdp(q, sigma, a));
-  return segments_.emplace_back(Segment{q, sigma, std::move(curve), 0});
+DPMP_KEPT_BODY inline double RdpAccountant::rdp_at(std::size_t order) const {
+  double total = 0, terms = 1;
+  for (const auto& [pair, s] : segments_) {
+    if (s.steps == 0) continue;  // the divergence of an unused pair may be infinite
+    std::atomic<double>& known = (*s.curve)[order];
+    double one = known.load(std::memory_order_relaxed);
+    // Whoever else computes it stores the same bits.
+    if (one == 0) {
+      one = subsampled_gaussian_rdp(pair.first, pair.second, orders_[order]);
+      known.store(one, std::memory_order_relaxed);
+    }
+    total += double(s.steps) * one;
+    ++terms;
+  }
+  // A product and an addition for each term, and this product: less than 2 terms roundings of 2^-53 in a row.
+  return total * (1 + 0x1p-52 * terms);
+}
+
+DPMP_KEPT_BODY inline PrivacySpent RdpAccountant::spent(double delta, double near_order) const {
+  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
+  // No step, or steps that never use a record: nothing depends on the data.
+  const auto uses_records = [](const auto& entry) { return entry.first.first > 0 && entry.second.steps > 0; };
+  if (std::none_of(segments_.begin(), segments_.end(), uses_records)) return {};
+  const std::size_t last = orders_.size() - 1;
+  std::size_t best =
+      std::min(last, std::size_t(std::lower_bound(orders_.begin(), orders_.end(), near_order) - orders_.begin()));
+  const auto epsilon_at = [&](std::size_t k) { return detail::epsilon_of_order(orders_[k], rdp_at(k), delta); };
+  double least = epsilon_at(best);
+  const auto goes_to = [&](std::size_t k) {
+    const double epsilon = epsilon_at(k);
+    const bool lower = epsilon < least;
+    if (lower) least = epsilon, best = k;
+    return lower;
+  };
+  // Downhill by strides that grow while they help and shrink where they do not.
+  for (std::size_t stride = 1; stride > 0;) {
+    const bool moved = (last - best >= stride && goes_to(best + stride)) || (best >= stride && goes_to(best - stride));
+    stride = moved ? 2 * stride : stride / 2;
+  }
+  return {std::max(least, 0.0), orders_[best]};
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -1,60 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a plan guarantees, in words that can stand in a report.
+// What a plan guarantees, in words for a report. Numbers are rounded to the side that claims less: epsilon, delta, the
+// sampling probability, thresholds and sensitivities up, noise down.
 #pragma once
 #include "dpmp/dp/plan.hpp"
+#include "dpmp/dp/rounded_text.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// x rounded up to `digits` decimals: a printed epsilon is never below the true one.
-std::string rounded_up(double x, int digits);
-
-namespace detail {
-/// What is clipped to what: "its gradient over all parameters is clipped to the norm 1 (rule abadi: ...)".
-inline std::string clipping_in_words(const Plan& plan) {
-  const PlanNumbers& n = plan.numbers();
-  TextStream out;
-  out.precision(6);
-  if (plan.groups() > 1) {
-    out << "the parts of its gradient in " << plan.groups()
-        << " groups of parameters are clipped each to a norm of its own (";
-    for (std::size_t g = 0; g < n.group_thresholds.size(); ++g) out << (g ? ", " : "") << n.group_thresholds[g];
-    out << "; together to the norm " << n.clip_threshold << ")";
-  } else if (n.adaptive) {
-    out << "its gradient over all parameters is clipped to a norm between " << n.adaptive->lowest << " and "
-        << n.adaptive->highest << " that starts at " << n.adaptive->initial_threshold << " and follows the "
-        << n.adaptive->quantile << " quantile of the gradient norms by noisy counts";
-  } else {
-    out << "its gradient over all parameters is clipped to the norm " << n.clip_threshold;
-  }
-  if (!(plan.clip_schedule() == Schedule::constant()))
-    out << ", times a public schedule over the steps (" << plan.clip_schedule() << ")";
-  if (plan.clip_rule().kind() != ClipRule::Kind::abadi)
-    out << ", by the rule " << plan.clip_rule() << " for a gradient of norm n and the threshold C, never beyond C";
-  return out.str();
-}
-/// How much noise: "of standard deviation 1.2 (noise multiplier 0.8 times the sensitivity 1.5, ...)".
-inline std::string noise_in_words(const Plan& plan) {
-  const PlanNumbers& n = plan.numbers();
-  const StepNumbers first = plan.first_step();
-  TextStream out;
-  out.precision(6);
-  out << "Gaussian noise of standard deviation " << first.noise_standard_deviation
-      << (plan.is_constant() ? "" : " in the first step") << " (noise multiplier " << first.noise_multiplier
-      << " times the sensitivity " << first.noise_standard_deviation / first.noise_multiplier
-      << ", which includes the rounding of the sum";
-  if (!plan.is_constant()) out << ", and in every step proportional to the sensitivity of that step";
-  out << ")";
-  if (!(plan.noise_schedule() == Schedule::constant()))
-    out << ", whose multiplier is accounted as " << n.noise_multiplier << " times a public schedule over the steps ("
-        << plan.noise_schedule() << "),";
-  out << " is added once to every coordinate of the sum";
-  if (n.adaptive)
-    out << ", and Gaussian noise of standard deviation " << n.adaptive->count_noise
-        << " to the count of gradients below the threshold (together they are accounted as the noise multiplier "
-        << n.noise_multiplier << (plan.noise_schedule().is_constant() ? ")" : " of that schedule)");
-  return out.str();
-}
-}  // namespace detail
-
 /// What a run did in addition to its plan and has to say, also after it is resumed.
 struct StatementNotes {
   std::optional<index_t> other_noise_since = {};  // resumed from a checkpoint of this step, with draws and noise of its own
@@ -68,28 +19,77 @@ std::string privacy_statement(const Plan& plan, index_t steps_taken, const State
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::dp {
-DPMP_KEPT_BODY inline std::string rounded_up(double x, int digits) {
+namespace detail {
+/// "1 from step 0, 0.5 from step 100", values as `printed` has them.
+inline std::string schedule_in_words(const Schedule& schedule, std::string (*printed)(double, int)) {
+  std::string words;
+  for (const Schedule::Piece& piece : schedule.pieces())
+    words += dpmp::detail::concat(words.empty() ? "" : ", ", printed(piece.value, 6), " from step ", piece.first_step);
+  return words;
+}
+/// What is clipped to what: "its gradient over all parameters is clipped to the norm 1 (rule abadi: ...)".
+inline std::string clipping_in_words(const Plan& plan) {
+  const PlanOptions& o = plan.options();
   TextStream out;
-  const double unit = std::pow(10.0, digits);
-  out << std::fixed << std::setprecision(digits) << std::ceil(x * unit) / unit;
+  if (plan.groups() > 1) {
+    out << "the parts of its gradient in " << plan.groups()
+        << " groups of parameters are clipped each to a norm of its own (";
+    for (std::size_t g = 0; g < o.group_thresholds.size(); ++g)
+      out << (g ? ", " : "") << digits_up(o.group_thresholds[g], 6);
+    out << "; together to the norm " << digits_up(plan.facts().clip_threshold, 6) << ")";
+  } else if (o.adaptive) {
+    out << "its gradient over all parameters is clipped to a norm between " << digits_down(o.adaptive->lowest, 6) << " and "
+        << digits_up(o.adaptive->highest, 6) << " that starts at " << digits_up(o.adaptive->initial_threshold, 6)
+        << " and follows the " << o.adaptive->quantile << " quantile of the gradient norms by noisy counts";
+  } else {
+    out << "its gradient over all parameters is clipped to the norm " << digits_up(plan.facts().clip_threshold, 6);
+  }
+  if (!(o.clip_schedule == Schedule::constant()))
+    out << ", times a public schedule over the steps (" << schedule_in_words(o.clip_schedule, digits_up) << ")";
+  if (o.clip_rule.kind() != ClipRule::Kind::abadi)
+    out << ", by the rule " << o.clip_rule << " for a gradient of norm n and the threshold C, never beyond C";
   return out.str();
 }
+/// How much noise: "of standard deviation 1.2 (noise multiplier 0.8 times the sensitivity 1.5 (1 + 8e-11), ...)".
+inline std::string noise_in_words(const Plan& plan) {
+  const PlanOptions& o = plan.options();
+  const StepPlan first = plan.first_step();
+  TextStream out;
+  out << "Gaussian noise of standard deviation " << digits_down(first.noise_standard_deviation, 6)
+      << (plan.is_constant() ? "" : " in the first step") << " (noise multiplier " << digits_down(first.noise_multiplier, 6)
+      << " times the sensitivity " << digits_up(plan.facts().clip_threshold * o.clip_schedule.at(0), 6) << " (1 + "
+      << digits_up(plan.facts().rho, 3) << ")"
+      << ", which includes the rounding of the sum";
+  if (!plan.is_constant()) out << ", and in every step proportional to the sensitivity of that step";
+  out << ")";
+  const std::string sigma = digits_down(plan.noise_multiplier(), 6);
+  if (!(o.noise_schedule == Schedule::constant()))
+    out << ", whose multiplier is accounted as " << sigma << " times a public schedule over the steps ("
+        << schedule_in_words(o.noise_schedule, digits_down) << "),";
+  out << " is added once to every coordinate of the sum";
+  if (o.adaptive)
+    out << ", and Gaussian noise of standard deviation " << digits_down(o.adaptive->count_noise, 6)
+        << " to the count of gradients below the threshold (together they are accounted as the noise multiplier " << sigma
+        << (o.noise_schedule.is_constant() ? ")" : " of that schedule)");
+  return out.str();
+}
+}  // namespace detail
 
 DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t steps_taken, const StatementNotes& notes) {
-  const PlanNumbers& n = plan.numbers();
+  const PlanOptions& o = plan.options();
   TextStream out;
-  out.precision(6);
-  out << "After " << steps_taken << " of " << n.steps << " planned steps, the sequence of all released parameters "
-      << (n.adaptive ? "and clip thresholds is (" : "is (") << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "
-      << n.delta << ")-differentially private. "
+  out << "After " << steps_taken << " of " << o.steps << " planned steps, the sequence of all released parameters "
+      << (o.adaptive ? "and clip thresholds is (" : "is (") << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "
+      << digits_up(o.delta, 6) << ")-differentially private. "
       << "The unit of privacy is one training record; two datasets are neighbours if "
-      << (n.relation == NeighbouringRelation::zero_out ? "one record of them is replaced by an empty one (zero_out). "
+      << (o.relation == NeighbouringRelation::zero_out ? "one record of them is replaced by an empty one (zero_out). "
                                                        : "one has one record more than the other (add_or_remove_one). ")
-      << "Mechanism: in every step each record is drawn independently with probability " << n.sampling_rate
+      << "Mechanism: in every step each record is drawn independently with probability " << digits_up(o.sampling_rate, 6)
       << " (Poisson sampling), " << detail::clipping_in_words(plan) << ", and " << detail::noise_in_words(plan)
-      << "; the result is divided by the public constant " << n.expected_batch
+      << "; the result is divided by the public constant " << plan.expected_batch()
       << ". Accountant: Renyi differential privacy of the sampled Gaussian mechanism, composed over the steps; "
-      << Plan::batch_share * 100 << " % of delta is set aside for batches of more than " << n.batch_bound << " records. "
+      << Plan::batch_share * 100 << " % of delta is set aside for batches of more than " << plan.facts().batch_bound
+      << " records. "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; the noise is a "
          "floating-point number (double precision), released on a public grid of at most 2^-20 of its standard deviation, "
          "not "
@@ -97,17 +97,18 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
          "drawn, the "
          "size of the draws, the clipped sums before noise and the running time of a step are not released; the dataset "
          "size "
-      << n.dataset_size
+      << o.dataset_size
       << ", all settings of the run and everything that prepares a record (vocabulary, lengths, normalisation, augmentation "
          "inside the record) are public"
-      << (n.clip_rule == ClipRule::Kind::custom ? "; the clip rule is a function of one gradient's norm and nothing else. "
-                                                : ". ")
+      << (o.clip_rule.kind() == ClipRule::Kind::custom
+              ? "; the clip rule is a function of one gradient's norm and nothing else. "
+              : ". ")
       << "Not accounted: the choice of settings and hyper-parameters by looking at results on the private records, any "
          "earlier or "
          "other use of the same records, and held-out records, which are treated as public.";
   if (notes.other_noise_since)
     out << " The run continues a checkpoint of step " << *notes.other_noise_since
-        << " with draws and noise of its own: what was released of its records behind that step by anybody who went on from "
+        << " with draws and noise of its own: what was released of its records after that step by anybody who went on from "
            "the same checkpoint is not counted here and adds up.";
   if (notes.counts_left_out)
     out << " Unsafe: the numbers of records that were left out of a step could be read without noise (unsafe_debug); for "

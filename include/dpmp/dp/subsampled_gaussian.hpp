@@ -115,9 +115,15 @@ double subsampled_gaussian_rdp(double q, double sigma, double order);
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::dp {
-DPMP_KEPT_BODY inline double subsampled_gaussian_rdp(double q, double sigma, double order) {
+namespace detail {
+inline void check_sampled_gaussian(double q, double sigma) {
   DPMP_CHECK(q >= 0 && q <= 1, "expected a sampling probability in [0, 1], got ", q);
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
+}
+}  // namespace detail
+
+DPMP_KEPT_BODY inline double subsampled_gaussian_rdp(double q, double sigma, double order) {
+  detail::check_sampled_gaussian(q, sigma);
   DPMP_CHECK(order > 1 && std::isfinite(order), "expected a finite Renyi order > 1, got ", order);
   if (q == 0) return 0;
   if (q == 1) return order / (2 * sigma * sigma);

@@ -10,15 +10,13 @@
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::optim {
-/// The numbers of one step, in the memory of the device.
-struct StepNumbers {
+namespace detail {
+/// What an update reads from the memory of the device.
+struct FusedNumbers {
   kernels::UpdateNumbers update;
-  double noise_standard_deviation = 0;
-  std::uint64_t first_nonce = 0;  // dp::noise_nonce(step, 0)
-  double grid_shift = 0;          // dp::detail::grid_shift(noise_standard_deviation)
+  dp::NoiseOfStep noise;
 };
 
-namespace detail {
 /// weight, copy, moments <- rule(sum + noise, on the grid of dp/noise.hpp). T: what the copy is rounded to; no copy is kept
 /// where T is the master's type.
 template <class Rule_, class T>
@@ -31,10 +29,8 @@ struct FusedUpdate {
   Real* weight;       // [n]
   T* copy;            // [n]; not used where T is Real
   Rule rule;          // moments [n]
-  const StepNumbers* numbers;
-  std::uint64_t parameter;  // its number in the nonces
-  std::uint32_t key[8];
-  bool noisy;
+  const kernels::UpdateNumbers* numbers;
+  dp::ParameterNoise noise;
 
   /// For a span of elements whose sums are in hand.
   DPMP_ANY_TEAM
@@ -45,27 +41,21 @@ struct FusedUpdate {
     if constexpr (!std::is_same_v<T, Real>) at.store(copy, updated);
   }
 
-  /// A thread of a GPU, launched over dp::detail::noise_blocks(n): the pairs of elements of one block.
+  /// A thread of a GPU, launched over dp::NoiseBlock::count(n): the pairs of elements of one block.
   DPMP_ANY_TEAM
   template <template <class, int> class Span>
   DPMP_HD void operator()(const Span<Real, 1>& block) const {
-    const StepNumbers now = *numbers;
-    dp::detail::BlockNormals normals{};
-    if (noisy) normals.draw(key, now.first_nonce | parameter, block.offset);
-    for (int k = 0; k < dp::detail::pairs_of_block; ++k) {
-      const index_t first = dp::detail::first_element(block.offset, k);
+    const kernels::UpdateNumbers now = *numbers;
+    const dp::NoiseBlock drawn(noise, block.offset);
+    for (int k = 0; k < dp::NoiseBlock::pairs; ++k) {
+      const index_t first = drawn.element(k);
       if (first >= n) return;
       const Span<Real, 2> at{first, n - first < 2 ? 1 : 2};
       auto sums = Span<double, 2>{at.offset, at.count}.load(sum);
-      if (noisy) {
-        double z[2];
-        normals.pair(k, z);
-        for (int j = 0; j < 2; ++j)
-          sums.v[j] = dp::detail::on_grid(sums.v[j] + now.noise_standard_deviation * z[j], now.grid_shift);
-      }
+      drawn.add(k, sums.v);
       typename Span<Real, 2>::Pack noised;
       for (int j = 0; j < 2; ++j) noised.v[j] = Real(sums.v[j]);
-      apply(at, noised, now.update);
+      apply(at, noised, now);
     }
   }
 };
@@ -80,23 +70,20 @@ struct UpdateChunks {
   DPMP_HOST void operator()(HostTeam<float, W>, index_t row) const {
     using R = typename Update::Real;
     using Team = HostTeam<R, std::is_same_v<R, double> ? W / 2 : W>;
-    const StepNumbers now = *update.numbers;
-    const index_t begin = row * dp::detail::noise_chunk, left = update.n - begin,
-                  count = left < dp::detail::noise_chunk ? left : dp::detail::noise_chunk;
-    alignas(64) double noised[dp::detail::noise_chunk];
+    const kernels::UpdateNumbers now = *update.numbers;
+    const index_t begin = row * dp::noise_chunk, left = update.n - begin,
+                  count = left < dp::noise_chunk ? left : dp::noise_chunk;
+    alignas(64) double noised[dp::noise_chunk];
     const double* sum = update.sum + begin;
-    if (update.noisy) {
+    if (update.noise.step) {
       memcpy(noised, sum, std::size_t(count) * sizeof(double));
-      dp::detail::GaussianChunks noise{
-          {}, now.first_nonce | update.parameter, noised, count, now.noise_standard_deviation, row, now.grid_shift};
-      memcpy(noise.key.words.data(), update.key, sizeof update.key);
-      run_library_rows(row, row + 1, noise);  // a function of its own: one copy for all rules and dtypes
+      update.noise.add_to_chunk(row, noised, count);
       sum = noised;
     }
     Team{}.for_each(count, [&](auto at) DPMP_LAMBDA {
       const auto sums = at.load(sum);
       at.offset += begin;
-      update.apply(at, sums, now.update);
+      update.apply(at, sums, now);
     });
   }
 };
@@ -106,10 +93,9 @@ template <class Update>
 void update_on_host(Context& ctx, const Update& update) {
   const index_t n = update.n;
   const UpdateChunks<Update> chunks{update};
-  const index_t worth_a_fork = update.noisy ? 4096 : 16384;
+  const index_t worth_a_fork = update.noise.step ? 4096 : 16384;
   ctx.team().parallel_for(
-      dp::detail::noise_blocks(n) / dp::detail::noise_chunk_blocks,
-      [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < worth_a_fork);
+      dp::noise_chunks(n), [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < worth_a_fork);
 }
 
 /// Updates of several parameters in one launch of a GPU, over the blocks of all of them.
@@ -125,7 +111,7 @@ struct FusedUpdates {
   void add(const Update& update) {
     updates[count] = update;
     first_block[count++] = blocks;
-    blocks += dp::detail::noise_blocks(update.n);
+    blocks += dp::NoiseBlock::count(update.n);
   }
   DPMP_ANY_TEAM
   template <template <class, int> class Span>

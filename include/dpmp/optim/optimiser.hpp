@@ -96,7 +96,7 @@ class Optimiser {
   void update_all(Context& ctx, const SomeRule& rule, const per_sample::GradientSums& sums, const Key256* noise_key) const;
 
   Rule rule_;
-  Tensor numbers_;  // StepNumbers
+  Tensor numbers_;  // detail::FusedNumbers
   std::vector<Moments> moments_;
   index_t steps_ = 0;
 };
@@ -108,7 +108,7 @@ class Optimiser {
 namespace dpmp::inline DPMP_ABI::optim {
 DPMP_KEPT_BODY inline Optimiser::Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule,
                                            std::span<const RateFactor> rate_factors)
-    : rule_(rule), numbers_(Tensor::zeros(ctx, {index_t(sizeof(StepNumbers) / sizeof(double))}, DType::f64)) {
+    : rule_(rule), numbers_(Tensor::zeros(ctx, {index_t(sizeof(detail::FusedNumbers) / sizeof(double))}, DType::f64)) {
   if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
     check_range("momentum", sgd->momentum, 0, 1);
     check_decay(sgd->weight_decay, sgd->decays);
@@ -139,13 +139,8 @@ DPMP_KEPT_BODY inline void Optimiser::step(Context& ctx, const per_sample::Gradi
 }
 
 DPMP_KEPT_BODY inline void Optimiser::begin_step(double gradient_factor, double learning_rate, const StepNoise* noise) {
-  StepNumbers now;
-  if (noise) {
-    dp::detail::check_noise(noise->standard_deviation);
-    now.noise_standard_deviation = noise->standard_deviation;
-    now.grid_shift = dp::detail::grid_shift(noise->standard_deviation);
-    now.first_nonce = dp::noise_nonce(noise->stream.step, 0);
-  }
+  detail::FusedNumbers now;
+  if (noise) now.noise = dp::NoiseOfStep(noise->stream.step, noise->standard_deviation);
   ++steps_;
   now.update = {.gradient_factor = gradient_factor, .rate = learning_rate};
   if (const auto* a = std::get_if<AdamW>(&rule_)) {
@@ -214,20 +209,15 @@ inline void Optimiser::update_all(Context& ctx, const SomeRule& rule, const per_
                                   const Key256* noise_key) const {
   using R = compute_t<T>;
   using Fused = detail::FusedUpdate<decltype(formula_of<R>(rule, moments_[0])), T>;
+  const auto* numbers = static_cast<const detail::FusedNumbers*>(numbers_.raw());
   std::vector<Fused> updates;
   for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
     Parameter& parameter = *sums.parameters()[k];
     if (!parameter.trainable() || parameter.dtype() != dtype_of<T>) continue;
-    updates.push_back({sums.tensors()[k].numel(),
-                       sums.tensors()[k].template data<double>(),
-                       parameter.master().template data<R>(),
-                       parameter.value().template data<T>(),
-                       formula_of<R>(rule, moments_of(parameter)),
-                       static_cast<const StepNumbers*>(numbers_.raw()),
-                       dp::noise_nonce(0, sums.places()[k]),
-                       {},
-                       noise_key != nullptr});
-    if (noise_key) std::copy(noise_key->words.begin(), noise_key->words.end(), updates.back().key);
+    updates.push_back(
+        {sums.tensors()[k].numel(), sums.tensors()[k].template data<double>(), parameter.master().template data<R>(),
+         parameter.value().template data<T>(), formula_of<R>(rule, moments_of(parameter)), &numbers->update,
+         noise_key ? dp::ParameterNoise(*noise_key, &numbers->noise, sums.places()[k]) : dp::ParameterNoise()});
   }
   detail::launch_updates<Fused>(ctx, updates);
 }

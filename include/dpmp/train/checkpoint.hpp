@@ -102,19 +102,15 @@ inline void put_weights(std::span<Parameter* const> parameters, const std::vecto
 inline void read_weights(interop::SafetensorsFile& file, std::span<Parameter* const> parameters, Context& ctx) {
   put_weights(parameters, read_bytes(file, weights_of(parameters)), ctx);
 }
-// Doubles as their bits: a plan read back is equal, not nearly equal.
+inline constexpr const char* plan_prefix = "plan ";
 inline void put_plan(Metadata& metadata, const dp::Plan& plan) {
-  const dp::PlanNumbers numbers = plan.numbers();
-  dp::for_each_number(numbers, [&](const char* name, auto value) {
-    metadata[std::string("plan ") + name] = hex(std::bit_cast<std::uint64_t>(value));
-  });
+  for (const auto& [name, value] : plan.text()) metadata[plan_prefix + name] = value;
 }
-inline dp::PlanNumbers plan_numbers(const Metadata& metadata) {
-  dp::PlanNumbers numbers;
-  dp::for_each_number(numbers, [&](const char* name, auto& value) {
-    value = std::bit_cast<std::remove_reference_t<decltype(value)>>(from_hex(metadata, std::string("plan ") + name));
-  });
-  return numbers;
+inline dp::PlanText stored_plan(const Metadata& metadata) {
+  dp::PlanText text;
+  for (auto at = metadata.lower_bound(plan_prefix); at != metadata.end() && at->first.starts_with(plan_prefix); ++at)
+    text[at->first.substr(std::string_view(plan_prefix).size())] = at->second;
+  return text;
 }
 }  // namespace detail
 
@@ -133,13 +129,16 @@ void load_base_weights(const std::filesystem::path& path, const nn::Parameters& 
 void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
 
 namespace detail {
+inline constexpr const char* checkpoint_format = "dpmp private run 3";
 /// Throws when the file is no checkpoint of a private run.
 inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& path) {
   interop::SafetensorsFile file(path);
   const auto format = file.metadata().find("format");
-  DPMP_CHECK(format != file.metadata().end() && format->second == "dpmp private run 2",
-             "expected a checkpoint of a private run in '", path.string(), "', got ",
-             format == file.metadata().end() ? "a file without a format" : format->second);
+  DPMP_CHECK(format != file.metadata().end(), "expected a checkpoint of a private run in '", path.string(),
+             "', got a file without a format");
+  DPMP_CHECK(format->second == checkpoint_format, "expected a checkpoint of the format '", checkpoint_format, "' in '",
+             path.string(), "', got '", format->second,
+             "': the format has changed; continue with the version of dpmp that wrote the file");
   return file;
 }
 inline dp::StreamKeys stored_keys(const Metadata& metadata) {
@@ -156,7 +155,7 @@ inline dp::StatementNotes stored_notes(const Metadata& metadata) {
 }
 /// The clip threshold of the next step; 0 unless the plan is adaptive.
 inline double stored_threshold(const Metadata& metadata, const dp::Plan& plan) {
-  if (!plan.adaptive()) return 0;
+  if (!plan.options().adaptive) return 0;
   dp::AdaptiveThreshold checked = plan.adaptive_threshold();
   checked.restore(std::bit_cast<double>(from_hex(metadata, "clip threshold")));
   return checked.threshold();
@@ -179,7 +178,7 @@ CheckpointHeader read_checkpoint_header(const std::filesystem::path& path, const
 /// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Where the fingerprints
 /// of file and trainer are equal it becomes the run of the file, else it goes on with draws and noise of its own; its
 /// ledger then does not know what that run released after the checkpoint (Trainer::privacy_statement says so).
-/// Throws when the trainer has taken a step, when its plan is another one, naming the numbers that differ, and when the file
+/// Throws when the trainer has taken a step, when its plan is another one, naming the entries that differ, and when the file
 /// does not fit the model or the rule; model and trainer are then unchanged.
 Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer);
 }  // namespace dpmp::inline DPMP_ABI::train
@@ -206,13 +205,13 @@ DPMP_KEPT_BODY inline void load_base_weights(const std::filesystem::path& path, 
 
 DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
                                            const Trainer& trainer) {
-  detail::Metadata metadata{{"format", "dpmp private run 2"},
+  detail::Metadata metadata{{"format", detail::checkpoint_format},
                             {"steps", detail::hex(std::uint64_t(trainer.steps()))},
                             {"optimiser steps", detail::hex(std::uint64_t(trainer.optimiser().steps()))},
                             {"run nonce", detail::hex(trainer.keys().run_nonce())}};
   const Key256& root = trainer.keys().root();
   for (std::size_t k = 0; k < root.words.size(); ++k) metadata["key " + std::to_string(k)] = detail::hex(root.words[k]);
-  if (trainer.plan().adaptive())
+  if (trainer.plan().options().adaptive)
     metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
   metadata["fingerprint"] = trainer.fingerprint();
   const dp::StatementNotes& notes = trainer.notes();
@@ -227,8 +226,7 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
 DPMP_KEPT_BODY inline CheckpointHeader read_checkpoint_header(const std::filesystem::path& path,
                                                               const std::optional<dp::ClipRule>& custom) {
   const interop::SafetensorsFile file = detail::open_checkpoint(path);
-  const dp::PlanNumbers numbers = detail::plan_numbers(file.metadata());
-  return {custom ? dp::Plan::from_numbers(numbers, *custom) : dp::Plan::from_numbers(numbers),
+  return {dp::Plan::from_text(detail::stored_plan(file.metadata()), custom),
           dp::StreamKeys(detail::stored_keys(file.metadata()).root())};
 }
 
@@ -237,9 +235,8 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
   DPMP_CHECK(trainer.steps() == 0, "expected a trainer that has taken no step, got one at step ", trainer.steps(),
              ": a ledger never goes back");
   interop::SafetensorsFile file = detail::open_checkpoint(path);
-  const dp::PlanNumbers stored = detail::plan_numbers(file.metadata());
-  DPMP_CHECK(stored == trainer.plan().numbers(), "expected the plan of the checkpoint, got another one:\n",
-             dp::difference(stored, trainer.plan().numbers()));
+  const dp::PlanText stored = detail::stored_plan(file.metadata()), plan = trainer.plan().text();
+  DPMP_CHECK(stored == plan, "expected the plan of the checkpoint, got another one:\n", dp::difference(stored, plan));
   const index_t steps = detail::count_of(file.metadata(), "steps"),
                 updates = detail::count_of(file.metadata(), "optimiser steps");
   detail::NamedTensors tensors = detail::weights_of(parameters.all());

@@ -135,7 +135,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
-  if (plan().adaptive()) guarantee_->threshold = plan().adaptive_threshold();
+  if (plan().options().adaptive) guarantee_->threshold = plan().adaptive_threshold();
 }
 
 DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
@@ -160,7 +160,7 @@ DPMP_KEPT_BODY inline void Trainer::for_each_batch(index_t step, FunctionRef<voi
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
   dp::StepTicket ticket = guarantee_->ledger.begin_step();
   const index_t step = ticket.step();
-  const dp::StepNumbers numbers = plan().at(step, clip_threshold());
+  const dp::StepPlan numbers = plan().at(step, clip_threshold());
   sampler_.draw(step, draw_);
   sums_.follow_trainable(ctx_);
   sums_.set_zero();
@@ -192,7 +192,7 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
 }
 
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
-  const dp::StepNumbers numbers = plan().at(steps(), clip_threshold());
+  const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
   ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()));
   per_sample::ClippedSumSink sink(groups_, options_.strategy,
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,
@@ -232,9 +232,9 @@ DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::s
   for (const index_t record : slots)
     ids.push_back(record == masked_slot ? RecordId() : options_.identity(of_records, record));
   SampleIdentities records(ctx_, ids);
-  DPMP_CHECK(!records.by_place() || !guarantee_ || plan().relation() != dp::NeighbouringRelation::add_or_remove_one,
-             "expected identities that stay when another record is removed (content_id, stable_id) for ", plan().relation(),
-             ", got places in the data set");
+  DPMP_CHECK(!records.by_place() || !guarantee_ || plan().options().relation != dp::NeighbouringRelation::add_or_remove_one,
+             "expected identities that stay when another record is removed (content_id, stable_id) for ",
+             plan().options().relation, ", got places in the data set");
   return SampleRandomness{keys().key(dp::Stream::dropout), step, std::move(records)};
 }
 

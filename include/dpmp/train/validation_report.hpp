@@ -23,7 +23,7 @@ struct ValidationRow {
 
 class ValidationReport {
  public:
-  ValidationReport(std::span<Parameter* const> parameters, const per_sample::Groups& groups, const dp::StepNumbers& numbers,
+  ValidationReport(std::span<Parameter* const> parameters, const per_sample::Groups& groups, const dp::StepPlan& numbers,
                    index_t samples);
   void set(const Parameter& p, const per_sample::SiteShape& shape, const per_sample::NormPlan& plan);
   const std::vector<ValidationRow>& rows() const { return rows_; }
@@ -44,7 +44,7 @@ class ValidationReport {
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline ValidationReport::ValidationReport(std::span<Parameter* const> parameters,
-                                                         const per_sample::Groups& groups, const dp::StepNumbers& numbers,
+                                                         const per_sample::Groups& groups, const dp::StepPlan& numbers,
                                                          index_t samples)
     : samples_(samples), group_count_(groups.count()) {
   bool any = false;

@@ -29,8 +29,7 @@ namespace rules {
 inline int inner_axis(std::string_view name, const Shape& shape, int axis) {
   const int at = axis < 0 ? axis + shape.rank() : axis;
   DPMP_CHECK(at >= 0 && at < shape.rank(), name, ": expected an axis of the shape ", shape, ", got ", axis);
-  DPMP_CHECK(at != 0, name, ": expected an axis behind the sample axis of ", shape, ", got ", axis,
-             ": it would mix samples");
+  DPMP_CHECK(at != 0, name, ": expected an axis after the sample axis of ", shape, ", got ", axis, ": it would mix samples");
   return at;
 }
 
