@@ -16,13 +16,13 @@ using train::TrainerOptions;
 namespace {
 TrainerOptions adam() {
   return {.physical_batch = 4,
-          .rule = optim::AdamW{.weight_decay = 0.01},
+          .optimiser = optim::AdamW{.weight_decay = 0.01},
           .learning_rate = optim::LearningRate::cosine(1e-2, 2, 5),
           .data_fingerprint = 1};
 }
 TrainerOptions sgd() {
   return {.physical_batch = 4,
-          .rule = optim::Sgd{.momentum = 0.9},
+          .optimiser = optim::Sgd{.momentum = 0.9},
           .learning_rate = optim::LearningRate::constant(1e-2),
           .data_fingerprint = 1};
 }
@@ -139,10 +139,10 @@ TEST_CASE("P20, P36: resumed with anything changed, or without a word on the dat
   options.learning_rate = [usual](index_t step) { return usual.at(step) * (step == 4 ? 1.25 : 1); };
   resume(ctx, options, "learning rate: a function");
   options = adam();
-  options.rule = optim::AdamW{.weight_decay = 0.02};
+  options.optimiser = optim::AdamW{.weight_decay = 0.02};
   resume(ctx, options, "rule: adamw");
   options = adam();
-  options.rule = optim::AdamW{.weight_decay = 0.01, .decays = [](const Parameter& p) { return p.name() == "norm.gain"; }};
+  options.optimiser = optim::AdamW{.weight_decay = 0.01, .decays = [](const Parameter& p) { return p.name() == "norm.gain"; }};
   resume(ctx, options, "parameters: ");
   options = adam();
   options.rate_factors = {{nn::is_bias, 2}};

@@ -18,7 +18,7 @@ using train::TrainerOptions;
 namespace {
 TrainerOptions descent() {
   return {
-      .physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1), .data_fingerprint = 1};
+      .physical_batch = 4, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1), .data_fingerprint = 1};
 }
 dp::PlanOptions options_of(const TinyTraining& run, double expected = 9) {
   return {.delta = 1e-5, .sampling_rate = expected / double(run.records()), .steps = 6, .dataset_size = run.records()};

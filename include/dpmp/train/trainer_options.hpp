@@ -15,7 +15,7 @@ namespace dpmp::inline DPMP_ABI::train {
 struct TrainerOptions {
   /// Slots of a physical batch: memory and speed only, the result does not depend on it beyond rounding.
   index_t physical_batch = 64;
-  optim::Rule rule = optim::AdamW{};
+  optim::Optimiser optimiser = optim::AdamW{};
   /// Groups of parameters that learn faster or slower than the others; the first group that has a parameter counts.
   std::vector<optim::RateFactor> rate_factors = {};
   /// A function of the step: of public facts only, whatever else it looks at.
