@@ -29,7 +29,8 @@ class Trainer {
 
   /// One logical step: as many physical batches as the draw needs (at least one), noise once, one update. Accounted before
   /// anything is drawn; throws when the plan is spent. Nothing private is returned: see plan().epsilon_after(steps()).
-  /// Parameters may be frozen and trained again between steps: a frozen one gets no noise and does not move.
+  /// Parameters may be frozen and trained again between steps: a frozen one gets no noise and does not move, and the state
+  /// that the optimiser has of it stays as it is.
   void step(Losses losses);
 
   /// What the next step will do with each parameter, from one pass over a batch of empty slots: nothing is drawn, accounted

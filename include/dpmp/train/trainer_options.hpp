@@ -25,8 +25,9 @@ struct TrainerOptions {
   /// Clipping groups, as many as the plan has; not set: one for all parameters.
   std::optional<per_sample::Groups> groups = {};
   /// A number of everything that decides what is summed and that the trainer cannot see: the records and their order, what
-  /// prepares them, the model's settings (dropout rates, say). Set: a checkpoint of a run with the same number, on the same
-  /// kind of machine, is continued bit for bit. Not set: it is continued with draws and noise of its own.
+  /// prepares them, the model's settings (dropout rates, say), in which steps which parameters are frozen. Set: a checkpoint
+  /// of a run with the same number, on the same kind of machine, is continued bit for bit. Not set: it is continued with
+  /// draws and noise of its own.
   std::optional<std::uint64_t> data_fingerprint = {};
   /// What a record is known by to randomness inside of it, which a model with dropout needs: called with a secret of the run
   /// (dp::Stream::record_identity) and the record's number, for example
