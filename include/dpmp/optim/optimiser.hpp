@@ -51,8 +51,8 @@ struct StepNoise {
 struct ParameterState {
   /// Updates made so far; Adam's bias correction depends on it.
   index_t updates = 0;
-  /// SGD: the velocity, and no second moment. Of the parameter's shape and its master's dtype; not defined before the first
-  /// step that trains the parameter.
+  /// AdamW: both; SGD: the velocity, where it has momentum. Of the parameter's shape and its master's dtype; not defined
+  /// before the first step that trains the parameter.
   Tensor first, second;
 };
 
@@ -82,6 +82,8 @@ class OptimiserState {
   void make_moments(Context& ctx, const per_sample::GradientSums& sums);
 
   const Optimiser& optimiser() const { return optimiser_; }
+  /// Moments of a parameter that has been trained: 2 for AdamW, 1 for SGD with momentum, else 0.
+  int moments() const;
   /// Of one parameter; its tensors share their data. Throws for a parameter that this was not made for.
   const ParameterState& of(const Parameter& p) const { return member_of(p).state; }
   /// Puts states in the place of those there are: one for each parameter in the constructor's order, whose tensors are taken
@@ -198,24 +200,29 @@ DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, std::span<
   for (const std::size_t place : places) {
     Member& m = members_[place];
     const auto zeros = [&] { return Tensor::zeros(ctx, m.parameter->shape(), m.parameter->master().dtype()); };
-    if (!m.state.first.defined()) m.state.first = zeros();
-    if (!m.state.second.defined() && std::holds_alternative<AdamW>(optimiser_)) m.state.second = zeros();
+    if (moments() >= 1 && !m.state.first.defined()) m.state.first = zeros();
+    if (moments() == 2 && !m.state.second.defined()) m.state.second = zeros();
   }
+}
+
+DPMP_KEPT_BODY inline int OptimiserState::moments() const {
+  const auto* sgd = std::get_if<Sgd>(&optimiser_);
+  return sgd ? sgd->momentum > 0 : 2;
 }
 
 DPMP_KEPT_BODY inline void OptimiserState::restore(const std::vector<ParameterState>& states) {
   DPMP_CHECK(states.size() == members_.size(), "expected the state of ", members_.size(), " parameters, got ",
              states.size());
-  const bool adam = std::holds_alternative<AdamW>(optimiser_);
   for (std::size_t k = 0; k < states.size(); ++k) {
     const ParameterState& state = states[k];
     const Tensor& master = members_[k].parameter->master();
     const std::string& name = members_[k].parameter->name();
     DPMP_CHECK(state.updates >= 0, "expected a count of updates of '", name, "' >= 0, got ", state.updates);
-    DPMP_CHECK(adam || !state.second.defined(), "expected no second moment of '", name, "' for SGD, got one");
+    const int given = state.first.defined() + state.second.defined();
+    DPMP_CHECK(state.updates == 0 || given == moments(), "expected ", moments(), " moments of '", name, "' after ",
+               state.updates, " updates, got ", given);
     for (const Tensor* moment : {&state.first, &state.second}) {
-      if (state.updates == 0 || (moment == &state.second && !adam)) continue;
-      DPMP_CHECK(moment->defined(), "expected the moments of '", name, "' after ", state.updates, " updates, got none");
+      if (state.updates == 0 || !moment->defined()) continue;
       DPMP_CHECK(
           moment->shape() == master.shape() && moment->dtype() == master.dtype() && moment->device() == master.device(),
           "expected a moment of '", name, "' of ", master.dtype(), master.shape(), " on ", master.device(), ", got ",
@@ -269,7 +276,8 @@ DPMP_KEPT_BODY inline const OptimiserState::Member& OptimiserState::member_of(co
 
 template <class R>
 inline kernels::SgdUpdate<R> OptimiserState::formula_of(const Sgd& sgd, const Member& m) {
-  return {m.state.first.data<R>(), R(sgd.momentum), R(m.decays ? sgd.weight_decay : 0), R(m.rate_factor)};
+  return {m.state.first.defined() ? m.state.first.data<R>() : nullptr, R(sgd.momentum), R(m.decays ? sgd.weight_decay : 0),
+          R(m.rate_factor)};
 }
 
 template <class R>

@@ -56,7 +56,7 @@ inline NamedTensors weights_of(std::span<Parameter* const> parameters) {
 /// Moments belong to a count of updates: without one they are zeros, and not stored.
 inline void append_moments(NamedTensors& tensors, const Parameter& p, const optim::ParameterState& state) {
   if (state.updates == 0) return;
-  tensors.push_back({"optimiser/" + p.name() + ".first_moment", state.first});
+  if (state.first.defined()) tensors.push_back({"optimiser/" + p.name() + ".first_moment", state.first});
   if (state.second.defined()) tensors.push_back({"optimiser/" + p.name() + ".second_moment", state.second});
 }
 inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata) {
@@ -300,9 +300,9 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
     optim::ParameterState& state = states.emplace_back();
     state.updates = of_parameters.back().updates;
     if (state.updates == 0) continue;
-    state.first = Tensor::empty(ctx, p->shape(), p->master().dtype());
-    if (std::holds_alternative<optim::AdamW>(trainer.optimiser_state().optimiser()))
-      state.second = Tensor::empty(ctx, p->shape(), p->master().dtype());
+    const int kept = trainer.optimiser_state().moments();
+    if (kept >= 1) state.first = Tensor::empty(ctx, p->shape(), p->master().dtype());
+    if (kept == 2) state.second = Tensor::empty(ctx, p->shape(), p->master().dtype());
     detail::append_moments(moments, *p, state);
   }
   detail::check_tensors(file, weights);
