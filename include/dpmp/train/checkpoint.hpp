@@ -286,6 +286,8 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
 
   // Everything is read before anything changes.
   const index_t steps = detail::count_of(metadata, "steps");
+  DPMP_CHECK(steps <= trainer.plan().steps(), "expected 'steps' to be at most the plan's ", trainer.plan().steps(), ", got ",
+             steps);
   const dp::StreamKeys keys = detail::stored_keys(metadata);
   const double threshold = detail::stored_threshold(metadata, trainer.plan());
   const dp::StatementNotes notes = detail::stored_notes(metadata);
