@@ -91,7 +91,7 @@ inline Experiment slot_experiment(DType dtype, int threads) {
     Parameter& w = make(parameters);
     train::Trainer trainer(
         s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), records - !with,
-        {.physical_batch = slots, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
+        {.physical_batch = slots, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     const std::vector<double> before = masters(parameters);
     trainer.step(losses_of(w, with));
     return std::vector<double>{dot(minus(before, masters(parameters)), s->difference)};
@@ -149,7 +149,7 @@ inline Experiment adaptive_experiment(dp::NeighbouringRelation relation, double 
     };
     train::Trainer trainer(
         *ctx, parameters, plan, fresh_keys(r), records - shift,
-        {.physical_batch = records, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
+        {.physical_batch = records, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     for (index_t step = 0; step < steps; ++step) trainer.step(losses);
     const std::vector<double> moved = masters(parameters);
     // What the second weight tells of the second threshold, that of the first count; and what the first one tells beside.
@@ -218,7 +218,7 @@ inline Experiment dropout_experiment(double rate) {
     Parameter& w = parameters.constant("w", {1, d}, 0);
     train::Trainer trainer(
         s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), records - !with,
-        {.physical_batch = slots, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
+        {.physical_batch = slots, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     trainer.step(losses_of(w, with, RunDropout{trainer.keys()}));
     const std::vector<double> moved = masters(parameters);
     return std::vector<double>{-dot(moved, s->difference), -dot(moved, s->own)};
@@ -247,7 +247,7 @@ inline std::optional<Experiment> lattice_experiment() {
     Parameter& w = parameters.constant("w", {1, d}, 0);
     train::Trainer trainer(
         s->ctx, parameters, plan, keys, records - !with,
-        {.physical_batch = records, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
+        {.physical_batch = records, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     trainer.step([&](const train::Batch& batch) {
       std::vector<double> a;
       for (const index_t i : batch.records)

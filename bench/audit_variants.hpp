@@ -13,7 +13,7 @@ struct LinearVariant {
   DType dtype = DType::f32;
   index_t steps = 4, records = 4, physical_batch = 4;
   double sampling_rate = 1, sigma = 2;
-  optim::Rule rule = optim::Sgd{};
+  optim::Optimiser optimiser = optim::Sgd{};
   bool grouped = false;  // weight and bias clipped apart
   bool thawed = false;   // the bias is frozen in the first half of the steps
 };
@@ -31,9 +31,9 @@ inline Experiment linear_experiment(const LinearVariant& v) {
   s->v = v;
   std::mt19937_64 random(5);
   std::normal_distribution<double> normal;
-  for (index_t k = 0; k < d; ++k) s->x.push_back(v.rule.index() == 1 ? double(k == 0) : double(float(normal(random))) * 0.5);
+  for (index_t k = 0; k < d; ++k) s->x.push_back(v.optimiser.index() == 1 ? double(k == 0) : double(float(normal(random))) * 0.5);
   for (index_t k = 0; k < p; ++k)
-    s->out.push_back(v.rule.index() == 1 ? 1000.0 * (k == 0) : std::round(300 * normal(random)));
+    s->out.push_back(v.optimiser.index() == 1 ? 1000.0 * (k == 0) : std::round(300 * normal(random)));
   const auto plan_of = [s](double share) {
     dp::PlanOptions o{.delta = 1e-5, .sampling_rate = s->v.sampling_rate, .steps = s->v.steps, .dataset_size = s->v.records};
     if (s->v.grouped) o.group_thresholds = {weight_threshold, bias_threshold};
@@ -73,7 +73,7 @@ inline Experiment linear_experiment(const LinearVariant& v) {
       return weighted_sum(linear(batch.tape.input(inputs), w, &b), out);
     };
     train::TrainerOptions o{
-        .physical_batch = c.physical_batch, .rule = c.rule, .learning_rate = optim::LearningRate::constant(1)};
+        .physical_batch = c.physical_batch, .optimiser = c.optimiser, .learning_rate = optim::LearningRate::constant(1)};
     const auto all = parameters.all();
     if (c.grouped) o.groups = per_sample::Groups::by_parameter(all);
     train::Trainer trainer(s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), c.records - !with, o);
@@ -144,7 +144,7 @@ inline Experiment tied_experiment() {
     Parameter& table = parameters.normal("table", {vocabulary, width}, 1);
     train::Trainer trainer(
         s->ctx, parameters, share == 1 ? whole : half, fresh_keys(r), records - !with,
-        {.physical_batch = records, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
+        {.physical_batch = records, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     const std::vector<double> before = masters(parameters);
     trainer.step(losses_of(table, with));
     return std::vector<double>{dot(minus(before, masters(parameters)), s->direction)};
@@ -161,7 +161,7 @@ inline std::vector<Experiment> variants() {
            {.name = "groups", .grouped = true},
            {.name = "virtual batches", .steps = 2, .records = 20, .physical_batch = 6, .sigma = std::sqrt(2.0)},
            {.name = "thawed", .thawed = true},
-           {.name = "AdamW", .steps = 2, .sigma = std::sqrt(2.0), .rule = optim::AdamW{}},
+           {.name = "AdamW", .steps = 2, .sigma = std::sqrt(2.0), .optimiser = optim::AdamW{}},
            {.name = "Poisson", .steps = 1, .sampling_rate = 0.5, .sigma = 1}})
     all.push_back(linear_experiment(v));
   all.push_back(tied_experiment());

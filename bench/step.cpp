@@ -44,7 +44,7 @@ struct Gpt {
   Gpt(int threads, DType dtype)
       : ctx(Device::cpu(), threads),
         model(ctx, {.vocabulary = 256, .width = 256, .layers = 4, .heads = 4, .context = 128}, dtype) {}
-  static optim::Rule rule() { return optim::AdamW{}; }
+  static optim::Optimiser optimiser() { return optim::AdamW{}; }
   const nn::Parameters& parameters() const { return model.parameters(); }
   Variable losses(Tape& tape, std::span<const index_t> slots) {
     std::vector<std::int32_t> ids;
@@ -67,7 +67,7 @@ struct Mlp {
         first(all / "first", 784, 1024),
         second(all / "second", 1024, 1024),
         third(all / "third", 1024, 10) {}
-  static optim::Rule rule() { return optim::Sgd{}; }
+  static optim::Optimiser optimiser() { return optim::Sgd{}; }
   const nn::Parameters& parameters() const { return all; }
   Variable losses(Tape& tape, std::span<const index_t> slots) {
     const index_t n = index_t(slots.size());
@@ -93,7 +93,7 @@ void measure(DType dtype, int threads, index_t batch, int repetitions) {
   };
   Run plain(threads, dtype), secret(threads, dtype);
   // Sampling rate 1 of `batch` records: every step has exactly that many.
-  const train::TrainerOptions options{.physical_batch = batch, .rule = Model::rule()};
+  const train::TrainerOptions options{.physical_batch = batch, .optimiser = Model::optimiser()};
   const dp::StreamKeys keys(dp::random_key());
   train::Trainer plain_trainer(plain.ctx, plain.parameters(), train::NoPrivacy{1}, keys, batch, options);
   const auto plan = dp::Plan::with_noise_multiplier(

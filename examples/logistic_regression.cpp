@@ -35,7 +35,7 @@ int main() {
       return cross_entropy(layer(batch.tape.input(rows(batch.records))), Tensor::from(ctx, {batch.size()}, labels));
     };
     train::Trainer trainer(ctx, parameters, privacy, dp::StreamKeys(dp::random_key()), records,
-                           {.rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
+                           {.optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
     while (trainer.steps() < 100) trainer.step(losses);
     std::vector<index_t> others(held_out);
     for (std::size_t k = 0; k < others.size(); ++k) others[k] = records + index_t(k);

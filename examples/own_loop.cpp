@@ -25,7 +25,7 @@ int main() {
 
   dp::StepLedger ledger = plan.ledger(dp::StreamKeys(dp::random_key()));
   const dp::PoissonSampler sampler = plan.sampler(ledger.keys(), records);
-  optim::Optimiser optimiser(ctx, parameters.all(), optim::AdamW{});
+  optim::OptimiserState optimiser(ctx, parameters.all(), optim::AdamW{});
   per_sample::GradientSums sums(ctx, parameters.all());
   per_sample::ClippedSumSink sink(per_sample::Groups::flat(parameters.all()), {});
   std::vector<index_t> draw, batch(static_cast<std::size_t>(slots));

@@ -199,7 +199,7 @@ int run(const Options& o) {
   const double rate = double(o.batch) / double(training.size());
   const train::TrainerOptions trainer_options{
       .physical_batch = o.physical_batch,
-      .rule = optim::Sgd{.momentum = o.momentum},
+      .optimiser = optim::Sgd{.momentum = o.momentum},
       .learning_rate = optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, o.steps), o.steps, 0)};
   const dp::StreamKeys keys(dp::random_key());
   std::optional<dp::Plan> plan;

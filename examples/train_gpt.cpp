@@ -198,7 +198,7 @@ int run(const Options& o) {
   const index_t steps = plan ? plan->steps() : o.steps;
   const train::TrainerOptions trainer_options{
       .physical_batch = o.physical_batch,
-      .rule = optim::AdamW{.weight_decay = 0},
+      .optimiser = optim::AdamW{.weight_decay = 0},
       .learning_rate =
           optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate),
       .data_fingerprint = data_fingerprint(o, lines),

@@ -210,14 +210,14 @@ inline void bench_update(Suite& suite, index_t n) {
 
   for (const bool noisy : {false, true}) {
     const optim::StepNoise* const added = noisy ? &noise : nullptr;
-    optim::Optimiser adamw(ctx, model.all(), optim::AdamW{.epsilon = epsilon});
-    adamw.begin_step(factor, rate, added);
+    optim::OptimiserState adamw(ctx, model.all(), optim::AdamW{.epsilon = epsilon});
+    adamw.begin_step(ctx, sums, factor, rate, added);
     const auto error = [&] {
-      // The first step of each rule from zero: with SGD it is linear in the noise, with AdamW the gradient over its size.
+      // The first step of each optimiser from zero: with SGD it is linear in the noise, with AdamW the gradient over its size.
       LargestError of_sgd, of_adamw;
-      const auto first_step = [&](const optim::Rule& rule, LargestError& found, const auto& formula) {
+      const auto first_step = [&](const optim::Optimiser& optimiser, LargestError& found, const auto& formula) {
         ctx.backend().set_zero(weight.master().raw(), weight.master().bytes());
-        optim::Optimiser(ctx, model.all(), rule).step(ctx, sums, factor, rate, added);
+        optim::OptimiserState(ctx, model.all(), optimiser).step(ctx, sums, factor, rate, added);
         std::vector<float> got(normals.size());
         ctx.backend().copy_out(got.data(), weight.master().raw(), index_t(got.size() * sizeof(float)));
         for (std::size_t k = 0; k < got.size(); ++k)

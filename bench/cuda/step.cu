@@ -146,16 +146,17 @@ class StepBench {
     batch.ids = ids(batch.slots);
     batch.weights = train::slot_weights(ctx_, batch.slots, DType::f32);
     per_sample::GradientSums sums(ctx_, parameters_);
-    optim::Optimiser optimiser(ctx_, parameters_, optim::AdamW{});
+    optim::OptimiserState optimiser(ctx_, parameters_, optim::AdamW{});
     const Key256 key = dp::StreamKeys(dp::random_key()).key(dp::Stream::noise);
     const auto work = [&] {
       sums.set_zero();
       add(sums, batch);
       optimiser.update(ctx_, sums, numbers ? &key : nullptr);
     };
+    index_t steps = 0;
     const auto begin = [&] {
-      const optim::StepNoise noise{{key, optimiser.steps()}, numbers ? numbers->noise_standard_deviation : 0};
-      optimiser.begin_step(1 / double(o_.batch), 1e-3, numbers ? &noise : nullptr);
+      const optim::StepNoise noise{{key, steps++}, numbers ? numbers->noise_standard_deviation : 0};
+      optimiser.begin_step(ctx_, sums, 1 / double(o_.batch), 1e-3, numbers ? &noise : nullptr);
     };
     begin(), work();
     CudaGraph graph = CudaGraph::capture(ctx_, work);

@@ -46,9 +46,9 @@ test::LaunchTrace trace_of_step(Context& ctx, std::span<Parameter* const> parame
   per_sample::ClippedSumSink sink(groups, setting.strategy);
   per_sample::GradientSums sums(ctx, parameters);
   const Tensor weights = train::slot_weights(ctx, slots, DType::f32);
-  optim::Optimiser optimiser(ctx, parameters, optim::AdamW{});
+  optim::OptimiserState optimiser(ctx, parameters, optim::AdamW{});
   const optim::StepNoise noise{{key, 0}, 0.1};
-  optimiser.begin_step(0.25, 1e-2, &noise);
+  optimiser.begin_step(ctx, sums, 0.25, 1e-2, &noise);
   const auto step = [&] {
     sums.set_zero();
     train::accumulate_clipped(

@@ -47,7 +47,7 @@ TEST_CASE("a private GPT trained on CUDA ends where the same run on the CPU does
       start = run.masters();
       train::Trainer trainer(
           ctx, run.model.parameters(), plan_of(run, steps), fixed_keys(31), run.records,
-          {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(rate)});
+          {.physical_batch = 4, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(rate)});
       for (index_t step = 0; step < steps; ++step) {
         records += index_t(test::drawn(trainer.plan(), trainer.keys(), run.records, step).size());
         trainer.step(run.losses());
@@ -74,7 +74,7 @@ TEST_CASE("a plain GPT trained on CUDA ends where the same run on the CPU does")
     test::DeviceGpt run(ctx, dtype, {}, records);
     train::Trainer trainer(
         ctx, run.model.parameters(), train::NoPrivacy{1}, fixed_keys(32), records,
-        {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(rate)});
+        {.physical_batch = 4, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(rate)});
     const std::vector<index_t> all{0, 1, 2, 3};
     for (index_t step = 0; step < steps; ++step) {
       if (!ctx.on_cuda()) {

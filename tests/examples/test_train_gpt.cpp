@@ -188,7 +188,7 @@ TEST_CASE(
   refused({"--weights=" + checkpoint}, "got nothing about it");
   refused({"--weights=" + (place / "missing").string()}, "expected a readable file");
   refused({from, "--resume=" + checkpoint}, "--weights");
-  refused({"--resume=" + checkpoint}, "of this model and rule and no others");
+  refused({"--resume=" + checkpoint}, "checkpoint: block0.attention.qkv.lora_a: f32[2, 16], clipping group 0");
   refused({"--lora-rank=2"}, "expected --weights");
   refused({from, "--lora-rank=-1"}, "a LoRA rank >= 0 (0: none), got -1");
   refused({from, "--lora-rank=2", "--lora-alpha=0"}, "alpha > 0");
@@ -313,7 +313,7 @@ TEST_CASE("bad input: a checkpoint that is missing, cut off, or of another model
   test::write_text(place / "x", test::read_text(place / "from" / "weights.safetensors"));
   refused({}, "expected a checkpoint of a private run");
   test::write_text(place / "x", whole);
-  refused({"--width=32"}, "expected 'tokens.weight' as f32[256, 32], got f32[256, 16]");
+  refused({"--width=32"}, "[256, 16], clipping group 0, weight decay 0, learning rate times 1");
   refused({"--layers=2"}, "block1");
   test::write_text(place / "more text", test::read_text(place.data()) + "one\nmore\nline\n");
   refused({"--data=" + (place / "more text").string()}, "expected 1 to 57 records");

@@ -12,7 +12,7 @@
 
 using namespace dpmp;
 using optim::AdamW;
-using optim::Optimiser;
+using optim::OptimiserState;
 using optim::Sgd;
 using per_sample::GradientSums;
 
@@ -48,11 +48,11 @@ struct Model {
 /// What is wrong with the weights after `steps` steps of both: the largest error as a share of its bound. f32: a rounding of
 /// the weight a step, and 1e-6 of the way that the updates went.
 template <class Update>
-double error_share(DType dtype, const optim::Rule& rule, Update&& reference_update) {
+double error_share(DType dtype, const optim::Optimiser& kind, Update&& reference_update) {
   Context ctx(Device::cpu(), 2);
   const Model model(ctx, dtype);
   GradientSums sums(ctx, model.parameters.all());
-  Optimiser optimiser(ctx, model.parameters.all(), rule);
+  OptimiserState optimiser(ctx, model.parameters.all(), kind);
   std::vector<double> w = model.masters(), m(w.size(), 0.0), v(w.size(), 0.0), way(w.size(), 0.0);
   double worst = 0;
   for (int step = 0; step < steps; ++step) {
@@ -83,13 +83,13 @@ std::vector<double> master(const nn::Parameters& parameters, const char* name) {
 
 TEST_CASE("SGD: momentum and weight decay as in Polyak's heavy ball with an L2 term") {
   for (DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const Sgd& rule : {Sgd{}, Sgd{.momentum = 0.9}, Sgd{.weight_decay = 0.1, .decays = every},
+    for (const Sgd& kind : {Sgd{}, Sgd{.momentum = 0.9}, Sgd{.weight_decay = 0.1, .decays = every},
                             Sgd{.momentum = 0.7, .weight_decay = 0.2, .decays = every}}) {
       CAPTURE(name_of(dtype));
-      CAPTURE(rule.momentum);
-      CAPTURE(rule.weight_decay);
-      CHECK(error_share(dtype, rule, [&](int, double g, double& w, double& velocity, double&) {
-              velocity = rule.momentum * velocity + g + rule.weight_decay * w;
+      CAPTURE(kind.momentum);
+      CAPTURE(kind.weight_decay);
+      CHECK(error_share(dtype, kind, [&](int, double g, double& w, double& velocity, double&) {
+              velocity = kind.momentum * velocity + g + kind.weight_decay * w;
               w -= rate * velocity;
             }) <= 1);
     }
@@ -97,15 +97,15 @@ TEST_CASE("SGD: momentum and weight decay as in Polyak's heavy ball with an L2 t
 
 TEST_CASE("AdamW: algorithm 2 of Loshchilov and Hutter with the schedule as the learning rate") {
   for (DType dtype : {DType::f32, DType::bf16, DType::f64})
-    for (const AdamW& rule : {AdamW{}, AdamW{.weight_decay = 0.1, .decays = every},
+    for (const AdamW& kind : {AdamW{}, AdamW{.weight_decay = 0.1, .decays = every},
                               AdamW{.beta1 = 0, .beta2 = 0.5, .epsilon = 1e-3}, AdamW{.beta1 = 0.5, .beta2 = 0}}) {
       CAPTURE(name_of(dtype));
-      CAPTURE(rule.beta1);
-      CHECK(error_share(dtype, rule, [&](int t, double g, double& w, double& m, double& v) {
-              m = rule.beta1 * m + (1 - rule.beta1) * g;
-              v = rule.beta2 * v + (1 - rule.beta2) * g * g;
-              const double m_hat = m / (1 - std::pow(rule.beta1, t)), v_hat = v / (1 - std::pow(rule.beta2, t));
-              w -= rate * (m_hat / (std::sqrt(v_hat) + rule.epsilon)) + rate * rule.weight_decay * w;
+      CAPTURE(kind.beta1);
+      CHECK(error_share(dtype, kind, [&](int t, double g, double& w, double& m, double& v) {
+              m = kind.beta1 * m + (1 - kind.beta1) * g;
+              v = kind.beta2 * v + (1 - kind.beta2) * g * g;
+              const double m_hat = m / (1 - std::pow(kind.beta1, t)), v_hat = v / (1 - std::pow(kind.beta2, t));
+              w -= rate * (m_hat / (std::sqrt(v_hat) + kind.epsilon)) + rate * kind.weight_decay * w;
             }) <= 1);
     }
 }
@@ -114,22 +114,18 @@ TEST_CASE("AdamW: the moments kept are those of the formulas, to FP32 rounding")
   Context ctx(Device::cpu(), 1);
   const Model model(ctx, DType::f32);
   GradientSums sums(ctx, model.parameters.all());
-  Optimiser optimiser(ctx, model.parameters.all(), AdamW{});
+  OptimiserState optimiser(ctx, model.parameters.all(), AdamW{});
   model.fill(sums, 0);
   optimiser.step(ctx, sums, 1 / divisor, rate);
-  const auto state = optimiser.state();
-  REQUIRE(state.size() == 4);
-  CHECK(state[0].name == "matrix.first_moment");
-  CHECK(state[1].name == "matrix.second_moment");
-  CHECK(state[3].name == "vector.second_moment");
-  const std::vector<double> sum = sums.tensors()[0].to_doubles(), m = state[0].tensor.to_doubles(),
-                            v = state[1].tensor.to_doubles();
+  const optim::ParameterState& state = optimiser.of(model.parameters.find("matrix"));
+  const std::vector<double> sum = sums.tensors()[0].to_doubles(), m = state.first.to_doubles(),
+                            v = state.second.to_doubles();
   for (std::size_t j = 0; j < sum.size(); ++j) {
     const double g = sum[j] / divisor;
     CHECK(std::fabs(m[j] - 0.1 * g) <= 4 * 0x1p-24 * std::fabs(0.1 * g));
     CHECK(std::fabs(v[j] - 0.001 * g * g) <= 8 * 0x1p-24 * 0.001 * g * g);
   }
-  CHECK(optimiser.steps() == 1);
+  CHECK(state.updates == 1);
 }
 
 TEST_CASE("after a step the compute weights are the masters rounded to their dtype") {
@@ -137,7 +133,7 @@ TEST_CASE("after a step the compute weights are the masters rounded to their dty
   for (DType dtype : {DType::bf16, DType::f16}) {
     const Model model(ctx, dtype);
     GradientSums sums(ctx, model.parameters.all());
-    Optimiser optimiser(ctx, model.parameters.all(), AdamW{});
+    OptimiserState optimiser(ctx, model.parameters.all(), AdamW{});
     for (int step = 0; step < 3; ++step) {
       model.fill(sums, step);
       optimiser.step(ctx, sums, 1 / divisor, rate);
@@ -154,15 +150,15 @@ TEST_CASE("after a step the compute weights are the masters rounded to their dty
 
 TEST_CASE("P28: a step changes every trainable parameter and not one bit of a frozen one, whenever it was frozen") {
   Context ctx(Device::cpu(), 2);
-  for (const optim::Rule& rule :
-       {optim::Rule(Sgd{.momentum = 0.9, .weight_decay = 0.1}), optim::Rule(AdamW{.weight_decay = 0.1})}) {
+  for (const optim::Optimiser& kind :
+       {optim::Optimiser(Sgd{.momentum = 0.9, .weight_decay = 0.1}), optim::Optimiser(AdamW{.weight_decay = 0.1})}) {
     for (bool frozen_before : {true, false}) {
       const Model model(ctx, DType::f32);
       Parameter& frozen = model.parameters.find("vector");
       if (frozen_before) frozen.set_trainable(false);
       GradientSums sums(ctx, model.parameters.all());
       CHECK(sums.tensors().size() == (frozen_before ? 1 : 2));
-      Optimiser optimiser(ctx, model.parameters.all(), rule);
+      OptimiserState optimiser(ctx, model.parameters.all(), kind);
       frozen.set_trainable(false);
       const std::vector<double> matrix = master(model.parameters, "matrix"), vector = master(model.parameters, "vector");
       model.fill(sums, 0);
@@ -178,7 +174,7 @@ TEST_CASE("decay and learning rate go by parameter: each against a plain loop of
   struct Shaped {
     const char* name;
     Shape shape;
-    bool decays;         // as a rule
+    bool decays;         // by default
     double rate_factor;  // by the groups below
   };
   const std::vector<Shaped> shaped{{"embedding.weight", {9, 4}, true, 0.25},
@@ -205,7 +201,8 @@ TEST_CASE("decay and learning rate go by parameter: each against a plain loop of
         AdamW adamw{.epsilon = 1e-3, .weight_decay = weight_decay};
         Sgd sgd{.momentum = 0.5, .weight_decay = weight_decay};
         if (gains_decay) adamw.decays = sgd.decays = named("gain");
-        Optimiser optimiser(ctx, parameters.all(), adam ? optim::Rule(adamw) : optim::Rule(sgd), rate_factors);
+        OptimiserState optimiser(ctx, parameters.all(), adam ? optim::Optimiser(adamw) : optim::Optimiser(sgd),
+                                 rate_factors);
         GradientSums sums(ctx, parameters.all());
         std::vector<std::vector<double>> w, m, v, way;
         for (const Parameter* p : parameters.all()) {
@@ -258,7 +255,7 @@ TEST_CASE("the predicate of decay is called once for each parameter, when the op
   const Model model(ctx, DType::f32);
   int asked = 0;
   const optim::ParameterPredicate count = [&](const Parameter&) { return ++asked, true; };
-  Optimiser optimiser(ctx, model.parameters.all(), AdamW{.weight_decay = 0.1, .decays = count});
+  OptimiserState optimiser(ctx, model.parameters.all(), AdamW{.weight_decay = 0.1, .decays = count});
   GradientSums sums(ctx, model.parameters.all());
   model.fill(sums, 0);
   optimiser.step(ctx, sums, 1 / divisor, rate);
@@ -268,8 +265,8 @@ TEST_CASE("the predicate of decay is called once for each parameter, when the op
 TEST_CASE("optimisers refuse hyper-parameters out of range and parameters of another model") {
   Context ctx(Device::cpu(), 1);
   const Model model(ctx, DType::f32), other(ctx, DType::f32);
-  const auto refused = [&](const optim::Rule& rule, const char* part) {
-    return test::refuses([&] { Optimiser(ctx, model.parameters.all(), rule); }, part);
+  const auto refused = [&](const optim::Optimiser& kind, const char* part) {
+    return test::refuses([&] { OptimiserState(ctx, model.parameters.all(), kind); }, part);
   };
   for (double bad : {-0.1, 1.0, double(NAN)}) {
     CHECK(refused(Sgd{.momentum = bad}, "momentum"));
@@ -284,12 +281,12 @@ TEST_CASE("optimisers refuse hyper-parameters out of range and parameters of ano
   CHECK(refused(AdamW{.decays = {}}, "the parameters that decay, got none"));
   CHECK(refused(Sgd{.decays = {}}, "the parameters that decay, got none"));
   const auto factor_refused = [&](const optim::RateFactor& group, const char* part) {
-    return test::refuses([&] { Optimiser(ctx, model.parameters.all(), Sgd{}, std::span(&group, 1)); }, part);
+    return test::refuses([&] { OptimiserState(ctx, model.parameters.all(), Sgd{}, std::span(&group, 1)); }, part);
   };
   for (double bad : {-1.0, double(NAN), double(INFINITY)}) CHECK(factor_refused({every, bad}, "a finite factor > 0"));
   CHECK(factor_refused({every, 0}, "freeze parameters"));
   CHECK(factor_refused({{}, 1}, "a predicate for the parameters of a rate factor, got none"));
-  Optimiser optimiser(ctx, model.parameters.all(), Sgd{});
+  OptimiserState optimiser(ctx, model.parameters.all(), Sgd{});
   const GradientSums sums(ctx, other.parameters.all());
   CHECK(test::refuses([&] { optimiser.step(ctx, sums, 1, rate); }, "matrix"));
 }

@@ -13,7 +13,7 @@ using train::TrainerOptions;
 
 namespace {
 TrainerOptions descent() {
-  return {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
+  return {.physical_batch = 4, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
 }
 struct Bad {
   bool target;

@@ -21,7 +21,7 @@ using train::TrainerOptions;
 namespace {
 /// Plain descent with the rate 1: the weights move by the released sum over the divisor.
 TrainerOptions descent(index_t physical_batch = 4) {
-  return {.physical_batch = physical_batch, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
+  return {.physical_batch = physical_batch, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
 }
 /// (x - y) * factor.
 std::vector<double> difference(const std::vector<double>& x, const std::vector<double>& y, double factor = 1) {

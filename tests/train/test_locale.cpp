@@ -49,7 +49,7 @@ std::vector<std::string> said(Context& ctx, const std::filesystem::path& checkpo
   const auto trainer_of = [&](test::TinyTraining& training) {
     return std::make_unique<train::Trainer>(ctx, training.model.parameters(), plan, keys, training.records(),
                                             train::TrainerOptions{.physical_batch = 4,
-                                                                  .rule = optim::Sgd{},
+                                                                  .optimiser = optim::Sgd{},
                                                                   .learning_rate = optim::LearningRate::constant(0.5),
                                                                   .data_fingerprint = 1234567});
   };

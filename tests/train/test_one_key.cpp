@@ -16,7 +16,7 @@ using train::TrainerOptions;
 
 namespace {
 TrainerOptions descent() {
-  return {.physical_batch = 2, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
+  return {.physical_batch = 2, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
 }
 }  // namespace
 

@@ -16,7 +16,7 @@ using train::TrainerOptions;
 namespace {
 /// Plain descent with the rate 1: the weights move by the released sum over the divisor.
 TrainerOptions descent(index_t physical_batch = 4) {
-  return {.physical_batch = physical_batch, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
+  return {.physical_batch = physical_batch, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
 }
 /// What a step released, from the way an f64 model went: (before - after) * divisor.
 std::vector<double> released(const std::vector<double>& before, const std::vector<double>& after, double divisor) {
@@ -158,7 +158,7 @@ TEST_CASE("P7: an empty draw is a step: one physical batch of empty slots, pure 
   REQUIRE(test::drawn(plan, keys, run.records(), 0).empty());
   Trainer trainer(
       ctx, run.model.parameters(), plan, keys, run.records(),
-      {.physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(plan.expected_batch())});
+      {.physical_batch = 4, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(plan.expected_batch())});
   const std::vector<double> before = run.masters();
   trainer.step(run.losses());
   const std::vector<double> noise = test::noise_by_hand(run, plan, keys, 0), got = released(before, run.masters(), 1);

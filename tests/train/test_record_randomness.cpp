@@ -59,7 +59,7 @@ std::vector<double> released(Context& ctx, const dp::StreamKeys& keys, const Rec
   const dp::Plan plan = plan_of();
   const auto identity = [&](const Key256& secret, index_t record) { return identify(secret, data, std::size_t(record)); };
   train::TrainerOptions options{
-      .physical_batch = 7, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
+      .physical_batch = 7, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)};
   if (!around_the_trainer) options.identity = identity;
   Trainer trainer(ctx, parameters, plan, keys, index_t(data.rows.size()), options);
   const std::vector<double> before = test::masters(parameters);

@@ -47,7 +47,7 @@ TEST_CASE("P27: a step that fails stays accounted; the next one goes on with its
     CHECK(test::refuses([&] { trainer.step(failing); }, "luck"));
     CHECK(trainer.steps() == 1);
     CHECK(run.masters() == before);
-    CHECK(trainer.optimiser().steps() == 0);
+    for (const Parameter* p : run.model.parameters().all()) CHECK(trainer.optimiser_state().of(*p).updates == 0);
     // As if the run had been resumed behind the failed step.
     Trainer fresh(ctx, other.model.parameters(), plan, keys, other.records(), {.physical_batch = 4});
     fresh.resume_at(1);
@@ -109,9 +109,8 @@ TEST_CASE("after the second step the arena asks the system for nothing, and noth
     TinyTraining run(ctx, dtype);
     Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 9, 12), test::random_keys(rng), run.records(),
                     {.physical_batch = 4});
+    trainer.step(run.losses());  // makes the moments
     const index_t live = ctx.memory().live_bytes;
-    trainer.step(run.losses());
-    CHECK(ctx.memory().live_bytes == live);
     trainer.step(run.losses());
     const MemoryStatistics second = ctx.memory();
     for (int step = 2; step < 12; ++step) trainer.step(run.losses());
@@ -129,7 +128,7 @@ TEST_CASE("training without privacy: the same draws, the plain sum, the same div
   const dp::StreamKeys keys = test::random_keys(rng);
   const double q = 0.4, momentum = 0.8;
   const TrainerOptions options{.physical_batch = 4,
-                               .rule = optim::Sgd{.momentum = momentum},
+                               .optimiser = optim::Sgd{.momentum = momentum},
                                .learning_rate = optim::LearningRate::cosine(0.3, 2, 6)};
   Trainer trainer(ctx, run.model.parameters(), train::NoPrivacy{q}, keys, run.records(), options);
   std::vector<double> velocity(std::size_t(run.model.parameters().numel()), 0.0);

@@ -17,8 +17,10 @@ using train::TrainerOptions;
 
 namespace {
 TrainerOptions descent() {
-  return {
-      .physical_batch = 4, .rule = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1), .data_fingerprint = 1};
+  return {.physical_batch = 4,
+          .optimiser = optim::Sgd{},
+          .learning_rate = optim::LearningRate::constant(1),
+          .data_fingerprint = 1};
 }
 dp::PlanOptions options_of(const TinyTraining& run, double expected = 9) {
   return {.delta = 1e-5, .sampling_rate = expected / double(run.records()), .steps = 6, .dataset_size = run.records()};
@@ -136,6 +138,40 @@ TEST_CASE("P16: groups: each is clipped to its own threshold, the noise is that 
     CHECK(refuses([&] { Trainer t(ctx, run.model.parameters(), plan, test::random_keys(rng), run.records(), flat); },
                   "expected as many clipping groups as the plan has thresholds"));
   }
+}
+
+TEST_CASE("a checkpoint is refused by other clipping groups, and by the parameters of another model than the trainer's") {
+  test::Rng rng;
+  Context ctx(Device::cpu(), 1);
+  const test::TemporaryFolder folder;
+  TinyTraining run(ctx, DType::f32), other(ctx, DType::f32);
+  const dp::Plan plan = dp::Plan::with_noise_multiplier(
+      {.delta = 1e-5, .sampling_rate = 0.3, .steps = 5, .dataset_size = run.records(), .group_thresholds = {0.1, 0.2}}, 0.7);
+  const dp::StreamKeys keys = test::random_keys(rng);
+  const auto trainer_of = [&](const TinyTraining& r, const char* second_group) {
+    TrainerOptions options = descent();
+    options.groups = Groups::by(r.model.parameters().all(), [second_group](const Parameter& p) {
+      return std::string(p.name() == second_group ? "second" : "first");
+    });
+    return Trainer(ctx, r.model.parameters(), plan, keys, r.records(), options);
+  };
+  const Trainer trainer = trainer_of(run, "head.weight");
+  train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
+  for (Parameter* p : other.model.parameters().all())
+    p->master().copy_from(Tensor::full(ctx, p->shape(), DType::f32, rng.normal()));
+  Trainer elsewhere = trainer_of(other, "norm.gain"), same = trainer_of(other, "head.weight");
+  const std::vector<double> before = other.masters();
+  const std::string text =
+      test::error_of([&] { train::load_checkpoint(folder / "c", other.model.parameters(), elsewhere); });
+  for (const char* part :
+       {"checkpoint: head.weight: f32[17, 8], clipping group 1", "here: head.weight: f32[17, 8], clipping group 0"})
+    CHECK_MESSAGE(text.find(part) != std::string::npos, text);
+  const char* const mixed = "the parameters that the trainer was made for, got others";
+  CHECK(refuses([&] { train::load_checkpoint(folder / "c", run.model.parameters(), same); }, mixed));
+  CHECK(refuses([&] { train::save_checkpoint(folder / "d", other.model.parameters(), trainer); }, mixed));
+  CHECK(folder.entries() == 1);
+  CHECK(other.masters() == before);
+  CHECK(train::load_checkpoint(folder / "c", other.model.parameters(), same).same_run);
 }
 
 TEST_CASE("schedules of threshold and noise: every step clips to and adds what the plan accounts for that step") {

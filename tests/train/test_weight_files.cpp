@@ -40,7 +40,7 @@ TEST_CASE(
   const test::TemporaryFolder folder;
   TinyTraining run(ctx, DType::f32);
   train::Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 5), test::random_keys(rng), run.records(),
-                         {.physical_batch = 4, .rule = optim::Sgd{}});
+                         {.physical_batch = 4, .optimiser = optim::Sgd{}});
   const mode_t before = ::umask(0);
   train::save_checkpoint(folder / "c", run.model.parameters(), trainer);
   train::save_weights(folder / "w", run.model.parameters());

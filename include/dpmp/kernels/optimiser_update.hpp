@@ -16,6 +16,7 @@ struct UpdateNumbers {
 };
 
 /// velocity = momentum velocity + g + weight_decay w; w -= rate rate_factor velocity. rate_factor: of this parameter.
+/// velocity: null without momentum, when nothing of it is needed later.
 template <class Real_>
 struct SgdUpdate {
   using Real = Real_;
@@ -26,8 +27,11 @@ struct SgdUpdate {
   DPMP_ANY_TEAM
   template <class Span, class Pack>
   DPMP_HD Pack operator()(const Span& at, const Pack& sum, const Pack& w, const UpdateNumbers& now) const {
-    const Pack v = at.load(velocity) * momentum + sum * Real(now.gradient_factor) + w * weight_decay;
-    at.store(velocity, v);
+    Pack v = sum * Real(now.gradient_factor) + w * weight_decay;
+    if (velocity) {
+      v = at.load(velocity) * momentum + v;
+      at.store(velocity, v);
+    }
     return w - v * (Real(now.rate) * rate_factor);
   }
 };

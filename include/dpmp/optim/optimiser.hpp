@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SGD with momentum and AdamW on FP32 master weights (f64 for an f64 model), from f64 gradient sums.
+// SGD with momentum and AdamW on FP32 master weights (f64 for an f64 model), from f64 gradient sums: the choice of a user,
+// and the state of a run, which belongs to the parameters one by one.
 #pragma once
 #include <cmath>
 #include <functional>
@@ -31,7 +32,8 @@ struct AdamW {
   /// The parameters that decay; by default all but biases and gains.
   ParameterPredicate decays = is_matrix;
 };
-using Rule = std::variant<Sgd, AdamW>;
+/// What a user chooses.
+using Optimiser = std::variant<Sgd, AdamW>;
 
 /// A group of parameters that learn at factor times the learning rate (with AdamW, their decay is multiplied too).
 struct RateFactor {
@@ -45,60 +47,81 @@ struct StepNoise {
   double standard_deviation = 0;
 };
 
-/// Keeps the moments of one set of parameters. Frozen parameters are skipped and keep their bits.
-class Optimiser {
- public:
-  /// A tensor of the state with the name it is saved under.
-  struct StateEntry {
-    std::string name;
-    Tensor tensor;
-  };
+/// What an optimiser keeps of one parameter: made when it is first trained, kept while it is frozen.
+struct ParameterState {
+  /// Updates made so far; Adam's bias correction depends on it.
+  index_t updates = 0;
+  /// AdamW: both; SGD: the velocity, where it has momentum. Of the parameter's shape and its master's dtype; not defined
+  /// before the first step that trains the parameter.
+  Tensor first, second;
+};
 
+/// The state of all parameters of a model. A step updates those that its sums have and that are trained; the others keep
+/// their bits, their moments and their counts, as in PyTorch.
+class OptimiserState {
+ public:
   /// rate_factors: the first group that has a parameter counts; a parameter in none has the factor 1.
-  Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule,
-            std::span<const RateFactor> rate_factors = {});
+  OptimiserState(Context& ctx, std::span<Parameter* const> parameters, const Optimiser& optimiser,
+                 std::span<const RateFactor> rate_factors = {});
 
   /// One update from gradient = (sums + noise) * gradient_factor (1 / a public divisor), with the compute weights rounded
-  /// again. The sums stay as they are. Throws on noise that dp::add_gaussian_noise refuses.
+  /// again. The sums stay as they are. Throws on noise that dp::add_gaussian_noise refuses and on sums of other parameters;
+  /// nothing is counted then.
   void step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor, double learning_rate,
             const StepNoise* noise = nullptr);
-  /// The two halves of step. begin_step counts the step and puts its numbers into the memory of the device; update launches
-  /// kernels only, with nothing of the step but the key in their arguments: it may be captured in a CUDA graph, which then
-  /// is launched after each begin_step.
-  void begin_step(double gradient_factor, double learning_rate, const StepNoise* noise = nullptr);
+  /// The two halves of step. begin_step makes moments that are missing, counts the step for each parameter that it trains,
+  /// and puts its numbers into the memory of the device; update launches kernels only, with nothing of the step but the key
+  /// in their arguments: it may be captured in a CUDA graph, which then is launched after each begin_step. A graph updates
+  /// the parameters that were trained when it was captured: capture again when others are.
+  void begin_step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor, double learning_rate,
+                  const StepNoise* noise = nullptr);
+  /// Throws for a parameter that the last begin_step did not count.
   void update(Context& ctx, const per_sample::GradientSums& sums, const Key256* noise_key = nullptr) const;
-  /// Updates made so far: Adam's bias correction depends on it. Save and restore it with state().
-  index_t steps() const { return steps_; }
-  void set_steps(index_t steps) { steps_ = steps; }
-  /// The moments, sharing their data: write into them to restore a checkpoint.
-  std::vector<StateEntry> state() const;
+  /// Makes moments, all 0, for what these sums train and that has none. begin_step does it too; called before the passes of
+  /// a step, it leaves to them the memory that they will use in later steps.
+  void make_moments(Context& ctx, const per_sample::GradientSums& sums);
+
+  const Optimiser& optimiser() const { return optimiser_; }
+  /// Moments of a parameter that has been trained: 2 for AdamW, 1 for SGD with momentum, else 0.
+  int moments() const;
+  /// Of one parameter; its tensors share their data. Throws for a parameter that this was not made for.
+  const ParameterState& of(const Parameter& p) const { return member_of(p).state; }
+  /// Puts states in the place of those there are: one for each parameter in the constructor's order, whose tensors are taken
+  /// over; without updates there are no moments. Throws where one does not fit, and nothing is changed. A graph that was
+  /// captured before is of no use afterwards.
+  void restore(const std::vector<ParameterState>& states);
   /// What the predicates decided for a parameter.
-  bool decays(const Parameter& p) const { return moments_of(p).decays; }
-  double rate_factor(const Parameter& p) const { return moments_of(p).rate_factor; }
+  bool decays(const Parameter& p) const { return member_of(p).decays; }
+  double rate_factor(const Parameter& p) const { return member_of(p).rate_factor; }
 
  private:
-  struct Moments {
+  struct Member {
     Parameter* parameter;
-    Tensor first, second;
     bool decays;
     double rate_factor;
+    ParameterState state = {};
+    bool begun = false;  // counted by the last begin_step
   };
   static void check_range(std::string_view name, double value, double low, double high);
   static void check_decay(double decay, const ParameterPredicate& decays);
   static double rate_factor_of(const Parameter& p, std::span<const RateFactor> rate_factors);
-  const Moments& moments_of(const Parameter& p) const;
+  const Member& member_of(const Parameter& p) const;
+  /// Those that a step of these sums trains, as places in members_.
+  std::vector<std::size_t> trained_by(const per_sample::GradientSums& sums) const;
+  void make_moments(Context& ctx, std::span<const std::size_t> places);
+  kernels::UpdateNumbers numbers_of(index_t updates, double gradient_factor, double learning_rate) const;
   template <class R>
-  static kernels::SgdUpdate<R> formula_of(const Sgd& sgd, const Moments& m);
+  static kernels::SgdUpdate<R> formula_of(const Sgd& sgd, const Member& m);
   template <class R>
-  static kernels::AdamWUpdate<R> formula_of(const AdamW& a, const Moments& m);
+  static kernels::AdamWUpdate<R> formula_of(const AdamW& a, const Member& m);
   /// All parameters of compute dtype T.
-  template <class T, class SomeRule>
-  void update_all(Context& ctx, const SomeRule& rule, const per_sample::GradientSums& sums, const Key256* noise_key) const;
+  template <class T, class SomeOptimiser>
+  void update_all(Context& ctx, const SomeOptimiser& optimiser, const per_sample::GradientSums& sums,
+                  const Key256* noise_key) const;
 
-  Rule rule_;
-  Tensor numbers_;  // detail::FusedNumbers
-  std::vector<Moments> moments_;
-  index_t steps_ = 0;
+  Optimiser optimiser_;
+  std::vector<Member> members_;
+  Tensor numbers_;  // detail::FusedNumbers of each member
 };
 }  // namespace dpmp::inline DPMP_ABI::optim
 
@@ -106,14 +129,14 @@ class Optimiser {
 #include "dpmp/runtime/profiler_range.hpp"
 
 namespace dpmp::inline DPMP_ABI::optim {
-DPMP_KEPT_BODY inline Optimiser::Optimiser(Context& ctx, std::span<Parameter* const> parameters, const Rule& rule,
-                                           std::span<const RateFactor> rate_factors)
-    : rule_(rule), numbers_(Tensor::zeros(ctx, {index_t(sizeof(detail::FusedNumbers) / sizeof(double))}, DType::f64)) {
-  if (const auto* sgd = std::get_if<Sgd>(&rule_)) {
+DPMP_KEPT_BODY inline OptimiserState::OptimiserState(Context& ctx, std::span<Parameter* const> parameters,
+                                                     const Optimiser& optimiser, std::span<const RateFactor> rate_factors)
+    : optimiser_(optimiser) {
+  if (const auto* sgd = std::get_if<Sgd>(&optimiser_)) {
     check_range("momentum", sgd->momentum, 0, 1);
     check_decay(sgd->weight_decay, sgd->decays);
   } else {
-    const AdamW& a = std::get<AdamW>(rule_);
+    const AdamW& a = std::get<AdamW>(optimiser_);
     check_range("beta1", a.beta1, 0, 1);
     check_range("beta2", a.beta2, 0, 1);
     DPMP_CHECK(a.epsilon > 0 && std::isfinite(a.epsilon), "expected a finite epsilon > 0, got ", a.epsilon);
@@ -125,98 +148,162 @@ DPMP_KEPT_BODY inline Optimiser::Optimiser(Context& ctx, std::span<Parameter* co
                group.factor, group.factor == 0 ? ": freeze parameters that are not to learn" : "");
   }
   for (Parameter* p : parameters) {
-    const bool decays = std::visit([&](const auto& r) { return r.decays(*p); }, rule_);
-    moments_.push_back(
-        {p, Tensor::zeros(ctx, p->shape(), p->master().dtype()), Tensor(), decays, rate_factor_of(*p, rate_factors)});
-    if (std::holds_alternative<AdamW>(rule_)) moments_.back().second = Tensor::zeros(ctx, p->shape(), p->master().dtype());
+    const bool decays = std::visit([&](const auto& o) { return o.decays(*p); }, optimiser_);
+    members_.push_back({p, decays, rate_factor_of(*p, rate_factors)});
   }
+  numbers_ =
+      Tensor::zeros(ctx, {index_t(members_.size()), index_t(sizeof(detail::FusedNumbers) / sizeof(double))}, DType::f64);
 }
 
-DPMP_KEPT_BODY inline void Optimiser::step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor,
-                                           double learning_rate, const StepNoise* noise) {
-  begin_step(gradient_factor, learning_rate, noise);
+DPMP_KEPT_BODY inline void OptimiserState::step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor,
+                                                double learning_rate, const StepNoise* noise) {
+  begin_step(ctx, sums, gradient_factor, learning_rate, noise);
   update(ctx, sums, noise ? &noise->stream.key : nullptr);
 }
 
-DPMP_KEPT_BODY inline void Optimiser::begin_step(double gradient_factor, double learning_rate, const StepNoise* noise) {
+DPMP_KEPT_BODY inline void OptimiserState::begin_step(Context& ctx, const per_sample::GradientSums& sums,
+                                                      double gradient_factor, double learning_rate, const StepNoise* noise) {
   detail::FusedNumbers now;
   if (noise) now.noise = dp::NoiseOfStep(noise->stream.step, noise->standard_deviation);
-  ++steps_;
-  now.update = {.gradient_factor = gradient_factor, .rate = learning_rate};
-  if (const auto* a = std::get_if<AdamW>(&rule_)) {
-    now.update.rate = learning_rate * (1 / (1 - std::pow(a->beta1, double(steps_))));
-    now.update.second_correction = 1 / std::sqrt(1 - std::pow(a->beta2, double(steps_)));
-    now.update.decay = learning_rate * a->weight_decay;
+  const std::vector<std::size_t> trained = trained_by(sums);
+  make_moments(ctx, trained);
+  std::vector<detail::FusedNumbers> numbers(members_.size(), now);
+  for (Member& m : members_) m.begun = false;
+  for (const std::size_t place : trained) {
+    Member& m = members_[place];
+    m.begun = true;
+    numbers[place].update = numbers_of(++m.state.updates, gradient_factor, learning_rate);
   }
-  numbers_.copy_from_host(&now);
+  if (!numbers.empty()) numbers_.copy_from_host(numbers.data());
 }
 
-DPMP_KEPT_BODY inline void Optimiser::update(Context& ctx, const per_sample::GradientSums& sums,
-                                             const Key256* noise_key) const {
+DPMP_KEPT_BODY inline void OptimiserState::update(Context& ctx, const per_sample::GradientSums& sums,
+                                                  const Key256* noise_key) const {
   const ProfilerRange range(ctx, "update");
   std::visit(
-      [&](const auto& rule) {
+      [&](const auto& optimiser) {
         for (const DType dtype : real_dtypes)
-          dispatch_real(dtype, [&](auto tag) { update_all<typename decltype(tag)::type>(ctx, rule, sums, noise_key); });
+          dispatch_real(dtype, [&](auto tag) { update_all<typename decltype(tag)::type>(ctx, optimiser, sums, noise_key); });
       },
-      rule_);
+      optimiser_);
 }
 
-DPMP_KEPT_BODY inline std::vector<Optimiser::StateEntry> Optimiser::state() const {
-  std::vector<StateEntry> entries;
-  for (const Moments& m : moments_) {
-    entries.push_back({m.parameter->name() + ".first_moment", m.first});
-    if (m.second.defined()) entries.push_back({m.parameter->name() + ".second_moment", m.second});
+DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, const per_sample::GradientSums& sums) {
+  make_moments(ctx, trained_by(sums));
+}
+
+DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, std::span<const std::size_t> places) {
+  for (const std::size_t place : places) {
+    Member& m = members_[place];
+    const auto zeros = [&] { return Tensor::zeros(ctx, m.parameter->shape(), m.parameter->master().dtype()); };
+    if (moments() >= 1 && !m.state.first.defined()) m.state.first = zeros();
+    if (moments() == 2 && !m.state.second.defined()) m.state.second = zeros();
   }
-  return entries;
 }
 
-DPMP_KEPT_BODY inline void Optimiser::check_range(std::string_view name, double value, double low, double high) {
+DPMP_KEPT_BODY inline int OptimiserState::moments() const {
+  const auto* sgd = std::get_if<Sgd>(&optimiser_);
+  return sgd ? sgd->momentum > 0 : 2;
+}
+
+DPMP_KEPT_BODY inline void OptimiserState::restore(const std::vector<ParameterState>& states) {
+  DPMP_CHECK(states.size() == members_.size(), "expected the state of ", members_.size(), " parameters, got ",
+             states.size());
+  for (std::size_t k = 0; k < states.size(); ++k) {
+    const ParameterState& state = states[k];
+    const Tensor& master = members_[k].parameter->master();
+    const std::string& name = members_[k].parameter->name();
+    DPMP_CHECK(state.updates >= 0, "expected a count of updates of '", name, "' >= 0, got ", state.updates);
+    const int given = state.first.defined() + state.second.defined();
+    DPMP_CHECK(state.updates == 0 || given == moments(), "expected ", moments(), " moments of '", name, "' after ",
+               state.updates, " updates, got ", given);
+    for (const Tensor* moment : {&state.first, &state.second}) {
+      if (state.updates == 0 || !moment->defined()) continue;
+      DPMP_CHECK(
+          moment->shape() == master.shape() && moment->dtype() == master.dtype() && moment->device() == master.device(),
+          "expected a moment of '", name, "' of ", master.dtype(), master.shape(), " on ", master.device(), ", got ",
+          moment->dtype(), moment->shape(), " on ", moment->device());
+    }
+  }
+  for (std::size_t k = 0; k < states.size(); ++k) {
+    members_[k].state = states[k].updates > 0 ? states[k] : ParameterState{};
+    members_[k].begun = false;
+  }
+}
+
+DPMP_KEPT_BODY inline std::vector<std::size_t> OptimiserState::trained_by(const per_sample::GradientSums& sums) const {
+  std::vector<std::size_t> places;
+  for (const Parameter* p : sums.parameters())
+    if (p->trainable()) places.push_back(std::size_t(&member_of(*p) - members_.data()));
+  return places;
+}
+
+DPMP_KEPT_BODY inline kernels::UpdateNumbers OptimiserState::numbers_of(index_t updates, double gradient_factor,
+                                                                        double learning_rate) const {
+  kernels::UpdateNumbers now{.gradient_factor = gradient_factor, .rate = learning_rate};
+  if (const auto* a = std::get_if<AdamW>(&optimiser_)) {
+    now.rate = learning_rate * (1 / (1 - std::pow(a->beta1, double(updates))));
+    now.second_correction = 1 / std::sqrt(1 - std::pow(a->beta2, double(updates)));
+    now.decay = learning_rate * a->weight_decay;
+  }
+  return now;
+}
+
+DPMP_KEPT_BODY inline void OptimiserState::check_range(std::string_view name, double value, double low, double high) {
   DPMP_CHECK(value >= low && value < high, "expected ", name, " in [", low, ", ", high, "), got ", value);
 }
 
-DPMP_KEPT_BODY inline void Optimiser::check_decay(double decay, const ParameterPredicate& decays) {
+DPMP_KEPT_BODY inline void OptimiserState::check_decay(double decay, const ParameterPredicate& decays) {
   DPMP_CHECK(decay >= 0 && std::isfinite(decay), "expected a finite weight decay >= 0, got ", decay);
   DPMP_CHECK(decays, "expected a predicate for the parameters that decay, got none");
 }
 
-DPMP_KEPT_BODY inline double Optimiser::rate_factor_of(const Parameter& p, std::span<const RateFactor> rate_factors) {
+DPMP_KEPT_BODY inline double OptimiserState::rate_factor_of(const Parameter& p, std::span<const RateFactor> rate_factors) {
   for (const RateFactor& group : rate_factors)
     if (group.parameters(p)) return group.factor;
   return 1;
 }
 
-DPMP_KEPT_BODY inline const Optimiser::Moments& Optimiser::moments_of(const Parameter& p) const {
-  for (const Moments& m : moments_)
+DPMP_KEPT_BODY inline const OptimiserState::Member& OptimiserState::member_of(const Parameter& p) const {
+  for (const Member& m : members_)
     if (m.parameter == &p) return m;
-  throw Error("expected a parameter this optimiser was made for, got " + p.name());
+  throw Error("expected a parameter that this optimiser was made for, got " + p.name());
 }
 
 template <class R>
-inline kernels::SgdUpdate<R> Optimiser::formula_of(const Sgd& sgd, const Moments& m) {
-  return {m.first.data<R>(), R(sgd.momentum), R(m.decays ? sgd.weight_decay : 0), R(m.rate_factor)};
+inline kernels::SgdUpdate<R> OptimiserState::formula_of(const Sgd& sgd, const Member& m) {
+  return {m.state.first.defined() ? m.state.first.data<R>() : nullptr, R(sgd.momentum), R(m.decays ? sgd.weight_decay : 0),
+          R(m.rate_factor)};
 }
 
 template <class R>
-inline kernels::AdamWUpdate<R> Optimiser::formula_of(const AdamW& a, const Moments& m) {
-  return {m.first.data<R>(), m.second.data<R>(), R(a.beta1),
-          R(1 - a.beta1),    R(a.beta2),         R(1 - a.beta2),
-          R(a.epsilon),      R(m.rate_factor),   R(m.decays ? m.rate_factor : 0)};
+inline kernels::AdamWUpdate<R> OptimiserState::formula_of(const AdamW& a, const Member& m) {
+  return {m.state.first.data<R>(),
+          m.state.second.data<R>(),
+          R(a.beta1),
+          R(1 - a.beta1),
+          R(a.beta2),
+          R(1 - a.beta2),
+          R(a.epsilon),
+          R(m.rate_factor),
+          R(m.decays ? m.rate_factor : 0)};
 }
 
-template <class T, class SomeRule>
-inline void Optimiser::update_all(Context& ctx, const SomeRule& rule, const per_sample::GradientSums& sums,
-                                  const Key256* noise_key) const {
+template <class T, class SomeOptimiser>
+inline void OptimiserState::update_all(Context& ctx, const SomeOptimiser& optimiser, const per_sample::GradientSums& sums,
+                                       const Key256* noise_key) const {
   using R = compute_t<T>;
-  using Fused = detail::FusedUpdate<decltype(formula_of<R>(rule, moments_[0])), T>;
-  const auto* numbers = static_cast<const detail::FusedNumbers*>(numbers_.raw());
+  using Fused = detail::FusedUpdate<decltype(formula_of<R>(optimiser, members_[0])), T>;
   std::vector<Fused> updates;
   for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
     Parameter& parameter = *sums.parameters()[k];
     if (!parameter.trainable() || parameter.dtype() != dtype_of<T>) continue;
+    const Member& m = member_of(parameter);
+    DPMP_CHECK(m.begun, "expected begin_step() with '", parameter.name(), "' among the trained, got an update without it");
+    const detail::FusedNumbers* numbers = static_cast<const detail::FusedNumbers*>(numbers_.raw()) + (&m - members_.data());
     updates.push_back(
         {sums.tensors()[k].numel(), sums.tensors()[k].template data<double>(), parameter.master().template data<R>(),
-         parameter.value().template data<T>(), formula_of<R>(rule, moments_of(parameter)), &numbers->update,
+         parameter.value().template data<T>(), formula_of<R>(optimiser, m), &numbers->update,
          noise_key ? dp::ParameterNoise(*noise_key, &numbers->noise, sums.places()[k]) : dp::ParameterNoise()});
   }
   detail::launch_updates<Fused>(ctx, updates);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints: everything a private run needs to go on bit for bit, in one safetensors file.
+// Checkpoints: everything a private run needs to go on bit for bit, in one safetensors file: weights, which of them are
+// trained, the optimiser's state of each, steps, plan, keys, and what the statement has to say.
 //
 // The file holds the root key of the run's noise. Whoever has it can subtract the noise: keep a checkpoint as secret as the
 // data, publish weights with save_weights().
@@ -9,6 +10,7 @@
 // threads), the difference of two continuations would have no noise in it. So a checkpoint stores a fingerprint of all that
 // the trainer can see and of what it is told of the rest (TrainerOptions::data_fingerprint), and load_checkpoint compares.
 #pragma once
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <filesystem>
@@ -41,14 +43,21 @@ inline index_t count_of(const Metadata& metadata, const std::string& name) {
   DPMP_CHECK(value < std::uint64_t(dp::max_steps), "expected '", name, "' in [0, 2^40), got ", value);
   return index_t(value);
 }
-using NamedTensors = std::vector<optim::Optimiser::StateEntry>;
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+using NamedTensors = std::vector<NamedTensor>;
 inline NamedTensors weights_of(std::span<Parameter* const> parameters) {
   NamedTensors tensors;
   for (const Parameter* p : parameters) tensors.push_back({p->name(), p->master()});
   return tensors;
 }
-inline void append_state(NamedTensors& tensors, const optim::Optimiser& optimiser) {
-  for (const auto& entry : optimiser.state()) tensors.push_back({"optimiser/" + entry.name, entry.tensor});
+/// Moments belong to a count of updates: without one they are zeros, and not stored.
+inline void append_moments(NamedTensors& tensors, const Parameter& p, const optim::ParameterState& state) {
+  if (state.updates == 0) return;
+  if (state.first.defined()) tensors.push_back({"optimiser/" + p.name() + ".first_moment", state.first});
+  if (state.second.defined()) tensors.push_back({"optimiser/" + p.name() + ".second_moment", state.second});
 }
 /// A file that only its owner may read (mode 0600, whatever the umask), unless it is said to have no secret.
 inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata,
@@ -125,20 +134,21 @@ void load_weights(const std::filesystem::path& path, const nn::Parameters& param
 /// or without adapters. Throws unless the file has each of them with its shape; adapters keep their values.
 void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 
-/// Weights, optimiser state, steps, plan and root key of a private run. Contains a secret: see the top of this file.
+/// All of a private run. Contains a secret: see the top of this file. Throws unless the parameters are the trainer's.
 void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
 
 namespace detail {
 inline constexpr const char* checkpoint_format = "dpmp private run 3";
-/// Throws when the file is no checkpoint of a private run.
+
+/// Throws when the file is no checkpoint of a private run, or one of another version.
 inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& path) {
   interop::SafetensorsFile file(path);
-  const auto format = file.metadata().find("format");
-  DPMP_CHECK(format != file.metadata().end(), "expected a checkpoint of a private run in '", path.string(),
-             "', got a file without a format");
-  DPMP_CHECK(format->second == checkpoint_format, "expected a checkpoint of the format '", checkpoint_format, "' in '",
-             path.string(), "', got '", format->second,
-             "': the format has changed; continue with the version of dpmp that wrote the file");
+  const auto entry = file.metadata().find("format");
+  const std::string format = entry == file.metadata().end() ? "a file without a format" : entry->second;
+  DPMP_CHECK(format.starts_with("dpmp private run "), "expected a checkpoint of a private run in '", path.string(),
+             "', got ", format);
+  DPMP_CHECK(format == checkpoint_format, "expected a checkpoint of the format '", checkpoint_format, "' in '",
+             path.string(), "', got '", format, "': finish that run with the version of dpmp that wrote it");
   return file;
 }
 inline dp::StreamKeys stored_keys(const Metadata& metadata) {
@@ -152,6 +162,25 @@ inline dp::StatementNotes stored_notes(const Metadata& metadata) {
   if (metadata.contains("other noise since")) notes.other_noise_since = count_of(metadata, "other noise since");
   notes.counts_left_out = from_hex(metadata, "counts left out") != 0;
   return notes;
+}
+inline const std::string& stored_text(const Metadata& metadata, const std::string& name) {
+  const auto at = metadata.find(name);
+  DPMP_CHECK(at != metadata.end(), "expected the checkpoint entry '", name, "', got none");
+  return at->second;
+}
+/// What is stored of a parameter in addition to its tensors.
+struct StoredParameter {
+  bool trained = true;
+  index_t updates = 0;
+};
+inline StoredParameter stored_parameter(const Metadata& metadata, const std::string& name) {
+  const std::uint64_t trained = from_hex(metadata, "trained " + name);
+  DPMP_CHECK(trained <= 1, "expected 'trained ", name, "' to be 0 or 1, got ", trained);
+  return {trained == 1, count_of(metadata, "updates " + name)};
+}
+inline void check_parameters(const nn::Parameters& parameters, const Trainer& trainer) {
+  DPMP_CHECK(std::ranges::equal(parameters.all(), trainer.parameters()),
+             "expected the parameters that the trainer was made for, got others");
 }
 /// The clip threshold of the next step; 0 unless the plan is adaptive.
 inline double stored_threshold(const Metadata& metadata, const dp::Plan& plan) {
@@ -175,11 +204,13 @@ struct Resumed {
 /// custom: the clip rule of a plan with one of the user's own, which the file knows by its name only. Throws when the file
 /// is no checkpoint of a private run.
 CheckpointHeader read_checkpoint_header(const std::filesystem::path& path, const std::optional<dp::ClipRule>& custom = {});
-/// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and rule. Where the fingerprints
-/// of file and trainer are equal it becomes the run of the file, else it goes on with draws and noise of its own; its
-/// ledger then does not know what that run released after the checkpoint (Trainer::privacy_statement says so).
-/// Throws when the trainer has taken a step, when its plan is another one, naming the entries that differ, and when the file
-/// does not fit the model or the rule; model and trainer are then unchanged.
+/// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and optimiser; what is trained
+/// afterwards is what was trained when the file was saved. Where the fingerprints of file and trainer are equal it becomes
+/// the run of the file, else it goes on with draws and noise of its own; its ledger then does not know what that run
+/// released after the checkpoint (Trainer::privacy_statement says so).
+/// Throws when the trainer has taken a step, and, naming what differs, when its plan, a parameter's name, shape, dtype,
+/// clipping group, weight decay or factor of the learning rate, or the optimiser and its settings are others than those of
+/// the file; also when the file is damaged. Model and trainer are then unchanged.
 Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer);
 }  // namespace dpmp::inline DPMP_ABI::train
 
@@ -205,21 +236,27 @@ DPMP_KEPT_BODY inline void load_base_weights(const std::filesystem::path& path, 
 
 DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
                                            const Trainer& trainer) {
+  detail::check_parameters(parameters, trainer);
   detail::Metadata metadata{{"format", detail::checkpoint_format},
                             {"steps", detail::hex(std::uint64_t(trainer.steps()))},
-                            {"optimiser steps", detail::hex(std::uint64_t(trainer.optimiser().steps()))},
                             {"run nonce", detail::hex(trainer.keys().run_nonce())}};
   const Key256& root = trainer.keys().root();
   for (std::size_t k = 0; k < root.words.size(); ++k) metadata["key " + std::to_string(k)] = detail::hex(root.words[k]);
   if (trainer.plan().options().adaptive)
     metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
+  metadata["description"] = trainer.description();
   metadata["fingerprint"] = trainer.fingerprint();
   const dp::StatementNotes& notes = trainer.notes();
   if (notes.other_noise_since) metadata["other noise since"] = detail::hex(std::uint64_t(*notes.other_noise_since));
   metadata["counts left out"] = detail::hex(notes.counts_left_out);
   detail::put_plan(metadata, trainer.plan());
   detail::NamedTensors tensors = detail::weights_of(parameters.all());
-  detail::append_state(tensors, trainer.optimiser());
+  for (const Parameter* p : parameters.all()) {
+    const optim::ParameterState& state = trainer.optimiser_state().of(*p);
+    metadata["trained " + p->name()] = detail::hex(p->trainable());
+    metadata["updates " + p->name()] = detail::hex(std::uint64_t(state.updates));
+    detail::append_moments(tensors, *p, state);
+  }
   detail::write_tensors(path, tensors, metadata);
 }
 
@@ -234,31 +271,54 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
                                               Trainer& trainer) {
   DPMP_CHECK(trainer.steps() == 0, "expected a trainer that has taken no step, got one at step ", trainer.steps(),
              ": a ledger never goes back");
+  detail::check_parameters(parameters, trainer);
   interop::SafetensorsFile file = detail::open_checkpoint(path);
-  const dp::PlanText stored = detail::stored_plan(file.metadata()), plan = trainer.plan().text();
+  const detail::Metadata& metadata = file.metadata();
+  const dp::PlanText stored = detail::stored_plan(metadata), plan = trainer.plan().text();
   DPMP_CHECK(stored == plan, "expected the plan of the checkpoint, got another one:\n", dp::difference(stored, plan));
-  const index_t steps = detail::count_of(file.metadata(), "steps"),
-                updates = detail::count_of(file.metadata(), "optimiser steps");
-  detail::NamedTensors tensors = detail::weights_of(parameters.all());
-  detail::append_state(tensors, trainer.optimiser());
-  detail::check_tensors(file, tensors);
-  DPMP_CHECK(file.entries().size() == tensors.size(), "expected '", path.string(), "' to have the ", tensors.size(),
-             " tensors of this model and rule and no others, got ", file.entries().size());
-  // A damaged file is refused before anything changes.
-  const dp::StreamKeys keys = detail::stored_keys(file.metadata());
-  const double threshold = detail::stored_threshold(file.metadata(), trainer.plan());
-  const dp::StatementNotes notes = detail::stored_notes(file.metadata());
-  const auto stored_fingerprint = file.metadata().find("fingerprint");
-  DPMP_CHECK(stored_fingerprint != file.metadata().end(), "expected the checkpoint entry 'fingerprint', got none");
-  const std::string &then = stored_fingerprint->second, now = trainer.fingerprint();
-  detail::read_tensors(file, tensors);
-  for (Parameter* p : parameters.all()) p->refresh(parameters.ctx());
-  trainer.optimiser().set_steps(updates);
+  const std::string difference =
+      difference_of_descriptions(detail::stored_text(metadata, "description"), trainer.description());
+  DPMP_CHECK(difference.empty(), "expected the model and the optimiser of the checkpoint, got others:", difference);
+
+  // Everything is read before anything changes.
+  const index_t steps = detail::count_of(metadata, "steps");
+  DPMP_CHECK(steps <= trainer.plan().steps(), "expected 'steps' to be at most the plan's ", trainer.plan().steps(), ", got ",
+             steps);
+  const dp::StreamKeys keys = detail::stored_keys(metadata);
+  const double threshold = detail::stored_threshold(metadata, trainer.plan());
+  const dp::StatementNotes notes = detail::stored_notes(metadata);
+  const std::string &then = detail::stored_text(metadata, "fingerprint"), now = trainer.fingerprint();
+  Context& ctx = parameters.ctx();
+  std::vector<detail::StoredParameter> of_parameters;
+  std::vector<optim::ParameterState> states;
+  const detail::NamedTensors weights = detail::weights_of(parameters.all());
+  detail::NamedTensors moments;
+  for (const Parameter* p : parameters.all()) {
+    of_parameters.push_back(detail::stored_parameter(metadata, p->name()));
+    optim::ParameterState& state = states.emplace_back();
+    state.updates = of_parameters.back().updates;
+    if (state.updates == 0) continue;
+    const int kept = trainer.optimiser_state().moments();
+    if (kept >= 1) state.first = Tensor::empty(ctx, p->shape(), p->master().dtype());
+    if (kept == 2) state.second = Tensor::empty(ctx, p->shape(), p->master().dtype());
+    detail::append_moments(moments, *p, state);
+  }
+  detail::check_tensors(file, weights);
+  detail::check_tensors(file, moments);
+  DPMP_CHECK(file.entries().size() == weights.size() + moments.size(), "expected '", path.string(), "' to have the ",
+             weights.size() + moments.size(), " tensors of this model and its optimiser and no others, got ",
+             file.entries().size());
+  const std::vector<std::vector<char>> bytes = detail::read_bytes(file, weights);
+  detail::read_tensors(file, moments);
+
   const bool same_run = !now.empty() && then == now;
   if (same_run)
     trainer.repeat_from(steps, threshold, keys, notes);
   else
     trainer.resume_at(steps, threshold, notes);
+  trainer.optimiser_state().restore(states);
+  detail::put_weights(parameters.all(), bytes, ctx);
+  for (std::size_t k = 0; k < of_parameters.size(); ++k) parameters.all()[k]->set_trainable(of_parameters[k].trained);
   return {same_run, then.empty() || now.empty() ? std::string() : changed_lines(then, now)};
 }
 }  // namespace dpmp::inline DPMP_ABI::train

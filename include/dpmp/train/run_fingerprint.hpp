@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the bits of a run's sums depend on in addition to the records and the weights. A checkpoint is continued with the
-// same noise only where all of it is the same: with anything changed, the difference of two continuations would have no
-// noise in it.
+// What a run's bits depend on in addition to the records and the weights, in two texts. The description is of the model and
+// its optimiser: a checkpoint fits no other. The fingerprint is of all around them: a checkpoint is continued with the same
+// noise only where it is the same, since with anything changed the difference of two continuations would have no noise in
+// it.
 #pragma once
+#include <set>
 #include <sstream>
 #include <string>
+#include <vector>
 
-#include "dpmp/core/siphash.hpp"
 #include "dpmp/gemm/interface.hpp"
 #include "dpmp/train/trainer_options.hpp"
 #include "dpmp/version.hpp"
@@ -14,18 +16,22 @@
 namespace dpmp::inline DPMP_ABI::train {
 /// One fact a line, public all of them. options.data_fingerprint must be set. steps: those of the plan, whose learning rates
 /// are compared one by one.
-std::string run_fingerprint(Context& ctx, std::span<Parameter* const> parameters, const per_sample::Groups& groups,
-                            const optim::Optimiser& optimiser, const TrainerOptions& options, index_t steps);
+std::string run_fingerprint(Context& ctx, const TrainerOptions& options, index_t steps);
+
+/// The optimiser's kind and settings, then a line for each parameter: name, dtype, shape, clipping group, its weight decay
+/// and its factor of the learning rate. Which of them are trained may change from step to step and is not in it.
+std::string run_description(std::span<Parameter* const> parameters, const per_sample::Groups& groups,
+                            const optim::OptimiserState& optimiser);
 
 /// The lines of y that are not those of x, one after the other; empty for equal texts.
 std::string changed_lines(const std::string& x, const std::string& y);
+/// For people: the lines that only one of two descriptions has, of each at most eight; empty for equal texts.
+std::string difference_of_descriptions(const std::string& checkpoint, const std::string& here);
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::train {
-DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parameter* const> parameters,
-                                                  const per_sample::Groups& groups, const optim::Optimiser& optimiser,
-                                                  const TrainerOptions& options, index_t steps) {
+DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, const TrainerOptions& options, index_t steps) {
   DPMP_CHECK(options.data_fingerprint.has_value(), "expected a data_fingerprint, got none");
   TextStream out;
   out.precision(17);
@@ -39,21 +45,26 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, std::span<Parame
       << ", gradients " << int(options.strategy.gradients) << ", budget " << options.strategy.byte_budget.value_or(-1)
       << '\n'
       << "learning rate: " << options.learning_rate.fingerprint(steps) << '\n'
-      << "rule: ";
-  if (const auto* sgd = std::get_if<optim::Sgd>(&options.rule)) {
-    out << "sgd, " << sgd->momentum << ", " << sgd->weight_decay << '\n';
-  } else {
-    const auto& a = std::get<optim::AdamW>(options.rule);
-    out << "adamw, " << a.beta1 << ", " << a.beta2 << ", " << a.epsilon << ", " << a.weight_decay << '\n';
-  }
-  TextStream model;
-  model.precision(17);
-  for (const Parameter* p : parameters)
-    model << p->name() << ' ' << p->dtype() << p->shape() << ' ' << p->trainable() << ' ' << groups.of(*p) << ' '
-          << optimiser.decays(*p) << ' ' << optimiser.rate_factor(*p) << '\n';
-  const std::string text = model.str();
-  out << "parameters: " << siphash24(0, 0, std::as_bytes(std::span(text.data(), text.size()))) << '\n'
       << "data: " << *options.data_fingerprint << '\n';
+  return out.str();
+}
+
+DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> parameters, const per_sample::Groups& groups,
+                                                  const optim::OptimiserState& optimiser) {
+  TextStream out;
+  out.precision(17);
+  double weight_decay = 0;
+  if (const auto* sgd = std::get_if<optim::Sgd>(&optimiser.optimiser())) {
+    weight_decay = sgd->weight_decay;
+    out << "optimiser: SGD, momentum " << sgd->momentum << '\n';
+  } else {
+    const auto& adam = std::get<optim::AdamW>(optimiser.optimiser());
+    weight_decay = adam.weight_decay;
+    out << "optimiser: AdamW, beta1 " << adam.beta1 << ", beta2 " << adam.beta2 << ", epsilon " << adam.epsilon << '\n';
+  }
+  for (const Parameter* p : parameters)
+    out << p->name() << ": " << p->dtype() << p->shape() << ", clipping group " << groups.of(*p) << ", weight decay "
+        << (optimiser.decays(*p) ? weight_decay : 0) << ", learning rate times " << optimiser.rate_factor(*p) << '\n';
   return out.str();
 }
 
@@ -65,6 +76,28 @@ DPMP_KEPT_BODY inline std::string changed_lines(const std::string& x, const std:
     if (a != b) changed += (changed.empty() ? "" : "; ") + b;
   }
   return changed;
+}
+
+DPMP_KEPT_BODY inline std::string difference_of_descriptions(const std::string& checkpoint, const std::string& here) {
+  if (checkpoint == here) return "";
+  const auto lines_of = [](const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream in(text);
+    for (std::string line; std::getline(in, line);) lines.push_back(line);
+    return lines;
+  };
+  const std::vector<std::string> then = lines_of(checkpoint), now = lines_of(here);
+  std::string difference;
+  const auto list = [&](const char* title, const std::vector<std::string>& lines, const std::vector<std::string>& others) {
+    const std::set<std::string> known(others.begin(), others.end());
+    std::size_t only = 0;
+    for (const std::string& line : lines)
+      if (!known.contains(line) && ++only <= 8) difference += "\n  " + std::string(title) + line;
+    if (only > 8) difference += "\n  " + std::string(title) + "and " + std::to_string(only - 8) + " more";
+  };
+  list("checkpoint: ", then, now);
+  list("here: ", now, then);
+  return difference.empty() ? "\n  the same parameters in another order" : difference;
 }
 }  // namespace dpmp::inline DPMP_ABI::train
 #endif

@@ -29,7 +29,8 @@ class Trainer {
 
   /// One logical step: as many physical batches as the draw needs (at least one), noise once, one update. Accounted before
   /// anything is drawn; throws when the plan is spent. Nothing private is returned: see plan().epsilon_after(steps()).
-  /// Parameters may be frozen and trained again between steps: a frozen one gets no noise and does not move.
+  /// Parameters may be frozen and trained again between steps: a frozen one gets no noise and does not move, and the state
+  /// that the optimiser has of it stays as it is.
   void step(Losses losses);
 
   /// What the next step will do with each parameter, from one pass over a batch of empty slots: nothing is drawn, accounted
@@ -67,13 +68,17 @@ class Trainer {
   /// train/checkpoint.hpp; throws like resume_at().
   void repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
                    const dp::StatementNotes& before = {});
-  /// run_fingerprint() of this trainer as it is; empty without TrainerOptions::data_fingerprint or without privacy.
+  /// run_fingerprint() of this trainer; empty without TrainerOptions::data_fingerprint or without privacy.
   std::string fingerprint() const;
+  /// run_description() of this trainer.
+  std::string description() const;
   /// What dropout's masks of these slots are keyed by in that step; nothing without TrainerOptions::identity. Throws for
   /// identities that are places in the data set under add_or_remove_one: one record less moves those of others.
   std::optional<SampleRandomness> randomness(std::span<const index_t> slots, index_t step) const;
-  optim::Optimiser& optimiser() { return optimiser_; }
-  const optim::Optimiser& optimiser() const { return optimiser_; }
+  /// All that it was made for, trained or frozen.
+  std::span<Parameter* const> parameters() const { return parameters_; }
+  optim::OptimiserState& optimiser_state() { return optimiser_state_; }
+  const optim::OptimiserState& optimiser_state() const { return optimiser_state_; }
 
  private:
   /// What a private run has in addition.
@@ -84,6 +89,8 @@ class Trainer {
     dp::StatementNotes notes;
   };
   const Guarantee& guarantee() const;
+  /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
+  void follow_trainable();
   void private_step(Losses losses);
   void plain_step(Losses losses);
   /// Calls f(PhysicalBatch) for each physical batch of what draw_ holds.
@@ -95,7 +102,7 @@ class Trainer {
   std::optional<Guarantee> guarantee_;
   dp::PoissonSampler sampler_;
   TrainerOptions options_;
-  optim::Optimiser optimiser_;
+  optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
@@ -125,7 +132,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
                    ? guarantee_->plan.sampler(guarantee_->ledger.keys(), records)
                    : dp::PoissonSampler(keys.key(dp::Stream::sampler), records, std::get<NoPrivacy>(privacy).sampling_rate)),
       options_(options),
-      optimiser_(ctx, parameters.all(), options.rule, options.rate_factors),
+      optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
@@ -157,12 +164,17 @@ DPMP_KEPT_BODY inline void Trainer::for_each_batch(index_t step, FunctionRef<voi
   }
 }
 
+DPMP_KEPT_BODY inline void Trainer::follow_trainable() {
+  sums_.follow_trainable(ctx_);
+  optimiser_state_.make_moments(ctx_, sums_);
+}
+
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
   dp::StepTicket ticket = guarantee_->ledger.begin_step();
   const index_t step = ticket.step();
   const dp::StepPlan numbers = plan().at(step, clip_threshold());
   sampler_.draw(step, draw_);
-  sums_.follow_trainable(ctx_);
+  follow_trainable();
   sums_.set_zero();
   double count = 0;
   index_t left_out = 0;
@@ -179,15 +191,16 @@ DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
   left_out_ = left_out;
   if (guarantee_->threshold) guarantee_->threshold->update(count, ticket.auxiliary_noise());
   const optim::StepNoise noise{ticket.noise(), numbers.noise_standard_deviation};
-  optimiser_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
+  optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
 
 DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   sampler_.draw(steps_, draw_);
-  sums_.follow_trainable(ctx_);
+  follow_trainable();
   sums_.set_zero();
   for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_); });
-  optimiser_.step(ctx_, sums_, 1 / (sampler_.probability() * double(sampler_.records())), options_.learning_rate.at(steps_));
+  optimiser_state_.step(ctx_, sums_, 1 / (sampler_.probability() * double(sampler_.records())),
+                        options_.learning_rate.at(steps_));
   ++steps_;
 }
 
@@ -254,7 +267,11 @@ DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, double clip_thres
 
 DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
   if (!options_.data_fingerprint || !guarantee_) return "";
-  return run_fingerprint(ctx_, parameters_, groups_, optimiser_, options_, plan().steps());
+  return run_fingerprint(ctx_, options_, plan().steps());
+}
+
+DPMP_KEPT_BODY inline std::string Trainer::description() const {
+  return run_description(parameters_, groups_, optimiser_state_);
 }
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,
@@ -263,9 +280,13 @@ DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t 
              ": its ledger would go back, and noise be drawn again");
   DPMP_CHECK(guarantee_->threshold || clip_threshold == 0,
              "expected no clip threshold for a plan that is not adaptive, got ", clip_threshold);
-  if (guarantee_->threshold) guarantee_->threshold->restore(clip_threshold);
-  guarantee_->ledger = plan().ledger(keys, steps);
-  sampler_ = plan().sampler(guarantee_->ledger.keys(), sampler_.records());
+  std::optional<dp::AdaptiveThreshold> threshold = guarantee_->threshold;
+  if (threshold) threshold->restore(clip_threshold);
+  dp::StepLedger ledger = plan().ledger(keys, steps);
+  sampler_ = plan().sampler(ledger.keys(), sampler_.records());
+  // Nothing throws from here on.
+  guarantee_->threshold = threshold;
+  guarantee_->ledger = std::move(ledger);
   guarantee_->notes = before;
   guarantee_->notes.counts_left_out = before.counts_left_out || options_.unsafe_debug;
 }

@@ -15,7 +15,7 @@ namespace dpmp::inline DPMP_ABI::train {
 struct TrainerOptions {
   /// Slots of a physical batch: memory and speed only, the result does not depend on it beyond rounding.
   index_t physical_batch = 64;
-  optim::Rule rule = optim::AdamW{};
+  optim::Optimiser optimiser = optim::AdamW{};
   /// Groups of parameters that learn faster or slower than the others; the first group that has a parameter counts.
   std::vector<optim::RateFactor> rate_factors = {};
   /// A function of the step: of public facts only, whatever else it looks at.
@@ -25,8 +25,9 @@ struct TrainerOptions {
   /// Clipping groups, as many as the plan has; not set: one for all parameters.
   std::optional<per_sample::Groups> groups = {};
   /// A number of everything that decides what is summed and that the trainer cannot see: the records and their order, what
-  /// prepares them, the model's settings (dropout rates, say). Set: a checkpoint of a run with the same number, on the same
-  /// kind of machine, is continued bit for bit. Not set: it is continued with draws and noise of its own.
+  /// prepares them, the model's settings (dropout rates, say), in which steps which parameters are frozen. Set: a checkpoint
+  /// of a run with the same number, on the same kind of machine, is continued bit for bit. Not set: it is continued with
+  /// draws and noise of its own.
   std::optional<std::uint64_t> data_fingerprint = {};
   /// What a record is known by to randomness inside of it, which a model with dropout needs: called with a secret of the run
   /// (dp::Stream::record_identity) and the record's number, for example
