@@ -82,12 +82,13 @@ TEST_CASE("next() has the logits of each sequence's last token, in f32 for every
     for (std::size_t b = 0; b < 2; ++b)
       for (std::size_t v = 0; v < 11; ++v) {
         const double of_all = every[(b * 5 + std::size_t(counts[b]) - 1) * 11 + v];
-        CHECK(std::abs(some[b * 11 + v] - of_all) <= 2 * unit_roundoff(dtype) * std::abs(of_all) + 1e-6);
+        CHECK(std::abs(some[b * 11 + v] - of_all) <=
+              2 * unit_roundoff(dtype) * std::abs(of_all) + 16 * unit_roundoff(accumulate_dtype(dtype)));
       }
   }
 }
 
-TEST_CASE("a token's cost: what a step records and allocates grows by the scores of the tokens before it and nothing else") {
+TEST_CASE("a token's cost: what a step records does not depend on how many tokens there were") {
   Context ctx(Device::cpu(), 1);
   const index_t context = 4096, heads = 2;
   const nn::Transformer model(
@@ -188,7 +189,7 @@ TEST_CASE("blocks of a user's own with a cache, one attention alone too") {
   const nn::Attention attention(parameters / "alone", 8, {.heads = 2, .key_value_heads = 1});
   const Tensor x = test::normal_tensor(ctx, rng, {2, 7, 8}, DType::f64);
   Tape tape(ctx, 2, TapeMode::inference);
-  const auto tokens = [&](index_t from, index_t count) { return slice(tape.input(x), 1, from, count); };
+  const auto tokens = [&](index_t from, index_t count) { return slice(tape.input(x), 1, from, from + count); };
   nn::KeyValueCache cache = blocks.make_cache(ctx, 2, 7), one(ctx, attention.cache_options(), 2, 7);
   const std::vector<double> whole = blocks(tape.input(x)).value().to_doubles(),
                             whole_attention = attention(tape.input(x)).value().to_doubles();
@@ -200,7 +201,7 @@ TEST_CASE("blocks of a user's own with a cache, one attention alone too") {
     const auto check = [&](const std::vector<double>& got, const std::vector<double>& want) {
       for (index_t b = 0; b < 2; ++b)
         for (index_t k = 0; k < count * 8; ++k)
-          CHECK(std::abs(got[std::size_t(b * count * 8 + k)] - want[std::size_t((b * 7 + from) * 8 + k)]) <= 1e-6);
+          CHECK(std::abs(got[std::size_t(b * count * 8 + k)] - want[std::size_t((b * 7 + from) * 8 + k)]) <= 1e-12);
     };
     check(y, whole);
     check(z, whole_attention);

@@ -274,7 +274,8 @@ DPMP_KEPT_BODY inline void Log::write(const Progress& p) {
   };
   const auto add_number = [&](std::size_t k, const std::optional<double>& value) {
     if (!value) return add(k, csv_ ? "" : "null");
-    const std::string text = detail::number_text(*value);
+    std::string text = detail::number_text(*value);
+    if (text == "-0") text = "-0.0";  // an integer to parsers, which have no -0
     add(k, csv_ || std::isfinite(*value) ? text : '"' + text + '"');
   };
   add(0, std::to_string(p.step));
