@@ -74,9 +74,9 @@ inline double bits_per_byte(Context& ctx, const nn::Transformer& model, const By
 /// One line drawn byte by byte from the model.
 inline std::string generate(const nn::Transformer& model, std::uint64_t seed, std::uint64_t line) {
   nn::Generator generator(model, {.sampling = {.temperature = 0.7, .seed = seed, .first_sequence = line}, .stop = '\n'});
+  const auto drawn = generator({{ByteRecords::begin_of_record}}, model.config().context);
   std::string text;
-  for (const std::int32_t byte : generator({{ByteRecords::begin_of_record}}, model.config().context)[0])
-    text += byte >= 32 && byte < 127 ? char(byte) : '?';
+  for (const std::int32_t byte : drawn[0]) text += byte >= 32 && byte < 127 ? char(byte) : '?';
   return text;
 }
 }  // namespace examples
