@@ -72,23 +72,11 @@ inline double bits_per_byte(Context& ctx, const nn::Transformer& model, const By
 }
 
 /// One line drawn byte by byte from the model.
-inline std::string generate(Context& ctx, const nn::Transformer& model, std::uint64_t seed, std::uint64_t line) {
+inline std::string generate(const nn::Transformer& model, std::uint64_t seed, std::uint64_t line) {
+  nn::Generator generator(model, {.sampling = {.temperature = 0.7, .seed = seed, .first_sequence = line}, .stop = '\n'});
+  const auto drawn = generator({{ByteRecords::begin_of_record}}, model.config().context);
   std::string text;
-  std::vector<std::int32_t> ids{ByteRecords::begin_of_record};
-  while (index_t(ids.size()) <= model.config().context) {
-    Tape tape(ctx, 1, TapeMode::inference);
-    const std::vector<double> logits = model(tape, Tensor::from(ctx, {1, index_t(ids.size())}, ids)).value().to_doubles();
-    const double* last = logits.data() + logits.size() - 256;
-    const double temperature = 0.7, top = *std::max_element(last, last + 256);
-    double total = 0;
-    for (int v = 0; v < 256; ++v) total += std::exp((last[v] - top) / temperature);
-    double left = total * double(uniform_open(philox_block(seed, line, ids.size()).word[0]));
-    int byte = 0;
-    while (byte < 255 && (left -= std::exp((last[byte] - top) / temperature)) > 0) ++byte;
-    if (byte == '\n') break;
-    ids.push_back(byte);
-    text += byte >= 32 && byte < 127 ? char(byte) : '?';
-  }
+  for (const std::int32_t byte : drawn[0]) text += byte >= 32 && byte < 127 ? char(byte) : '?';
   return text;
 }
 }  // namespace examples

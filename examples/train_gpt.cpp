@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The main job: a small byte-level GPT learns a text under differential privacy. One line of the text is one record and one
 // unit of privacy; one record in twenty, by a hash of what it says, is held out and treated as public.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
@@ -21,7 +19,7 @@ using examples::ByteRecords;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string data, output = "train_gpt_output", resume, weights, dtype = "bf16";
+  std::string data, output = "train_gpt_output", resume, weights, log, dtype = "bf16";
   bool is_private = true;
   double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0, lora_alpha = 16;
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
@@ -75,6 +73,7 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_option("--seed", o.seed, "of the initial weights; noise, batches and dropout are keyed by the operating system")
       ->capture_default_str();
   app.add_option("--evaluate-every", o.evaluate_every, "steps between progress lines")->capture_default_str();
+  app.add_option("--log", o.log, "also write progress to this file, of public facts: .csv, or .jsonl for JSON lines");
   app.add_option("--evaluate-records", o.evaluate_records, "held-out records of a progress line")->capture_default_str();
   app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints, 0: only at the end")
       ->capture_default_str();
@@ -241,7 +240,9 @@ int run(const Options& o) {
     return cross_entropy(model(batch.tape, ids), targets, {.divisor = double(o.context)});
   };
   if (o.info && plan) std::cout << trainer.validate(losses).text();
-  const bool terminal = isatty(STDOUT_FILENO);
+  std::optional<train::Log> log;
+  if (!o.log.empty()) log.emplace(o.log, train::LogOptions{.more = {"bits/byte"}});
+  train::ProgressLine line;
   const auto start = Clock::now();
   const index_t first = trainer.steps(), last = o.stop_after ? std::min(steps, first + *o.stop_after) : steps;
   double held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
@@ -250,7 +251,11 @@ int run(const Options& o) {
     const bool evaluate = trainer.steps() % o.evaluate_every == 0 || trainer.steps() == last;
     if (evaluate) held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
     if (o.checkpoint_every > 0 && trainer.steps() % o.checkpoint_every == 0) save();
-    if (!evaluate && !terminal) continue;
+    if (!evaluate && !line.terminal()) continue;
+    train::Progress progress = train::progress_of(trainer, trainer_options.learning_rate, held_out_bits * std::numbers::ln2);
+    progress.steps = steps;
+    progress.more = {{"bits/byte", held_out_bits}};
+    if (evaluate && log) log->write(progress);
     // How long private steps take tells how many physical batches their draws needed: no times of them (docs/pitfalls.md).
     std::string speed;
     if (!plan) {
@@ -258,12 +263,9 @@ int run(const Options& o) {
       speed = dpmp::detail::concat("  ", std::lround(rate * double(training.size()) / a_step), " samples/s  ETA ",
                                    clock_text(a_step * double(last - trainer.steps())));
     }
-    std::printf("%sstep %4lld/%lld  held-out loss %.3f  %.3f bits/byte  epsilon %s  peak %.0f MB%s   %s",
-                terminal ? "\r" : "", static_cast<long long>(trainer.steps()), static_cast<long long>(steps),
-                held_out_bits * std::numbers::ln2, held_out_bits,
-                plan ? dp::rounded_up(plan->epsilon_after(trainer.steps()), 3).c_str() : "none",
-                double(ctx.memory().peak_bytes) / 1e6, speed.c_str(), evaluate ? "\n" : "");
-    std::fflush(stdout);
+    const std::string text = dpmp::detail::concat(train::progress_text(progress), "  peak ",
+                                                  std::lround(double(ctx.memory().peak_bytes) / 1e6), " MB", speed);
+    evaluate ? line.keep(text) : line.show(text);
   }
   save();
   std::printf("trained %lld steps; all %lld held-out records: %.4f bits/byte\n",
@@ -273,8 +275,7 @@ int run(const Options& o) {
   if (plan)
     std::cout << "checkpoint, as secret as the data: " << (folder / "checkpoint.safetensors").string() << "\n\n"
               << trainer.privacy_statement() << '\n';
-  for (index_t k = 0; k < o.lines; ++k)
-    std::cout << "\n> " << examples::generate(ctx, model, o.seed, std::uint64_t(k)) << '\n';
+  for (index_t k = 0; k < o.lines; ++k) std::cout << "\n> " << examples::generate(model, o.seed, std::uint64_t(k)) << '\n';
   return 0;
 }
 }  // namespace

@@ -42,7 +42,9 @@
 #include <dpmp/autograd/rules/swiglu.hpp>
 #include <dpmp/autograd/rules/unary.hpp>
 #include <dpmp/autograd/rules/unfold.hpp>
+#include <dpmp/autograd/rules/wide_linear.hpp>
 #include <dpmp/autograd/sample_identities.hpp>
+#include <dpmp/nn/generator.hpp>
 #include <dpmp/nn/recurrent.hpp>
-#include <dpmp/nn/transformer.hpp>
+#include <dpmp/nn/summed_embedding.hpp>
 #include <dpmp/nn/vision.hpp>

@@ -22,4 +22,5 @@
 #include <dpmp/train/checkpoint.hpp>
 #include <dpmp/train/evaluate.hpp>
 #include <dpmp/train/isolation.hpp>
+#include <dpmp/train/log.hpp>
 #include <dpmp/train/trainer.hpp>

@@ -16,6 +16,7 @@
 #include "dpmp/autograd/rules/mean_squared_error.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
 #include "dpmp/autograd/rules/softmax.hpp"
+#include "dpmp/autograd/rules/wide_linear.hpp"
 
 namespace test {
 namespace detail {
@@ -102,14 +103,16 @@ inline Problem attention(Draw& draw, bool causal, bool padding) {
       .holding({keep});
 }
 
-inline Problem linear(Draw& draw, bool with_bias) {
+/// wide: with results in compute precision.
+inline Problem linear(Draw& draw, bool with_bias, bool wide = false) {
   const Shape x = draw.shape();
   const index_t outputs = draw.width();
   Problem p{x.front(),
             {draw.values(x)},
             {draw.values({outputs, x.back()})},
             [=](dpmp::Tape&, const Variables& v, const Parameters& w) {
-              return Variables{linear(v[0], *w[0], with_bias ? w[1] : nullptr)};
+              const auto apply = wide ? dpmp::wide_linear : dpmp::linear;
+              return Variables{apply(v[0], *w[0], with_bias ? w[1] : nullptr)};
             }};
   if (with_bias) p.parameters.push_back(draw.values({outputs}));
   return p;
@@ -286,6 +289,8 @@ inline std::vector<Op> general_ops() {
       {"attention (bidirectional, padding)", [](Draw& draw) { return detail::attention(draw, false, true); }},
       {"linear", [](Draw& draw) { return detail::linear(draw, false); }},
       {"linear (bias)", [](Draw& draw) { return detail::linear(draw, true); }},
+      {"wide_linear", [](Draw& draw) { return detail::linear(draw, false, true); }},
+      {"wide_linear (bias)", [](Draw& draw) { return detail::linear(draw, true, true); }},
       {"gelu_feed_forward", [](Draw& draw) { return detail::gelu_feed_forward(draw, dpmp::GemmActivation::gelu_erf); }},
       {"gelu_feed_forward (tanh)",
        [](Draw& draw) { return detail::gelu_feed_forward(draw, dpmp::GemmActivation::gelu_tanh); }},

@@ -2,6 +2,7 @@
 // examples/train_gpt as its users run it: what it writes, how it goes on from a checkpoint, and what it refuses.
 #include <doctest/doctest.h>
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "dpmp/interop/safetensors.hpp"
@@ -51,6 +52,58 @@ TEST_CASE("the epsilon beside the loss grows from line to line and ends at the t
   for (std::size_t k = 1; k < 6; ++k) CHECK(spent[k] > spent[k - 1]);
   CHECK(spent[5] <= 3);
   CHECK(spent[5] >= 2.99);
+}
+
+TEST_CASE("a log has the public facts of each progress line and no times, and a resumed run goes on with it") {
+  const Workplace place;
+  const std::string path = (place / "log.jsonl").string();
+  const Words options{"--epsilon=3", "--log=" + path};
+  checkpoint_after(place, "c", 2, options);
+  const Result r = resume(place, "c", "out", options);
+  std::vector<nlohmann::json> lines;
+  std::istringstream text(test::read_text(path));
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  REQUIRE(lines.size() == 6);
+  for (std::size_t k = 0; k < 6; ++k) {
+    const nlohmann::json& line = lines[k];
+    std::set<std::string> names;
+    for (const auto& [name, value] : line.items()) names.insert(name);
+    CHECK(names == std::set<std::string>{"step", "epsilon", "delta", "noise_multiplier", "learning_rate", "held_out_loss",
+                                         "bits/byte"});
+    CHECK(line["step"] == k + 1);
+    CHECK(line["delta"] == 1e-5);
+    CHECK(line["epsilon"] > (k == 0 ? 0.0 : lines[k - 1]["epsilon"].get<double>()));
+    CHECK(line["noise_multiplier"] == lines[0]["noise_multiplier"]);
+    CHECK(line["bits/byte"].get<double>() * 0.6931471805599453 == doctest::Approx(line["held_out_loss"].get<double>()));
+    // The peak after a warm-up of six steps.
+    CHECK(line["learning_rate"] == doctest::Approx(4e-3 * double(k + 1) / 6));
+  }
+  CHECK(lines[5]["epsilon"] <= 3);
+  CHECK(lines[5]["epsilon"] >= 2.99);
+  const Result plain = run(place, "plain", {"--private=off", "--log=" + (place / "log.csv").string()});
+  REQUIRE_MESSAGE(plain.code == 0, plain.error);
+  CHECK(test::read_text(place / "log.csv")
+            .starts_with("step,epsilon,delta,noise_multiplier,learning_rate,held_out_loss,bits/byte\n1,,,,"));
+  const Result refused = run(place, "no", {"--log=" + (place / "log.txt").string()});
+  CHECK(refused.code == 1);
+  CHECK(has(refused.error, "expected a log that ends with .csv"));
+  CHECK_FALSE(has(refused.out, "step "));
+}
+
+TEST_CASE("the lines at the end are drawn from the seed: the same from the same weights, others from another seed") {
+  const Workplace place;
+  const auto lines_of = [&](const std::string& output, Words options) {
+    options.push_back("--resume=" + (place / "end").string());
+    options.push_back("--lines=3");
+    const Result r = run(place, output, options);
+    REQUIRE_MESSAGE(r.code == 0, r.error);
+    REQUIRE(count(r.out, "\n> ") == 3);
+    return r.out.substr(r.out.find("\n> "));
+  };
+  checkpoint_after(place, "end", 6, {});
+  const std::string first = lines_of("a", {});
+  CHECK(lines_of("b", {}) == first);
+  CHECK(lines_of("c", {"--seed=2"}) != first);
 }
 
 TEST_CASE("two private runs with the same seed differ: noise is keyed by the operating system") {

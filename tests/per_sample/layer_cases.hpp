@@ -4,6 +4,7 @@
 #include "dpmp/nn/feed_forward.hpp"
 #include "dpmp/nn/lora.hpp"
 #include "dpmp/nn/recurrent.hpp"
+#include "dpmp/nn/summed_embedding.hpp"
 #include "dpmp/nn/vision.hpp"
 
 namespace test {
@@ -14,6 +15,18 @@ struct LayerCase {
   std::function<AnyLayer(dpmp::nn::Parameters&, dpmp::index_t width)> make;
   std::function<bool(const dpmp::Parameter&)> trains = {};
 };
+
+/// Ids [B, T] of a table of so many rows, from a column of numbers [B, T, ..].
+inline dpmp::Tensor ids_of(const dpmp::Variable& x, dpmp::index_t column, dpmp::index_t rows) {
+  const std::vector<double> values = x.value().to_doubles();
+  const dpmp::index_t width = x.shape()[2], tokens = x.shape()[0] * x.shape()[1];
+  std::vector<std::int32_t> ids;
+  for (dpmp::index_t t = 0; t < tokens; ++t) {
+    const double number = 64 * std::abs(values[std::size_t(t * width + column)]);
+    ids.push_back(std::isfinite(number) ? std::int32_t(std::fmod(number, double(rows))) : 0);
+  }
+  return dpmp::Tensor::from(x.tape().ctx(), {x.shape()[0], x.shape()[1]}, ids);
+}
 
 inline std::vector<LayerCase> layer_cases() {
   using namespace dpmp;
@@ -36,6 +49,11 @@ inline std::vector<LayerCase> layer_cases() {
       {"swiglu block", false,
        [](nn::Parameters& p, index_t d) -> AnyLayer {
          return [layer = nn::SwiGlu(p / "layer", d, 6)](const Variable& x) { return layer(x); };
+       }},
+      {"summed embedding", false,
+       [](nn::Parameters& p, index_t) -> AnyLayer {
+         const nn::SummedEmbedding layer(p / "layer", 6, {.tables = {{"tokens", 9}, {"types", 2}}, .positions = 64});
+         return [layer](const Variable& x) { return layer(x.tape(), {ids_of(x, 0, 9), ids_of(x, 1, 2)}); };
        }},
       {"two linears, biases only", false,
        [](nn::Parameters& p, index_t d) -> AnyLayer {

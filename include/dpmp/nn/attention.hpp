@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "dpmp/autograd/rules/attention.hpp"
+#include "dpmp/nn/key_value_cache.hpp"
 #include "dpmp/nn/lora.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
@@ -21,22 +22,33 @@ class Attention {
     bool causal = true;
     /// Queries and keys are turned by their position (RoPE); an even width / heads is needed.
     bool rotary = false;
+    /// Angle k of a head of width w is position * rope_base^(-2 k / w).
+    double rope_base = 10000;
+    /// Whether the two linear layers have biases.
+    bool qkv_bias = true;
+    bool projection_bias = true;
     /// How the weight of `projection` starts.
     Init projection = init::fan_in_normal();
   };
-  /// Throws unless the heads divide the width, and key and value heads the heads.
+  /// Throws unless the heads divide the width, and key and value heads the heads, and for a rope_base that is not finite and
+  /// > 0.
   Attention(const Scope& scope, index_t width, const Options& options);
 
   /// x [B, T, width] -> [B, T, width]. keep i32 [B, T], 0: the token is padding, nobody sees it and its output is the bias
   /// of `projection`; not defined: no padding.
   Variable operator()(const Variable& x, const Tensor& keep = Tensor()) const;
+  /// x [B, T, width] of the new tokens of the cache's open step -> the same, which see the tokens in the cache, too. layer:
+  /// number of this attention in the cache. Throws unless it is causal and the cache fits (cache_options).
+  Variable operator()(const Variable& x, KeyValueCache& cache, index_t layer) const;
+  /// What a cache for one attention like this needs to be.
+  KeyValueCache::Options cache_options() const;
   std::array<LoraLinear*, 2> linears() { return {&qkv_, &projection_}; }
 
  private:
   static AttentionOptions checked(const Scope& scope, index_t width, const Options& options);
   AttentionOptions options_;
   index_t head_width_;
-  bool rotary_;
+  std::optional<double> rope_base_;
   LoraLinear qkv_, projection_;
 };
 
@@ -72,22 +84,36 @@ DPMP_KEPT_BODY inline AttentionOptions Attention::checked(const Scope& scope, in
              options.key_value_heads);
   DPMP_CHECK(!options.rotary || width / options.heads % 2 == 0, scope,
              ": expected an even width of a head for rotary positions, got ", width / options.heads);
+  DPMP_CHECK(!options.rotary || (options.rope_base > 0 && std::isfinite(options.rope_base)), scope,
+             ": expected a finite rope_base > 0, got ", options.rope_base);
   return {.heads = options.heads, .key_value_heads = options.key_value_heads, .causal = options.causal};
 }
 
 DPMP_KEPT_BODY inline Attention::Attention(const Scope& scope, index_t width, const Options& options)
     : options_(checked(scope, width, options)),
       head_width_(width / options.heads),
-      rotary_(options.rotary),
-      qkv_(scope / "qkv", width, options_.packed_heads() * head_width_),
-      projection_(scope / "projection", width, width, {.weight = options.projection}) {}
+      rope_base_(options.rotary ? std::optional(options.rope_base) : std::nullopt),
+      qkv_(scope / "qkv", width, options_.packed_heads() * head_width_, {.bias = options.qkv_bias}),
+      projection_(scope / "projection", width, width, {.bias = options.projection_bias, .weight = options.projection}) {}
 
 DPMP_KEPT_BODY inline Variable Attention::operator()(const Variable& x, const Tensor& keep) const {
   Variable qkv = qkv_(x);
-  if (rotary_) qkv = rope(qkv, options_.heads + options_.key_heads(), head_width_);
+  if (rope_base_) qkv = rope(qkv, options_.heads + options_.key_heads(), head_width_, *rope_base_);
   AttentionOptions options = options_;
   options.keep = keep;
   return projection_(attention(qkv, options));
+}
+
+DPMP_KEPT_BODY inline Variable Attention::operator()(const Variable& x, KeyValueCache& cache, index_t layer) const {
+  return projection_(cache.attend(layer, qkv_(x), options_));
+}
+
+DPMP_KEPT_BODY inline KeyValueCache::Options Attention::cache_options() const {
+  return {.layers = 1,
+          .key_heads = options_.key_heads(),
+          .head_width = head_width_,
+          .rope_base = rope_base_,
+          .dtype = qkv_.base().weight().dtype()};
 }
 
 DPMP_KEPT_BODY inline CrossAttention::CrossAttention(const Scope& scope, index_t width, index_t memory_width, index_t heads)

@@ -2,10 +2,10 @@
 // Blocks of a transformer: attention and a feed-forward block, each after a norm and added to the residual stream. Causal
 // or not, with any norm, any feed-forward block, with padding: decoders, encoders and vision transformers alike.
 #pragma once
-#include <optional>
 #include <variant>
 #include <vector>
 
+#include "dpmp/core/function_ref.hpp"
 #include "dpmp/nn/attention.hpp"
 #include "dpmp/nn/feed_forward.hpp"
 #include "dpmp/nn/layer_norm.hpp"
@@ -29,15 +29,24 @@ struct BlockOptions {
   bool causal = true;
   /// Queries and keys are turned by their position (RoPE).
   bool rotary = false;
+  /// Of the angles (Attention::Options).
+  double rope_base = 10000;
+  /// Whether attention's linear layers have biases.
+  bool qkv_bias = true;
+  bool projection_bias = true;
   Norm norm = Norm::layer_norm;
+  /// Added to the variance or mean square in every norm.
+  double norm_epsilon = 1e-5;
   FeedForward feed_forward = FeedForward::gelu;
   /// Share of activations dropped after attention and feed-forward block while training.
   double dropout = 0;
+  /// Number of the first dropout; block k has first_dropout + 2 k and the next. No two dropouts of a model may share one.
+  index_t first_dropout = 0;
 };
 
 /// A norm of either kind.
 using AnyNorm = std::variant<LayerNorm, RmsNorm>;
-AnyNorm make_norm(const Scope& scope, index_t width, Norm norm);
+AnyNorm make_norm(const Scope& scope, index_t width, Norm norm, double epsilon = 1e-5);
 
 /// The residual stream between blocks: the norm that follows adds the last branch, in the same pass.
 struct ResidualStream {
@@ -50,17 +59,23 @@ SumAndNorm normalised(const AnyNorm& norm, ResidualStream stream);
 /// `attention_norm`, `attention`, `mlp_norm`, `mlp`: y = x + attention(norm(x)), y + mlp(norm(y)).
 class Block {
  public:
-  /// number: of this block among those of the model, which dropout is keyed by. Throws on sizes that do not fit.
+  /// number: of this block among those of the model: its dropouts are options.first_dropout + 2 * number and the next.
+  /// Throws on sizes that do not fit.
   Block(const Scope& scope, const BlockOptions& options, index_t number = 0);
   /// x [B, T, width] -> the same. keep i32 [B, T], 0: padding.
   Variable operator()(const Variable& x, const Tensor& keep = Tensor()) const;
   ResidualStream operator()(ResidualStream stream, const Tensor& keep = Tensor()) const;
+  /// The new tokens of the cache's open step; layer: number of this block's attention in the cache.
+  ResidualStream operator()(ResidualStream stream, KeyValueCache& cache, index_t layer) const;
+  const Attention& attention() const { return attention_; }
   /// The layers that may carry adapters.
   std::vector<LoraLinear*> linears();
 
  private:
   using AnyFeedForward = std::variant<GeluFeedForward, SwiGlu>;
   static AnyFeedForward make_feed_forward(const Scope& scope, const BlockOptions& options);
+  /// attend: attention of normalised tokens.
+  ResidualStream apply(ResidualStream stream, FunctionRef<Variable(const Variable&)> attend) const;
   AnyNorm attention_norm_;
   Attention attention_;
   AnyNorm mlp_norm_;
@@ -74,12 +89,19 @@ class Blocks {
   Blocks(const Scope& scope, const BlockOptions& options);
   /// x [B, T, width] -> [B, T, width], normalised. keep i32 [B, T], 0: padding. By value: what is moved in is freed early.
   Variable operator()(Variable x, const Tensor& keep = Tensor()) const;
+  /// x [B, T, width], the tokens that follow those in the cache -> [B, T, width], normalised. counts: how many of them are a
+  /// sequence's own, the others are padding (KeyValueCache::begin); none given: all. They are in the cache afterwards.
+  /// Throws for blocks that are not causal, and where the cache does not fit or has no room.
+  Variable operator()(Variable x, KeyValueCache& cache, std::span<const index_t> counts = {}) const;
+  /// An empty cache for sequences of up to `capacity` tokens. Throws for blocks that are not causal.
+  KeyValueCache make_cache(Context& ctx, index_t samples, index_t capacity) const;
   /// The layers that may carry adapters.
   std::vector<LoraLinear*> linears();
   index_t size() const { return index_t(blocks_.size()); }
 
  private:
   AnyNorm norm_;
+  bool causal_;
   std::vector<Block> blocks_;
 };
 
@@ -102,9 +124,9 @@ inline const BlockOptions& checked(const Scope& scope, const BlockOptions& o) {
 }
 }  // namespace detail
 
-DPMP_KEPT_BODY inline AnyNorm make_norm(const Scope& scope, index_t width, Norm norm) {
-  if (norm == Norm::rms_norm) return RmsNorm(scope, width);
-  return LayerNorm(scope, width);
+DPMP_KEPT_BODY inline AnyNorm make_norm(const Scope& scope, index_t width, Norm norm, double epsilon) {
+  if (norm == Norm::rms_norm) return RmsNorm(scope, width, epsilon);
+  return LayerNorm(scope, width, epsilon);
 }
 
 DPMP_KEPT_BODY inline SumAndNorm normalised(const AnyNorm& norm, ResidualStream stream) {
@@ -128,21 +150,33 @@ DPMP_KEPT_BODY inline Block::AnyFeedForward Block::make_feed_forward(const Scope
 }
 
 DPMP_KEPT_BODY inline Block::Block(const Scope& scope, const BlockOptions& o, index_t number)
-    : attention_norm_(make_norm(scope / "attention_norm", detail::checked(scope, o).width, o.norm)),
+    : attention_norm_(make_norm(scope / "attention_norm", detail::checked(scope, o).width, o.norm, o.norm_epsilon)),
       attention_(scope / "attention", o.width,
                  {.heads = o.heads,
                   .key_value_heads = o.key_value_heads,
                   .causal = o.causal,
                   .rotary = o.rotary,
+                  .rope_base = o.rope_base,
+                  .qkv_bias = o.qkv_bias,
+                  .projection_bias = o.projection_bias,
                   .projection = detail::residual_start(o, o.width)}),
-      mlp_norm_(make_norm(scope / "mlp_norm", o.width, o.norm)),
+      mlp_norm_(make_norm(scope / "mlp_norm", o.width, o.norm, o.norm_epsilon)),
       mlp_(make_feed_forward(scope / "mlp", o)),
-      after_attention_(o.dropout, std::uint32_t(2 * number)),
-      after_mlp_(o.dropout, std::uint32_t(2 * number + 1)) {}
+      after_attention_(o.dropout, std::uint32_t(o.first_dropout + 2 * number)),
+      after_mlp_(o.dropout, std::uint32_t(o.first_dropout + 2 * number + 1)) {}
 
 DPMP_KEPT_BODY inline ResidualStream Block::operator()(ResidualStream stream, const Tensor& keep) const {
+  return apply(std::move(stream), [&](const Variable& x) { return attention_(x, keep); });
+}
+
+DPMP_KEPT_BODY inline ResidualStream Block::operator()(ResidualStream stream, KeyValueCache& cache, index_t layer) const {
+  return apply(std::move(stream), [&](const Variable& x) { return attention_(x, cache, layer); });
+}
+
+DPMP_KEPT_BODY inline ResidualStream Block::apply(ResidualStream stream,
+                                                  FunctionRef<Variable(const Variable&)> attend) const {
   const SumAndNorm x = normalised(attention_norm_, std::move(stream));
-  const Variable attended = attention_(x.normed, keep);
+  const Variable attended = attend(x.normed);
   const SumAndNorm y = normalised(mlp_norm_, {x.sum, after_attention_(attended)});
   const Variable fed = std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_);
   return {y.sum, after_mlp_(fed)};
@@ -161,7 +195,8 @@ DPMP_KEPT_BODY inline std::vector<LoraLinear*> Block::linears() {
 }
 
 DPMP_KEPT_BODY inline Blocks::Blocks(const Scope& scope, const BlockOptions& options)
-    : norm_(make_norm(scope / "norm", detail::checked(scope, options).width, options.norm)) {
+    : norm_(make_norm(scope / "norm", detail::checked(scope, options).width, options.norm, options.norm_epsilon)),
+      causal_(options.causal) {
   for (index_t k = 0; k < options.layers; ++k) blocks_.emplace_back(scope / ("block" + std::to_string(k)), options, k);
 }
 
@@ -169,6 +204,24 @@ DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, const Tensor& keep
   ResidualStream stream{std::move(x), std::nullopt};
   for (const Block& block : blocks_) stream = block(std::move(stream), keep);
   return normalised(norm_, std::move(stream)).normed;
+}
+
+DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, KeyValueCache& cache, std::span<const index_t> counts) const {
+  DPMP_CHECK(causal_, "expected causal blocks for a key and value cache, got blocks whose tokens see later ones");
+  DPMP_CHECK(x.shape().rank() == 3, "expected x [B, T, width], got ", x.shape());
+  cache.begin(x.shape()[1], counts);
+  ResidualStream stream{std::move(x), std::nullopt};
+  for (index_t k = 0; k < size(); ++k) stream = blocks_[std::size_t(k)](std::move(stream), cache, k);
+  cache.end();
+  return normalised(norm_, std::move(stream)).normed;
+}
+
+DPMP_KEPT_BODY inline KeyValueCache Blocks::make_cache(Context& ctx, index_t samples, index_t capacity) const {
+  DPMP_CHECK(causal_, "expected causal blocks for a key and value cache, got blocks whose tokens see later ones");
+  KeyValueCache::Options options;
+  if (!blocks_.empty()) options = blocks_[0].attention().cache_options();
+  options.layers = size();
+  return KeyValueCache(ctx, options, samples, capacity);
 }
 
 DPMP_KEPT_BODY inline std::vector<LoraLinear*> Blocks::linears() {

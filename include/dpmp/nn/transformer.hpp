@@ -2,6 +2,7 @@
 // A decoder-only transformer language model: pre-norm blocks of causal attention and a feed-forward block. The defaults are
 // GPT-2's (Radford et al. 2019); rms_norm, swiglu, rotary and fewer key heads together are LLaMA's (Touvron et al. 2023).
 #pragma once
+#include <memory>
 #include <optional>
 
 #include "dpmp/nn/block.hpp"
@@ -21,15 +22,29 @@ struct TransformerConfig {
   bool tied = false;
   /// Share of activations dropped after attention and feed-forward block while training.
   double dropout = 0;
-  /// Of the initial values; dropout is keyed by the run's secret.
+  /// Number of the first of the 2 * layers dropouts, with adapters 6 * layers, where the model has others, too.
+  index_t first_dropout = 0;
+  /// Of the initial values, where the parameters are the model's own; dropout is keyed by the run's secret.
   std::uint64_t seed = 0;
   Norm norm = Norm::layer_norm;
-  /// gelu, gelu_tanh: 4 * width hidden values. swiglu: 8 / 3 * width, rounded up to a multiple of 8, for as many parameters.
+  /// Added to the variance or mean square in every norm.
+  double norm_epsilon = 1e-5;
   FeedForward feed_forward = FeedForward::gelu;
+  /// Width inside of the feed-forward blocks. 0: 4 * width for gelu and gelu_tanh; for swiglu 8 / 3 * width, rounded up to a
+  /// multiple of 8, for as many parameters.
+  index_t hidden = 0;
   /// rotary: queries and keys are turned (an even width / heads is needed), there is no table.
   Positions positions = Positions::learned;
+  /// Of the rotary angles (Attention::Options).
+  double rope_base = 10000;
+  /// Whether attention's linear layers have biases.
+  bool qkv_bias = true;
+  bool projection_bias = true;
   /// Heads of keys and values, shared by groups of query heads (Ainslie et al. 2023); 0: as many as heads.
   index_t key_value_heads = 0;
+  /// Logits of a bf16 or f16 model in f32, as the last product's sums are, and their loss from these: twice the memory of
+  /// what is the largest tensor of a small model. Generation has them always.
+  bool fp32_logits = false;
   /// rank > 0: every base parameter is frozen, and adapters on the linear layers of all blocks are trained. Base parameters
   /// keep names and initial values: see train::load_base_weights.
   LoraOptions lora = {};
@@ -40,21 +55,42 @@ class Transformer {
   /// Throws on a configuration that no tensor can have (heads must divide width, key and value heads the heads, all
   /// sizes >= 1, dropout in [0, 1)).
   Transformer(Context& ctx, const TransformerConfig& config, DType dtype);
+  /// A part of a model whose parameters are made in this scope, in its dtype, and outlive the transformer; config.seed is
+  /// not looked at. Adapters freeze the base parameters of this transformer and no others.
+  Transformer(const Scope& scope, const TransformerConfig& config);
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
   const TransformerConfig& config() const { return config_; }
-  Parameters& parameters() { return parameters_; }
-  const Parameters& parameters() const { return parameters_; }
+  /// Its own, or those of the scope, which may have others, too.
+  Parameters& parameters() { return *parameters_; }
+  const Parameters& parameters() const { return *parameters_; }
+  /// Those that the transformer made.
+  std::span<Parameter* const> own_parameters() const { return parameters_->all().subspan(first_, count_); }
 
   /// ids i32 [B, T], T <= context -> logits [B, T, vocabulary].
   Variable operator()(Tape& tape, const Tensor& ids) const;
 
+  /// An empty cache for sequences of up to `capacity` <= context tokens (0: context).
+  KeyValueCache make_cache(index_t samples, index_t capacity = 0) const;
+  /// ids i32 [B, T], the tokens that follow those in the cache, on a tape for inference -> their logits
+  /// [B, T, vocabulary]; they are in the cache afterwards. counts: how many tokens are a sequence's own, the others are
+  /// padding, whose logits mean nothing; none given: all. Throws where the cache has no room.
+  Variable operator()(Tape& tape, const Tensor& ids, KeyValueCache& cache, std::span<const index_t> counts = {}) const;
+  /// The logits of each sequence's last token alone, f32 [B, vocabulary] (f64 for an f64 model).
+  Variable next(Tape& tape, const Tensor& ids, KeyValueCache& cache, std::span<const index_t> counts = {}) const;
+
  private:
   static const TransformerConfig& checked(const TransformerConfig& c);
   static BlockOptions block_options(const TransformerConfig& c);
+  Transformer(std::unique_ptr<Parameters> owned, const TransformerConfig& config);
+  /// Rows before the head.
+  Variable continued(Tape& tape, const Tensor& ids, KeyValueCache& cache, std::span<const index_t> counts) const;
+  Variable logits(const Variable& x, bool wide) const;
   TransformerConfig config_;
-  Parameters parameters_;
+  std::unique_ptr<Parameters> owned_;  // null: the user's
+  Parameters* parameters_;
+  std::size_t first_, count_ = 0;  // numbers of the transformer's parameters
   Embedding tokens_;
   Parameter* positions_;  // null: rotary
   Blocks blocks_;
@@ -63,20 +99,33 @@ class Transformer {
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
+#include "dpmp/autograd/rules/select.hpp"
+#include "dpmp/autograd/rules/wide_linear.hpp"
+
 namespace dpmp::inline DPMP_ABI::nn {
 DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
+    : Transformer(std::make_unique<Parameters>(ctx, dtype, checked(config).seed), config) {}
+
+DPMP_KEPT_BODY inline Transformer::Transformer(std::unique_ptr<Parameters> owned, const TransformerConfig& config)
+    : Transformer(Scope(*owned), config) {
+  owned_ = std::move(owned);
+}
+
+DPMP_KEPT_BODY inline Transformer::Transformer(const Scope& scope, const TransformerConfig& config)
     : config_(checked(config)),
-      parameters_(ctx, dtype, config.seed),
-      tokens_(parameters_ / "tokens", config.vocabulary, config.width),
+      parameters_(&scope.parameters()),
+      first_(parameters_->all().size()),
+      tokens_(scope / "tokens", config.vocabulary, config.width),
       positions_(config.positions == Positions::learned
-                     ? &parameters_.normal("positions.weight", {config.context, config.width}, 0.02)
+                     ? &scope.normal("positions.weight", {config.context, config.width}, 0.02)
                      : nullptr),
-      blocks_(parameters_, block_options(config)) {
-  if (!config.tied) head_.emplace(parameters_ / "head", config.width, config.vocabulary, Linear::Options{.bias = false});
+      blocks_(scope, block_options(config)) {
+  if (!config.tied) head_.emplace(scope / "head", config.width, config.vocabulary, Linear::Options{.bias = false});
+  count_ = parameters_->all().size() - first_;
   if (config.lora.rank == 0) return;
-  parameters_.set_trainable([](const Parameter&) { return false; });
-  // The blocks' dropouts have the numbers 0 .. 2 layers - 1.
-  adapt(blocks_.linears(), config.lora, 2 * config.layers);
+  for (Parameter* p : own_parameters()) p->set_trainable(false);
+  adapt(blocks_.linears(), config.lora, config.first_dropout + 2 * config.layers);
+  count_ = parameters_->all().size() - first_;
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids) const {
@@ -84,19 +133,61 @@ DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor&
              "], got ", ids.shape());
   Variable x = tokens_(tape, ids);
   if (positions_) x = position_embedding(x, *positions_);
-  x = blocks_(std::move(x));
-  return head_ ? (*head_)(x) : linear(x, tokens_.table());
+  return logits(blocks_(std::move(x)), config_.fp32_logits);
+}
+
+DPMP_KEPT_BODY inline Variable Transformer::logits(const Variable& x, bool wide) const {
+  Parameter& weight = head_ ? head_->weight() : tokens_.table();
+  return wide ? wide_linear(x, weight) : linear(x, weight);
+}
+
+DPMP_KEPT_BODY inline KeyValueCache Transformer::make_cache(index_t samples, index_t capacity) const {
+  DPMP_CHECK(capacity >= 0 && capacity <= config_.context, "expected a cache of at most the context of ", config_.context,
+             " tokens (0: all), got ", capacity);
+  return blocks_.make_cache(parameters_->ctx(), samples, capacity == 0 ? config_.context : capacity);
+}
+
+DPMP_KEPT_BODY inline Variable Transformer::continued(Tape& tape, const Tensor& ids, KeyValueCache& cache,
+                                                      std::span<const index_t> counts) const {
+  DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[0] == cache.samples(), "expected ids [", cache.samples(),
+             ", T] for the sequences of the cache, got ", ids.shape());
+  DPMP_CHECK(cache.capacity() <= config_.context, "expected a cache of at most the context of ", config_.context,
+             " tokens, got ", cache.capacity());
+  Variable x = tokens_(tape, ids);
+  if (positions_) x = add(x, embedding(tape, cache.positions(ids.shape()[1]), *positions_));
+  return blocks_(std::move(x), cache, counts);
+}
+
+DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids, KeyValueCache& cache,
+                                                       std::span<const index_t> counts) const {
+  return logits(continued(tape, ids, cache, counts), config_.fp32_logits);
+}
+
+DPMP_KEPT_BODY inline Variable Transformer::next(Tape& tape, const Tensor& ids, KeyValueCache& cache,
+                                                 std::span<const index_t> counts) const {
+  const Variable x = continued(tape, ids, cache, counts);
+  const index_t samples = x.shape()[0], tokens = x.shape()[1];
+  std::vector<std::int32_t> last(std::size_t(samples), std::int32_t(tokens - 1));
+  for (std::size_t b = 0; b < counts.size(); ++b) last[b] = std::int32_t(std::max<index_t>(counts[b] - 1, 0));
+  const Variable rows = gather(x, Tensor::from(tape.ctx(), {samples, 1}, last));
+  return logits(reshape(rows, {samples, config_.width}), true);
 }
 
 DPMP_KEPT_BODY inline BlockOptions Transformer::block_options(const TransformerConfig& c) {
   return {.width = c.width,
           .heads = c.heads,
           .key_value_heads = c.key_value_heads,
+          .hidden = c.hidden,
           .layers = c.layers,
           .rotary = c.positions == Positions::rotary,
+          .rope_base = c.rope_base,
+          .qkv_bias = c.qkv_bias,
+          .projection_bias = c.projection_bias,
           .norm = c.norm,
+          .norm_epsilon = c.norm_epsilon,
           .feed_forward = c.feed_forward,
-          .dropout = c.dropout};
+          .dropout = c.dropout,
+          .first_dropout = c.first_dropout};
 }
 
 DPMP_KEPT_BODY inline const TransformerConfig& Transformer::checked(const TransformerConfig& c) {
@@ -107,6 +198,8 @@ DPMP_KEPT_BODY inline const TransformerConfig& Transformer::checked(const Transf
              "expected key and value heads that divide the ", c.heads, " heads (0: as many), got ", c.key_value_heads);
   DPMP_CHECK(c.positions == Positions::learned || c.width / c.heads % 2 == 0,
              "expected an even width of a head for rotary positions, got ", c.width / c.heads);
+  DPMP_CHECK(c.hidden >= 0 && c.first_dropout >= 0, "expected a hidden width and a first dropout >= 0, got ", c.hidden,
+             " and ", c.first_dropout);
   DPMP_CHECK(c.lora.rank >= 0, "expected a LoRA rank >= 0 (0: none), got ", c.lora.rank);
   DPMP_CHECK(c.dropout >= 0 && c.dropout < 1, "expected a dropout rate in [0, 1), got ", c.dropout);
   return c;
