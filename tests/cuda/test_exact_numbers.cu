@@ -125,7 +125,7 @@ TEST_CASE("activations have their limits at infinity on a GPU, and a softmax in 
                      Tensor::from(gpu, {2, 3}, DType::f32, List{-infinity, -infinity, -infinity, 0, 0, -infinity}), true),
                  y = softmax(x);
   test::NoSites sink;
-  tape.backward(weighted_sum(y, {1, 2, 3, 1, 2, 3}), sink);
+  tape.backward(weighted_sum(y, List{1, 2, 3, 1, 2, 3}), sink);
   CHECK(y.value().to_doubles() == List{0, 0, 0, 0.5, 0.5, 0});
   CHECK(tape.gradient_of(x).to_doubles() == List{0, 0, 0, -0.25, 0.25, 0});
 
