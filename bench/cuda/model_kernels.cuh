@@ -89,8 +89,8 @@ void bench_layer_norm(Suite& suite, index_t samples, index_t tokens, index_t wid
       "layer_norm_forward", text, {.fp32 = 8.0 * double(x.size()), .bytes = 2 * pass},
       [&] {
         launch_rows(suite.ctx, rows, width,
-                    k::LayerNormForward<T>{x.data(), gain.data(), bias.data(), y.data(), mean.data(), rstd.data(), width,
-                                           float(epsilon)});
+                    k::LayerNormForward<T, true>{x.data(), gain.data(), bias.data(), y.data(), mean.data(), rstd.data(),
+                                                 width, float(epsilon)});
       },
       [&] {
         LargestError error;
@@ -110,9 +110,10 @@ void bench_layer_norm(Suite& suite, index_t samples, index_t tokens, index_t wid
   suite.add<T>(
       "layer_norm_backward", text, {.fp32 = 19.0 * double(x.size()), .bytes = 3 * pass + 8.0 * double(samples * width)},
       [&] {
-        launch_rows(suite.ctx, samples * slices.count, slices.length * width,
-                    k::LayerNormBackward<T>{x.data(), gain.data(), g.data(), mean.data(), rstd.data(), nullptr, dx.data(),
-                                            parts.data(), parts.data() + part, nullptr, nullptr, tokens, width, slices});
+        launch_rows(
+            suite.ctx, samples * slices.count, slices.length * width,
+            k::LayerNormBackward<T, true>{x.data(), gain.data(), g.data(), mean.data(), rstd.data(), nullptr, dx.data(),
+                                          parts.data(), parts.data() + part, nullptr, nullptr, tokens, width, slices});
         launch_rows(suite.ctx, 2 * samples, slices.count * width,
                     k::JoinSlices<float>{parts.data(), gain_and_bias.data(), squares.data(), slices.count, width});
       },

@@ -33,7 +33,6 @@
 #include <dpmp/autograd/rules/parameter_value.hpp>
 #include <dpmp/autograd/rules/pooling.hpp>
 #include <dpmp/autograd/rules/reduce.hpp>
-#include <dpmp/autograd/rules/rms_norm.hpp>
 #include <dpmp/autograd/rules/rope.hpp>
 #include <dpmp/autograd/rules/select.hpp>
 #include <dpmp/autograd/rules/shape_ops.hpp>

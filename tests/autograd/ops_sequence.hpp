@@ -4,7 +4,7 @@
 #include "autograd/op.hpp"
 #include "dpmp/autograd/rules/activation.hpp"
 #include "dpmp/autograd/rules/attention.hpp"
-#include "dpmp/autograd/rules/rms_norm.hpp"
+#include "dpmp/autograd/rules/layer_norm.hpp"
 #include "dpmp/autograd/rules/rope.hpp"
 #include "dpmp/autograd/rules/swiglu.hpp"
 

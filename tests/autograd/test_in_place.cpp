@@ -5,7 +5,6 @@
 
 #include "dpmp/autograd/rules/cross_entropy.hpp"
 #include "dpmp/autograd/rules/layer_norm.hpp"
-#include "dpmp/autograd/rules/rms_norm.hpp"
 #include "support/tensors.hpp"
 
 using namespace dpmp;

@@ -5,7 +5,7 @@
 
 #include "autograd/shared_gradients.hpp"
 #include "dpmp/autograd/rules/layer_norm.hpp"
-#include "dpmp/autograd/rules/rms_norm.hpp"
+#include "dpmp/autograd/rules/layer_norm.hpp"
 
 using namespace dpmp;
 

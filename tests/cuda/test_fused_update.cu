@@ -160,7 +160,7 @@ TEST_CASE("P21: an update on the device draws the host's noise and agrees to rou
 TEST_CASE("updates of more parameters than a launch takes, some of them empty") {
   test::Rng rng(test::seed(), 8);
   std::vector<index_t> sizes;
-  for (index_t k = 0; k < 2 * optim::detail::FusedUpdates<Adam<bf16>>::most + 3; ++k)
+  for (index_t k = 0; k < 2 * LaunchJobs<Adam<bf16>>::most + 3; ++k)
     sizes.push_back(std::max<index_t>(0, rng.integer(-50, 300)));
   check<Adam<bf16>>(sizes, 0, true);
   check<SgdOf<float>>(sizes, 0, false);

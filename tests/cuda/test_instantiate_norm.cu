@@ -185,12 +185,12 @@ void check_released(index_t tokens, index_t d, index_t p, kernels::WeightedSumKe
 TEST_CASE_TEMPLATE("instantiate and forget: the norm is that of the released tile, bit for bit", T, bf16, f16) {
   for (const index_t tokens : {2, 15, 16, 17, 33, 100})
     for (const kernels::WeightedSumKernel kernel :
-         {kernels::WeightedSumKernel::matrix_64, kernels::WeightedSumKernel::matrix_128}) {
+         {kernels::WeightedSumKernel::tiles_64, kernels::WeightedSumKernel::tiles_128}) {
       check_released<T>(tokens, 9, 70, kernel);
       check_released<T>(tokens, 128, 120, kernel);  // tiles of 128 x 128 in the norm
     }
 }
 TEST_CASE("instantiate and forget: the norm is that of the released tile, bit for bit, in FP32") {
   for (const index_t tokens : {2, 31, 32, 33, 100})
-    check_released<float>(tokens, 65, 130, kernels::WeightedSumKernel::scalar);
+    check_released<float>(tokens, 65, 130, kernels::WeightedSumKernel::tiles_64);
 }

@@ -116,20 +116,20 @@ void check(index_t B, index_t t, index_t p, index_t d, WeightedSumKernel kernel,
 }  // namespace
 
 TEST_CASE("weighted sum on tensor cores: tiles, tails, chunks, splits") {
-  check<bf16>(3, 40, 136, 144, WeightedSumKernel::matrix_128);    // aligned rows, a second tile each way, a token tail
-  check<bf16>(9, 33, 72, 80, WeightedSumKernel::matrix_64);       // two FP32 blocks
-  check<bf16>(2, 100, 130, 70, WeightedSumKernel::matrix_128);    // rows that are not 16-byte aligned
-  check<bf16>(18, 5, 67, 9, WeightedSumKernel::matrix_64, 3);     // splits, odd columns
-  check<bf16>(17, 16, 8, 136, WeightedSumKernel::matrix_128, 2);  // splits whose slabs are stored in pairs
-  check<f16>(10, 33, 40, 72, WeightedSumKernel::matrix_64);
-  check<bf16>(1, 2, 1, 1, WeightedSumKernel::matrix_64);
-  check<bf16>(2, 2, 600, 8, WeightedSumKernel::matrix_64);  // more tile rows than a band
+  check<bf16>(3, 40, 136, 144, WeightedSumKernel::tiles_128);    // aligned rows, a second tile each way, a token tail
+  check<bf16>(9, 33, 72, 80, WeightedSumKernel::tiles_64);       // two FP32 blocks
+  check<bf16>(2, 100, 130, 70, WeightedSumKernel::tiles_128);    // rows that are not 16-byte aligned
+  check<bf16>(18, 5, 67, 9, WeightedSumKernel::tiles_64, 3);     // splits, odd columns
+  check<bf16>(17, 16, 8, 136, WeightedSumKernel::tiles_128, 2);  // splits whose slabs are stored in pairs
+  check<f16>(10, 33, 40, 72, WeightedSumKernel::tiles_64);
+  check<bf16>(1, 2, 1, 1, WeightedSumKernel::tiles_64);
+  check<bf16>(2, 2, 600, 8, WeightedSumKernel::tiles_64);  // more tile rows than a band
 }
 
 TEST_CASE("weighted sum in FP32") {
-  check<float>(3, 40, 132, 68, WeightedSumKernel::scalar);
-  check<float>(9, 17, 33, 67, WeightedSumKernel::scalar);
-  check<float>(20, 3, 130, 10, WeightedSumKernel::scalar, 3);
+  check<float>(3, 40, 132, 68, WeightedSumKernel::tiles_64);
+  check<float>(9, 17, 33, 67, WeightedSumKernel::tiles_64);
+  check<float>(20, 3, 130, 10, WeightedSumKernel::tiles_64, 3);
 }
 
 TEST_CASE("weighted sum of samples of one token") {
@@ -142,11 +142,11 @@ TEST_CASE("weighted sum of samples of one token") {
 TEST_CASE("weighted sum: rows that start off a 16-byte boundary, empty extents") {
   test::Rng rng;
   const Case<bf16> x(2, 20, 24, 16, rng);
-  CHECK(x.worst(x.on_device(plan_of(WeightedSumKernel::matrix_64, 2), 3, 1)) <= 1);
+  CHECK(x.worst(x.on_device(plan_of(WeightedSumKernel::tiles_64, 2), 3, 1)) <= 1);
   const Case<bf16> none(0, 20, 4, 5, rng);
-  CHECK(test::difference(none.on_device(plan_of(WeightedSumKernel::matrix_64, 0)), none.before) == "");
+  CHECK(test::difference(none.on_device(plan_of(WeightedSumKernel::tiles_64, 0)), none.before) == "");
   const Case<bf16> silent(3, 0, 4, 5, rng);
-  CHECK(test::difference(silent.on_device(plan_of(WeightedSumKernel::matrix_64, 3)), silent.before) == "");
+  CHECK(test::difference(silent.on_device(plan_of(WeightedSumKernel::tiles_64, 3)), silent.before) == "");
 }
 
 /// One sample's NaN, Inf and overflow end with its factor of 0: every bit is as if it had held zeros.
@@ -170,9 +170,9 @@ void check_isolation(index_t tokens, WeightedSumKernel kernel) {
 }
 
 TEST_CASE("weighted sum: a dropped sample vanishes exactly") {
-  check_isolation<bf16>(20, WeightedSumKernel::matrix_64);
+  check_isolation<bf16>(20, WeightedSumKernel::tiles_64);
   check_isolation<bf16>(1, WeightedSumKernel::rank_one);
-  check_isolation<float>(20, WeightedSumKernel::scalar);
+  check_isolation<float>(20, WeightedSumKernel::tiles_64);
 }
 
 /// A sample's contribution is formed alone: with every other factor 0 it is c times its FP32 tile, whoever its neighbours
@@ -183,12 +183,12 @@ TEST_CASE("weighted sum: a sample's tile does not depend on the others") {
   x.before.assign(x.before.size(), 0.0);
   x.factors.assign(10, 0.0f);
   x.factors[6] = 0.37f;
-  const std::vector<double> first = x.on_device(plan_of(WeightedSumKernel::matrix_64, 10));
+  const std::vector<double> first = x.on_device(plan_of(WeightedSumKernel::tiles_64, 10));
   for (index_t k = 0; k < 6 * 37 * 40; ++k) x.a[std::size_t(k)] = from_float<bf16>(float(rng.normal(100)));
   for (index_t k = 7 * 37 * 24; k < 10 * 37 * 24; ++k) x.b[std::size_t(k)] = from_float<bf16>(float(rng.normal(100)));
-  CHECK(test::difference(x.on_device(plan_of(WeightedSumKernel::matrix_64, 10)), first) == "");
-  CHECK(test::difference(x.on_device(plan_of(WeightedSumKernel::matrix_128, 10)), first) == "");
-  CHECK(test::difference(x.on_device(plan_of(WeightedSumKernel::matrix_64, 10, 2)), first) == "");
+  CHECK(test::difference(x.on_device(plan_of(WeightedSumKernel::tiles_64, 10)), first) == "");
+  CHECK(test::difference(x.on_device(plan_of(WeightedSumKernel::tiles_128, 10)), first) == "");
+  CHECK(test::difference(x.on_device(plan_of(WeightedSumKernel::tiles_64, 10, 2)), first) == "");
   bool tiles = true;
   for (const double s : first) {
     const float tile = float(s / double(0.37f));
@@ -222,11 +222,11 @@ void check_slots(index_t tokens, WeightedSumKernel kernel) {
         CHECK(test::difference(alone(samples, slot, poison, 1 + slot % 3), wanted) == "");
 }
 TEST_CASE("weighted sum: a contribution has the same bits in every slot") {
-  check_slots<bf16>(37, WeightedSumKernel::matrix_64);
-  check_slots<f16>(16, WeightedSumKernel::matrix_128);
+  check_slots<bf16>(37, WeightedSumKernel::tiles_64);
+  check_slots<f16>(16, WeightedSumKernel::tiles_128);
   check_slots<bf16>(1, WeightedSumKernel::rank_one);
   check_slots<float>(1, WeightedSumKernel::rank_one);
-  check_slots<float>(21, WeightedSumKernel::scalar);
+  check_slots<float>(21, WeightedSumKernel::tiles_64);
 }
 
 TEST_CASE("weighted sum: samples meet in double") {
@@ -240,7 +240,7 @@ TEST_CASE("weighted sum: samples meet in double") {
     x.b.assign(x.b.size(), from_float<bf16>(0.0f));
     for (std::size_t i = 0; i < 16; ++i) x.b[std::size_t(tokens) * i] = from_float<bf16>(i == 0 ? 0x1p40f : 1.0f);
     for (const index_t splits : {1, 2})
-      for (const WeightedSumKernel kernel : {WeightedSumKernel::matrix_64, WeightedSumKernel::matrix_128}) {
+      for (const WeightedSumKernel kernel : {WeightedSumKernel::tiles_64, WeightedSumKernel::tiles_128}) {
         const WeightedSumPlan plan = plan_of(tokens == 1 ? WeightedSumKernel::rank_one : kernel, 16, splits);
         CHECK(x.on_device(plan) == std::vector<double>(8, 0x1p40 + 15));
       }
@@ -283,10 +283,10 @@ void check_removal(index_t samples, index_t tokens, WeightedSumKernel kernel, in
   CHECK(worst <= 1);
 }
 TEST_CASE("weighted sum: a removed sample leaves the others where they were, up to roundings of double") {
-  check_removal<bf16>(40, 3, WeightedSumKernel::matrix_64, 1);
-  check_removal<bf16>(25, 17, WeightedSumKernel::matrix_128, 3);
+  check_removal<bf16>(40, 3, WeightedSumKernel::tiles_64, 1);
+  check_removal<bf16>(25, 17, WeightedSumKernel::tiles_128, 3);
   check_removal<bf16>(50, 1, WeightedSumKernel::rank_one, 2);
-  check_removal<float>(30, 4, WeightedSumKernel::scalar, 1);
+  check_removal<float>(30, 4, WeightedSumKernel::tiles_64, 1);
 }
 
 TEST_CASE("weighted sum: plans cover every sample and refuse what does not fit") {
@@ -299,19 +299,22 @@ TEST_CASE("weighted sum: plans cover every sample and refuse what does not fit")
           CHECK((plan.split.splits - 1) * plan.split.samples_each <= std::max<index_t>(0, samples - 1));
           CHECK((plan.kernel == WeightedSumKernel::rank_one) == (tokens == 1));
           // Scratch is at most a tile of doubles for each block that can be resident.
-          if (plan.kernel == WeightedSumKernel::matrix_64)
+          if (plan.kernel == WeightedSumKernel::tiles_64)
             CHECK((plan.split.splits == 1 || plan.split.splits * ceil_div(extent, 64) * 12 <= processors * 3));
         }
   test::Rng rng;
   const Case<bf16> x(9, 2, 4, 4, rng);
-  CHECK_THROWS_WITH_AS(x.on_device(plan_of(WeightedSumKernel::matrix_64, 1)),
+  CHECK_THROWS_WITH_AS(x.on_device(plan_of(WeightedSumKernel::tiles_64, 1)),
                        doctest::Contains("expected splits that cover 9 samples"), Error);
   CHECK_THROWS_WITH_AS(x.on_device(plan_of(WeightedSumKernel::rank_one, 9)), doctest::Contains("samples of one token"),
                        Error);
   CHECK_THROWS_WITH_AS(weighted_sum<bf16>(nullptr, {nullptr, nullptr, nullptr, nullptr, samples_per_chain + 1, 2, 4, 4},
-                                          plan_of(WeightedSumKernel::matrix_64, samples_per_chain + 1)),
+                                          plan_of(WeightedSumKernel::tiles_64, samples_per_chain + 1)),
                        doctest::Contains("expected a sum over at most 512 samples"), Error);
   CHECK_THROWS_WITH_AS(weighted_sum<bf16>(nullptr, {nullptr, nullptr, nullptr, nullptr, 9, 2, 4, 4},
-                                          plan_of(WeightedSumKernel::matrix_64, 9, 2)),
+                                          plan_of(WeightedSumKernel::tiles_64, 9, 2)),
                        doctest::Contains("expected scratch of 32 doubles"), Error);
+  const Case<float> wide(9, 2, 4, 4, rng);
+  CHECK_THROWS_WITH_AS(wide.on_device(plan_of(WeightedSumKernel::tiles_128, 9)),
+                       doctest::Contains("expected a plan of tiles of 64 x 64 for float"), Error);
 }

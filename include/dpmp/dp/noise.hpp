@@ -325,9 +325,8 @@ inline void add_gaussian_noise(ThreadTeam& team, std::span<double> sum, double s
   const index_t n = index_t(sum.size()), rows = noise_chunks(n);
   const detail::GaussianChunks chunks{stream.key, noise_nonce(stream.step, parameter),   sum.data(), n, standard_deviation,
                                       0,          detail::grid_shift(standard_deviation)};
-  constexpr index_t worth_a_fork = 4096;
   team.parallel_for(
-      rows, [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < worth_a_fork);
+      rows, [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < worth_a_fork::noised);
 }
 
 /// The same for n elements in the memory of a context's device. On a GPU the last bit of a z may differ from the host's.

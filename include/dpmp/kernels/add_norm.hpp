@@ -2,20 +2,20 @@
 // A residual and the norm after it in one pass: the rounded sum is on its way to memory when the norm needs it, so that
 // nothing reads it back from there.
 #pragma once
-#include "dpmp/core/low_precision.hpp"
+#include "dpmp/kernels/layer_norm.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
-/// sum = round(x + branch), and Norm's rows of it: LayerNormForward<T> or RmsNormForward<T>, whose input is `sum`. The norm
-/// sees the rounded sum and does what it does alone, so that the bits are those of an addition and a norm apart.
-template <class T, class Norm>
+/// sum = round(x + branch), and the norm of its rows, whose input is `sum`. The norm sees the rounded sum and does what it
+/// does alone, so that the bits are those of an addition and a norm apart.
+template <class T, bool centred>
 struct AddNormForward {
-  using Real = typename Norm::Real;
+  using Real = compute_t<T>;
   using Storage = T;
   const T* x;       // [rows, width]
   const T* branch;  // [rows, width]
   T* sum;           // [rows, width]
-  Norm norm;
+  LayerNormForward<T, centred> norm;
 
   DPMP_ANY_TEAM
   template <class Team>

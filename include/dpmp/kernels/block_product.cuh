@@ -34,8 +34,7 @@ struct MmaProduct {
     }
   }
 
-  /// sums[r, c] += sum_k x[k, r] y[k, c] over k < count, zeros after that; x, y: SharedTile<T, depth, side>. The very
-  /// instructions of WeightedSumMatrix in the same order: the same bits.
+  /// sums[r, c] += sum_k x[k, r] y[k, c] over k < count, zeros after that; x, y: SharedTile<T, depth, side>.
   template <int depth>
   __device__ __forceinline__ void add_columns(const char* x, const char* y, int count) {
     using Tile = SharedTile<T, depth, side>;
@@ -79,16 +78,26 @@ struct MmaProduct {
     }
   }
 
+  /// Pairs of neighbours in a row that a thread has.
+  static constexpr int pairs = row_fragments * column_fragments * 2;
+  __device__ __forceinline__ float* pair(int k) {
+    return &sums[k / 2 / column_fragments][k / 2 % column_fragments][k % 2 * 2];
+  }
+  /// f(k, row, column) for each pair of this thread, which is in columns column and column + 1.
+  template <class F>
+  static __device__ __forceinline__ void for_each_pair(const F& f) {
+    const int row = warp_row() + int(threadIdx.x) % 32 / 4, column = warp_column() + int(threadIdx.x) % 4 * 2;
+#pragma unroll
+    for (int k = 0; k < pairs; ++k)
+      f(k, row + k / 2 / column_fragments * 16 + k % 2 * 8, column + k / 2 % column_fragments * 8);
+  }
   /// f(row, column, sum) of this thread's sums.
   template <class F>
   __device__ __forceinline__ void for_each(const F& f) {
-    const int row = warp_row() + int(threadIdx.x) % 32 / 4, column = warp_column() + int(threadIdx.x) % 4 * 2;
-#pragma unroll
-    for (int m = 0; m < row_fragments; ++m)
-#pragma unroll
-      for (int n = 0; n < column_fragments; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) f(row + 16 * m + e / 2 * 8, column + 8 * n + e % 2, sums[m][n][e]);
+    for_each_pair([&](int k, int row, int column) {
+      f(row, column, pair(k)[0]);
+      f(row, column + 1, pair(k)[1]);
+    });
   }
 
   /// to[k] = the sum in row and column k, where this thread has it.
@@ -162,9 +171,8 @@ struct FmaProduct {
     }
   }
 
-  /// The 64 x 64 sums += sum_k x[k, r] y[k, c] over k < count; x, y: SharedTile<float, depth, side>. A thread then has rows
-  /// 4 thread_row .. + 3 of either half, columns 4 thread_column .. + 3: not those of for_each. In the order of
-  /// WeightedSumScalar: the same bits.
+  /// The 64 x 64 sums += sum_k x[k, r] y[k, c] over k < count; x, y: SharedTile<float, depth, side>. A thread then has the
+  /// sums that for_each_pair names, not those of for_each.
   template <int depth>
   __device__ __forceinline__ void add_columns(const char* x, const char* y, int count) {
     using Tile = SharedTile<float, depth, side>;
@@ -202,6 +210,16 @@ struct FmaProduct {
       sum += __shfl_xor_sync(0xffffffffu, sum, 16);
       if (group == 0) f(first + column, sum);
     }
+  }
+
+  static constexpr int pairs = 16;
+  __device__ __forceinline__ float* pair(int k) { return &sums[k / 2][k % 2 * 2]; }
+  /// f(k, row, column) for each pair of neighbours that add_columns forms in this thread, in columns column and column + 1:
+  /// rows 4 thread_row .. + 3 of either half, columns 4 thread_column .. + 3.
+  template <class F>
+  static __device__ __forceinline__ void for_each_pair(const F& f) {
+#pragma unroll
+    for (int k = 0; k < pairs; ++k) f(k, k / 8 * 32 + 4 * thread_row() + k / 2 % 4, 4 * thread_column() + k % 2 * 2);
   }
 
   /// f(row, column, sum) of this thread's sums, as add_rows forms them.

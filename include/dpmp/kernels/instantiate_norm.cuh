@@ -5,27 +5,39 @@
 #pragma once
 #include <algorithm>
 
-#include "dpmp/kernels/block_product.cuh"
+#include "dpmp/kernels/gradient_tile.cuh"
 #include "dpmp/kernels/partial_sums.cuh"
 #include "dpmp/kernels/sample_rows.cuh"
 #include "dpmp/runtime/launch_blocks.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
-/// A block's work: one tile of one sample's gradient, over all tokens in chunks of `depth`.
+/// A block's work: one tile of one sample's gradient, over all tokens.
 /// Roundings: chain_roundings(T) in an element of the tile; its square meets at most 16 + 2 + 5 additions in FP32, then
 /// warps and tiles are added in double.
 template <class T, int side>
 struct InstantiateNormTiles {
-  static constexpr bool by_mma = !std::is_same_v<T, float>;
-  using Product = std::conditional_t<by_mma, MmaProduct<T, side>, FmaProduct>;
-  static constexpr int threads = Product::threads, blocks_per_multiprocessor = side == 128 ? 2 : 4;
-  static constexpr int depth = 32, stages = by_mma ? 3 : 2;
-  using Tile = SharedTile<T, depth, side>;
-  struct Epilogue {
+  using Tile = GradientTile<T, side, std::is_same_v<T, float> ? 2 : 3>;
+  using Product = typename Tile::Product;
+  static constexpr int threads = Tile::threads, blocks_per_multiprocessor = side == 128 ? 2 : 4;
+  /// Ending of the gradient tile, in shared memory: its squares by warps, and the sums of the tokens of b.
+  struct Squares {
     double warps[threads / 32];
     float token_sums[side];
   };
-  static constexpr int shared_bytes = stages * 2 * Tile::bytes + int(sizeof(Epilogue));
+  struct SquareTile {
+    Squares& squares;
+    bool sums_tokens;
+    __device__ __forceinline__ void begin(int) {
+      if (int(threadIdx.x) < side) squares.token_sums[threadIdx.x] = 0;
+    }
+    __device__ __forceinline__ void chunk(const char* b) {
+      if (sums_tokens)
+        Product::template for_each_column_sum<Tile::depth, side>(
+            b, [&](int column, float sum) { squares.token_sums[column] += sum; });
+    }
+    __device__ __forceinline__ void end(Product& product) { store_warp_sums(product.dot(product), squares.warps); }
+  };
+  static constexpr int shared_bytes = Tile::Stream::bytes + int(sizeof(Squares));
 
   RowMajor<T> input, output;  // of sample 0: [tokens, d], [tokens, p]
   int input_tiles, tiles;     // of a row of the gradient, of the whole gradient
@@ -34,50 +46,20 @@ struct InstantiateNormTiles {
 
   __device__ void operator()(char* shared) const {
     const index_t sample = index_t(blockIdx.x) / tiles;
-    const int tile = int(blockIdx.x) % tiles, tokens = input.rows;
+    const int tile = int(blockIdx.x) % tiles;
     const int first_output = tile / input_tiles * side, first_input = tile % input_tiles * side;
     RowMajor<T> a = input, b = output;
-    a.data += sample * tokens * a.row_stride;
-    b.data += sample * tokens * b.row_stride;
-
-    int next = 0;  // the first token to load next
-    const auto load = [&](int stage) {
-      if (next < tokens) {
-        char* const to = shared + stage * 2 * Tile::bytes;
-        Tile::template load<threads>(to, b, next, first_output);
-        Tile::template load<threads>(to + Tile::bytes, a, next, first_input);
-        next += depth;
-      }
-      copy_async_commit();
-    };
-#pragma unroll 1
-    for (int stage = 0; stage < stages - 1; ++stage) load(stage);
-
-    Epilogue& epilogue = *reinterpret_cast<Epilogue*>(shared + stages * 2 * Tile::bytes);
-    const bool sums_tokens = token_sums != nullptr && first_input == 0;  // each tile of b once
-    if (int(threadIdx.x) < side) epilogue.token_sums[threadIdx.x] = 0;
-
-    Product product;
-    product.clear();
-    int stage = 0;
-#pragma unroll 1
-    for (int token = 0; token < tokens; token += depth) {
-      copy_async_wait<stages - 2>();
-      __syncthreads();
-      load(stage == 0 ? stages - 1 : stage - 1);
-      const char* const from = shared + stage * 2 * Tile::bytes;
-      product.template add_columns<depth>(from, from + Tile::bytes, tokens - token);
-      if (sums_tokens)
-        Product::template for_each_column_sum<depth, side>(
-            from, [&](int column, float sum) { epilogue.token_sums[column] += sum; });
-      stage = stage == stages - 1 ? 0 : stage + 1;
-    }
-    store_warp_sums(product.dot(product), epilogue.warps);
+    a.data += sample * a.rows * a.row_stride;
+    b.data += sample * b.rows * b.row_stride;
+    Squares& squares = *reinterpret_cast<Squares*>(shared + Tile::Stream::bytes);
+    SquareTile ending{squares, token_sums != nullptr && first_input == 0};  // each tile of b once
+    typename Tile::Stream stream(shared, b, a, first_output, first_input, 1);
+    Tile::for_each_sample(stream, 1, b.rows, ending);
     __syncthreads();
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum_of_warps<threads / 32>(epilogue.warps);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum_of_warps<threads / 32>(squares.warps);
     const int column = first_output + int(threadIdx.x);
-    if (sums_tokens && int(threadIdx.x) < side && column < output.columns)
-      token_sums[sample * output.columns + column] = epilogue.token_sums[threadIdx.x];
+    if (ending.sums_tokens && int(threadIdx.x) < side && column < b.columns)
+      token_sums[sample * b.columns + column] = squares.token_sums[threadIdx.x];
   }
 };
 

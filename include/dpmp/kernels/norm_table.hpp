@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "dpmp/core/low_precision.hpp"
+#include "dpmp/runtime/launch_many.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::kernels {
@@ -57,16 +58,14 @@ struct NormTerms {
 struct AddNorms {
   using Real = double;
   static constexpr int elements_each = 1;
-  static constexpr index_t most = 16;
   NormTable table;
-  NormTerms terms[most];
-  index_t count;
+  LaunchJobs<NormTerms> parameters;
 
   DPMP_ANY_TEAM
   template <class Span>
   DPMP_HD void operator()(const Span& at) const {
     for (int k = 0; k < at.size(); ++k)
-      for (index_t p = 0; p < count; ++p) add(at.offset + k, terms[p]);
+      for (index_t p = 0; p < parameters.count; ++p) add(at.offset + k, parameters.jobs[p]);
   }
 
  private:

@@ -2,6 +2,7 @@
 // What is done with one sample's gradient tile, or with its two Gram matrices, before the tile is thrown away.
 #pragma once
 #include "dpmp/core/low_precision.hpp"
+#include "dpmp/runtime/launch_many.hpp"
 #include "dpmp/runtime/math.hpp"
 
 DPMP_KERNELS_BEGIN
@@ -139,7 +140,6 @@ struct VectorTerm {
   const T* x;   // [samples, width]
   double* sum;  // [width]
   index_t width;
-  index_t row;  // of the launch, the first one of this parameter
 };
 /// sum[:] += sum_i factors_i x[i, :] for each of several parameters; a row is a slice of `slice` columns of one of them. As
 /// above: the factor in compute precision, the sum over samples in double, samples of factor 0 removed by select.
@@ -147,25 +147,24 @@ template <class T>
 struct WeightedVectors {
   using Real = compute_t<T>;
   using Storage = double;
-  static constexpr index_t slice = 2048, most = 24;
+  static constexpr index_t slice = 2048;
   static constexpr int together = 16;  // samples that are added in registers
   const float* factors;                // [samples]
-  index_t samples, count;
-  VectorTerm<T> terms[most];
+  index_t samples;
+  LaunchJobs<VectorTerm<T>> parameters;
 
   static constexpr bool columns_apart = true;
   DPMP_HD index_t columns() const { return slice; }
   /// Rows of a parameter.
-  static index_t rows(index_t width) { return (width + slice - 1) / slice; }
+  static index_t rows_of(const VectorTerm<T>& term) { return (term.width + slice - 1) / slice; }
 
   DPMP_ANY_TEAM
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
     using Pack = typename Team::Pack;
-    index_t k = 0;
-    while (k + 1 < count && terms[k + 1].row <= row) ++k;
-    const VectorTerm<T>& term = terms[k];
-    const index_t first = (row - term.row) * slice, left = term.width - first;
+    const index_t k = parameters.of_row(row);
+    const VectorTerm<T>& term = parameters.jobs[k];
+    const index_t first = (row - parameters.first_row[k]) * slice, left = term.width - first;
     for (index_t i = 0; i < samples; i += together) {
       const int some = samples - i < together ? int(samples - i) : together;
       team.for_each(left < slice ? left : slice, [&](auto at) DPMP_LAMBDA {

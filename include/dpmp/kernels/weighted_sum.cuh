@@ -3,16 +3,16 @@
 // kernel, which tile, how many splits.
 #pragma once
 #include "dpmp/core/dtype.hpp"
-#include "dpmp/kernels/weighted_sum_matrix.cuh"
-#include "dpmp/kernels/weighted_sum_scalar.cuh"
+#include "dpmp/kernels/weighted_sum_rank_one.cuh"
+#include "dpmp/kernels/weighted_sum_tiles.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
-/// The tensor-core kernel pads samples to 16 tokens and pays for adding each of them up in double, so one token goes to the
-/// rank-one kernel, whose sample tile is a product.
-enum class WeightedSumKernel { rank_one, scalar, matrix_64, matrix_128 };
+/// The kernel of tiles pays for adding each sample up in double, and on tensor cores pads samples to 16 tokens, so one token
+/// goes to the rank-one kernel, whose sample tile is a product.
+enum class WeightedSumKernel { rank_one, tiles_64, tiles_128 };
 
 struct WeightedSumPlan {
-  WeightedSumKernel kernel = WeightedSumKernel::scalar;
+  WeightedSumKernel kernel = WeightedSumKernel::tiles_64;
   SampleSplits split;
   /// Doubles of scratch that the launch needs.
   index_t scratch(index_t rows, index_t columns) const { return split.scratch(rows * columns); }
@@ -26,15 +26,13 @@ WeightedSumPlan plan_weighted_sum(index_t samples, index_t tokens, index_t rows,
     const index_t tiles = ceil_div(rows, K::tile_rows) * ceil_div(columns, K::tile_columns);
     return {kernel, split_samples(samples, tiles, multiprocessors * K::blocks_per_multiprocessor)};
   };
-  if (tokens == 1) return plan(WeightedSumKernel::rank_one, TypeTag<WeightedSumScalar<T, true>>{});
-  if constexpr (std::is_same_v<T, float>) {
-    return plan(WeightedSumKernel::scalar, TypeTag<WeightedSumScalar<T, false>>{});
-  } else {
+  if (tokens == 1) return plan(WeightedSumKernel::rank_one, TypeTag<WeightedSumRankOne<T>>{});
+  if constexpr (!std::is_same_v<T, float>) {
     const index_t blocks = ceil_div(samples, samples_per_split);
-    const bool wide = rows > 64 && columns > 64 && ceil_div(rows, 128) * ceil_div(columns, 128) * blocks >= multiprocessors;
-    return wide ? plan(WeightedSumKernel::matrix_128, TypeTag<WeightedSumMatrix<T, 128, 128, 64>>{})
-                : plan(WeightedSumKernel::matrix_64, TypeTag<WeightedSumMatrix<T, 64, 64, 32>>{});
+    if (rows > 64 && columns > 64 && ceil_div(rows, 128) * ceil_div(columns, 128) * blocks >= multiprocessors)
+      return plan(WeightedSumKernel::tiles_128, TypeTag<WeightedSumTiles<T, 128>>{});
   }
+  return plan(WeightedSumKernel::tiles_64, TypeTag<WeightedSumTiles<T, 64>>{});
 }
 
 /// sum += sum_i c_i G_i; T: bf16, f16, float. A sample with c_i = 0 vanishes whatever its gradient holds. scratch: doubles
@@ -51,14 +49,11 @@ void weighted_sum(cudaStream_t stream, const WeightedSumOperands<T>& in, const W
   };
   DPMP_CHECK((plan.kernel == WeightedSumKernel::rank_one) == (in.tokens == 1),
              "expected the rank-one kernel for samples of one token and only for them, got ", in.tokens, " tokens");
-  if (plan.kernel == WeightedSumKernel::rank_one) return launch(TypeTag<WeightedSumScalar<T, true>>{});
-  if constexpr (std::is_same_v<T, float>) {
-    DPMP_CHECK(plan.kernel == WeightedSumKernel::scalar, "expected a plan made for float, got one for a 16-bit type");
-    launch(TypeTag<WeightedSumScalar<T, false>>{});
-  } else {
-    DPMP_CHECK(plan.kernel != WeightedSumKernel::scalar, "expected a plan made for a 16-bit type, got one for float");
-    if (plan.kernel == WeightedSumKernel::matrix_128) return launch(TypeTag<WeightedSumMatrix<T, 128, 128, 64>>{});
-    launch(TypeTag<WeightedSumMatrix<T, 64, 64, 32>>{});
-  }
+  if (plan.kernel == WeightedSumKernel::rank_one) return launch(TypeTag<WeightedSumRankOne<T>>{});
+  if (plan.kernel == WeightedSumKernel::tiles_64) return launch(TypeTag<WeightedSumTiles<T, 64>>{});
+  if constexpr (std::is_same_v<T, float>)
+    throw Error("expected a plan of tiles of 64 x 64 for float, got one of 128 x 128");
+  else
+    launch(TypeTag<WeightedSumTiles<T, 128>>{});
 }
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -7,6 +7,7 @@
 
 #include "dpmp/dp/noise.hpp"
 #include "dpmp/kernels/optimiser_update.hpp"
+#include "dpmp/runtime/launch_many.hpp"
 
 DPMP_KERNELS_BEGIN
 namespace dpmp::inline DPMP_ABI::optim {
@@ -93,9 +94,9 @@ template <class Update>
 void update_on_host(Context& ctx, const Update& update) {
   const index_t n = update.n;
   const UpdateChunks<Update> chunks{update};
-  const index_t worth_a_fork = update.noise.step ? 4096 : 16384;
+  const index_t alone = update.noise.step ? worth_a_fork::noised : worth_a_fork::elements;
   ctx.team().parallel_for(
-      dp::noise_chunks(n), [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < worth_a_fork);
+      dp::noise_chunks(n), [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < alone);
 }
 
 /// Updates of several parameters in one launch of a GPU, over the blocks of all of them.
@@ -103,22 +104,13 @@ template <class Update>
 struct FusedUpdates {
   using Real = typename Update::Real;
   static constexpr int elements_each = 1;
-  static constexpr index_t most = 24;
-  Update updates[most];
-  index_t first_block[most];
-  index_t count, blocks;
+  LaunchJobs<Update> parameters;
 
-  void add(const Update& update) {
-    updates[count] = update;
-    first_block[count++] = blocks;
-    blocks += dp::NoiseBlock::count(update.n);
-  }
   DPMP_ANY_TEAM
   template <template <class, int> class Span>
   DPMP_HD void operator()(const Span<Real, 1>& block) const {
-    index_t k = 0;
-    while (k + 1 < count && first_block[k + 1] <= block.offset) ++k;
-    updates[k](Span<Real, 1>{block.offset - first_block[k], 1});
+    const index_t k = parameters.of_row(block.offset);
+    parameters.jobs[k](Span<Real, 1>{block.offset - parameters.first_row[k], 1});
   }
 };
 
@@ -127,13 +119,11 @@ template <class Update>
 void launch_updates(Context& ctx, std::span<const Update> updates) {
 #if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
   if (ctx.on_cuda()) {
-    constexpr index_t most = FusedUpdates<Update>::most;
-    static_assert(sizeof(FusedUpdates<Update>) <= 4096, "what the arguments of a kernel may be on any GPU");
-    while (!updates.empty()) {
-      FusedUpdates<Update> some{};
-      for (; some.count < most && !updates.empty(); updates = updates.subspan(1)) some.add(updates[0]);
-      dpmp::detail::launch_library_elements_on_cuda(ctx, some.blocks, some);
-    }
+    const auto launch = [&](const LaunchJobs<Update>& some) {
+      dpmp::detail::launch_library_elements_on_cuda(ctx, some.rows, FusedUpdates<Update>{some});
+    };
+    launch_many(
+        updates, [](const Update& update) { return dp::NoiseBlock::count(update.n); }, launch);
     return;
   }
 #endif

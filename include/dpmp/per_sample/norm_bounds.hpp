@@ -77,12 +77,11 @@ DPMP_KEPT_BODY inline void NormBounds::add(Context& ctx, const double* squared, 
 }
 
 DPMP_KEPT_BODY inline void NormBounds::add(Context& ctx, std::span<const kernels::NormTerms> terms) {
-  constexpr std::size_t most = kernels::AddNorms::most;
-  for (; !terms.empty(); terms = terms.subspan(std::min(most, terms.size()))) {
-    kernels::AddNorms some{table(), {}, index_t(std::min(most, terms.size()))};
-    std::copy_n(terms.begin(), some.count, some.terms);
-    launch_library_elements(ctx, samples_, some);
-  }
+  const auto launch = [&](const LaunchJobs<kernels::NormTerms>& some) {
+    launch_library_elements(ctx, samples_, kernels::AddNorms{table(), some});
+  };
+  launch_many(
+      terms, [](const kernels::NormTerms&) { return 0; }, launch);
 }
 
 DPMP_KEPT_BODY inline std::vector<std::uint8_t> NormBounds::finite() const {

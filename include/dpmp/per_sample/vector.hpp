@@ -88,24 +88,19 @@ DPMP_KEPT_BODY inline void weighted_sums_vector(Context& ctx, std::span<const Pa
   for (const DType dtype : real_dtypes)
     dispatch_real(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      kernels::WeightedVectors<T> some{};
-      index_t rows = 0, work = 0;
-      const auto launch = [&] {
-        if (some.count > 0) launch_library_rows(ctx, rows, work / std::max<index_t>(rows, 1), some);
-        some.count = rows = work = 0;
-      };
+      using Kernel = kernels::WeightedVectors<T>;
+      std::vector<kernels::VectorTerm<T>> terms;
       for (std::size_t k = 0; k < sites.size(); ++k) {
         if (sites[k].b.dtype() != dtype) continue;
         DPMP_CHECK(factors.size() == sites[k].samples(), "expected ", sites[k].samples(), " factors, got ", factors.size());
-        const index_t n = sites[k].b.shape()[1];
-        some.factors = factors.on(ctx);
-        some.samples = sites[k].samples();
-        some.terms[some.count++] = {sites[k].b.data<T>(), sums[k].data<double>(), n, rows};
-        rows += some.rows(n);
-        work += n * some.samples;
-        if (some.count == some.most) launch();
+        terms.push_back({sites[k].b.data<T>(), sums[k].data<double>(), sites[k].b.shape()[1]});
       }
-      launch();
+      launch_many(std::span<const kernels::VectorTerm<T>>(terms), Kernel::rows_of, [&](const auto& some) {
+        index_t width = 0;
+        for (index_t k = 0; k < some.count; ++k) width += some.jobs[k].width;
+        launch_library_rows(ctx, some.rows, width * factors.size() / std::max<index_t>(some.rows, 1),
+                            Kernel{factors.on(ctx), factors.size(), some});
+      });
     });
 }
 

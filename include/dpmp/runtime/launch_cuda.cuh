@@ -6,6 +6,7 @@
 #include "dpmp/runtime/cuda_device.cuh"
 #include "dpmp/runtime/cuda_error.cuh"
 #include "dpmp/runtime/launch.hpp"
+#include "dpmp/runtime/launch_many.hpp"
 #include "dpmp/runtime/team_cuda.cuh"
 
 namespace dpmp::inline DPMP_ABI::detail {
@@ -65,6 +66,7 @@ inline void check_launch(index_t n) {
 /// `columns_apart`) a thread for each 16 bytes, because there are few rows: one a sample or one a parameter row.
 template <class F>
 void launch_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& f) {
+  static_assert(sizeof(F) + sizeof rows <= kernel_argument_bytes);
   if (rows == 0) return;
   const auto stream = stream_of(ctx);
   if constexpr (ColumnsApart<F>) {
@@ -80,6 +82,7 @@ void launch_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& 
 
 template <class F>
 void launch_elements_on_cuda(Context& ctx, index_t n, const F& f) {
+  static_assert(sizeof(F) + sizeof n <= kernel_argument_bytes);
   if (n == 0) return;
   const auto stream = stream_of(ctx);
   elements_kernel<F><<<blocks_for(n, cuda_block * pack_width<F>), cuda_block, 0, stream>>>(f, n);

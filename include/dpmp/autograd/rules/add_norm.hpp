@@ -5,7 +5,6 @@
 #pragma once
 #include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/autograd/rules/layer_norm.hpp"
-#include "dpmp/autograd/rules/rms_norm.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// A residual stream and its normalised rows, one shape and dtype. Either may be left unused.
@@ -27,37 +26,32 @@ SumAndNorm add_rms_norm(const Variable& x, const Variable& branch, Parameter& ga
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
-/// Norm: LayerNormPass or RmsNormPass.
-template <class Norm>
-SumAndNorm add_norm(const Variable& x, const Variable& branch, const Norm& norm) {
+template <bool centred>
+SumAndNorm add_norm(std::string_view name, const Variable& x, const Variable& branch, Parameter& gain, Parameter* bias,
+                    double epsilon) {
+  dpmp::detail::check_alike(name, x.value(), branch.value());
+  Tape::common(x, branch);
+  const LayerNormPass<centred> norm(name, x, gain, bias, epsilon);
   Tape& tape = x.tape();
   const Tensor sum = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
   dispatch_real(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const auto rows_of_sum = norm.template kernel<T>(sum);
     launch_library_rows(tape.ctx(), x.shape().numel(0, x.shape().rank() - 1), x.shape().back(),
-                        kernels::AddNormForward<T, std::remove_const_t<decltype(rows_of_sum)>>{
-                            x.value().data<T>(), branch.value().data<T>(), sum.data<T>(), rows_of_sum});
+                        kernels::AddNormForward<T, centred>{x.value().data<T>(), branch.value().data<T>(), sum.data<T>(),
+                                                            norm.template kernel<T>(sum)});
   });
   const Variable recorded =
       tape.record(sum, tape.needs_gradient(x) || tape.needs_gradient(branch), Add{x.slot(), branch.slot()});
   return {recorded, norm.recorded(recorded)};
 }
-inline void check_residual(std::string_view name, const Variable& x, const Variable& branch) {
-  dpmp::detail::check_alike(name, x.value(), branch.value());
-  Tape::common(x, branch);
-}
 }  // namespace rules
 
 DPMP_KEPT_BODY inline SumAndNorm add_layer_norm(const Variable& x, const Variable& branch, Parameter& gain, Parameter& bias,
                                                 double epsilon) {
-  rules::check_residual("add_layer_norm", x, branch);
-  return rules::add_norm(x, branch, rules::LayerNormPass("add_layer_norm", x, gain, bias, epsilon));
+  return rules::add_norm<true>("add_layer_norm", x, branch, gain, &bias, epsilon);
 }
-
 DPMP_KEPT_BODY inline SumAndNorm add_rms_norm(const Variable& x, const Variable& branch, Parameter& gain, double epsilon) {
-  rules::check_residual("add_rms_norm", x, branch);
-  return rules::add_norm(x, branch, rules::RmsNormPass("add_rms_norm", x, gain, epsilon));
+  return rules::add_norm<false>("add_rms_norm", x, branch, gain, nullptr, epsilon);
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif
