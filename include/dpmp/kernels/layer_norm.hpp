@@ -91,7 +91,7 @@ struct LayerNormBackward {
   DPMP_HD void add_tokens(const Team& team, index_t row, index_t first, bool fresh) const {
     const T *x = input + first * width, *g = output_gradient + first * width;
     const Real *mu = mean + first, *scale = rstd + first;
-    Real w_mean[count + 1] = {}, wh_mean[count + 1] = {};  // no array is empty
+    Real w_mean[std::size_t(count + 1)] = {}, wh_mean[std::size_t(count + 1)] = {};  // no array is empty
     for (int k = 0; k < count; ++k)
       if (input_gradient) {
         const T *xt = x + k * width, *gt = g + k * width;

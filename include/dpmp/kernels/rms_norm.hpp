@@ -79,7 +79,7 @@ struct RmsNormBackward {
   DPMP_HD void add_tokens(const Team& team, index_t row, index_t first, bool fresh) const {
     const T *x = input + first * width, *g = output_gradient + first * width;
     const Real* scale = rstd + first;
-    Real wh_mean[count + 1] = {};  // no array is empty
+    Real wh_mean[std::size_t(count + 1)] = {};  // no array is empty
     for (int k = 0; k < count; ++k)
       if (input_gradient) {
         const T *xt = x + k * width, *gt = g + k * width;
