@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# `cmake --install` and the package that find_package(dpmp) finds.
-include(GNUInstallDirs)
+# `cmake --install` and the package that find_package(dpmp) finds. With DPMP_INSTALL=ON in a project that adds this one, that
+# project can export libraries that link dpmp::dpmp: its package then says find_dependency(dpmp).
 include(CMakePackageConfigHelpers)
 
 set(dpmp_package_dir ${CMAKE_INSTALL_DATADIR}/cmake/dpmp)

@@ -90,7 +90,7 @@ DPMP_HOST void chacha20_lanes(const Key256& key, std::uint64_t counter, std::uin
   start[2] = Word{} + detail::chacha_2;
   start[3] = Word{} + detail::chacha_3;
   for (int k = 0; k < 8; ++k) start[4 + k] = Word{} + key.words[std::size_t(k)];
-  std::uint32_t counter_low[W], counter_high[W];
+  std::uint32_t counter_low[std::size_t(W)], counter_high[std::size_t(W)];
   for (int lane = 0; lane < W; ++lane) {
     counter_low[lane] = std::uint32_t(counter + std::uint64_t(lane));
     counter_high[lane] = std::uint32_t((counter + std::uint64_t(lane)) >> 32);
@@ -110,7 +110,7 @@ DPMP_HOST void chacha20_lanes(const Key256& key, std::uint64_t counter, std::uin
 /// The same blocks one after the other: out [W, 16].
 template <int W>
 DPMP_HOST void chacha20_blocks(const Key256& key, std::uint64_t counter, std::uint64_t nonce, std::uint32_t* out) {
-  alignas(64) std::uint32_t by_word[16 * W];
+  alignas(64) std::uint32_t by_word[std::size_t(16 * W)];
   chacha20_lanes<W>(key, counter, nonce, by_word);
   for (int lane = 0; lane < W; ++lane)
     for (int k = 0; k < 16; ++k) out[lane * 16 + k] = by_word[k * W + lane];

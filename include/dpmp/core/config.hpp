@@ -6,12 +6,23 @@
 
 #include "dpmp/version.hpp"
 
-// The non-finite test of a sample (c_i = 0 for NaN and Inf) is part of the privacy guarantee; these flags let the
-// compiler assume it never fires and turn `isfinite(x) ? c : 0` into `c`. So is rounding noised sums to a grid, and what
-// two-float sums carry along: associativity turns `(x + shift) - shift` into `x`.
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__)
+// The non-finite test of a sample (c_i = 0 for NaN and Inf) is part of the privacy guarantee; -ffinite-math-only lets the
+// compiler assume it never fires and turn `isfinite(x) ? c : 0` into `c`. So are rounding noised sums to a grid, what
+// two-float sums carry along and correctly rounded quotients: associativity turns `(x + shift) - shift` into `x`. GCC says
+// what it was given; what clang does not say is found when a Context is made (runtime/floating_point.hpp).
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__ASSOCIATIVE_MATH__) || \
+    defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
 #error \
-    "dpmp must not be compiled with -ffast-math, -Ofast, -ffinite-math-only or -funsafe-math-optimizations: they remove the non-finite test and the roundings that the privacy guarantee rests on"
+    "dpmp must not be compiled with -ffast-math, -Ofast or a part of them (-ffinite-math-only, -funsafe-math-optimizations, -fassociative-math, -freciprocal-math, -fno-signed-zeros): they remove the non-finite test and the roundings that the privacy guarantee rests on"
+#endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16
+#error \
+    "dpmp must not be compiled for a unit that keeps more digits than float has (-mfpmath=387, -m32 without -msse2): error bounds count every rounding"
+#endif
+static_assert(0.1 != double(0.1f), "dpmp must not be compiled with -fsingle-precision-constant");
+#if (defined(__CUDACC__) || (defined(__clang__) && defined(__CUDA__))) && !defined(__NVCC__)
+#error \
+    "dpmp's CUDA kernels are compiled by nvcc: expected __NVCC__, got another CUDA compiler (clang -x cuda). With clang, compile only .cpp files, and link dpmp::compiled_cuda for a GPU"
 #endif
 
 // A program whose translation units disagree about these options must not link: every name of the library lives in an
@@ -61,6 +72,40 @@
 #else
 #define DPMP_ABI_F16 _without_f16
 #endif
+// The instruction sets that a unit's flags allow, in the steps in which CPUs got them. Header-only it is a part of the
+// namespace: an inline function of one unit never stands in for that of another one, which may run where the CPU has less,
+// or fuse other products. A program that links dpmp::compiled has one copy of the library's kernels, which choose when they
+// run; there only what launches a user's kernels carries the name (DPMP_UNIT_ABI).
+#if defined(__AVX512FP16__)
+#define DPMP_ABI_UNIT _avx512_fp16
+#elif defined(__AVX512BF16__)
+#define DPMP_ABI_UNIT _avx512_bf16
+#elif defined(__AVX512VBMI__)
+#define DPMP_ABI_UNIT _avx512_vbmi
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#define DPMP_ABI_UNIT _avx512
+#elif defined(__AVX512F__)
+#define DPMP_ABI_UNIT _avx512f
+#elif defined(__AVX2__) && defined(__FMA__)
+#define DPMP_ABI_UNIT _avx2
+#elif defined(__AVX2__) || defined(__FMA__)
+#define DPMP_ABI_UNIT _avx2_or_fma
+#elif defined(__AVX__)
+#define DPMP_ABI_UNIT _avx
+#elif defined(__SSE4_2__)
+#define DPMP_ABI_UNIT _sse4
+#elif defined(__SSE3__) && defined(__x86_64__)
+#define DPMP_ABI_UNIT _sse3
+#elif defined(__ARM_FEATURE_SVE)
+#define DPMP_ABI_UNIT _sve
+#else
+#define DPMP_ABI_UNIT
+#endif
+#if defined(DPMP_COMPILED)
+#define DPMP_ABI_ISA
+#else
+#define DPMP_ABI_ISA DPMP_ABI_UNIT
+#endif
 #if defined(DPMP_COMPILING)
 /// Emitted for other units wherever it is instantiated.
 #define DPMP_KEPT __attribute__((noinline, used))
@@ -82,10 +127,13 @@
 #define DPMP_BODIES 0
 #endif
 #endif
-#define DPMP_ABI_JOIN_(a, b, c, d, e, f, g) a##b##c##d##e##f##g
-#define DPMP_ABI_JOIN(a, b, c, d, e, f, g) DPMP_ABI_JOIN_(a, b, c, d, e, f, g)
+#define DPMP_ABI_JOIN_(a, b, c, d, e, f, g, h) a##b##c##d##e##f##g##h
+#define DPMP_ABI_JOIN(a, b, c, d, e, f, g, h) DPMP_ABI_JOIN_(a, b, c, d, e, f, g, h)
 #define DPMP_ABI \
-  DPMP_ABI_JOIN(v1, DPMP_ABI_DEVICE, DPMP_ABI_THREADS, DPMP_ABI_GEMM, DPMP_ABI_KERNELS, DPMP_ABI_F64, DPMP_ABI_F16)
+  DPMP_ABI_JOIN(v1, DPMP_ABI_DEVICE, DPMP_ABI_THREADS, DPMP_ABI_GEMM, DPMP_ABI_KERNELS, DPMP_ABI_F64, DPMP_ABI_F16, \
+                DPMP_ABI_ISA)
+/// An inline namespace for what compiles a user's functor for the instruction sets of its unit.
+#define DPMP_UNIT_ABI DPMP_ABI_JOIN(unit, DPMP_ABI_UNIT, , , , , , )
 
 #if defined(__CUDACC__)
 /// Callable on the host and on a CUDA device.

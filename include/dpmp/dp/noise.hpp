@@ -48,8 +48,8 @@ struct NoiseVectors {
 template <int D>
 struct NoiseLanes : NoiseVectors<D> {
   using typename NoiseVectors<D>::Real, typename NoiseVectors<D>::Word;
-  static DPMP_HOST Real real(Word w) { return (Real)w; }
-  static DPMP_HOST Word word(Real x) { return (Word)x; }
+  static DPMP_HOST Real real(Word w) { return reinterpret_cast<Real>(w); }
+  static DPMP_HOST Word word(Real x) { return reinterpret_cast<Word>(x); }
 };
 template <>
 struct NoiseLanes<1> {
@@ -131,7 +131,7 @@ DPMP_HD void box_muller(const std::uint64_t* radius_bits, const std::uint64_t* a
   const Word swap = Word{} - (angle >> 63);
   const Real c = Lanes::real((large & ~swap) | (small & swap)), d = Lanes::real((small & ~swap) | (large & swap));
 
-  alignas(64) double r[D];
+  alignas(64) double r[std::size_t(D)];
   memcpy(r, &minus_two_log, sizeof r);
   for (int k = 0; k < D; ++k) r[k] = std::sqrt(r[k]);
   Real length;
@@ -166,7 +166,7 @@ struct GaussianChunks {
   DPMP_HOST void operator()(HostTeam<float, W>, index_t row) const {
     alignas(64) std::uint64_t radius[noise_chunk / 2], angle[noise_chunk / 2];
     for (int g = 0; g < int(blocks_of_chunk); g += W) {
-      alignas(64) std::uint32_t words[16 * W];
+      alignas(64) std::uint32_t words[std::size_t(16 * W)];
       chacha20_lanes<W>(key, std::uint64_t(row * blocks_of_chunk + g), nonce, words);
       for (int k = 0; k < pairs_of_block; ++k)
         for (int b = 0; b < W; ++b) {

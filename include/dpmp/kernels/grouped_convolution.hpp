@@ -30,7 +30,7 @@ class GroupLanes {
 
  private:
   static constexpr int lanes = int(sizeof(Pack) / sizeof(typename Team::Real));
-  index_t from_[lanes];
+  index_t from_[std::size_t(lanes)];
   bool same_;
 };
 

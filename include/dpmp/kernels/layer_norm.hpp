@@ -106,8 +106,8 @@ struct LayerNormBackward {
       else
         return xt * scale[k];
     };
-    Real wh_mean[count + 1] = {};  // no array is empty
-    [[maybe_unused]] Real w_mean[count + 1] = {};
+    Real wh_mean[std::size_t(count + 1)] = {};  // no array is empty
+    [[maybe_unused]] Real w_mean[std::size_t(count + 1)] = {};
     for (int k = 0; k < count; ++k)
       if (input_gradient) {
         const T* gt = g + k * width;

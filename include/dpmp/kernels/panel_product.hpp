@@ -54,12 +54,12 @@ DPMP_HOST void exchange(V& a, V& b, std::integer_sequence<int, k...>) {
   b = __builtin_shufflevector(a, b, (k & H ? k + n : k + H)...);
   a = x;
 }
-template <int H, int N, class V>
+template <int H, std::size_t N, class V>
 DPMP_HOST void transpose(V (&v)[N]) {
   if constexpr (H > 0) {
     DPMP_UNROLL(16)
-    for (int i = 0; i < N; ++i)
-      if ((i & H) == 0) exchange<H>(v[i], v[i + H], std::make_integer_sequence<int, N>{});
+    for (int i = 0; i < int(N); ++i)
+      if ((i & H) == 0) exchange<H>(v[i], v[i + H], std::make_integer_sequence<int, int(N)>{});
     transpose<H / 2>(v);
   }
 }
@@ -120,7 +120,7 @@ struct PackPanels {
     constexpr int parts = (height + L - 1) / L, together = height % L == 0 ? 1 : parts;
     for (; k + L <= depth; k += L)
       for (int first = 0; first < parts; first += together) {
-        Vector v[together][L];
+        Vector v[std::size_t(together)][std::size_t(L)];
         DPMP_UNROLL(4)
         for (int p = 0; p < together; ++p) {
           DPMP_UNROLL(16)
@@ -170,12 +170,12 @@ struct PanelProduct {
  private:
   template <class Tile, int packs>
   struct Sums {
-    typename HostPack<R, Tile::lanes>::Vector v[Tile::rows][packs];
+    typename HostPack<R, Tile::lanes>::Vector v[std::size_t(Tile::rows)][std::size_t(packs)];
 
     /// += x(0), x(1), ... times one row of b.
     template <class F>
     DPMP_HOST void add(const R* right, F&& x) {
-      typename HostPack<R, Tile::lanes>::Vector y[packs];
+      typename HostPack<R, Tile::lanes>::Vector y[std::size_t(packs)];
       DPMP_UNROLL(4)
       for (int p = 0; p < packs; ++p) y[p] = HostPack<R, Tile::lanes>::load(right + p * Tile::lanes).v;
       DPMP_UNROLL(16)

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "dpmp/runtime/device.hpp"
+#include "dpmp/runtime/floating_point.hpp"
 #include "dpmp/runtime/memory.hpp"
 #include "dpmp/runtime/parallel.hpp"
 
@@ -12,11 +13,12 @@ namespace dpmp::inline DPMP_ABI {
 class Context {
  public:
   /// threads: of the host, 0 means default_threads(): OMP_NUM_THREADS, or what affinity and container allow. Throws when
-  /// the device is not available in this build or on this machine, when the threads cannot be started, or when the
-  /// floating-point environment flushes denormals or divides inexactly (some other library was linked with -ffast-math).
+  /// the device is not available in this build or on this machine, when the threads cannot be started, or when
+  /// floating-point numbers are not those of IEEE 754 on one of the threads (some other library was linked with
+  /// -ffast-math) or in a unit of the program (runtime/floating_point.hpp).
   explicit Context(Device device = Device::best(), int threads = 0)
       : device_(device), team_(threads), arena_(new Arena(detail::make_backend(device))) {
-    check_floating_point();
+    detail::check_floating_point(team_);
   }
   ~Context() { backend().gemm_state.reset(); }
   Context(const Context&) = delete;
@@ -35,13 +37,6 @@ class Context {
   void reset_peak_memory() { arena_->reset_peak(); }
 
  private:
-  static void check_floating_point() {
-    volatile float smallest_normal = 0x1p-126f, two = 2.0f, one = 1.0f, three = 3.0f;
-    const float denormal = smallest_normal / two, third = one / three;
-    DPMP_CHECK(denormal > 0.0f && denormal * two == smallest_normal,
-               "expected IEEE denormals, got a flush to zero: a linked library was built with -ffast-math");
-    DPMP_CHECK(third == 0x1.555556p-2f, "expected a correctly rounded division, got 1/3 = ", third);
-  }
   Device device_;
   ThreadTeam team_;
   std::unique_ptr<Arena, Arena::Release> arena_;

@@ -18,7 +18,8 @@
 // - header-only, one for AVX2 and, for functors that compute more than they read (`static constexpr bool wide = true`), one
 // for AVX-512; the unit's own copy is for CPUs without AVX2 and kept small;
 // - in dpmp::compiled, and where DPMP_HOST_ISA_ALL is set, all for every functor.
-// Set the same in all units of a program.
+// What a unit compiles for its own instruction sets has their names (DPMP_UNIT_ABI): units of different flags may launch one
+// functor, each its own copy.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define DPMP_HOST_UNIT_ISA 2
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -42,6 +43,7 @@ enum class Isa : std::uint8_t { baseline, avx2, avx512 };
 
 inline std::string_view name_of(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
 
+inline namespace DPMP_UNIT_ABI {
 /// What this translation unit is compiled for without any dispatch.
 inline constexpr Isa unit_isa = Isa(DPMP_HOST_UNIT_ISA);
 
@@ -59,6 +61,7 @@ inline Isa best_isa() {
   return unit_isa;
 #endif
 }
+}  // namespace DPMP_UNIT_ABI
 
 namespace detail {
 /// Defined in runtime/launch_cuda.cuh: the same functor with a team of a CUDA warp for each row.
@@ -67,6 +70,7 @@ void launch_rows_on_cuda(Context& ctx, index_t rows, index_t row_work, const F& 
 template <class F>
 void launch_elements_on_cuda(Context& ctx, index_t n, const F& f);
 
+inline namespace DPMP_UNIT_ABI {
 /// Whether a functor gets a copy for AVX-512 where those for AVX2 do for the others.
 template <class F>
 inline constexpr bool is_wide = !DPMP_HOST_ISA_LEAN || requires {
@@ -96,8 +100,10 @@ __attribute__((flatten, noinline, target("avx512f,avx512bw,avx512vl,avx512dq,avx
   for (index_t r = begin; r < end; ++r) f(HostTeam<float, 16>{}, r);
 }
 #endif
+}  // namespace DPMP_UNIT_ABI
 }  // namespace detail
 
+inline namespace DPMP_UNIT_ABI {
 /// Runs f(team, row) for rows [begin, end) on the calling thread. F::Real (float or double) is the type it computes in.
 template <class F>
 void run_rows([[maybe_unused]] index_t begin, [[maybe_unused]] index_t end, [[maybe_unused]] const F& f,
@@ -114,19 +120,23 @@ void run_rows([[maybe_unused]] index_t begin, [[maybe_unused]] index_t end, [[ma
   detail::rows_of_unit(f, begin, end);
 #endif
 }
+}  // namespace DPMP_UNIT_ABI
 
 namespace detail {
+inline namespace DPMP_UNIT_ABI {
 template <class F>
 void launch_rows_on_host(Context& ctx, index_t rows, index_t row_work, const F& f) {
   if (rows * row_work < worth_a_fork::elements) return run_rows(0, rows, f);
   ctx.team().parallel_for(rows, [&](index_t begin, index_t end) { run_rows(begin, end, f); });
 }
+}  // namespace DPMP_UNIT_ABI
 }  // namespace detail
 
 /// Rows that keep a device busy, for kernels that may cut their work into any number of them. A host's do not follow its
 /// threads: a step gives the same bits on any number of them.
 inline index_t rows_that_fill_device(const Context& ctx) { return ctx.on_cuda() ? 4 * ctx.backend().multiprocessors() : 64; }
 
+inline namespace DPMP_UNIT_ABI {
 /// Runs f(team, row) for rows [0, rows) on the context's device. `row_work`: elements a row touches, so that little work is
 /// not spread; the split does not change any row's result.
 template <class F>
@@ -134,6 +144,7 @@ void launch_rows(Context& ctx, index_t rows, index_t row_work, const F& f) {
   DPMP_IF_CUDA (ctx.on_cuda()) return detail::launch_rows_on_cuda(ctx, rows, row_work, f);
   detail::launch_rows_on_host(ctx, rows, row_work, f);
 }
+}  // namespace DPMP_UNIT_ABI
 
 namespace detail {
 // A flat array as rows of 4096 elements, so that an element-wise kernel is spread like every other one.
@@ -152,19 +163,23 @@ struct FlatRows {
     });
   }
 };
+inline namespace DPMP_UNIT_ABI {
 template <class F>
 void launch_elements_on_host(Context& ctx, index_t n, const F& f) {
   using Flat = FlatRows<F>;
   launch_rows_on_host(ctx, (n + Flat::width - 1) / Flat::width, Flat::width, Flat{f, n});
 }
+}  // namespace DPMP_UNIT_ABI
 }  // namespace detail
 
+inline namespace DPMP_UNIT_ABI {
 /// Runs an element-wise functor f(at) over spans that cover [0, n).
 template <class F>
 void launch_elements(Context& ctx, index_t n, const F& f) {
   DPMP_IF_CUDA (ctx.on_cuda()) return detail::launch_elements_on_cuda(ctx, n, f);
   detail::launch_elements_on_host(ctx, n, f);
 }
+}  // namespace DPMP_UNIT_ABI
 
 // The same for the library's own kernels, which are compiled where they are used or, in programs that link dpmp::compiled,
 // once: what is declared here and not defined is found there. Functors of a user's own go to the functions above.

@@ -137,7 +137,7 @@ struct HostPack {
   /// What a store to T and a load would give.
   template <class T>
   DPMP_HOST HostPack rounded() const {
-    T stored[W];
+    T stored[std::size_t(W)];
     store(stored);
     return load(stored);
   }
@@ -200,19 +200,19 @@ struct TailSpan {
   DPMP_HOST Pack select_column(index_t column, Pack x, Pack y) const { return detail::select_column(offset, column, x, y); }
   template <class T>
   DPMP_HOST Pack load(const T* row) const {
-    T t[W] = {};
+    T t[std::size_t(W)] = {};
     for (int k = 0; k < count; ++k) t[k] = row[offset + k];
     return Pack::load(t);
   }
   template <class T>
   DPMP_HOST void store(T* row, Pack p) const {
-    T t[W];
+    T t[std::size_t(W)];
     p.store(t);
     for (int k = 0; k < count; ++k) row[offset + k] = t[k];
   }
   template <class F>
   DPMP_HOST void add_to(double* row, int terms, F&& f) const {
-    double t[W] = {};
+    double t[std::size_t(W)] = {};
     for (int k = 0; k < count; ++k) t[k] = row[offset + k];
     Pack::add_to(t, terms, f);
     for (int k = 0; k < count; ++k) row[offset + k] = t[k];
