@@ -139,8 +139,8 @@ DPMP_KEPT_BODY inline Progress progress_of(const Trainer& trainer, const optim::
   const dp::Plan& plan = trainer.plan();
   p.steps = plan.steps();
   p.epsilon = plan.epsilon_after(p.step);
-  p.delta = plan.delta();
-  p.noise_multiplier = plan.noise_multiplier() * plan.noise_schedule().at(last);
+  p.delta = plan.options().delta;
+  p.noise_multiplier = plan.noise_multiplier() * plan.options().noise_schedule.at(last);
   return p;
 }
 

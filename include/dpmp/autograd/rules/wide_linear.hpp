@@ -10,8 +10,8 @@ Variable wide_linear(const Variable& x, Parameter& weight, Parameter* bias = nul
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/autograd/rules/cast.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
+#include "dpmp/tensor/elementwise.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -23,7 +23,7 @@ struct WideLinear {
 
   std::vector<Parameter*> parameters() const { return {affine.weight, affine.bias}; }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    affine.backward(pass, x, input, converted(pass.ctx, gradient, x.dtype));
+    affine.backward(pass, x, input, cast(pass.ctx, gradient, x.dtype));
   }
 };
 }  // namespace rules
