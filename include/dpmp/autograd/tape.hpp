@@ -221,6 +221,8 @@ inline bool BackwardPass::releases() const { return tape_.released_; }
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
+#include "dpmp/kernels/elementwise.hpp"
+
 namespace dpmp::inline DPMP_ABI {
 DPMP_KEPT_BODY inline Tape::Tape(Context& ctx, index_t samples, TapeMode mode, RecordsAre records)
     : ctx_(ctx), samples_(samples), mode_(mode), records_(records) {
