@@ -144,13 +144,33 @@ TEST_CASE("norms of blocks have the epsilon, too: a model that is told the defau
   CHECK(logits([](auto& c) { c.rope_base = 10000; }) != given);
   CHECK(nn::TransformerConfig().norm_epsilon == 1e-5);
   CHECK(nn::TransformerConfig().rope_base == 10000);
-  // The norms inside of blocks, which no last norm follows here.
-  nn::Parameters one(ctx, DType::f64, 1), two(ctx, DType::f64, 1);
-  const nn::Block block(one, {.width = 8, .heads = 2, .norm_epsilon = 1e-5}),
-      other(two, {.width = 8, .heads = 2, .norm_epsilon = 0.5});
-  Tape tape(ctx, 2);
-  const Variable x = tape.input(test::normal_tensor(ctx, rng, {2, 3, 8}, DType::f64));
-  CHECK(block(x).value().to_doubles() != other(x).value().to_doubles());
+}
+
+TEST_CASE("a block with an epsilon of its own is its pieces with that epsilon, one after the other") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng;
+  for (const nn::Norm norm : {nn::Norm::layer_norm, nn::Norm::rms_norm})
+    for (const double epsilon : {1e-5, 0.5}) {
+      nn::Parameters parameters(ctx, DType::f64, 1), pieces(ctx, DType::f64, 2);
+      const nn::Block block(parameters, {.width = 8, .heads = 2, .norm = norm, .norm_epsilon = epsilon});
+      const nn::AnyNorm first = nn::make_norm(pieces / "attention_norm", 8, norm, epsilon);
+      const nn::Attention attention(pieces / "attention", 8, {.heads = 2});
+      const nn::AnyNorm second = nn::make_norm(pieces / "mlp_norm", 8, norm, epsilon);
+      const nn::GeluFeedForward mlp(pieces / "mlp", 8, 32);
+      test::randomise(parameters, rng, 0.5);
+      for (Parameter* p : pieces.all()) {
+        p->master().copy_from(parameters.find(p->name()).master());
+        p->refresh(ctx);
+      }
+      Tape tape(ctx, 2);
+      const Variable x = tape.input(test::normal_tensor(ctx, rng, {2, 3, 8}, DType::f64));
+      const auto normed = [](const nn::AnyNorm& n, const Variable& v) {
+        return nn::normalised(n, {v, std::nullopt}).normed;
+      };
+      const Variable y = add(x, attention(normed(first, x))), z = add(y, mlp(normed(second, y)));
+      const List got = block(x).value().to_doubles(), want = z.value().to_doubles();
+      CHECK(test::distance(got, want) <= 1e-12 * test::norm(want));
+    }
 }
 
 TEST_CASE(
