@@ -42,7 +42,6 @@ class Run {
   }
   void step() { trainer_->step(gpt_.losses()); }
   std::vector<double> masters() const { return gpt_.masters(); }
-  Context& ctx() { return ctx_; }
 
  private:
   Context ctx_;
