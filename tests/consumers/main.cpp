@@ -11,7 +11,7 @@ int main() {
     for (dpmp::index_t k = begin; k < end; ++k) values[k] = 0.5f;
   });
   double sum = 0;
-  for (int k = 0; k < 1000; ++k) sum += values[k];
+  for (int k = 0; k < 1000; ++k) sum += double(values[k]);
   std::cout << "dpmp " << DPMP_VERSION_STRING << " on " << context.device() << ": " << sum << '\n';
   return sum == 500 ? 0 : 1;
 }

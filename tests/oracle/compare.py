@@ -256,9 +256,9 @@ def heading(seed, options, said):
     command = f"tests/oracle/run --seed {seed} --repeats {options.repeats} --graphs {options.graphs} --table docs/oracle.md"
     return f"""# dpmp next to PyTorch
 
-Every operation, layer, strategy and optimiser in float64, with random shapes and values, next to PyTorch: what a model
-computes, its gradients, per-sample norms and clipped sums (PyTorch: a backward pass for each sample), and weights after
-updates. Written by
+Every operation, layer, strategy and optimiser in float64, with random shapes and values, next to
+PyTorch: what a model computes, its gradients, per-sample norms and clipped sums (PyTorch: a
+backward pass for each sample), and weights after updates. Written by
 
 ```sh
 {command}
@@ -267,10 +267,11 @@ updates. Written by
 on {datetime.date.today()} with PyTorch {torch.__version__} and Python {platform.python_version()}. Products of dpmp:
 {said["gemm"]}.
 
-A number is the largest difference in an array over the largest number of PyTorch's array (or over {FLOOR}, where that is
-smaller), the worst of all cases of a row; "-": there is no such array. What is beyond {LIMIT} is named at the end. *Signal
-lost*: the share by which a clip factor is below the largest one allowed, min(1, C / norm): certificates, and factors that
-are rounded down to FP32. *Above C*: by how much more than C a clipped gradient is, at most.
+A number is the largest difference in an array over the largest number of PyTorch's array (or over
+{FLOOR}, where that is smaller), the worst of all cases of a row; "-": there is no such array. What
+is beyond {LIMIT} is named at the end. *Signal lost*: the share by which a clip factor is below the
+largest one allowed, min(1, C / norm): certificates, and factors that are rounded down to FP32.
+*Above C*: by how much more than C a clipped gradient is, at most.
 """
 
 

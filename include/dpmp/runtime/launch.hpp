@@ -14,6 +14,7 @@
 // - none without optimisation: `flatten` does nothing then, and a call across instruction sets would change the vector ABI;
 // - none when the unit's own flags ask for AVX2 or AVX-512 (-march=native): they say what to compile for, and three copies
 // take three times as long;
+// - none with clang, which checks the registers of an inlined function against the flags of the unit: give it -march;
 // - none where DPMP_HOST_ISA_NATIVE is set, whatever the unit's flags are;
 // - header-only, one for AVX2 and, for functors that compute more than they read (`static constexpr bool wide = true`), one
 // for AVX-512; the unit's own copy is for CPUs without AVX2 and kept small;
@@ -27,7 +28,8 @@
 #else
 #define DPMP_HOST_UNIT_ISA 0
 #endif
-#if defined(__x86_64__) && defined(__OPTIMIZE__) && DPMP_HOST_UNIT_ISA == 0 && !defined(DPMP_HOST_ISA_NATIVE)
+#if defined(__x86_64__) && defined(__OPTIMIZE__) && DPMP_HOST_UNIT_ISA == 0 && !defined(DPMP_HOST_ISA_NATIVE) && \
+    !defined(__clang__)
 #define DPMP_HOST_ISA_VARIANTS 1
 #else
 #define DPMP_HOST_ISA_VARIANTS 0

@@ -63,7 +63,18 @@ struct HostPack {
   /// A product that is not fused into an addition after it. A compiler may fuse in whole packs and not in the packs at an
   /// array's end, or the other way round (GCC 12 does, with AVX-512): a number's bits would follow its place (P34).
   static DPMP_HOST Vector apart(Vector product) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__clang__)
+    // clang has no register for vectors of less than 16 bytes.
+    if constexpr (sizeof(Vector) < 16) {
+      for (int k = 0; k < W; ++k) {
+        R lane = product[k];
+        asm("" : "+x"(lane));
+        product[k] = lane;
+      }
+    } else {
+      asm("" : "+v"(product));
+    }
+#elif defined(__x86_64__)
     asm("" : "+v"(product));
 #elif defined(__aarch64__)
     asm("" : "+w"(product));
