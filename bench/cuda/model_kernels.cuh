@@ -2,9 +2,9 @@
 // Benchmarks of the kernels that a transformer needs, private or not.
 #pragma once
 #include <dpmp/gemm/cublaslt.cuh>
-#include <dpmp/kernels/attention_backward.cuh>
-#include <dpmp/kernels/attention_forward.cuh>
 #include <dpmp/kernels/cross_entropy.hpp>
+#include <dpmp/kernels/cuda/attention/backward.cuh>
+#include <dpmp/kernels/cuda/attention/forward.cuh>
 #include <dpmp/kernels/layer_norm.hpp>
 #include <dpmp/nn/parameters.hpp>
 #include <dpmp/optim/optimiser.hpp>

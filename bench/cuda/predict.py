@@ -108,7 +108,7 @@ def triangle(n):
 
 
 def ghost_side(tokens):
-    """Side of the tiles of Grams, as kernels/ghost_norm.cuh chooses it."""
+    """Side of the tiles of Grams, as kernels/cuda/norms/ghost_norm.cuh chooses it."""
     return 64 if triangle(tiles(tokens, 64)) <= 3 * triangle(tiles(tokens, 128)) else 128
 
 

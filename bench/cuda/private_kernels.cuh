@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Benchmarks of the kernels that privacy needs: norms of per-sample gradients, weighted sums, lookups.
 #pragma once
-#include <dpmp/kernels/ghost_norm.cuh>
-#include <dpmp/kernels/instantiate_norm.cuh>
-#include <dpmp/kernels/segment_sum.cuh>
-#include <dpmp/kernels/weighted_sum.cuh>
+#include <dpmp/kernels/cuda/norms/ghost_norm.cuh>
+#include <dpmp/kernels/cuda/norms/instantiate_norm.cuh>
+#include <dpmp/kernels/cuda/sums/segment_sum.cuh>
+#include <dpmp/kernels/cuda/sums/weighted_sum.cuh>
 #include <optional>
 
 #include "suite.cuh"

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cuda/device_array.cuh"
-#include "dpmp/kernels/sample_rows.cuh"
+#include "dpmp/kernels/cuda/norms/sample_rows.cuh"
 
 namespace test {
 /// [samples * tokens, row_stride], of which `width` columns from `offset` on count; the others are NaN.

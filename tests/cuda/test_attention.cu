@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "cuda/attention_oracle.hpp"
-#include "dpmp/kernels/attention_backward.cuh"
-#include "dpmp/kernels/attention_forward.cuh"
+#include "dpmp/kernels/cuda/attention/backward.cuh"
+#include "dpmp/kernels/cuda/attention/forward.cuh"
 #include "support/random.hpp"
 
 using namespace dpmp;

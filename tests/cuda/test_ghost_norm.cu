@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "cuda/sample_rows_oracle.cuh"
-#include "dpmp/kernels/ghost_norm.cuh"
+#include "dpmp/kernels/cuda/norms/ghost_norm.cuh"
 #include "support/difference.hpp"
 
 using namespace dpmp;

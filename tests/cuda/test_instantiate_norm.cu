@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "cuda/sample_rows_oracle.cuh"
-#include "dpmp/kernels/instantiate_norm.cuh"
-#include "dpmp/kernels/weighted_sum.cuh"
+#include "dpmp/kernels/cuda/norms/instantiate_norm.cuh"
+#include "dpmp/kernels/cuda/sums/weighted_sum.cuh"
 
 using namespace dpmp;
 using test::dense_rows;

@@ -8,7 +8,7 @@
 #include <map>
 #include <vector>
 
-#include "dpmp/kernels/segment_sum.cuh"
+#include "dpmp/kernels/cuda/sums/segment_sum.cuh"
 #include "support/difference.hpp"
 #include "support/random.hpp"
 

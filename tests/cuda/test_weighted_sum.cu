@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "dpmp/kernels/weighted_sum.cuh"
+#include "dpmp/kernels/cuda/sums/weighted_sum.cuh"
 #include "support/difference.hpp"
 #include "support/random.hpp"
 

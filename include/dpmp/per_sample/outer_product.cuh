@@ -6,10 +6,10 @@
 #pragma once
 #include <optional>
 
-#include "dpmp/kernels/ghost_norm.cuh"
-#include "dpmp/kernels/instantiate_norm.cuh"
-#include "dpmp/kernels/segment_sum.cuh"
-#include "dpmp/kernels/weighted_sum.cuh"
+#include "dpmp/kernels/cuda/norms/ghost_norm.cuh"
+#include "dpmp/kernels/cuda/norms/instantiate_norm.cuh"
+#include "dpmp/kernels/cuda/sums/segment_sum.cuh"
+#include "dpmp/kernels/cuda/sums/weighted_sum.cuh"
 #include "dpmp/per_sample/certificate.hpp"
 #include "dpmp/per_sample/outer_product.hpp"
 #include "dpmp/per_sample/tied_norm.cuh"

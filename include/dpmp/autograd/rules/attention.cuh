@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The GPU's half of autograd/rules/attention.hpp: the flash kernels of kernels/attention_*.cuh. Between forward and backward
+// The GPU's half of autograd/rules/attention.hpp: the flash kernels of kernels/cuda/attention. Between forward and backward
 // only the log-sum-exp of the scores is kept.
 #pragma once
 #include "dpmp/autograd/rules/attention.hpp"
-#include "dpmp/kernels/attention_backward.cuh"
-#include "dpmp/kernels/attention_forward.cuh"
+#include "dpmp/kernels/cuda/attention/backward.cuh"
+#include "dpmp/kernels/cuda/attention/forward.cuh"
 #include "dpmp/runtime/launch_cuda.cuh"
 
 namespace dpmp::inline DPMP_ABI::rules {

@@ -14,9 +14,9 @@
 #pragma once
 #include <span>
 
-#include "dpmp/kernels/block_product.cuh"
-#include "dpmp/kernels/partial_sums.cuh"
-#include "dpmp/kernels/sample_rows.cuh"
+#include "dpmp/kernels/cuda/norms/sample_rows.cuh"
+#include "dpmp/kernels/cuda/tiles/block_product.cuh"
+#include "dpmp/kernels/cuda/tiles/partial_sums.cuh"
 #include "dpmp/runtime/launch_blocks.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {

@@ -2,8 +2,8 @@
 // Attention's forward pass on a CUDA device: softmax(Q K^T / sqrt(width)) V, tile by tile with a running maximum (Milakov
 // and Gimelshein 2018, arXiv 1805.02867; Dao 2023, arXiv 2307.08691). Nothing of size tokens x tokens leaves the registers.
 #pragma once
-#include "dpmp/kernels/attention_f32.cuh"
-#include "dpmp/kernels/attention_tiles.cuh"
+#include "dpmp/kernels/cuda/attention/f32.cuh"
+#include "dpmp/kernels/cuda/attention/tiles.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A block: attention_warps * 16 * strips queries of one head. Width: the head's width, padded.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of row-major matrices in shared memory, laid out so that no access pattern of the products meets a bank twice.
 #pragma once
-#include "dpmp/kernels/tensor_core.cuh"
+#include "dpmp/kernels/cuda/tiles/tensor_core.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A matrix in global memory.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A block's product of two tiles in shared memory: side x side FP32 sums in the registers of its threads.
 #pragma once
+#include "dpmp/kernels/cuda/tiles/tile_loader.cuh"
 #include "dpmp/kernels/gram_constants.hpp"
-#include "dpmp/kernels/tile_loader.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// Sums on tensor cores, of bf16 or f16 numbers; their products are exact. side: 128 (8 warps of 64 x 32 sums) or 64 (4

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the attention kernels for bf16 and f16 share: rows of a head in shared memory, which tokens are seen, and the two
-// products that every pass consists of. Forward: attention_forward.cuh; backward: attention_backward.cuh.
+// products that every pass consists of. Forward: forward.cuh; backward: backward.cuh.
 #pragma once
-#include "dpmp/kernels/attention_problem.cuh"
-#include "dpmp/kernels/tensor_core.cuh"
+#include "dpmp/kernels/cuda/attention/problem.cuh"
+#include "dpmp/kernels/cuda/tiles/tensor_core.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A block is 4 warps. Each owns `strips` strips of 16 rows (queries, or keys where dK and dV are formed), held in

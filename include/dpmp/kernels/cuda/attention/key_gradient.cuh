@@ -3,7 +3,7 @@
 // query heads that share them. Everything is formed transposed, keys in rows, so that P^T and dS^T are first operands as
 // they come.
 #pragma once
-#include "dpmp/kernels/attention_tiles.cuh"
+#include "dpmp/kernels/cuda/attention/tiles.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A block: attention_warps * 16 * strips keys of one key head. Width: the head's width, padded.

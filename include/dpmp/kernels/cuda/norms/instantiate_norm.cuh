@@ -5,9 +5,9 @@
 #pragma once
 #include <algorithm>
 
-#include "dpmp/kernels/gradient_tile.cuh"
-#include "dpmp/kernels/partial_sums.cuh"
-#include "dpmp/kernels/sample_rows.cuh"
+#include "dpmp/kernels/cuda/norms/sample_rows.cuh"
+#include "dpmp/kernels/cuda/tiles/gradient_tile.cuh"
+#include "dpmp/kernels/cuda/tiles/partial_sums.cuh"
 #include "dpmp/runtime/launch_blocks.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {

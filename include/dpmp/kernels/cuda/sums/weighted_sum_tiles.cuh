@@ -9,8 +9,8 @@
 // instead of a conversion and a multiply-add, and a pass over the sum in global memory every few samples; they would pay
 // only on GPUs whose units of double precision are few.
 #pragma once
-#include "dpmp/kernels/gradient_tile.cuh"
-#include "dpmp/kernels/weighted_sum_operands.cuh"
+#include "dpmp/kernels/cuda/sums/weighted_sum_operands.cuh"
+#include "dpmp/kernels/cuda/tiles/gradient_tile.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// Ending of a gradient tile: sum += c_i times it where c_i > 0, by select: NaN and Inf of a dropped sample end here.

@@ -2,7 +2,7 @@
 // The queries' part of attention's backward pass on a CUDA device: dQ = dS K with dS = P (dO V^T - row sums) / sqrt(width),
 // the probabilities formed again from the forward pass's log-sum-exp. Nobody else writes to these rows.
 #pragma once
-#include "dpmp/kernels/attention_tiles.cuh"
+#include "dpmp/kernels/cuda/attention/tiles.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A block: attention_warps * 16 * strips queries of one head. Width: the head's width, padded.

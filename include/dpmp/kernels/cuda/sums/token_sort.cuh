@@ -7,7 +7,7 @@
 #include <bit>
 #include <utility>
 
-#include "dpmp/kernels/sample_splits.cuh"
+#include "dpmp/kernels/cuda/sums/sample_splits.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A token: its id in the upper half, as an unsigned number in the order of the signed ones, and its index in [samples,

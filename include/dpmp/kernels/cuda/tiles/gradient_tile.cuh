@@ -3,7 +3,7 @@
 // a finished tile is its ending: the norm squares it (instantiate_norm.cuh), the clipped sum takes c_i of it
 // (weighted_sum_tiles.cuh). They have the same bits, because the same instructions form them.
 #pragma once
-#include "dpmp/kernels/block_product.cuh"
+#include "dpmp/kernels/cuda/tiles/block_product.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// The rows of a and b of one sample after another on their way through a ring of stages in shared memory, without a pause

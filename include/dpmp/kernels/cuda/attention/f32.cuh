@@ -2,7 +2,7 @@
 // Attention in FP32 on a CUDA device, forward and backward, on the ordinary units: the tensor cores would round operands to
 // TF32, which a certified norm does not allow for. Simple rather than fast; the same cut of the work as for bf16.
 #pragma once
-#include "dpmp/kernels/attention_problem.cuh"
+#include "dpmp/kernels/cuda/attention/problem.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A block is 4 warps with 4 rows each; a tile of 32 rows of the other side is in shared memory, one for each lane when

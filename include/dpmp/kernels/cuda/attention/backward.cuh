@@ -2,10 +2,10 @@
 // Attention's backward pass on a CUDA device (Dao 2023, arXiv 2307.08691): one kernel over tiles of queries, one over tiles
 // of keys, so that each element of the gradient is summed in one place and in one order. No atomics, no second buffer.
 #pragma once
-#include "dpmp/kernels/attention_f32.cuh"
-#include "dpmp/kernels/attention_key_gradient.cuh"
-#include "dpmp/kernels/attention_query_gradient.cuh"
-#include "dpmp/kernels/attention_row_sums.cuh"
+#include "dpmp/kernels/cuda/attention/f32.cuh"
+#include "dpmp/kernels/cuda/attention/key_gradient.cuh"
+#include "dpmp/kernels/cuda/attention/query_gradient.cuh"
+#include "dpmp/kernels/cuda/attention/row_sums.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 template <int Width, class T>

@@ -8,7 +8,7 @@
 // depends on the ids, as it must in anything that does not write the whole table; factors act by select only.
 #pragma once
 #include "dpmp/core/low_precision.hpp"
-#include "dpmp/kernels/token_sort.cuh"
+#include "dpmp/kernels/cuda/sums/token_sort.cuh"
 #include "dpmp/runtime/team_cuda.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {

@@ -2,7 +2,7 @@
 // Before attention's backward pass on a CUDA device: sum over a head's columns of output gradient times output. It is the
 // mean of the probabilities' gradients under the probabilities, which the softmax's backward subtracts.
 #pragma once
-#include "dpmp/kernels/attention_problem.cuh"
+#include "dpmp/kernels/cuda/attention/problem.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// 8 lanes a row of a head. T: bf16, f16, float.

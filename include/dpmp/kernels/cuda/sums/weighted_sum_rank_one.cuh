@@ -2,8 +2,8 @@
 // The clipped weighted sum of samples of one token, whose gradient is an outer product that is used and forgotten: by
 // multiply-adds in double, for every dtype.
 #pragma once
-#include "dpmp/kernels/gradient_tile.cuh"
-#include "dpmp/kernels/weighted_sum_operands.cuh"
+#include "dpmp/kernels/cuda/sums/weighted_sum_operands.cuh"
+#include "dpmp/kernels/cuda/tiles/gradient_tile.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// A tile of 128 x 64 outputs, 8 x 4 a thread, whose sums over samples stay in registers in double until the end. The rows

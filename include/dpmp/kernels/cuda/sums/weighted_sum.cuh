@@ -3,8 +3,8 @@
 // kernel, which tile, how many splits.
 #pragma once
 #include "dpmp/core/dtype.hpp"
-#include "dpmp/kernels/weighted_sum_rank_one.cuh"
-#include "dpmp/kernels/weighted_sum_tiles.cuh"
+#include "dpmp/kernels/cuda/sums/weighted_sum_rank_one.cuh"
+#include "dpmp/kernels/cuda/sums/weighted_sum_tiles.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// The kernel of tiles pays for adding each sample up in double, and on tensor cores pads samples to 16 tokens, so one token

@@ -2,8 +2,8 @@
 // What the kernels of the clipped weighted sum have in common: their operands, which tile a thread block owns, and how the
 // sum over samples grows in double and gets to memory.
 #pragma once
-#include "dpmp/kernels/sample_splits.cuh"
-#include "dpmp/kernels/tile_loader.cuh"
+#include "dpmp/kernels/cuda/sums/sample_splits.cuh"
+#include "dpmp/kernels/cuda/tiles/tile_loader.cuh"
 
 namespace dpmp::inline DPMP_ABI::kernels {
 /// sum += sum_i c_i G_i with G_i = sum_t b_{i,t} a_{i,t}^T.
