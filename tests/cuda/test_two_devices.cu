@@ -97,6 +97,7 @@ TEST_CASE("graphs, fills, copies and memory belong to their context's device, no
   };
   work();
   const std::vector<double> eager = y.to_doubles();
+  y = Tensor();  // its memory is what the graph takes
   {
     CudaGraph graph = CudaGraph::capture(*ctx, work);
     CHECK(current() == 0);
