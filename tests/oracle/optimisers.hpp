@@ -7,7 +7,7 @@
 #include "oracle/values.hpp"
 
 namespace oracle {
-inline dpmp::optim::Rule rule_of(const Json& j) {
+inline dpmp::optim::Optimiser optimiser_of(const Json& j) {
   const auto all = [](const dpmp::Parameter&) { return true; };
   if (j.at("type") == "sgd")
     return dpmp::optim::Sgd{
@@ -29,7 +29,7 @@ inline Json run_optimiser(dpmp::Context& ctx, const Json& j) {
     owned.push_back(std::make_unique<Parameter>(ctx, name, tensor_of(ctx, array, DType::f64), DType::f64));
     parameters.push_back(owned.back().get());
   }
-  optim::Optimiser optimiser(ctx, parameters, rule_of(j.at("optimiser")));
+  optim::OptimiserState state(ctx, parameters, optimiser_of(j.at("optimiser")));
   per_sample::GradientSums sums(ctx, parameters);
   Json after = Json::array();
   for (const Json& step : j.at("steps")) {
@@ -41,7 +41,7 @@ inline Json run_optimiser(dpmp::Context& ctx, const Json& j) {
       sum.copy_from(
           Tensor::from(ctx, p->shape(), DType::f64, step.at("gradients").at(p->name()).get<std::vector<double>>()));
     }
-    optimiser.step(ctx, sums, step.at("factor").get<double>(), step.at("rate").get<double>());
+    state.step(ctx, sums, step.at("factor").get<double>(), step.at("rate").get<double>());
     Json values;
     for (const Parameter* p : parameters) values[p->name()] = p->master().to_doubles();
     after.push_back(values);

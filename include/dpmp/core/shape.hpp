@@ -20,7 +20,7 @@ class Shape {
     for (index_t e : extents) push_back(e);
   }
   void push_back(index_t extent) {
-    DPMP_CHECK(rank_ < max_rank, "expected at most ", max_rank, " axes, got one more behind ", *this);
+    DPMP_CHECK(rank_ < max_rank, "expected at most ", max_rank, " axes, got one more after ", *this);
     DPMP_CHECK(extent >= 0, "expected an extent >= 0, got ", extent, " for axis ", rank_);
     extents_[std::size_t(rank_++)] = extent;
     numel_ = checked_product(0, rank_);

@@ -332,8 +332,7 @@ inline void add_gaussian_noise(ThreadTeam& team, std::span<double> sum, double s
 /// The same for n elements in the memory of a context's device. On a GPU the last bit of a z may differ from the host's.
 inline void add_gaussian_noise(Context& ctx, double* sum, index_t n, double standard_deviation, const NoiseStream& stream,
                                index_t parameter) {
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) {
+  DPMP_IF_CUDA (ctx.on_cuda()) {
     detail::check_noise(standard_deviation);
     ctx.backend().refuse_in_capture("noise of a fixed step");
     detail::GaussianBlocks blocks{
@@ -341,7 +340,6 @@ inline void add_gaussian_noise(Context& ctx, double* sum, index_t n, double stan
     std::copy(stream.key.words.begin(), stream.key.words.end(), blocks.key);
     return dpmp::detail::launch_library_elements_on_cuda(ctx, NoiseBlock::count(n), blocks);
   }
-#endif
   add_gaussian_noise(ctx.team(), {sum, std::size_t(n)}, standard_deviation, stream, parameter);
 }
 

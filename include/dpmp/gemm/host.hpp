@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who multiplies on the host: the definitions behind interface.hpp.
+// Products on the host: the definitions of interface.hpp.
 #pragma once
 #include "dpmp/gemm/host_onednn.hpp"
 #include "dpmp/gemm/host_panels.hpp"

@@ -82,9 +82,9 @@ inline bool batch_outermost(index_t batch, index_t batch_stride, index_t rows, i
 inline void check_output(const GemmSpec& s) {
   DPMP_CHECK(s.out.row_stride >= s.n, "expected a row stride >= n = ", s.n, " for the gemm output, got ", s.out.row_stride);
   const index_t stride = s.out.batch_stride;
-  const bool behind = stride >= (s.m - 1) * s.out.row_stride + s.n;
-  const bool beside = stride >= s.n && (s.batch - 1) * stride + s.n <= s.out.row_stride;  // packed heads in a row
-  DPMP_CHECK(s.batch == 1 || behind || beside, "expected gemm outputs that do not overlap, got ", s.batch, " of ", s.m,
+  const bool stacked = stride >= (s.m - 1) * s.out.row_stride + s.n;
+  const bool interleaved = stride >= s.n && (s.batch - 1) * stride + s.n <= s.out.row_stride;  // packed heads in a row
+  DPMP_CHECK(s.batch == 1 || stacked || interleaved, "expected gemm outputs that do not overlap, got ", s.batch, " of ", s.m,
              " x ", s.n, " with row stride ", s.out.row_stride, " and batch stride ", stride);
   DPMP_CHECK(s.out.data, "expected data for the gemm output of ", s.m, " x ", s.n, ", got null");
 }

@@ -34,10 +34,10 @@ struct Unfold {
         const T* x = input + (sample * windows.y.input + iy) * windows.x.input * c;
         if (runs) {
           const index_t before = first >= 0 ? 0 : (-first < kernel ? -first : kernel), end = windows.x.input - first,
-                        behind = end >= kernel ? kernel : (end > before ? end : before);
+                        tail = end >= kernel ? kernel : (end > before ? end : before);
           zero(team, y, before * c);
-          copy(team, x + (first + before) * c, y + before * c, (behind - before) * c);
-          zero(team, y + behind * c, (kernel - behind) * c);
+          copy(team, x + (first + before) * c, y + before * c, (tail - before) * c);
+          zero(team, y + tail * c, (kernel - tail) * c);
         } else {
           for (index_t kx = 0; kx < kernel; ++kx) {
             const index_t ix = windows.x.position(ox, kx);

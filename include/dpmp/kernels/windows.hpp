@@ -13,8 +13,8 @@ struct WindowAxis {
   DPMP_HD bool inside(index_t at) const { return at >= 0 && at < input; }
   /// Windows [first_window, end_window) are all that may read input position `at`.
   DPMP_HD index_t first_window(index_t at) const {
-    const index_t behind = at + padding - dilation * (kernel - 1);
-    return behind <= 0 ? 0 : (behind + stride - 1) / stride;
+    const index_t reach = at + padding - dilation * (kernel - 1);
+    return reach <= 0 ? 0 : (reach + stride - 1) / stride;
   }
   DPMP_HD index_t end_window(index_t at) const {
     const index_t end = (at + padding) / stride + 1;

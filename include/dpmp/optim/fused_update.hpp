@@ -117,8 +117,7 @@ struct FusedUpdates {
 /// Runs updates on the device of a context.
 template <class Update>
 void launch_updates(Context& ctx, std::span<const Update> updates) {
-#if defined(DPMP_WITH_CUDA) && DPMP_WITH_CUDA
-  if (ctx.on_cuda()) {
+  DPMP_IF_CUDA (ctx.on_cuda()) {
     const auto launch = [&](const LaunchJobs<Update>& some) {
       dpmp::detail::launch_library_elements_on_cuda(ctx, some.rows, FusedUpdates<Update>{some});
     };
@@ -126,7 +125,6 @@ void launch_updates(Context& ctx, std::span<const Update> updates) {
         updates, [](const Update& update) { return dp::NoiseBlock::count(update.n); }, launch);
     return;
   }
-#endif
   for (const Update& update : updates) update_on_host(ctx, update);
 }
 }  // namespace detail

@@ -39,7 +39,7 @@ class GradientSums {
   void reserve();
   /// What is laid out like storage_, from parameter k on.
   template <class T>
-  T* beside(const Tensor& x, std::size_t k) const {
+  T* part_of(const Tensor& x, std::size_t k) const {
     return x.data<T>() + (sums_[k].data<double>() - storage_.data<double>());
   }
   /// Everything into the sums, before they are read.
@@ -112,7 +112,7 @@ DPMP_KEPT_BODY inline const Tensor& GradientSums::chain(const Parameter& p, inde
     if (!high_.defined()) reserve();
     replayed_ = replayed_ || capturing;
     launch_library_elements(*ctx_, sums_[k].numel(),
-                            kernels::FoldSums{sums_[k].data<double>(), beside<double>(high_, k), beside<float>(low_, k)});
+                            kernels::FoldSums{sums_[k].data<double>(), part_of<double>(high_, k), part_of<float>(low_, k)});
     folded_ = true;
     added_[k] = 0;
   }
