@@ -271,7 +271,7 @@ TEST_CASE("P10: the progress of a trainer is its plan's numbers, the schedule's 
     CHECK(p.steps == 3);
     CHECK(*p.epsilon == plan.epsilon_after(step));
     CHECK(*p.delta == 1e-5);
-    CHECK(*p.noise_multiplier == 1.5 * plan.noise_schedule().at(last));
+    CHECK(*p.noise_multiplier == 1.5 * plan.options().noise_schedule.at(last));
     CHECK(*p.learning_rate == 0.5 / double(last + 1));
     CHECK(*p.held_out_loss == 2.25);
     CHECK(p.more.empty());
