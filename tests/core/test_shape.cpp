@@ -72,7 +72,7 @@ TEST_CASE("Shape: sizes beyond 2^63 - 1, negative extents, missing axes and a si
   CHECK(test::refuses([] { Shape({2, -1}); }, "expected an extent >= 0, got -1 for axis 1"));
   CHECK(test::refuses([] { Shape({1, 1, 1, 1, 1, 1}); }, "expected at most 5 axes, got 6"));
   Shape five{1, 2, 3, 4, 5};
-  CHECK(test::refuses([&] { five.push_back(6); }, "got one more behind [1, 2, 3, 4, 5]"));
+  CHECK(test::refuses([&] { five.push_back(6); }, "got one more after [1, 2, 3, 4, 5]"));
   for (int axis : {5, -6, 100})
     CHECK(test::refuses([&] { five[axis]; }, "expected an axis of shape [1, 2, 3, 4, 5], got " + std::to_string(axis)));
   CHECK(test::refuses([] { Shape{}.front(); }, "expected an axis of shape [], got 0"));
