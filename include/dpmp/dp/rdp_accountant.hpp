@@ -32,6 +32,11 @@ class RdpAccountant {
  public:
   /// orders: finite, > 1; sorted here, each kept once.
   explicit RdpAccountant(std::vector<double> orders = default_orders());
+  RdpAccountant(const RdpAccountant&);
+  RdpAccountant(RdpAccountant&&) noexcept;
+  RdpAccountant& operator=(const RdpAccountant&);
+  RdpAccountant& operator=(RdpAccountant&&) noexcept;
+  ~RdpAccountant();
   /// Ascending.
   const std::vector<double>& orders() const { return orders_; }
 
@@ -103,6 +108,12 @@ DPMP_KEPT_BODY inline PrivacySpent rdp_to_epsilon(const std::vector<double>& ord
   return best;
 }
 
+// Out of what every user of a plan compiles.
+DPMP_KEPT_BODY inline RdpAccountant::RdpAccountant(const RdpAccountant&) = default;
+DPMP_KEPT_BODY inline RdpAccountant::RdpAccountant(RdpAccountant&&) noexcept = default;
+DPMP_KEPT_BODY inline RdpAccountant& RdpAccountant::operator=(const RdpAccountant&) = default;
+DPMP_KEPT_BODY inline RdpAccountant& RdpAccountant::operator=(RdpAccountant&&) noexcept = default;
+DPMP_KEPT_BODY inline RdpAccountant::~RdpAccountant() = default;
 DPMP_KEPT_BODY inline RdpAccountant::RdpAccountant(std::vector<double> orders) : orders_(std::move(orders)) {
   DPMP_CHECK(!orders_.empty(), "expected at least one Renyi order, got none");
   for (double a : orders_) DPMP_CHECK(a > 1 && std::isfinite(a), "expected finite Renyi orders > 1, got ", a);

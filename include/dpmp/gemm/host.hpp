@@ -43,7 +43,7 @@ DPMP_KEPT inline void gemm(Context& ctx, const GemmSpec& spec, GemmBackend backe
              "expected a CPU and the GEMM backend panels for sums of ", spec.a.dtype, " in double");
   if (spec.m == 0 || spec.batch == 0 || (spec.n == 0 && !spec.row_sums && !spec.row_squares)) return;
   GemmSpec folded = detail::fold_batch(spec);
-  if (folded.alpha == 0.0f) folded.k = 0;
+  if (folded.alpha == 0) folded.k = 0;
   if (folded.k == 0 && folded.accumulate) return;
   DPMP_IF_CUDA (ctx.on_cuda()) {
     DPMP_CHECK(!spec.row_squares, "expected a CPU for a gemm that squares its rows, got ", ctx.device());

@@ -54,7 +54,7 @@ void reference_product(const GemmSpec& s) {
     if (x.transposed) std::swap(row, column);
     return double(to_float(static_cast<const In*>(x.data)[batch * x.batch_stride + row * x.row_stride + column]));
   };
-  const index_t depth = s.alpha == 0.0f ? 0 : s.k;
+  const index_t depth = s.alpha == 0 ? 0 : s.k;
   for (index_t batch = 0; batch < s.batch; ++batch)
     for (index_t i = 0; i < s.m; ++i) {
       if (s.row_sums) {

@@ -44,7 +44,7 @@ struct CrossEntropyForward {
     const double others =
         team.wide_sum(classes, [&](auto at) DPMP_LAMBDA { return at.select_column(target, Pack{}, exp(at.load(x) - top)); });
     const Real picked = inside ? Real(to_float(x[target])) : std::numeric_limits<Real>::quiet_NaN();
-    const double chosen = std::exp(picked - top), sum = others + chosen;
+    const double chosen = double(std::exp(picked - top)), sum = others + chosen;
     loss[row] = target == ignore ? Real(0) : (top - picked) + std::log1p(Real(others + (chosen - 1)));
     rows.top[row] = top;
     rows.scale[row] = Real(1 / sum);

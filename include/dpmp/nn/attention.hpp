@@ -138,7 +138,7 @@ DPMP_KEPT_BODY inline Variable CrossAttention::operator()(const Variable& x, con
     check_dtype("cross attention's padding mask", keep, DType::i32);
     std::vector<double> shift;
     const auto* kept = keep.host_data<std::int32_t>();
-    for (index_t k = 0; k < keep.numel(); ++k) shift.push_back(kept[k] ? 0 : -INFINITY);
+    for (index_t k = 0; k < keep.numel(); ++k) shift.push_back(kept[k] ? 0 : -std::numeric_limits<double>::infinity());
     const Tensor mask = Tensor::from(x.tape().ctx(), {memory.shape()[0], 1, 1, memory.shape()[1]}, scores.dtype(), shift);
     scores = add(scores, x.tape().input(mask));
   }

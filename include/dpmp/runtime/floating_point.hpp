@@ -46,7 +46,13 @@ namespace {
 
 namespace detail {
 /// Throws where numbers are not those of IEEE 754: on one of the team's threads, or in one of the program's units.
-inline void check_floating_point(ThreadTeam& team) {
+void check_floating_point(ThreadTeam& team);
+}  // namespace detail
+}  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::detail {
+DPMP_KEPT_BODY inline void check_floating_point(ThreadTeam& team) {
   team.run([](int) {
     const char* fault = floating_point_fault();
     DPMP_CHECK(!fault, "expected ", fault);
@@ -57,5 +63,5 @@ inline void check_floating_point(ThreadTeam& team) {
              "-fno-signed-zeros or -ffinite-math-only for ", unit);
 #endif
 }
-}  // namespace detail
-}  // namespace dpmp::inline DPMP_ABI
+}  // namespace dpmp::inline DPMP_ABI::detail
+#endif

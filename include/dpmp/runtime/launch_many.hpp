@@ -15,8 +15,8 @@ template <class Job>
 struct LaunchJobs {
   /// What is left after 128 bytes for what the jobs have in common.
   static constexpr index_t most = index_t((kernel_argument_bytes - 128) / (sizeof(Job) + sizeof(index_t)));
-  Job jobs[most];
-  index_t first_row[most];
+  Job jobs[std::size_t(most)];
+  index_t first_row[std::size_t(most)];
   index_t count, rows;
 
   /// The job that a row of the launch belongs to.

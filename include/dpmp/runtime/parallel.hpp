@@ -63,25 +63,7 @@ class ThreadTeam {
 
   /// Calls f(t) for every logical thread t in [0, threads). The first exception is rethrown when all have finished. Throws
   /// when the system does not start the threads.
-  void run(FunctionRef<void(int)> f) {
-    if (threads_ == 1 || inside() || is_lost()) {
-      for (int t = 0; t < threads_; ++t) f(t);
-      return;
-    }
-    std::exception_ptr first;
-    std::mutex guard;
-    fork([&](int t) {
-      inside_flag() = true;
-      try {
-        f(t);
-      } catch (...) {
-        const std::lock_guard lock(guard);
-        if (!first) first = std::current_exception();
-      }
-      inside_flag() = false;
-    });
-    if (first) std::rethrow_exception(first);
-  }
+  void run(FunctionRef<void(int)> f);
 
   /// Calls f(begin, end) on contiguous chunks of [0, n), one a logical thread, the first n % threads of them one longer.
   /// `serial` runs the same chunks on the caller: for work too small to be worth a fork.
@@ -109,92 +91,14 @@ class ThreadTeam {
   void start() { require(threads_ - 1); }
   void stop() {}
   /// OpenMP ends the process where it cannot start a thread: so many threads are started and ended first.
-  static void require(int wanted) {
-    std::vector<pthread_t> started;
-    started.reserve(std::size_t(wanted));
-    std::mutex gate;
-    gate.lock();
-    int code = 0;
-    while (int(started.size()) < wanted) {
-      pthread_t thread;
-      code = pthread_create(
-          &thread, nullptr,
-          [](void* at) -> void* {
-            const std::lock_guard wait(*static_cast<std::mutex*>(at));
-            return nullptr;
-          },
-          &gate);
-      if (code != 0) break;
-      started.push_back(thread);
-    }
-    gate.unlock();
-    for (const pthread_t thread : started) pthread_join(thread, nullptr);
-    DPMP_CHECK(code == 0, "expected ", wanted, " more threads, got ", started.size(), ": ", std::strerror(code));
-  }
-  void fork(FunctionRef<void(int)> body) {
-    // OpenMP keeps the threads of the calling thread's last team, and starts what is missing.
-    static thread_local int last = 1;
-    if (threads_ > last) require(threads_ - 1);
-    last = threads_;
-#pragma omp parallel num_threads(threads_)
-    {
-      // Libraries called from here (oneDNN, Eigen) must not open a team of their own.
-      omp_set_num_threads(1);
-      // OpenMP may grant fewer threads than asked for; the logical threads are all run nevertheless.
-      for (int t = omp_get_thread_num(); t < threads_; t += omp_get_num_threads()) body(t);
-    }
-  }
+  static void require(int wanted);
+  void fork(FunctionRef<void(int)> body);
 #else
   bool is_lost() const { return getpid() != owner_; }
-  void start() {
-    std::string failure;
-    try {
-      for (int t = 1; t < threads_; ++t) workers_.emplace_back([this, t] { work(t); });
-    } catch (const std::exception& e) {
-      failure = e.what();
-    }
-    if (failure.empty()) return;
-    stop();
-    throw Error(detail::concat("expected ", threads_ - 1, " more threads, got ", workers_.size(), ": ", failure));
-  }
-  void stop() {
-    if (is_lost()) {  // there is nobody to wait for
-      for (auto& w : workers_) w.detach();
-      return;
-    }
-    {
-      const std::lock_guard lock(guard_);
-      quit_ = true;
-    }
-    wake_.notify_all();
-    for (auto& w : workers_) w.join();
-  }
-  void fork(FunctionRef<void(int)> body) {
-    const std::lock_guard one_caller(callers_);
-    {
-      const std::lock_guard lock(guard_);
-      body_ = &body;
-      busy_ = threads_ - 1;
-      ++round_;
-    }
-    wake_.notify_all();
-    body(0);
-    std::unique_lock lock(guard_);
-    done_.wait(lock, [&] { return busy_ == 0; });
-  }
-  void work(int t) {
-    for (index_t seen = 0;;) {
-      std::unique_lock lock(guard_);
-      wake_.wait(lock, [&] { return quit_ || round_ != seen; });
-      if (quit_) return;
-      seen = round_;
-      const auto* body = body_;
-      lock.unlock();
-      (*body)(t);
-      lock.lock();
-      if (--busy_ == 0) done_.notify_one();
-    }
-  }
+  void start();
+  void stop();
+  void fork(FunctionRef<void(int)> body);
+  void work(int t);
   pid_t owner_ = getpid();
   std::mutex callers_, guard_;
   std::condition_variable wake_, done_;
@@ -206,3 +110,119 @@ class ThreadTeam {
 #endif
 };
 }  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
+DPMP_KEPT_BODY inline void ThreadTeam::run(FunctionRef<void(int)> f) {
+  if (threads_ == 1 || inside() || is_lost()) {
+    for (int t = 0; t < threads_; ++t) f(t);
+    return;
+  }
+  std::exception_ptr first;
+  std::mutex guard;
+  fork([&](int t) {
+    inside_flag() = true;
+    try {
+      f(t);
+    } catch (...) {
+      const std::lock_guard lock(guard);
+      if (!first) first = std::current_exception();
+    }
+    inside_flag() = false;
+  });
+  if (first) std::rethrow_exception(first);
+}
+
+#if defined(DPMP_WITH_OPENMP) && DPMP_WITH_OPENMP
+DPMP_KEPT_BODY inline void ThreadTeam::require(int wanted) {
+  std::vector<pthread_t> started;
+  started.reserve(std::size_t(wanted));
+  std::mutex gate;
+  gate.lock();
+  int code = 0;
+  while (int(started.size()) < wanted) {
+    pthread_t thread;
+    code = pthread_create(
+        &thread, nullptr,
+        [](void* at) -> void* {
+          const std::lock_guard wait(*static_cast<std::mutex*>(at));
+          return nullptr;
+        },
+        &gate);
+    if (code != 0) break;
+    started.push_back(thread);
+  }
+  gate.unlock();
+  for (const pthread_t thread : started) pthread_join(thread, nullptr);
+  DPMP_CHECK(code == 0, "expected ", wanted, " more threads, got ", started.size(), ": ", std::strerror(code));
+}
+
+DPMP_KEPT_BODY inline void ThreadTeam::fork(FunctionRef<void(int)> body) {
+  // OpenMP keeps the threads of the calling thread's last team, and starts what is missing.
+  static thread_local int last = 1;
+  if (threads_ > last) require(threads_ - 1);
+  last = threads_;
+#pragma omp parallel num_threads(threads_)
+  {
+    // Libraries called from here (oneDNN, Eigen) must not open a team of their own.
+    omp_set_num_threads(1);
+    // OpenMP may grant fewer threads than asked for; the logical threads are all run nevertheless.
+    for (int t = omp_get_thread_num(); t < threads_; t += omp_get_num_threads()) body(t);
+  }
+}
+#else
+DPMP_KEPT_BODY inline void ThreadTeam::start() {
+  std::string failure;
+  try {
+    for (int t = 1; t < threads_; ++t) workers_.emplace_back([this, t] { work(t); });
+  } catch (const std::exception& e) {
+    failure = e.what();
+  }
+  if (failure.empty()) return;
+  stop();
+  throw Error(detail::concat("expected ", threads_ - 1, " more threads, got ", workers_.size(), ": ", failure));
+}
+
+DPMP_KEPT_BODY inline void ThreadTeam::stop() {
+  if (is_lost()) {  // there is nobody to wait for
+    for (auto& w : workers_) w.detach();
+    return;
+  }
+  {
+    const std::lock_guard lock(guard_);
+    quit_ = true;
+  }
+  wake_.notify_all();
+  for (auto& w : workers_) w.join();
+}
+
+DPMP_KEPT_BODY inline void ThreadTeam::fork(FunctionRef<void(int)> body) {
+  const std::lock_guard one_caller(callers_);
+  {
+    const std::lock_guard lock(guard_);
+    body_ = &body;
+    busy_ = threads_ - 1;
+    ++round_;
+  }
+  wake_.notify_all();
+  body(0);
+  std::unique_lock lock(guard_);
+  done_.wait(lock, [&] { return busy_ == 0; });
+}
+
+DPMP_KEPT_BODY inline void ThreadTeam::work(int t) {
+  for (index_t seen = 0;;) {
+    std::unique_lock lock(guard_);
+    wake_.wait(lock, [&] { return quit_ || round_ != seen; });
+    if (quit_) return;
+    seen = round_;
+    const auto* body = body_;
+    lock.unlock();
+    (*body)(t);
+    lock.lock();
+    if (--busy_ == 0) done_.notify_one();
+  }
+}
+#endif
+}  // namespace dpmp::inline DPMP_ABI
+#endif

@@ -42,8 +42,8 @@ uint8_t* emu_resolve(EmuCtx* context, EmuThread* thread, uint64_t a, uint32_t by
   if (!host) emu::fault(w, *thread, emu::illegal_address, why, site);
   if (bounds.device >= 0 && bounds.device != w.launch->device) {
     emu::fault(w, *thread, emu::illegal_address,
-               emu::format("%s is memory of device %d, the kernel runs on device %d", emu::describe(a).c_str(), bounds.device,
-                           w.launch->device),
+               emu::format("%s is memory of device %d, the kernel runs on device %d", emu::describe(a).c_str(),
+                           bounds.device, w.launch->device),
                site);
   }
   w.sites[site] = EmuSite{bounds.begin, bounds.size - bytes, bounds.to_host};

@@ -34,7 +34,8 @@ inline std::uint8_t* host_of(std::uint64_t a) {
 
 /// Reserves the address space and installs the handler that names stray accesses. Idempotent.
 void init_memory();
-/// New region, of the current device where the kind is Kind::device; device address, or 0 when the device is full. Kind::host registers `host` and returns it.
+/// New region, of the current device where the kind is Kind::device; device address, or 0 when the device is full.
+/// Kind::host registers `host` and returns it.
 std::uint64_t allocate(std::size_t bytes, Kind kind, const std::string& name, void* host = nullptr);
 enum class Released { yes, unknown, twice };
 Released release(std::uint64_t address, Kind kind);
