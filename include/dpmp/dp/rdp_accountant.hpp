@@ -32,10 +32,8 @@ class RdpAccountant {
  public:
   /// orders: finite, > 1; sorted here, each kept once.
   explicit RdpAccountant(std::vector<double> orders = default_orders());
-  RdpAccountant(const RdpAccountant&);
-  RdpAccountant(RdpAccountant&&) noexcept;
-  RdpAccountant& operator=(const RdpAccountant&);
-  RdpAccountant& operator=(RdpAccountant&&) noexcept;
+  RdpAccountant(const RdpAccountant& other);
+  RdpAccountant& operator=(const RdpAccountant& other);
   ~RdpAccountant();
   /// Ascending.
   const std::vector<double>& orders() const { return orders_; }
@@ -108,12 +106,15 @@ DPMP_KEPT_BODY inline PrivacySpent rdp_to_epsilon(const std::vector<double>& ord
   return best;
 }
 
-// Out of what every user of a plan compiles.
-DPMP_KEPT_BODY inline RdpAccountant::RdpAccountant(const RdpAccountant&) = default;
-DPMP_KEPT_BODY inline RdpAccountant::RdpAccountant(RdpAccountant&&) noexcept = default;
-DPMP_KEPT_BODY inline RdpAccountant& RdpAccountant::operator=(const RdpAccountant&) = default;
-DPMP_KEPT_BODY inline RdpAccountant& RdpAccountant::operator=(RdpAccountant&&) noexcept = default;
-DPMP_KEPT_BODY inline RdpAccountant::~RdpAccountant() = default;
+// As a compiler would write them, and out of what every user of a plan compiles.
+DPMP_KEPT_BODY inline RdpAccountant::RdpAccountant(const RdpAccountant& other)
+    : orders_(other.orders_), segments_(other.segments_) {}
+DPMP_KEPT_BODY inline RdpAccountant& RdpAccountant::operator=(const RdpAccountant& other) {
+  orders_ = other.orders_;
+  segments_ = other.segments_;
+  return *this;
+}
+DPMP_KEPT_BODY inline RdpAccountant::~RdpAccountant() {}
 DPMP_KEPT_BODY inline RdpAccountant::RdpAccountant(std::vector<double> orders) : orders_(std::move(orders)) {
   DPMP_CHECK(!orders_.empty(), "expected at least one Renyi order, got none");
   for (double a : orders_) DPMP_CHECK(a > 1 && std::isfinite(a), "expected finite Renyi orders > 1, got ", a);

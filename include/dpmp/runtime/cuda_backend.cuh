@@ -14,10 +14,24 @@
 #include "dpmp/runtime/cuda_device.cuh"
 #include "dpmp/runtime/cuda_error.cuh"
 
+// DPMP_UNOPTIMISED_KERNELS: for cicc -O0, which folds nothing, as -G does.
+#if !defined(__CUDACC_DEBUG__) && !defined(DPMP_UNOPTIMISED_KERNELS)
+#define DPMP_ASK_FOR_FAST_MATH 1
+/// Answered while a kernel is compiled: libdevice asks so for the flags of nvcc, which no macro tells.
+extern "C" __device__ int __nvvm_reflect(const char* name);
+/// Defined nowhere: a kernel that calls it does not link.
+extern "C" __device__ void dpmp_expected_nvcc_without_use_fast_math_ftz_prec_div_or_prec_sqrt();
+#endif
+
 namespace dpmp::inline DPMP_ABI::detail {
 inline constexpr int fill_block = 256;
+/// Each unit with a context has it, so that it refuses flags that change arithmetic for all of the unit's kernels.
 template <class Word>
 __global__ void __launch_bounds__(fill_block) fill_kernel(Word* data, Word value, index_t n) {
+#if defined(DPMP_ASK_FOR_FAST_MATH)
+  if (__nvvm_reflect("__CUDA_FTZ") || !__nvvm_reflect("__CUDA_PREC_DIV") || !__nvvm_reflect("__CUDA_PREC_SQRT"))
+    dpmp_expected_nvcc_without_use_fast_math_ftz_prec_div_or_prec_sqrt();
+#endif
   const index_t k = index_t(blockIdx.x) * fill_block + threadIdx.x;
   if (k < n) data[k] = value;
 }
