@@ -42,6 +42,10 @@ TEST_CASE("P36: ledgers made from one StreamKeys, or from each other's keys, dra
   CHECK(values(again.begin_step().noise()) == first);
   CHECK(values(once_more.begin_step().noise()) == first);
   CHECK(values(plan().ledger(again.keys()).begin_step().noise()) != first);
+  // And not where the steps sum different things.
+  CHECK(values(plan().ledger(same).begin_step(1).noise()) != first);
+  CHECK(values(plan().ledger(same).begin_step(1).auxiliary_noise()) !=
+        values(plan().ledger(same).begin_step().auxiliary_noise()));
 }
 
 TEST_CASE("P36: a root key of zeros is refused, one bit is enough to be taken") {

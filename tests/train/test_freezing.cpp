@@ -271,3 +271,38 @@ TEST_CASE("a file that is cut off after it was opened is refused, and nothing ch
     CHECK(bits_of(other.parameters, resumed) == bits_of(run.parameters, trainer));
   }
 }
+
+TEST_CASE("P36: from a step in which other parameters are frozen on, two continuations of a run share no noise") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng;
+  const dp::StreamKeys keys = dp::StreamKeys::repeat(test::random_keys(rng).root(), 7);
+  // What the last of some steps adds to the last parameter, of losses without gradients: noise alone. frozen: in the first
+  // of two steps; -1: nothing is.
+  const auto noise = [&](int steps, int frozen) {
+    TinyTraining run(ctx, DType::f32);
+    const auto& all = run.model.parameters().all();
+    Trainer trainer(ctx, run.model.parameters(), test::tiny_plan(run, 3), keys, run.records(),
+                    {.physical_batch = 4, .optimiser = optim::Sgd{}});
+    std::vector<double> before, moved;
+    for (int step = 0; step < steps; ++step) {
+      if (frozen >= 0) all[std::size_t(frozen)]->set_trainable(step > 0);
+      before = all.back()->master().to_doubles();
+      trainer.step([&](const train::Batch& batch) { return scale(run.losses()(batch), 0); });
+      moved = all.back()->master().to_doubles();
+    }
+    for (std::size_t k = 0; k < moved.size(); ++k) moved[k] = moved[k] - before[k];
+    return moved;
+  };
+  for (const int steps : {1, 2}) {
+    CAPTURE(steps);
+    const std::vector<double> none = noise(steps, -1), first = noise(steps, 0), second = noise(steps, 1);
+    const double size = test::norm(none);
+    CHECK(size > 0);
+    CHECK(noise(steps, -1) == none);
+    CHECK(noise(steps, 0) == first);
+    // Of independent noise the difference is about 1.4 as large as each.
+    CHECK(test::distance(first, none) > 0.5 * size);
+    CHECK(test::distance(second, none) > 0.5 * size);
+    CHECK(test::distance(second, first) > 0.5 * size);
+  }
+}

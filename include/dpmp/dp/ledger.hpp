@@ -24,8 +24,7 @@ class StepTicket {
 
  private:
   friend class StepLedger;
-  StepTicket(const StreamKeys& keys, index_t step)
-      : step_(step), noise_(keys.key(Stream::noise)), auxiliary_(keys.key(Stream::auxiliary_noise)) {}
+  StepTicket(const StreamKeys& keys, index_t step, std::uint64_t facts);
   NoiseStream taken(std::optional<SecretKey>& key, std::string_view what) const;
   index_t step_;
   std::optional<SecretKey> noise_, auxiliary_;  // until they are asked for
@@ -44,8 +43,11 @@ class StepLedger {
   /// The ledger moved from begins no further step.
   StepLedger(StepLedger&& from) noexcept;
   StepLedger& operator=(StepLedger&& from) noexcept;
-  /// Accounts one more step. Throws when the plan is spent (unless BeyondPlan::account); nothing is accounted then.
-  StepTicket begin_step();
+  /// Accounts one more step. facts: a public hash of what this step does otherwise than the run as it was planned (which
+  /// parameters are frozen), 0 for nothing; steps of other facts have other noise, so that two continuations of one run that
+  /// sum different things never share it. Throws when the plan is spent (unless BeyondPlan::account); nothing is accounted
+  /// then.
+  StepTicket begin_step(std::uint64_t facts = 0);
   /// Steps accounted so far: everything that may have been released.
   index_t steps() const { return taken_; }
   index_t planned_steps() const { return planned_; }
@@ -62,6 +64,13 @@ class StepLedger {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::dp {
+// Facts are one run nonce more: two of 2^64 meet no more often than those of two runs.
+DPMP_KEPT_BODY inline StepTicket::StepTicket(const StreamKeys& keys, index_t step, std::uint64_t facts) : step_(step) {
+  const StreamKeys here = StreamKeys::repeat(keys.root(), keys.run_nonce() ^ facts);
+  noise_ = here.key(Stream::noise);
+  auxiliary_ = here.key(Stream::auxiliary_noise);
+}
+
 DPMP_KEPT_BODY inline StepTicket::StepTicket(StepTicket&& from) noexcept
     : step_(from.step_),
       noise_(std::exchange(from.noise_, std::nullopt)),
@@ -101,12 +110,12 @@ DPMP_KEPT_BODY inline StepLedger& StepLedger::operator=(StepLedger&& from) noexc
   return *this;
 }
 
-DPMP_KEPT_BODY inline StepTicket StepLedger::begin_step() {
+DPMP_KEPT_BODY inline StepTicket StepLedger::begin_step(std::uint64_t facts) {
   DPMP_CHECK(here_, "expected the ledger of the run, got one that was moved elsewhere");
   DPMP_CHECK(taken_ < planned_ || beyond_ == BeyondPlan::account, "expected at most ", planned_,
              " steps, as planned, got a request for one more: it would exceed the planned epsilon");
   DPMP_CHECK(taken_ < max_steps - 1, "expected fewer than 2^40 steps, got ", taken_, " and one more");
-  return StepTicket(keys_, taken_++);
+  return StepTicket(keys_, taken_++, facts);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

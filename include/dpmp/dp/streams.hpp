@@ -8,6 +8,7 @@
 //
 // The root key makes subkeys and nothing else. Fields have fixed widths and are checked, so different (stream, step,
 // parameter, element) give different inputs of the block function: separation by construction, not by luck.
+// A step that differs from the run in public facts takes another run nonce for its noise (StepLedger::begin_step).
 // The run nonce is drawn from the operating system for each run, so one root key in two trainers gives independent draws and
 // noise (P36). Only StreamKeys::repeat and a checkpoint that is continued unchanged (train/checkpoint.hpp) take a given one.
 #pragma once

@@ -249,6 +249,7 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
   const dp::StatementNotes& notes = trainer.notes();
   if (notes.other_noise_since) metadata["other noise since"] = detail::hex(std::uint64_t(*notes.other_noise_since));
   metadata["counts left out"] = detail::hex(notes.counts_left_out);
+  metadata["frozen history"] = detail::hex(trainer.frozen_history());
   detail::put_plan(metadata, trainer.plan());
   detail::NamedTensors tensors = detail::weights_of(parameters.all());
   for (const Parameter* p : parameters.all()) {
@@ -287,6 +288,7 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
   const dp::StreamKeys keys = detail::stored_keys(metadata);
   const double threshold = detail::stored_threshold(metadata, trainer.plan());
   const dp::StatementNotes notes = detail::stored_notes(metadata);
+  const std::uint64_t frozen = detail::from_hex(metadata, "frozen history");
   const std::string &then = detail::stored_text(metadata, "fingerprint"), now = trainer.fingerprint();
   Context& ctx = parameters.ctx();
   std::vector<detail::StoredParameter> of_parameters;
@@ -313,7 +315,7 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
 
   const bool same_run = !now.empty() && then == now;
   if (same_run)
-    trainer.repeat_from(steps, threshold, keys, notes);
+    trainer.repeat_from(steps, threshold, keys, notes, frozen);
   else
     trainer.resume_at(steps, threshold, notes);
   trainer.optimiser_state().restore(states);

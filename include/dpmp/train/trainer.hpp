@@ -65,9 +65,12 @@ class Trainer {
   /// the step is set.
   void resume_at(index_t steps, double clip_threshold = 0, const dp::StatementNotes& before = {});
   /// Continues the very run of these keys: its draws and its noise once more. For the same sums only, see
-  /// train/checkpoint.hpp; throws like resume_at().
+  /// train/checkpoint.hpp; throws like resume_at(). frozen_before: frozen_history() of that run.
   void repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
-                   const dp::StatementNotes& before = {});
+                   const dp::StatementNotes& before = {}, std::uint64_t frozen_before = 0);
+  /// A hash of what was frozen in which private step so far; 0 while nothing was. The noise of a step depends on it, so
+  /// that continuations of one run that freeze different parameters share none from then on.
+  std::uint64_t frozen_history() const { return frozen_history_; }
   /// run_fingerprint() of this trainer; empty without TrainerOptions::data_fingerprint or without privacy.
   std::string fingerprint() const;
   /// run_description() of this trainer.
@@ -91,6 +94,7 @@ class Trainer {
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
+  void add_to_frozen_history();
   void private_step(Losses losses);
   void plain_step(Losses losses);
   /// Calls f(PhysicalBatch) for each physical batch of what draw_ holds.
@@ -111,10 +115,14 @@ class Trainer {
   std::vector<index_t> slots_, draw_;
   index_t steps_ = 0;  // without privacy
   index_t left_out_ = 0;
+  std::uint64_t frozen_history_ = 0;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
+#include <algorithm>
+
+#include "dpmp/core/siphash.hpp"
 #include "dpmp/train/isolation.hpp"
 #include "dpmp/train/run_fingerprint.hpp"
 
@@ -169,8 +177,16 @@ DPMP_KEPT_BODY inline void Trainer::follow_trainable() {
   optimiser_state_.make_moments(ctx_, sums_);
 }
 
+DPMP_KEPT_BODY inline void Trainer::add_to_frozen_history() {
+  std::vector<std::byte> frozen;
+  for (const Parameter* p : parameters()) frozen.push_back(std::byte(!p->trainable()));
+  const bool any = std::any_of(frozen.begin(), frozen.end(), [](std::byte f) { return f != std::byte(0); });
+  if (any || frozen_history_ != 0) frozen_history_ = siphash24(frozen_history_, std::uint64_t(steps()), frozen);
+}
+
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
-  dp::StepTicket ticket = guarantee_->ledger.begin_step();
+  add_to_frozen_history();
+  dp::StepTicket ticket = guarantee_->ledger.begin_step(frozen_history_);
   const index_t step = ticket.step();
   const dp::StepPlan numbers = plan().at(step, clip_threshold());
   sampler_.draw(step, draw_);
@@ -261,8 +277,9 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, double clip_thresho
 }
 
 DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
-                                                const dp::StatementNotes& before) {
+                                                const dp::StatementNotes& before, std::uint64_t frozen_before) {
   restart(dp::StreamKeys::repeat(of_the_run.root(), of_the_run.run_nonce()), steps, clip_threshold, before);
+  frozen_history_ = frozen_before;
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
