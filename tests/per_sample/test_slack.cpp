@@ -62,8 +62,9 @@ TEST_CASE("P1: what a certificate is predicted to cost is what it costs for orth
         const double exact = std::sqrt(double(tokens * p)), cost = bounds.upper()[0] / exact - 1,
                      predicted = per_sample::predicted_slack(per_sample::shape_of(sites), method);
         CHECK(cost >= 0);
-        // What is not predicted: the roundings of the bound itself, a few of double and one to FP32.
-        CHECK(cost <= predicted * 1.01 + 0x1p-23);
-        CHECK(cost >= predicted * 0.99 - 0x1p-23);
+        // The table of norms takes 1.01 of what multiplies a certificate, for the roundings of its own arithmetic
+        // (kernels/norm_table.hpp); one rounding of FP32 is far more than those that are left.
+        CHECK(cost >= predicted - 0x1p-48);
+        CHECK(cost <= 1.01 * predicted + 0x1p-24);
       }
 }
