@@ -175,9 +175,9 @@ class Tape {
   std::vector<RecordedValue> recorded_;
   SlotGradients gradients_;
   std::vector<Step> steps_;
-  Segment* segment_ = nullptr;  // the innermost one that is recorded now
-  std::optional<std::size_t>
-      recalled_;  // number of products that it asked for again; none: it is recorded for the first time
+  // The innermost part that is recorded now, and how many of its products were asked for again (none: it is the first time).
+  Segment* segment_ = nullptr;
+  std::optional<std::size_t> recalled_;
   std::optional<SlotsAgain> again_;
   ParameterUses uses_;  // in the walk that goes on
 };
