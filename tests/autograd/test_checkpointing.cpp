@@ -248,7 +248,8 @@ TEST_CASE("a part that records something else the second time is refused, and so
   test::Rng rng;
   const Tensor value = normal_tensor(ctx, rng, {2, 4}, DType::f32);
   Parameter v(ctx, "v", normal_tensor(ctx, rng, {4, 4}, DType::f32), DType::f32),
-      w(ctx, "w", normal_tensor(ctx, rng, {4, 4}, DType::f32), DType::f32);
+      w(ctx, "w", normal_tensor(ctx, rng, {4, 4}, DType::f32), DType::f32),
+      wide(ctx, "wide", normal_tensor(ctx, rng, {6, 4}, DType::f32), DType::f32);
   TracingSink sink;
   const auto walked = [&](Checkpointing how, auto part) {
     v.set_trainable(true);
@@ -282,6 +283,10 @@ TEST_CASE("a part that records something else the second time is refused, and so
           });
         },
         "got one with other trained parameters or inputs in the place of linear"));
+    // A product that is kept is no excuse for another shape.
+    CHECK(
+        refuses([&] { walked(how, [&](const Variable& x, const Calls& n) { return gelu(linear(x, (*n)++ ? wide : w)); }); },
+                how == Checkpointing::selective ? "got a product of another shape or dtype" : "got another size of axis 1"));
     CHECK(refuses(
         [&] {
           walked(how, [&](const Variable& x, const Calls&) {

@@ -21,7 +21,7 @@ enum class Checkpointing : std::uint8_t { none, selective, block };
 template <class F, class... Args>
 auto checkpointed(Checkpointing how, Tape& tape, F f, Args... args) {
   if (how == Checkpointing::none || tape.mode() == TapeMode::inference) return f(args...);
-  return tape.record_segment([f = std::move(f), ... args = std::move(args)] { return f(args...); },
-                             how == Checkpointing::selective);
+  return tape.record_part([f = std::move(f), ... args = std::move(args)] { return f(args...); },
+                          how == Checkpointing::selective);
 }
 }  // namespace dpmp::inline DPMP_ABI

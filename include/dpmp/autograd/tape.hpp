@@ -11,10 +11,10 @@
 
 #include "dpmp/autograd/backward_pass.hpp"
 #include "dpmp/autograd/bias_site.hpp"
+#include "dpmp/autograd/checkpointed_part.hpp"
 #include "dpmp/autograd/parameter_uses.hpp"
 #include "dpmp/autograd/recorded_value.hpp"
 #include "dpmp/autograd/sample_identities.hpp"
-#include "dpmp/autograd/segment.hpp"
 #include "dpmp/autograd/slot_gradients.hpp"
 #include "dpmp/core/function_ref.hpp"
 #include "dpmp/runtime/profiler_range.hpp"
@@ -69,17 +69,17 @@ class Tape {
     const bool keep = needs_gradient && mode_ == TapeMode::training;
     const Variable v = add_slot(Rule::name, value, keep, false);
     if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule)), nullptr});
-    observe(Rule::name, value);
+    tell(Rule::name, value);
     return v;
   }
   /// checkpointed() (checkpointing.hpp): run(), which records, now and in every walk.
   template <class Run>
-  auto record_segment(Run run, bool keeps_products) {
-    auto segment = std::make_unique<Segment>(keeps_products);
-    OpenSegment open(*this, *segment, false);
+  auto record_part(Run run, bool keeps_products) {
+    auto part = std::make_unique<CheckpointedPart>(keeps_products);
+    OpenPart open(*this, *part, false);
     auto result = run();
-    segment->record = [run = std::move(run)] { run(); };
-    open.close(std::move(segment));
+    part->record = [run = std::move(run)] { run(); };
+    open.close(std::move(part));
     return result;
   }
   /// The result of an operation whose backward does not need it, written by compute(result), a matrix product. Where the
@@ -127,23 +127,23 @@ class Tape {
   struct Step {
     index_t slot;  // of the rule's result
     std::unique_ptr<RuleBase> rule;
-    std::unique_ptr<Segment> segment;  // in the place of a rule: steps to record again
+    std::unique_ptr<CheckpointedPart> part;  // in the place of a rule: steps to record again
   };
-  /// While it lives, steps are those of a segment.
-  class OpenSegment {
+  /// While it lives, steps are those of a part.
+  class OpenPart {
    public:
     /// again: the values get the slots that they had before.
-    OpenSegment(Tape& tape, Segment& segment, bool again);
-    ~OpenSegment();
-    OpenSegment(const OpenSegment&) = delete;
-    OpenSegment& operator=(const OpenSegment&) = delete;
-    /// The first time: the steps so far are forgotten, the segment takes their place.
-    void close(std::unique_ptr<Segment> segment);
+    OpenPart(Tape& tape, CheckpointedPart& part, bool again);
+    ~OpenPart();
+    OpenPart(const OpenPart&) = delete;
+    OpenPart& operator=(const OpenPart&) = delete;
+    /// The first time: the steps so far are forgotten, the part takes their place.
+    void close(std::unique_ptr<CheckpointedPart> part);
 
    private:
     Tape& tape_;
-    std::vector<Step> steps_;  // before those of the segment
-    Segment* outer_;
+    std::vector<Step> steps_;  // before those of the part
+    CheckpointedPart* outer_;
     std::optional<std::size_t> recalled_;
   };
   /// Slots that are handed out again.
@@ -152,10 +152,10 @@ class Tape {
   };
 
   void walk(BackwardPass& pass, std::vector<Step>& steps, bool release);
-  std::vector<Step> record_again(Segment& segment);
+  std::vector<Step> record_again(CheckpointedPart& part);
   static std::vector<Parameter*> parameters_of(const std::vector<Step>& steps);
 
-  void observe(std::string_view operation, const Tensor& value) {
+  void tell(std::string_view operation, const Tensor& value) {
     if (observer_ && !again_) observer_(operation, value);
   }
   index_t next_slot() const { return again_ ? again_->next : index_t(recorded_.size()); }
@@ -176,7 +176,7 @@ class Tape {
   SlotGradients gradients_;
   std::vector<Step> steps_;
   // The innermost part that is recorded now, and how many of its products were asked for again (none: it is the first time).
-  Segment* segment_ = nullptr;
+  CheckpointedPart* part_ = nullptr;
   std::optional<std::size_t> recalled_;
   std::optional<SlotsAgain> again_;
   ParameterUses uses_;  // in the walk that goes on
@@ -197,7 +197,7 @@ DPMP_KEPT_BODY inline Tape::Tape(Context& ctx, index_t samples, TapeMode mode, R
 DPMP_KEPT_BODY inline Variable Tape::input(const Tensor& value, bool needs_gradient) {
   check_device("an input of the tape", value, ctx_);
   const Variable v = add_slot("input", value, needs_gradient, needs_gradient);
-  observe("input", value);
+  tell("input", value);
   return v;
 }
 
@@ -211,7 +211,7 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
   check_shape("loss weights", seed, {samples_});
   check_dtype("loss weights", seed, losses.dtype());
   check_device("loss weights", seed, ctx_);
-  DPMP_CHECK(!segment_, "expected a backward pass after the checkpointed part was recorded, got one inside of it");
+  DPMP_CHECK(!part_, "expected a backward pass after the checkpointed part was recorded, got one inside of it");
   walked_ = true;
   released_ = after == AfterWalk::release;
   gradients_.start(losses.slot_, std::move(seed));
@@ -227,8 +227,8 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
 DPMP_KEPT_BODY inline void Tape::walk(BackwardPass& pass, std::vector<Step>& steps, bool release) {
   for (index_t k = index_t(steps.size()) - 1; k >= 0; --k) {
     Step& step = steps[std::size_t(k)];
-    if (step.segment) {
-      std::vector<Step> again = record_again(*step.segment);
+    if (step.part) {
+      std::vector<Step> again = record_again(*step.part);
       if (release) steps.pop_back();
       walk(pass, again, true);
       continue;
@@ -300,7 +300,10 @@ DPMP_KEPT_BODY inline Tensor Tape::product(const Shape& shape, DType dtype, Func
   // The last value of a part that is recorded again: what follows has used it already.
   if (again_ && again_->next + 1 == again_->end) return Tensor::empty(ctx_, shape, dtype);
   Tensor result = recall();
-  if (result.defined()) return result;
+  if (result.defined()) {
+    DPMP_CHECK(result.shape() == shape && result.dtype() == dtype, different_part, "a product of another shape or dtype");
+    return result;
+  }
   result = Tensor::empty(ctx_, shape, dtype);
   compute(result);
   remember(result, true);
@@ -308,48 +311,48 @@ DPMP_KEPT_BODY inline Tensor Tape::product(const Shape& shape, DType dtype, Func
 }
 
 DPMP_KEPT_BODY inline Tensor Tape::recall() {
-  if (!recalled_ || !segment_->keeps_products) return Tensor();
-  DPMP_CHECK(*recalled_ < segment_->products.size(), different_part, "more products");
-  Tensor& value = segment_->products[(*recalled_)++].value;
+  if (!recalled_ || !part_->keeps_products) return Tensor();
+  DPMP_CHECK(*recalled_ < part_->products.size(), different_part, "more products");
+  Tensor& value = part_->products[(*recalled_)++].value;
   return released_ ? std::exchange(value, Tensor()) : value;
 }
 
 DPMP_KEPT_BODY inline void Tape::remember(const Tensor& value, bool result) {
-  if (segment_ && segment_->keeps_products && !recalled_) segment_->products.push_back({value, next_slot(), result});
+  if (part_ && part_->keeps_products && !recalled_) part_->products.push_back({value, next_slot(), result});
 }
 
-DPMP_KEPT_BODY inline Tape::OpenSegment::OpenSegment(Tape& tape, Segment& segment, bool again)
+DPMP_KEPT_BODY inline Tape::OpenPart::OpenPart(Tape& tape, CheckpointedPart& part, bool again)
     : tape_(tape),
       steps_(std::exchange(tape.steps_, {})),
-      outer_(std::exchange(tape.segment_, &segment)),
+      outer_(std::exchange(tape.part_, &part)),
       recalled_(std::exchange(tape.recalled_, again ? std::optional<std::size_t>(0) : std::nullopt)) {
   if (again)
-    tape.again_ = SlotsAgain{segment.begin, segment.end};
+    tape.again_ = SlotsAgain{part.begin, part.end};
   else
-    segment.begin = tape.next_slot();
+    part.begin = tape.next_slot();
 }
 
-DPMP_KEPT_BODY inline Tape::OpenSegment::~OpenSegment() {
+DPMP_KEPT_BODY inline Tape::OpenPart::~OpenPart() {
   if (tape_.recalled_) tape_.again_.reset();
   tape_.steps_ = std::move(steps_);
-  tape_.segment_ = outer_;
+  tape_.part_ = outer_;
   tape_.recalled_ = recalled_;
 }
 
-DPMP_KEPT_BODY inline void Tape::OpenSegment::close(std::unique_ptr<Segment> segment) {
-  segment->end = tape_.next_slot();
-  segment->parameters = parameters_of(tape_.steps_);
-  auto& products = segment->products;
-  if (!products.empty() && products.back().result && products.back().slot + 1 == segment->end) products.pop_back();
-  if (!tape_.steps_.empty()) steps_.push_back({-1, nullptr, std::move(segment)});
+DPMP_KEPT_BODY inline void Tape::OpenPart::close(std::unique_ptr<CheckpointedPart> part) {
+  part->end = tape_.next_slot();
+  part->parameters = parameters_of(tape_.steps_);
+  auto& products = part->products;
+  if (!products.empty() && products.back().result && products.back().slot + 1 == part->end) products.pop_back();
+  if (!tape_.steps_.empty()) steps_.push_back({-1, nullptr, std::move(part)});
 }
 
-DPMP_KEPT_BODY inline std::vector<Tape::Step> Tape::record_again(Segment& segment) {
+DPMP_KEPT_BODY inline std::vector<Tape::Step> Tape::record_again(CheckpointedPart& part) {
   const ProfilerRange range(ctx_, "recompute");
-  OpenSegment open(*this, segment, true);
-  segment.record();
+  OpenPart open(*this, part, true);
+  part.record();
   DPMP_CHECK(again_->next == again_->end, different_part, "fewer operations");
-  DPMP_CHECK(parameters_of(steps_) == segment.parameters, different_part, "other parameters");
+  DPMP_CHECK(parameters_of(steps_) == part.parameters, different_part, "other parameters");
   return std::move(steps_);
 }
 
@@ -364,7 +367,7 @@ DPMP_KEPT_BODY inline void Tape::check_recorded_again(index_t slot, const Record
 DPMP_KEPT_BODY inline std::vector<Parameter*> Tape::parameters_of(const std::vector<Step>& steps) {
   std::vector<Parameter*> all;
   for (const Step& step : steps) {
-    const std::vector<Parameter*> named = step.segment ? step.segment->parameters : step.rule->parameters();
+    const std::vector<Parameter*> named = step.part ? step.part->parameters : step.rule->parameters();
     all.insert(all.end(), named.begin(), named.end());
   }
   return all;

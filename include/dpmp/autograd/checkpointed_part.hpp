@@ -7,14 +7,14 @@
 #include "dpmp/autograd/parameter.hpp"
 
 namespace dpmp::inline DPMP_ABI {
-struct Segment {
+struct CheckpointedPart {
   /// The result of a matrix product, kept for the time when the part is recorded again.
   struct Product {
     Tensor value;
     index_t slot;  // of the value that was recorded next
     bool result;   // whether it is that value
   };
-  explicit Segment(bool with_products) : keeps_products(with_products) {}
+  explicit CheckpointedPart(bool with_products) : keeps_products(with_products) {}
 
   bool keeps_products;
   /// Records the part; holds its inputs.
