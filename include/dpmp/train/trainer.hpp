@@ -270,7 +270,7 @@ DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
 DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::span<const index_t> slots,
                                                                           index_t step) const {
   if (!options_.identity) return std::nullopt;
-  const Key256 of_records = keys().key(dp::Stream::record_identity);
+  const SecretKey of_records = keys().key(dp::Stream::record_identity);
   std::vector<RecordId> ids;
   for (const index_t record : slots)
     ids.push_back(record == masked_slot ? RecordId() : options_.identity(of_records, record));
