@@ -61,7 +61,9 @@ DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> pa
   } else {
     const auto& adam = std::get<optim::AdamW>(optimiser.optimiser());
     weight_decay = adam.weight_decay;
-    out << "optimiser: AdamW, beta1 " << adam.beta1 << ", beta2 " << adam.beta2 << ", epsilon " << adam.epsilon << '\n';
+    out << "optimiser: AdamW, beta1 " << adam.beta1 << ", beta2 " << adam.beta2 << ", epsilon " << adam.epsilon;
+    if (adam.moments != DType::f32) out << ", moments " << adam.moments << ", rounding seed " << adam.rounding_seed;
+    out << '\n';
   }
   out << "precision: " << precision << '\n';
   for (const Parameter* p : parameters)
