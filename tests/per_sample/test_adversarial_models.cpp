@@ -9,6 +9,7 @@
 #include "per_sample/adversarial_trial.hpp"
 #include "per_sample/adversaries.hpp"
 #include "support/gpt.hpp"
+#include "support/mixed_precision.hpp"
 #include "support/sites.hpp"
 
 namespace {
@@ -184,7 +185,7 @@ TEST_CASE("P1, P14, P16: tiny transformers with weights of any size, by every st
                            .context = 5,
                            .tied = rng.integer(0, 1) == 1,
                            .seed = rng.bits()},
-                          any_dtype(rng));
+                          test::any_precision(rng));
     test::randomise(model.parameters(), rng, test::log_uniform(rng, -3, 3));
     test::Tokens data = test::random_tokens(ctx, rng, 4, 5, 7);
     if (rng.integer(0, 1) == 1) std::fill_n(data.ids.data<std::int32_t>(), 10, 3);  // two samples of equal tokens

@@ -44,8 +44,8 @@ struct TransformerConfig {
   bool projection_bias = true;
   /// Heads of keys and values, shared by groups of query heads (Ainslie et al. 2023); 0: as many as heads.
   index_t key_value_heads = 0;
-  /// Logits of a bf16 or f16 model in f32, as the last product's sums are, and their loss from these: twice the memory of
-  /// what is the largest tensor of a small model. Generation has them always.
+  /// Logits of a bf16 or f16 model in f32, as with Precision::fp32_logits(), and their loss from these. Generation has them
+  /// always.
   bool fp32_logits = false;
   /// rank > 0: every base parameter is frozen, and adapters on the linear layers of all blocks are trained. Base parameters
   /// keep names and initial values: see train::load_base_weights.
@@ -56,9 +56,9 @@ class Transformer {
  public:
   /// Throws on a configuration that no tensor can have (heads must divide width, key and value heads the heads, all
   /// sizes >= 1, dropout in [0, 1)).
-  Transformer(Context& ctx, const TransformerConfig& config, DType dtype);
-  /// A part of a model whose parameters are made in this scope, in its dtype, and outlive the transformer; config.seed is
-  /// not looked at. Adapters freeze the base parameters of this transformer and no others.
+  Transformer(Context& ctx, const TransformerConfig& config, const Precision& precision);
+  /// A part of a model whose parameters are made in this scope, in its precision, and outlive the transformer; config.seed
+  /// is not looked at. Adapters freeze the base parameters of this transformer and no others.
   Transformer(const Scope& scope, const TransformerConfig& config);
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
@@ -97,6 +97,7 @@ class Transformer {
   Parameter* positions_;  // null: rotary
   Blocks blocks_;
   std::optional<Linear> head_;
+  bool fp32_logits_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
 
@@ -105,8 +106,8 @@ class Transformer {
 #include "dpmp/autograd/rules/wide_linear.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
-    : Transformer(std::make_unique<Parameters>(ctx, dtype, checked(config).seed), config) {}
+DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, const Precision& precision)
+    : Transformer(std::make_unique<Parameters>(ctx, precision, checked(config).seed), config) {}
 
 DPMP_KEPT_BODY inline Transformer::Transformer(std::unique_ptr<Parameters> owned, const TransformerConfig& config)
     : Transformer(Scope(*owned), config) {
@@ -119,10 +120,13 @@ DPMP_KEPT_BODY inline Transformer::Transformer(const Scope& scope, const Transfo
       first_(parameters_->all().size()),
       tokens_(scope / "tokens", config.vocabulary, config.width),
       positions_(config.positions == Positions::learned
-                     ? &scope.normal("positions.weight", {config.context, config.width}, 0.02)
+                     ? &(scope / "positions").normal("weight", {config.context, config.width}, 0.02)
                      : nullptr),
       blocks_(scope, block_options(config)) {
-  if (!config.tied) head_.emplace(scope / "head", config.width, config.vocabulary, Linear::Options{.bias = false});
+  Scope head = scope / "head";
+  if (config.fp32_logits) head = head.with(head.precision().fp32_logits());
+  fp32_logits_ = head.precision().logits() != head.dtype();
+  if (!config.tied) head_.emplace(head, config.width, config.vocabulary, Linear::Options{.bias = false});
   count_ = parameters_->all().size() - first_;
   if (config.lora.rank == 0) return;
   for (Parameter* p : own_parameters()) p->set_trainable(false);
@@ -134,13 +138,14 @@ DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor&
   DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context,
              "], got ", ids.shape());
   Variable x = tokens_(tape, ids);
-  if (positions_) x = position_embedding(x, *positions_);
-  return logits(blocks_(std::move(x)), config_.fp32_logits);
+  if (positions_) x = position_embedding(cast(x, positions_->dtype()), *positions_);
+  return logits(blocks_(std::move(x)), fp32_logits_);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::logits(const Variable& x, bool wide) const {
   Parameter& weight = head_ ? head_->weight() : tokens_.table();
-  return wide ? wide_linear(x, weight) : linear(x, weight);
+  const Variable in = cast(x, weight.dtype());
+  return wide ? wide_linear(in, weight) : linear(in, weight);
 }
 
 DPMP_KEPT_BODY inline KeyValueCache Transformer::make_cache(index_t samples, index_t capacity) const {
@@ -156,13 +161,13 @@ DPMP_KEPT_BODY inline Variable Transformer::continued(Tape& tape, const Tensor& 
   DPMP_CHECK(cache.capacity() <= config_.context, "expected a cache of at most the context of ", config_.context,
              " tokens, got ", cache.capacity());
   Variable x = tokens_(tape, ids);
-  if (positions_) x = add(x, embedding(tape, cache.positions(ids.shape()[1]), *positions_));
+  if (positions_) x = add(cast(x, positions_->dtype()), embedding(tape, cache.positions(ids.shape()[1]), *positions_));
   return blocks_(std::move(x), cache, counts);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids, KeyValueCache& cache,
                                                        std::span<const index_t> counts) const {
-  return logits(continued(tape, ids, cache, counts), config_.fp32_logits);
+  return logits(continued(tape, ids, cache, counts), fp32_logits_);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::next(Tape& tape, const Tensor& ids, KeyValueCache& cache,

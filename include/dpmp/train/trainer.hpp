@@ -23,7 +23,8 @@ using Privacy = std::variant<dp::Plan, NoPrivacy>;
 class Trainer {
  public:
   /// records: size of the training set, at most the plan's public dataset_size. keys: of dp::random_key() for a real run; a
-  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36).
+  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36). Throws what
+  /// Parameters::check_precision does.
   Trainer(Context& ctx, const nn::Parameters& parameters, const Privacy& privacy, const dp::StreamKeys& keys,
           index_t records, const TrainerOptions& options = {});
 
@@ -110,6 +111,7 @@ class Trainer {
   TrainerOptions options_;
   optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
+  std::string precision_;
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
   per_sample::ClippedSumSink sink_;
@@ -144,10 +146,12 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       options_(options),
       optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
+      precision_(parameters.precision_text()),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
       slots_(checked_slots(options.physical_batch)) {
+  parameters.check_precision();
   for (const Parameter* p : parameters_) groups_.of(*p);
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
@@ -244,6 +248,7 @@ DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
                      numbers.groups, sink, sums_, {.program = &program_});
+  report.set_operations(program_.recorded());
   return report;
 }
 
@@ -302,7 +307,7 @@ DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::description() const {
-  return run_description(parameters_, groups_, optimiser_state_);
+  return run_description(parameters_, precision_, groups_, optimiser_state_);
 }
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,
