@@ -274,6 +274,39 @@ TEST_CASE("no tensor of all logits: the peak follows the chunk, not the batch, p
   }
 }
 
+TEST_CASE("a transformer with a head in chunks trains as one with FP32 logits") {
+  Context ctx(Device::cpu(), 2);
+  test::Rng rng;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
+    for (const bool tied : {false, true}) {
+      const auto pass = [&](bool chunked, const Tokens& data, double* loss) {
+        const nn::Transformer model(ctx,
+                                    {.vocabulary = 23,
+                                     .width = 16,
+                                     .layers = 1,
+                                     .heads = 2,
+                                     .context = 12,
+                                     .tied = tied,
+                                     .seed = test::seed(),
+                                     .fp32_logits = !chunked,
+                                     .chunked_head = chunked},
+                                    dtype);
+        Tape tape(ctx, data.samples(), TapeMode::inference);
+        *loss = model.losses(tape, data.ids, data.targets).value().to_doubles()[0];
+        per_sample::GroupPass sink({.strategy = Strategy::book_keeping});
+        test::backward(ctx, model, data, sink);
+        std::vector<double> found = sink.norms(ctx, data.samples()).upper();
+        const std::vector<double> sums = test::weighted(ctx, model, sink, std::vector<float>{1, 0.5f, 0, 0.25f});
+        found.insert(found.end(), sums.begin(), sums.end());
+        return found;
+      };
+      const Tokens data = test::random_tokens(ctx, rng, 4, 12, 23);
+      double losses[2];
+      CHECK(pass(true, data, &losses[0]) == pass(false, data, &losses[1]));
+      CHECK(losses[0] == losses[1]);
+    }
+}
+
 TEST_CASE("empty batches, records without tokens, and what is refused") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
