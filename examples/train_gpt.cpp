@@ -24,7 +24,7 @@ struct Options {
   double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0, lora_alpha = 16;
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
   index_t evaluate_every = 10, evaluate_records = 256, checkpoint_every = 0, lines = 3, lora_rank = 0;
-  bool tied = false, info = false, fp32_residual = false, fp32_logits = false, fp32_norms = false;
+  bool tied = false, chunked_head = false, info = false, fp32_residual = false, fp32_logits = false, fp32_norms = false;
   std::optional<double> noise_multiplier;
   std::optional<index_t> stop_after;
   int threads = 0;
@@ -73,6 +73,7 @@ Options parse(int argc, char** argv, CLI::App& app) {
       ->capture_default_str();
   app.add_option("--dropout", o.dropout)->capture_default_str();
   app.add_flag("--tied", o.tied, "output layer = embedding table");
+  app.add_flag("--chunked-head", o.chunked_head, "FP32 logits, some at a time: less memory, more products");
   app.add_option("--device", o.device, "cpu, or cuda where the program was built with CUDA")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
@@ -148,7 +149,7 @@ std::uint64_t data_fingerprint(const Options& o, const std::vector<std::string>&
   settings.precision(17);
   for (const index_t n : {o.width, o.layers, o.heads, o.context, index_t(o.tied), o.lora_rank}) settings << n << ' ';
   settings << o.dtype << o.fp32_residual << o.fp32_norms << o.fp32_logits << ' ' << o.dropout << ' ' << o.seed << ' '
-           << o.lora_alpha;
+           << o.lora_alpha << (o.chunked_head ? " chunked head" : "");
   add(settings.str());
   for (const std::string& line : lines) add(line);
   return hash;
@@ -177,6 +178,7 @@ int run(const Options& o) {
                          .tied = o.tied,
                          .dropout = o.dropout,
                          .seed = o.seed,
+                         .chunked_head = o.chunked_head,
                          .lora = {.rank = o.lora_rank, .alpha = o.lora_alpha}},
                         precision);
   std::cout << "model: " << model.parameters().numel() << " parameters in " << precision << ", " << o.layers
@@ -247,7 +249,7 @@ int run(const Options& o) {
 
   const auto losses = [&](const train::Batch& batch) {
     const auto [ids, targets] = training.batch(ctx, batch.records);
-    return cross_entropy(model(batch.tape, ids), targets, {.divisor = double(o.context)});
+    return model.losses(batch.tape, ids, targets, {.divisor = double(o.context)});
   };
   if (o.info && plan) std::cout << trainer.validate(losses).text();
   std::optional<train::Log> log;

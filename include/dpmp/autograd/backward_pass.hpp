@@ -18,6 +18,8 @@ class BackwardPass {
   /// Whether the tape lets go of what a rule saved as soon as the rule is done: then the rule may overwrite what nobody
   /// shares.
   bool releases() const;
+  /// For a rule whose sites need not be stored at a time.
+  RowsWanted rows_wanted() const { return sink_.rows_wanted(); }
   /// Adds to the gradient of an input. Shape and dtype must be the input's. Shares in 16 bits are added up in FP32 and
   /// rounded once, however often a value is used.
   void accumulate(const GradientSlot& input, const Tensor& gradient);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "dpmp/autograd/rules/cross_entropy.hpp"
 #include "dpmp/nn/block.hpp"
 #include "dpmp/nn/embedding.hpp"
 
@@ -47,6 +48,10 @@ struct TransformerConfig {
   /// Logits of a bf16 or f16 model in f32, as with Precision::fp32_logits(), and their loss from these. Generation has them
   /// always.
   bool fp32_logits = false;
+  /// Of losses(): FP32 logits that are formed some at a time and never stored as a whole (linear_cross_entropy), in place of
+  /// the largest tensor of a small model. The same bits as with fp32_logits; the last product is repeated in the backward
+  /// pass, and in private training for its norms and its clipped sum.
+  bool chunked_head = false;
   /// rank > 0: every base parameter is frozen, and adapters on the linear layers of all blocks are trained. Base parameters
   /// keep names and initial values: see train::load_base_weights.
   LoraOptions lora = {};
@@ -73,6 +78,9 @@ class Transformer {
   /// ids i32 [B, T], T <= context -> logits [B, T, vocabulary].
   Variable operator()(Tape& tape, const Tensor& ids) const;
 
+  /// The cross-entropy of the logits of ids and targets i32 [B, T]: losses [B]. What trains and evaluates it.
+  Variable losses(Tape& tape, const Tensor& ids, const Tensor& targets, const CrossEntropyOptions& options = {}) const;
+
   /// An empty cache for sequences of up to `capacity` <= context tokens (0: context).
   KeyValueCache make_cache(index_t samples, index_t capacity = 0) const;
   /// ids i32 [B, T], the tokens that follow those in the cache, on a tape for inference -> their logits
@@ -88,6 +96,9 @@ class Transformer {
   Transformer(std::unique_ptr<Parameters> owned, const TransformerConfig& config);
   /// Rows before the head.
   Variable continued(Tape& tape, const Tensor& ids, KeyValueCache& cache, std::span<const index_t> counts) const;
+  /// The same of whole sequences, without a cache.
+  Variable rows(Tape& tape, const Tensor& ids) const;
+  Parameter& head_weight() const { return head_ ? head_->weight() : tokens_.table(); }
   Variable logits(const Variable& x, bool wide) const;
   TransformerConfig config_;
   std::unique_ptr<Parameters> owned_;  // null: the user's
@@ -102,6 +113,7 @@ class Transformer {
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
+#include "dpmp/autograd/rules/linear_cross_entropy.hpp"
 #include "dpmp/autograd/rules/select.hpp"
 #include "dpmp/autograd/rules/wide_linear.hpp"
 
@@ -134,18 +146,27 @@ DPMP_KEPT_BODY inline Transformer::Transformer(const Scope& scope, const Transfo
   count_ = parameters_->all().size() - first_;
 }
 
-DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids) const {
+DPMP_KEPT_BODY inline Variable Transformer::rows(Tape& tape, const Tensor& ids) const {
   DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context,
              "], got ", ids.shape());
   Variable x = tokens_(tape, ids);
   if (positions_) x = position_embedding(cast(x, positions_->dtype()), *positions_);
-  return logits(blocks_(std::move(x)), fp32_logits_);
+  return blocks_(std::move(x));
+}
+
+DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids) const {
+  return logits(rows(tape, ids), fp32_logits_);
+}
+
+DPMP_KEPT_BODY inline Variable Transformer::losses(Tape& tape, const Tensor& ids, const Tensor& targets,
+                                                   const CrossEntropyOptions& options) const {
+  if (!config_.chunked_head) return cross_entropy((*this)(tape, ids), targets, options);
+  return linear_cross_entropy(cast(rows(tape, ids), head_weight().dtype()), head_weight(), nullptr, targets, options);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::logits(const Variable& x, bool wide) const {
-  Parameter& weight = head_ ? head_->weight() : tokens_.table();
-  const Variable in = cast(x, weight.dtype());
-  return wide ? wide_linear(in, weight) : linear(in, weight);
+  const Variable in = cast(x, head_weight().dtype());
+  return wide ? wide_linear(in, head_weight()) : linear(in, head_weight());
 }
 
 DPMP_KEPT_BODY inline KeyValueCache Transformer::make_cache(index_t samples, index_t capacity) const {

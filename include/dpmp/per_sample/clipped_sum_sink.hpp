@@ -22,6 +22,7 @@ class ClippedSumSink final : public GradientSink {
   /// A bias of another group than its weight's does not come along.
   void accept(Context& ctx, const ParameterSite& site) override;
   bool takes_biases(const Context& ctx) const override { return parts_[0].pass.takes_biases(ctx); }
+  RowsWanted rows_wanted() const override { return RowsWanted::again; }
   void finish(Context& ctx, Parameter& parameter) override;
   /// Sums groups with a parameter that this pass does not use.
   void end(Context& ctx) override;
@@ -54,6 +55,7 @@ class ClippedSumSink final : public GradientSink {
     void finish(Context& ctx, Parameter& parameter) override {
       replays_[std::size_t(first_.groups_.of(parameter))].finish(ctx, parameter);
     }
+    RowsWanted rows_wanted() const override { return RowsWanted::again; }
 
    private:
     ClippedSumSink& first_;
