@@ -90,6 +90,7 @@ struct Released {
   std::vector<double> upper;
   std::vector<std::uint8_t> ok;
   std::vector<std::vector<double>> alone;  // [samples][coordinates]
+  std::vector<double> exponents = {};      // of a loss scale; empty: none
 };
 
 /// exact: float64 norm of each sample's gradient of the stored operands, not finite where an operand is not.
@@ -115,7 +116,7 @@ inline void judge(Tally& tally, const Released& r, const std::vector<double>& ex
     // numbers, which are rounded down coarsely.
     const bool tight = r.upper[i] < 1.01 * exact[i] && r.upper[i] > 0.99 * exact[i];
     if (r.ok[i] && rule.kind() == dpmp::dp::ClipRule::Kind::abadi && exact[i] > threshold && tight &&
-        threshold / r.upper[i] > 1e-35) {
+        std::ldexp(threshold / r.upper[i], r.exponents.empty() ? 0 : -int(r.exponents[i])) > 1e-35) {
       ++tally.tight;
       if (!(released > 0.98 * threshold)) fail(tally.given_away, "given away");
     }

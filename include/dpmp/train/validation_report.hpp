@@ -5,6 +5,7 @@
 #include <iomanip>
 #include <sstream>
 
+#include "dpmp/autograd/loss_scale.hpp"
 #include "dpmp/dp/plan.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/per_sample/groups.hpp"
@@ -24,7 +25,7 @@ struct ValidationRow {
 class ValidationReport {
  public:
   ValidationReport(std::span<Parameter* const> parameters, const per_sample::Groups& groups, const dp::StepPlan& numbers,
-                   index_t samples);
+                   index_t samples, const LossScaling& loss_scaling = {});
   void set(const Parameter& p, const per_sample::SiteShape& shape, const per_sample::NormPlan& plan);
   const std::vector<ValidationRow>& rows() const { return rows_; }
   /// Bytes kept between norms and clipped sums, all groups together.
@@ -38,6 +39,7 @@ class ValidationReport {
   static std::string millions(double x) { return fixed(x / 1e6); }
   std::vector<ValidationRow> rows_;
   index_t samples_, group_count_;
+  LossScaling loss_scaling_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
 
@@ -45,8 +47,8 @@ class ValidationReport {
 namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline ValidationReport::ValidationReport(std::span<Parameter* const> parameters,
                                                          const per_sample::Groups& groups, const dp::StepPlan& numbers,
-                                                         index_t samples)
-    : samples_(samples), group_count_(groups.count()) {
+                                                         index_t samples, const LossScaling& loss_scaling)
+    : samples_(samples), group_count_(groups.count()), loss_scaling_(loss_scaling) {
   bool any = false;
   for (const Parameter* p : parameters) {
     ValidationRow row{.parameter = p, .group = groups.of(*p)};
@@ -111,7 +113,7 @@ DPMP_KEPT_BODY inline std::string ValidationReport::text() const {
       << samples_
       << " slots a physical batch; slack: what certifying the norm costs; cost: million multiply-adds for norm and "
          "clipped sum; kept at most "
-      << millions(double(kept_bytes())) << " MB between them\n";
+      << millions(double(kept_bytes())) << " MB between them; loss scaling: " << loss_scaling_.text() << '\n';
   return out.str();
 }
 
