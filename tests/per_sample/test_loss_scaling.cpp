@@ -177,6 +177,8 @@ TEST_CASE("f16 transformers whose gradients vanish: contributions of batches of 
   test::copy_weights(model, exact);
   const index_t samples = 3;
   const test::Tokens data = test::random_tokens(ctx, rng, samples, 9, 23);
+  std::int32_t* targets = data.targets.data<std::int32_t>();
+  std::replace(targets, targets + samples * 9, -1, 0);  // gradients of ignored tokens are 0 rightly
   const double divisor = 0x1p23;
   const Record record = [&](Tape& tape) { return cross_entropy(model(tape, data.ids), data.targets, {.divisor = divisor}); };
   std::vector<std::vector<double>> oracle;
@@ -208,8 +210,8 @@ TEST_CASE("f16 transformers whose gradients vanish: contributions of batches of 
       without = std::min(without, error({}));
     }
   }
-  CHECK(lost > 0.3);
-  CHECK(kept < 0.1 * lost);
+  CHECK(lost > 0.5);
+  CHECK(kept < 0.05);
   CHECK(without > 0.3);
   MESSAGE("zeros: " << lost << " without a scale, " << kept << " with; error of a contribution: at least " << without
                     << " without, at most " << with << " with");
