@@ -33,6 +33,7 @@ class BackwardPass {
 
  private:
   friend class Tape;
+  friend class LossProbe;
   void check_declared(const Parameter& p) const {
     DPMP_CHECK(std::find(declared_->begin(), declared_->end(), &p) != declared_->end(), rule_,
                ": expected a site of a parameter that the rule's parameters() names, got one of ", p.name());

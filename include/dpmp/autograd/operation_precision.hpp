@@ -33,6 +33,7 @@ inline constexpr std::array operation_precisions = {
     OperationPrecision{"group_norm", "S, statistics FP32", "FP32", "FP32"},
     // Losses are FP32 whatever S is.
     OperationPrecision{"cross_entropy", "S, losses FP32", "FP32", "double"},
+    OperationPrecision{"linear_cross_entropy", "S, logits and losses FP32", "FP32", "double, products FP32"},
     OperationPrecision{"mean_squared_error", "S, targets and losses FP32", "FP32", "double"},
     // Element by element.
     OperationPrecision{"add", "S", "FP32", "-"},

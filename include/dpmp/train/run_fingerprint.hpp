@@ -45,6 +45,7 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, const TrainerOpt
       << "strategy: " << per_sample::name_of(options.strategy.strategy) << ", norms " << int(options.strategy.norms)
       << ", gradients " << int(options.strategy.gradients) << ", budget " << options.strategy.byte_budget.value_or(-1)
       << '\n'
+      << "loss scaling: " << options.loss_scaling.value_or(LossScaling()).text() << '\n'
       << "learning rate: " << options.learning_rate.fingerprint(steps) << '\n'
       << "data: " << *options.data_fingerprint << '\n';
   return out.str();

@@ -80,6 +80,8 @@ class Trainer {
   /// What dropout's masks of these slots are keyed by in that step; nothing without TrainerOptions::identity. Throws for
   /// identities that are places in the data set under add_or_remove_one: one record less moves those of others.
   std::optional<SampleRandomness> randomness(std::span<const index_t> slots, index_t step) const;
+  /// Where backward passes begin: TrainerOptions::loss_scaling or its default.
+  const LossScaling& loss_scaling() const { return *options_.loss_scaling; }
   /// All that it was made for, trained or frozen.
   std::span<Parameter* const> parameters() const { return parameters_; }
   optim::OptimiserState& optimiser_state() { return optimiser_state_; }
@@ -153,6 +155,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       slots_(checked_slots(options.physical_batch)) {
   parameters.check_precision();
   for (const Parameter* p : parameters_) groups_.of(*p);
+  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private());
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
@@ -218,7 +221,8 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
     accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
                        {.quantile_count = guarantee_->threshold ? &here : nullptr,
                         .program = &program_,
-                        .finite = options_.unsafe_debug ? &finite : nullptr});
+                        .finite = options_.unsafe_debug ? &finite : nullptr,
+                        .loss_scaling = loss_scaling()});
     count += here;
     for (std::size_t i = 0; i < finite.size(); ++i) left_out += batch.slots[i] != masked_slot && finite[i] == 0;
   });
@@ -232,22 +236,23 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   sampler_.draw(steps_, draw_);
   follow_trainable();
   sums_.set_zero();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_); });
-  optimiser_state_.step(ctx_, sums_, 1 / (sampler_.probability() * double(sampler_.records())),
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, loss_scaling()); });
+  optimiser_state_.step(ctx_, sums_,
+                        1 / (loss_scaling().public_scale() * sampler_.probability() * double(sampler_.records())),
                         options_.learning_rate.at(steps_));
   ++steps_;
 }
 
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
-  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()));
+  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
   per_sample::ClippedSumSink sink(groups_, options_.strategy,
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,
                                       const per_sample::NormPlan& chosen) { report.set(p, shape, chosen); });
   const std::vector<index_t> empty(slots_.size(), masked_slot);
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
-                     numbers.groups, sink, sums_, {.program = &program_});
+                     numbers.groups, sink, sums_, {.program = &program_, .loss_scaling = loss_scaling()});
   report.set_operations(program_.recorded());
   return report;
 }

@@ -6,6 +6,7 @@
 #include <iomanip>
 #include <sstream>
 
+#include "dpmp/autograd/loss_scale.hpp"
 #include "dpmp/autograd/operation_precision.hpp"
 #include "dpmp/autograd/tape.hpp"
 #include "dpmp/dp/plan.hpp"
@@ -34,7 +35,7 @@ struct OperationCount {
 class ValidationReport {
  public:
   ValidationReport(std::span<Parameter* const> parameters, const per_sample::Groups& groups, const dp::StepPlan& numbers,
-                   index_t samples);
+                   index_t samples, const LossScaling& loss_scaling = {});
   void set(const Parameter& p, const per_sample::SiteShape& shape, const per_sample::NormPlan& plan);
   const std::vector<ValidationRow>& rows() const { return rows_; }
   /// Counts what a pass recorded, inputs apart, in the order in which they first appear.
@@ -53,6 +54,7 @@ class ValidationReport {
   std::vector<ValidationRow> rows_;
   std::vector<OperationCount> operations_;
   index_t samples_, group_count_;
+  LossScaling loss_scaling_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
 
@@ -60,8 +62,8 @@ class ValidationReport {
 namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline ValidationReport::ValidationReport(std::span<Parameter* const> parameters,
                                                          const per_sample::Groups& groups, const dp::StepPlan& numbers,
-                                                         index_t samples)
-    : samples_(samples), group_count_(groups.count()) {
+                                                         index_t samples, const LossScaling& loss_scaling)
+    : samples_(samples), group_count_(groups.count()), loss_scaling_(loss_scaling) {
   bool any = false;
   for (const Parameter* p : parameters) {
     ValidationRow row{.parameter = p, .group = groups.of(*p)};
@@ -126,7 +128,7 @@ DPMP_KEPT_BODY inline std::string ValidationReport::text() const {
       << samples_
       << " slots a physical batch; slack: what certifying the norm costs; cost: million multiply-adds for norm and "
          "clipped sum; kept at most "
-      << millions(double(kept_bytes())) << " MB between them\n";
+      << millions(double(kept_bytes())) << " MB between them; loss scaling: " << loss_scaling_.text() << '\n';
   return out.str() + operations_text();
 }
 
