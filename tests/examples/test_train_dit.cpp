@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+// examples/train_dit: its model and its noise against what they are made of, and the program as its users run it, on a tiny
+// data set of its own.
+#include <doctest/doctest.h>
+#include <png.h>
+
+#include "../../examples/diffusion.hpp"
+#include "dpmp/train/trainer.hpp"
+#include "support/fashion_files.hpp"
+#include "support/pieces.hpp"
+#include "support/process.hpp"
+#include "support/tiny_training.hpp"
+
+using namespace dpmp;
+
+namespace {
+using Words = std::vector<std::string>;
+using examples::DiffusionData;
+using examples::DiffusionTransformer;
+
+constexpr examples::DiffusionConfig tiny{
+    .side = 8, .patch = 4, .width = 16, .layers = 2, .heads = 2, .classes = 3, .margin = 1};
+
+examples::FashionMnist random_images(index_t records) {
+  test::Rng rng(test::seed(), 9200);
+  examples::FashionMnist data;
+  for (index_t k = 0; k < records; ++k) {
+    data.labels.push_back(std::int32_t(k % tiny.classes));
+    for (index_t p = 0; p < tiny.side * tiny.side; ++p) data.pixels.push_back(std::uint8_t(rng.integer(0, 255)));
+  }
+  return data;
+}
+examples::FashionMnist without(examples::FashionMnist data, index_t record) {
+  const auto pixels = tiny.side * tiny.side;
+  data.labels.erase(data.labels.begin() + record);
+  data.pixels.erase(data.pixels.begin() + record * pixels, data.pixels.begin() + (record + 1) * pixels);
+  return data;
+}
+
+/// The model with made-up images, two draws of each.
+class Model {
+ public:
+  Model(Context& ctx, DType dtype, std::uint64_t seed)
+      : ctx_(ctx), data_(random_images(12), tiny), model_(ctx, tiny, dtype, seed) {}
+  nn::Parameters& parameters() { return model_.parameters(); }
+  const DiffusionData& data() const { return data_; }
+  Variable losses(const train::Batch& batch) const {
+    const auto* keyed = batch.tape.randomness();
+    return data_.losses(model_, batch.tape, batch.records, keyed ? *keyed : data_.open_randomness(ctx_, batch.records),
+                        {.draws = 2, .label_dropout = 0.3});
+  }
+
+ private:
+  Context& ctx_;
+  DiffusionData data_;
+  DiffusionTransformer model_;
+};
+
+void check_norms(DType dtype, double relative) {
+  Context ctx(Device::cpu(), 2);
+  const std::vector<index_t> records{0, 1, 2, 3, 4, 5, 11};
+  const std::vector<double> expected = test::norms_of_one<Model>(ctx, records);
+  test::Pieces<Model> run(ctx, dtype);
+  for (const auto strategy : {per_sample::Strategy::automatic, per_sample::Strategy::book_keeping,
+                              per_sample::Strategy::two_pass, per_sample::Strategy::materialised}) {
+    CAPTURE(int(strategy));
+    per_sample::GroupPass pass({.strategy = strategy});
+    Tape tape(ctx, index_t(records.size()));
+    tape.backward(run.losses()({tape, records}), pass);
+    const per_sample::NormBounds norms = pass.norms(ctx, index_t(records.size()));
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      CAPTURE(i);
+      CHECK(expected[i] > 0.01);
+      CHECK(std::abs(norms.norm(index_t(i)) - expected[i]) <= relative * expected[i]);
+    }
+  }
+}
+
+struct Grey {
+  index_t width = 0, height = 0;
+  std::vector<std::uint8_t> pixels;
+};
+Grey read_png(const std::filesystem::path& path) {
+  png_image image{};
+  image.version = PNG_IMAGE_VERSION;
+  REQUIRE(png_image_begin_read_from_file(&image, path.c_str()) != 0);
+  CHECK(image.format == PNG_FORMAT_GRAY);
+  image.format = PNG_FORMAT_GRAY;
+  Grey grey{index_t(image.width), index_t(image.height), std::vector<std::uint8_t>(PNG_IMAGE_SIZE(image))};
+  REQUIRE(png_image_finish_read(&image, nullptr, grey.pixels.data(), 0, nullptr) != 0);
+  return grey;
+}
+
+struct Result {
+  int code;
+  std::string out, error;
+};
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+/// A small model, unless the options say otherwise.
+Result run(const std::filesystem::path& data, const std::filesystem::path& output, const Words& options) {
+  Words all{DPMP_TRAIN_DIT};
+  for (const std::string& word : {"--data=" + data.string(), "--output=" + output.string(), std::string("--threads=1"),
+                                  std::string("--sampling-steps=3"), std::string("--columns=2"), std::string("--width=16"),
+                                  std::string("--layers=1"), std::string("--heads=2"), std::string("--patch=7")}) {
+    const auto name = word.substr(0, word.find('=') + 1);
+    if (std::none_of(options.begin(), options.end(), [&](const std::string& o) { return o.starts_with(name); }))
+      all.push_back(word);
+  }
+  all.insert(all.end(), options.begin(), options.end());
+  const test::TemporaryFolder said;
+  test::Process program(all, said.path());
+  const int code = program.wait();
+  return {code, program.out(), program.error()};
+}
+}  // namespace
+
+// Bounds: those of tests/nn/test_blocks.cpp for models of as many operations.
+TEST_CASE("P13: per-sample norms of a diffusion transformer equal float64 batches of one, in every strategy") {
+  check_norms(DType::f64, 60 * 0x1p12 * 0x1p-53);
+  check_norms(DType::f32, 1e-5);
+}
+
+TEST_CASE("P34, P35: no number of a record depends on the others, whose records are exchanged, emptied and removed") {
+  Context ctx(Device::cpu(), 2);
+  test::Rng rng;
+  test::Pieces<Model> run(ctx, DType::bf16);
+  const auto plan = dp::Plan::with_noise_multiplier(
+      {.delta = 1e-5, .sampling_rate = 0.5, .steps = 1, .clip_threshold = 1, .dataset_size = 12}, 1);
+  train::Trainer trainer(ctx, run.model.parameters(), plan, test::random_keys(rng), 12,
+                         {.physical_batch = 4, .identity = [&](const Key256& secret, index_t record) {
+                            return run.model.data().identity(secret, record);
+                          }});
+  const std::vector<index_t> some{1, 4, 2, 7, 9};
+  CHECK(trainer.validate(run.losses(), some).text().size() > 100);
+  trainer.step(run.losses());
+}
+
+TEST_CASE("P35: a record's noise is the same in a data set from which another record was removed, and another each step") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng;
+  const dp::StreamKeys keys = test::random_keys(rng);
+  const examples::FashionMnist images = random_images(12);
+  const DiffusionData all(images, tiny), fewer(without(images, 3), tiny);
+  DiffusionTransformer model(ctx, tiny, DType::f32, test::seed());  // predicts 0: the loss is the mean square of v
+  const auto losses = [&](const DiffusionData& data, std::vector<index_t> records, index_t step) {
+    const Key256 of_records = keys.key(dp::Stream::record_identity);
+    std::vector<RecordId> ids;
+    for (const index_t k : records) ids.push_back(data.identity(of_records, k));
+    Tape tape(ctx, index_t(records.size()));
+    return data.losses(model, tape, records, {keys.key(dp::Stream::dropout), step, SampleIdentities(ctx, ids)}, {.draws = 3})
+        .value()
+        .to_doubles();
+  };
+  const std::vector<double> before = losses(all, {2, 5, 11}, 7), after = losses(fewer, {10, 2, 4}, 7);
+  CHECK(before[0] == after[1]);
+  CHECK(before[1] == after[2]);
+  CHECK(before[2] == after[0]);
+  CHECK(losses(all, {2, 5, 11}, 8) != before);
+  CHECK(before[0] != before[1]);
+}
+
+// The angle is told by the slowest wave of the time, sin(1000 t f) with 1000 f < 0.14 and so one solution; in f64 what is
+// recovered has the rounding of float noise and times.
+TEST_CASE("noising: z = cos x + sin e and v = cos e - sin x of one normal e; the draws of a record divide the times") {
+  Context ctx(Device::cpu(), 1);
+  const examples::FashionMnist images = random_images(12);
+  const DiffusionData data(images, tiny);
+  DiffusionTransformer model(ctx, tiny, DType::f64, test::seed());
+  std::vector<index_t> records(12);
+  for (index_t k = 0; k < 12; ++k) records[std::size_t(k)] = k;
+  constexpr index_t draws = 4, pixels = tiny.side * tiny.side;
+  std::vector<std::vector<double>> waves, shown;
+  Tape tape(ctx, 12);
+  tape.observe([&](std::string_view operation, const Tensor& value) {
+    if (operation != "input") return;
+    (value.shape().rank() == 2 ? waves : shown).push_back(value.to_doubles());
+  });
+  const std::vector<double> losses =
+      data.losses(model, tape, records, data.open_randomness(ctx, records), {.draws = draws}).value().to_doubles();
+  REQUIRE(waves.size() == draws);
+  REQUIRE(shown.size() == draws);
+  const std::vector<index_t> order = examples::pixels_of_patches(tiny, tiny.margin);
+  constexpr index_t half = examples::DiffusionCondition::time_values / 2;
+  const double slowest = 1000 * std::pow(10000.0, -double(half - 1) / double(half));
+  double sum = 0, squares = 0;
+  for (index_t i = 0; i < 12; ++i) {
+    double loss = 0;
+    std::vector<double> places;
+    for (index_t draw = 0; draw < draws; ++draw) {
+      const double time = std::asin(waves[std::size_t(draw)][std::size_t(i * 2 * half + half - 1)]) / slowest;
+      CHECK((time > 0 && time < 1));
+      places.push_back(std::fmod(time * draws, 1));
+      const double angle = time * std::numbers::pi / 2;
+      for (std::size_t k = 0; k < order.size(); ++k) {
+        const double z = shown[std::size_t(draw)][std::size_t(i) * order.size() + k];
+        if (order[k] < 0) {
+          CHECK(z == 0);
+          continue;
+        }
+        const double x = images.pixels[std::size_t(i * pixels + order[k])] / 127.5 - 1;
+        const double e = (z - std::cos(angle) * x) / std::sin(angle);
+        CHECK(std::abs(e) < 6);
+        // Each pixel of the 8 x 8 image is shown once in its own patch, and again around others.
+        const index_t patch = index_t(k) / tiny.seen_values(), row = order[k] / tiny.side, column = order[k] % tiny.side;
+        if (row / tiny.patch != patch / 2 || column / tiny.patch != patch % 2) continue;
+        sum += e, squares += e * e;
+        loss += std::pow(std::cos(angle) * e - std::sin(angle) * x, 2) / double(pixels * draws);
+      }
+    }
+    CHECK(std::abs(losses[std::size_t(i)] - loss) <= 1e-4 * loss);
+    for (const double place : places) CHECK(std::abs(std::remainder(place - places[0], 1)) <= 1e-4);
+  }
+  // 3072 normals: six standard deviations of their mean and of their mean square.
+  const double n = 12 * draws * pixels;
+  CHECK(std::abs(sum / n) <= 6 / std::sqrt(n));
+  CHECK(std::abs(squares / n - 1) <= 6 * std::sqrt(2 / n));
+}
+
+TEST_CASE("drawing: what a model that predicts 0 draws in two steps, guidance, and pictures that depend on no other") {
+  Context ctx(Device::cpu(), 1);
+  DiffusionTransformer model(ctx, tiny, DType::f32, test::seed());
+  constexpr std::size_t pixels = tiny.side * tiny.side;
+  const std::vector<std::int32_t> labels{2, 0, 1, 1, 2};
+  examples::SampleOptions o{.steps = 2, .seed = 5, .physical_batch = 2};
+  // At time 1 the picture is 0, so all of z is noise e; at time 1/2 z is e / sqrt 2, and the picture e / 2, cut to [-1, 1].
+  const std::vector<std::uint8_t> drawn = examples::draw_pictures(model, labels, o);
+  for (std::size_t i = 0; i < labels.size(); ++i)
+    for (std::size_t k = 0; k < pixels; ++k) {
+      const PhiloxBlock b = philox4x32({{std::uint32_t(k / 2), std::uint32_t(i), 2, 2}}, 5, 0);
+      const NormalPair pair = normal_pair(b.word[0], b.word[1]);
+      const double x = std::clamp(double(k % 2 == 0 ? pair.first : pair.second) / 2, -1., 1.);
+      CHECK(std::abs(drawn[i * pixels + k] - (x + 1) * 127.5) <= 0.5 + 1e-4);  // rounded; z is an FP32 number
+    }
+
+  test::Pieces<Model> moved(ctx, DType::f32);
+  for (std::size_t k = 0; k < model.parameters().all().size(); ++k)
+    test::Pieces<Model>::set(*model.parameters().all()[k], moved.model.parameters().all()[k]->master().to_doubles(), ctx);
+  o.noise = 0.5;
+  const std::vector<std::uint8_t> together = examples::draw_pictures(model, labels, o);
+  o.physical_batch = 5;
+  CHECK(examples::draw_pictures(model, labels, o) == together);
+  const std::vector<std::int32_t> others{0, 0, 0, 1, 0};
+  const std::vector<std::uint8_t> changed = examples::draw_pictures(model, others, o);
+  for (std::size_t i = 0; i < labels.size(); ++i)
+    CHECK(std::equal(changed.begin() + std::ptrdiff_t(i * pixels), changed.begin() + std::ptrdiff_t((i + 1) * pixels),
+                     together.begin() + std::ptrdiff_t(i * pixels)) == (labels[i] == others[i]));
+  o.guidance = 0;  // of any class
+  CHECK(examples::draw_pictures(model, labels, o) == examples::draw_pictures(model, others, o));
+  o.seed = 6;
+  CHECK(examples::draw_pictures(model, labels, o) != examples::draw_pictures(model, others, {.seed = 5}));
+}
+
+TEST_CASE(
+    "every dtype, private or not: epsilon along the way, a grid of pictures, the statement; drawing again is the same") {
+  const test::FashionFiles data;
+  for (const std::string dtype : {"f32", "bf16", "f16"})
+    for (const bool is_private : {true, false}) {
+      CAPTURE(dtype);
+      CAPTURE(is_private);
+      const test::TemporaryFolder place;
+      const Result r = run(data.path(), place.path(),
+                           {"--dtype=" + dtype, "--steps=3", "--evaluate-every=1", "--batch=20", "--physical-batch=16",
+                            "--draws=2", "--epsilon=3", is_private ? "--private=on" : "--private=off"});
+      CHECK(r.code == 0);
+      CHECK(r.error == "");
+      CHECK(has(r.out, "data: 60 images to learn, 20 to test"));
+      CHECK(has(r.out, "parameters in " + dtype + ", 28 x 28 pixels, patches of 7 x 7 with 2 around, width 16, 1 layers"));
+      for (int step = 1; step <= 3; ++step) CHECK(has(r.out, "step    " + std::to_string(step) + "/3  held-out loss "));
+      CHECK(has(r.out, "epsilon none") == !is_private);
+      CHECK(has(r.out, "samples/s") == !is_private);
+      CHECK(has(r.out, "(3.0000, 1e-05)-differentially private") == is_private);
+      const Grey grid = read_png(place.path() / "samples.png");
+      CHECK(grid.width == 2 * 60);
+      CHECK(grid.height == 10 * 60);
+
+      // The library draws what the program has drawn, each pixel twice in both directions.
+      Context ctx(Device::cpu(), 1);
+      DiffusionTransformer model(ctx, {.patch = 7, .width = 16, .layers = 1, .heads = 2}, parse_dtype(dtype), 1);
+      train::load_weights(place.path() / "weights.safetensors", model.parameters());
+      std::vector<std::int32_t> labels;
+      for (std::int32_t k = 0; k < 20; ++k) labels.push_back(k / 2);
+      const auto pictures = examples::draw_pictures(model, labels, {.steps = 3});
+      for (index_t k = 0; k < 20; ++k)
+        for (index_t y = 0; y < 56; ++y)
+          for (index_t x = 0; x < 56; ++x)
+            if (grid.pixels[std::size_t((k / 2 * 60 + y + 2) * grid.width + k % 2 * 60 + x + 2)] !=
+                pictures[std::size_t((k * 28 + y / 2) * 28 + x / 2)])
+              FAIL("another picture: number ", k, ", pixel ", y, ", ", x);
+
+      const std::string weights = "--generate=" + (place.path() / "weights.safetensors").string();
+      const test::TemporaryFolder again;
+      const std::string before = test::read_text(place.path() / "samples.png");
+      CHECK(run("/nowhere", again.path(), {weights, "--dtype=" + dtype, "--physical-batch=7"}).code == 0);
+      CHECK(test::read_text(again.path() / "samples.png") == before);
+      CHECK(run("/nowhere", again.path(), {weights, "--dtype=" + dtype, "--seed=2"}).code == 0);
+      CHECK(test::read_text(again.path() / "samples.png") != before);
+    }
+}
+
+TEST_CASE("bad input: data, weights and options that fit nothing are refused") {
+  const test::FashionFiles data;
+  const test::TemporaryFolder place;
+  const auto refused = [&](const std::filesystem::path& folder, const Words& options, const std::string& part) {
+    const Result r = run(folder, place.path(), options);
+    CAPTURE(r.error);
+    CAPTURE(r.out);
+    CHECK(r.code != 0);
+    CHECK(has(r.error + r.out, part));
+    CHECK_FALSE(has(r.out, "step "));
+    CHECK_FALSE(std::filesystem::exists(place.path() / "samples.png"));
+  };
+  refused("/nowhere/at/all", {}, "expected the Fashion-MNIST file train-images-idx3-ubyte.gz in '/nowhere/at/all'");
+  refused(data.path(), {"--batch=61"}, "expected a batch of at most the 60 images to learn, got 61");
+  const Words quick{"--batch=10", "--steps=1"};
+  const auto with = [&](const std::string& option) {
+    Words all = quick;
+    all.push_back(option);
+    return all;
+  };
+  refused(data.path(), with("--draws=0"), "expected draws >= 1, got 0");
+  refused(data.path(), with("--columns=-1"), "columns >= 0");
+  refused(data.path(), with("--evaluate-records=0"), "evaluate-records");
+  refused(data.path(), with("--label-dropout=2"), "--label-dropout");
+  refused(data.path(), with("--sampling-noise=2"), "noise in [0, 1]");
+  refused(data.path(), with("--sampling-steps=0"), "expected steps and a physical batch >= 1");
+  refused(data.path(), with("--patch=5"), "expected a patch that divides the side 28, got 5");
+  refused(data.path(), with("--width=18"), "a multiple of 4, got 18");
+  refused(data.path(), with("--heads=3"), "heads that divide it");
+  refused(data.path(), with("--margin=-1"), "margin >= 0, got -1");
+  refused(data.path(), with("--dtype=i32"), "floating dtype");
+  refused(data.path(), with("--epsilon=-1"), "epsilon");
+  refused(data.path(), with("--private=maybe"), "--private");
+  refused(data.path(), with("--output=/dev/null/x"), "expected a folder that can be made for --output");
+  refused(data.path(), {"--generate=/nowhere"}, "/nowhere");
+  Context ctx(Device::cpu(), 1);
+  DiffusionTransformer other(ctx, tiny, DType::f32, 1);
+  train::save_weights(place.path() / "other", other.parameters(), {{"model", tiny.text()}});
+  refused(
+      data.path(), {"--generate=" + (place.path() / "other").string()},
+      "to have the weights of a model of 28 x 28 pixels, patches of 7 x 7 with 2 around, width 16, 1 layers, 2 heads, 10 "
+      "classes, got 8 x 8 pixels");
+  refused(data.path(), {"--generate=" + (data / "train-images-idx3-ubyte.gz").string()}, "expected");
+}
