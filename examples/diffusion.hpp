@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Diffusion of images: noise is added to records, a model learns to tell it from the image, and pictures are drawn from
-// noise. An angle runs from 0, the image x, to pi / 2, noise e: z = cos(angle) x + sin(angle) e, the cosine schedule of
-// Nichol, Dhariwal 2021 (arXiv 2102.09672). The model predicts the velocity v = cos(angle) e - sin(angle) x (Salimans, Ho
-// 2022, arXiv 2202.00512): x = cos(angle) z - sin(angle) v. Its size does not depend on the angle, and a model that has
-// learnt little draws blurred pictures rather than noise.
+// How a diffusion model learns images (Ho, Jain, Abbeel 2020, arXiv 2006.11239): noise is added to a record, the model tells
+// the image. An angle runs from 0, the image x, to pi / 2, noise e: z = cos(angle) x + sin(angle) e, the cosine schedule of
+// Nichol, Dhariwal 2021 (arXiv 2102.09672). The model predicts x itself, as Li, He 2025 (arXiv 2511.13720) do with a plain
+// transformer: images are far simpler than noise, and in the few steps of a private run a prediction of noise or of velocity
+// came out as noise (measured: docs/benchmarks.md).
 #pragma once
-#include <algorithm>
 #include <numbers>
 
 #include "diffusion_transformer.hpp"
@@ -76,7 +75,7 @@ class DiffusionData {
     return {SecretKey(), 0, SampleIdentities(ctx, ids)};
   }
 
-  /// Per-sample losses [B]: the mean of a record's squared errors of the velocity, over its draws.
+  /// Per-sample losses [B]: the mean of the squared errors of a record's predicted pixels, over its draws.
   Variable losses(const DiffusionTransformer& model, Tape& tape, std::span<const index_t> records,
                   const SampleRandomness& randomness, const DiffusionOptions& options) const {
     DPMP_CHECK(options.draws >= 1, "expected draws >= 1, got ", options.draws);
@@ -96,7 +95,7 @@ class DiffusionData {
     const std::size_t values = std::size_t(config_.side * config_.side);
     std::vector<double> times(records.size());
     std::vector<std::int32_t> labels(records.size());
-    std::vector<float> noised(records.size() * values), velocity(noised.size());
+    std::vector<float> noised(records.size() * values), wanted(noised.size());
     for (std::size_t i = 0; i < records.size(); ++i) {
       const auto half = [&](std::size_t k) { return std::uint32_t(std::int32_t(ids[2 * i + k])); };
       const std::uint32_t low = half(0), high = half(1);
@@ -117,87 +116,17 @@ class DiffusionData {
         for (std::size_t j = 0; j < 4 && k + j < values; ++j) {
           const float x = float(pixels[k + j]) * (2.f / 255) - 1;
           noised[i * values + k + j] = of_image * x + of_noise * noise[j];
-          velocity[i * values + k + j] = of_image * noise[j] - of_noise * x;
+          wanted[i * values + k + j] = x;
         }
       }
     }
     const Variable predicted = model(tape, show_patches(tape.ctx(), config_, config_.margin, model.dtype(), noised), times,
                                      Tensor::from(tape.ctx(), {tape.samples(), 1}, labels));
-    return mean_squared_error(predicted, show_patches(tape.ctx(), config_, 0, accumulate_dtype(model.dtype()), velocity));
+    return mean_squared_error(predicted, show_patches(tape.ctx(), config_, 0, accumulate_dtype(model.dtype()), wanted));
   }
 
   FashionMnist data_;
   DiffusionConfig config_;
 };
 
-struct SampleOptions {
-  index_t steps = 50;
-  /// How far the prediction moves from that of a picture of any class towards that of the wanted one; 1: no guidance.
-  double guidance = 2;
-  /// Noise that is put back in each step, as a share of what the forward process has: 0: DDIM, 1: DDPM (Song, Meng, Ermon
-  /// 2021, arXiv 2010.02502). It lets later steps mend what earlier ones got wrong.
-  double noise = 0;
-  std::uint64_t seed = 1;
-  index_t physical_batch = 64;
-};
-/// Throws unless pictures can be drawn with these.
-inline void check(const SampleOptions& o) {
-  DPMP_CHECK(o.steps >= 1 && o.physical_batch >= 1 && o.noise >= 0 && o.noise <= 1 && std::isfinite(o.guidance),
-             "expected steps and a physical batch >= 1, noise in [0, 1] and a finite guidance, got ", o.steps, ", ",
-             o.physical_batch, ", ", o.noise, " and ", o.guidance);
-}
-
-/// One picture of each label, [labels, side, side] bytes. Picture k is a function of the model, the options but for
-/// physical_batch, labels[k] and k.
-inline std::vector<std::uint8_t> draw_pictures(const DiffusionTransformer& model, std::span<const std::int32_t> labels,
-                                               const SampleOptions& o) {
-  check(o);
-  Context& ctx = model.ctx();
-  const DiffusionConfig& config = model.config();
-  const std::vector<index_t> order = pixels_of_patches(config, 0);
-  const std::size_t values = order.size();
-  const auto normal = [&](std::size_t picture, std::size_t k, index_t step) {
-    const PhiloxBlock b = philox4x32({{std::uint32_t(k / 2), std::uint32_t(picture), std::uint32_t(step), 2}},
-                                     std::uint32_t(o.seed), std::uint32_t(o.seed >> 32));
-    const NormalPair pair = normal_pair(b.word[0], b.word[1]);
-    return double(k % 2 == 0 ? pair.first : pair.second);
-  };
-  std::vector<std::uint8_t> pictures(labels.size() * values);
-  for (std::size_t first = 0; first < labels.size(); first += std::size_t(o.physical_batch)) {
-    const std::size_t count = std::min(std::size_t(o.physical_batch), labels.size() - first);
-    std::vector<float> z(count * values);
-    for (std::size_t i = 0; i < count; ++i)
-      for (std::size_t k = 0; k < values; ++k) z[i * values + k] = float(normal(first + i, k, o.steps));
-    const auto velocity = [&](double time, std::span<const std::int32_t> told) {
-      Tape tape(ctx, index_t(count), TapeMode::inference);
-      return model(tape, show_patches(ctx, config, config.margin, model.dtype(), z), std::vector<double>(count, time),
-                   Tensor::from(ctx, {index_t(count), 1}, told))
-          .value()
-          .to_doubles();
-    };
-    for (index_t step = o.steps; step > 0; --step) {
-      const double time = double(step) / double(o.steps);
-      std::vector<double> v = velocity(time, labels.subspan(first, count));
-      if (o.guidance != 1) {
-        const std::vector<double> any = velocity(time, std::vector<std::int32_t>(count, std::int32_t(config.classes)));
-        for (std::size_t k = 0; k < v.size(); ++k) v[k] = any[k] + o.guidance * (v[k] - any[k]);
-      }
-      const double now = time * std::numbers::pi / 2, next = double(step - 1) / double(o.steps) * std::numbers::pi / 2;
-      const double ratio = std::cos(now) / std::cos(next);
-      const double fresh = o.noise * std::sin(next) / std::sin(now) * std::sqrt(std::max(0., 1 - ratio * ratio));
-      const double kept = std::sqrt(std::max(0., std::sin(next) * std::sin(next) - fresh * fresh));
-      for (std::size_t i = 0; i < count; ++i)
-        for (std::size_t k = 0; k < values; ++k) {
-          const std::size_t pixel = std::size_t(order[k]);
-          float& at = z[i * values + pixel];
-          // A picture stays within the range of pixels; NaN, of a model that has diverged, becomes white.
-          const double x = std::fmax(-1, std::fmin(1, std::cos(now) * at - std::sin(now) * v[i * values + k]));
-          const double e = (at - std::cos(now) * x) / std::sin(now);
-          at = float(std::cos(next) * x + kept * e + (fresh > 0 ? fresh * normal(first + i, pixel, step - 1) : 0));
-        }
-    }
-    for (std::size_t k = 0; k < z.size(); ++k) pictures[first * values + k] = std::uint8_t(std::lround((z[k] + 1) * 127.5));
-  }
-  return pictures;
-}
 }  // namespace examples

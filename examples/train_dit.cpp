@@ -12,7 +12,7 @@
 #include <iostream>
 #include <optional>
 
-#include "diffusion.hpp"
+#include "draw_pictures.hpp"
 
 namespace {
 using namespace dpmp;
@@ -25,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 struct Options {
   std::string data = "/usr/share/datasets/fashion-mnist", output = "train_dit_output", generate, dtype = "bf16";
   bool is_private = true, info = false, table = false;
-  double epsilon = 10, delta = 1e-5, clip = 0.1, learning_rate = 2e-3, average = 0.95;
+  double epsilon = 10, delta = 1e-5, clip = 0.1, learning_rate = 4e-3, average = 0.95;
   index_t steps = 200, batch = 2048, physical_batch = 64, warm_up = 10, evaluate_every = 25, evaluate_records = 500;
   index_t columns = 10;
   std::optional<index_t> limit_records;
