@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "dpmp/autograd/checkpointing.hpp"
 #include "dpmp/core/function_ref.hpp"
 #include "dpmp/nn/attention.hpp"
 #include "dpmp/nn/feed_forward.hpp"
@@ -40,6 +41,8 @@ struct BlockOptions {
   FeedForward feed_forward = FeedForward::gelu;
   /// Share of activations dropped after attention and feed-forward block while training.
   double dropout = 0;
+  /// What is kept of each block for the backward pass (autograd/checkpointing.hpp): time and memory, no bit of a result.
+  Checkpointing checkpointing = Checkpointing::none;
   /// Number of the first dropout; block k has first_dropout + 2 k and the next. No two dropouts of a model may share one.
   index_t first_dropout = 0;
 };
@@ -62,8 +65,10 @@ class Block {
   /// number: of this block among those of the model: its dropouts are options.first_dropout + 2 * number and the next.
   /// Throws on sizes that do not fit.
   Block(const Scope& scope, const BlockOptions& options, index_t number = 0);
-  /// x [B, T, width] -> the same. keep i32 [B, T], 0: padding.
+  /// x [B, T, width] -> the same. keep i32 [B, T], 0: padding. Checkpointed as the options say; the block must outlive the
+  /// tape's last walk.
   Variable operator()(const Variable& x, const Tensor& keep = Tensor()) const;
+  /// The same without the last addition; never checkpointed.
   ResidualStream operator()(ResidualStream stream, const Tensor& keep = Tensor()) const;
   /// The new tokens of the cache's open step; layer: number of this block's attention in the cache.
   ResidualStream operator()(ResidualStream stream, KeyValueCache& cache, index_t layer) const;
@@ -74,8 +79,10 @@ class Block {
  private:
   using AnyFeedForward = std::variant<GeluFeedForward, SwiGlu>;
   static AnyFeedForward make_feed_forward(const Scope& scope, const BlockOptions& options);
-  /// attend: attention of normalised tokens.
+  /// attend: attention of normalised tokens. Without the dropout of the last branch.
   ResidualStream apply(ResidualStream stream, FunctionRef<Variable(const Variable&)> attend) const;
+  ResidualStream dropped(ResidualStream stream) const { return {stream.x, after_mlp_(*stream.branch)}; }
+  Checkpointing checkpointing_;
   AnyNorm attention_norm_;
   Attention attention_;
   AnyNorm mlp_norm_;
@@ -102,6 +109,7 @@ class Blocks {
  private:
   AnyNorm norm_;
   bool causal_;
+  Checkpointing checkpointing_;
   std::vector<Block> blocks_;
 };
 
@@ -150,7 +158,8 @@ DPMP_KEPT_BODY inline Block::AnyFeedForward Block::make_feed_forward(const Scope
 }
 
 DPMP_KEPT_BODY inline Block::Block(const Scope& scope, const BlockOptions& o, index_t number)
-    : attention_norm_(make_norm(scope / "attention_norm", detail::checked(scope, o).width, o.norm, o.norm_epsilon)),
+    : checkpointing_(o.checkpointing),
+      attention_norm_(make_norm(scope / "attention_norm", detail::checked(scope, o).width, o.norm, o.norm_epsilon)),
       attention_(scope / "attention", o.width,
                  {.heads = o.heads,
                   .key_value_heads = o.key_value_heads,
@@ -166,11 +175,11 @@ DPMP_KEPT_BODY inline Block::Block(const Scope& scope, const BlockOptions& o, in
       after_mlp_(o.dropout, std::uint32_t(o.first_dropout + 2 * number + 1)) {}
 
 DPMP_KEPT_BODY inline ResidualStream Block::operator()(ResidualStream stream, const Tensor& keep) const {
-  return apply(std::move(stream), [&](const Variable& x) { return attention_(x, keep); });
+  return dropped(apply(std::move(stream), [&](const Variable& x) { return attention_(x, keep); }));
 }
 
 DPMP_KEPT_BODY inline ResidualStream Block::operator()(ResidualStream stream, KeyValueCache& cache, index_t layer) const {
-  return apply(std::move(stream), [&](const Variable& x) { return attention_(x, cache, layer); });
+  return dropped(apply(std::move(stream), [&](const Variable& x) { return attention_(x, cache, layer); }));
 }
 
 DPMP_KEPT_BODY inline ResidualStream Block::apply(ResidualStream stream,
@@ -178,12 +187,15 @@ DPMP_KEPT_BODY inline ResidualStream Block::apply(ResidualStream stream,
   const SumAndNorm x = normalised(attention_norm_, std::move(stream));
   const Variable attended = attend(x.normed);
   const SumAndNorm y = normalised(mlp_norm_, {x.sum, after_attention_(attended)});
-  const Variable fed = std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_);
-  return {y.sum, after_mlp_(fed)};
+  return {y.sum, std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_)};
 }
 
 DPMP_KEPT_BODY inline Variable Block::operator()(const Variable& x, const Tensor& keep) const {
-  const ResidualStream y = (*this)(ResidualStream{x, std::nullopt}, keep);
+  // What is computed again ends with a product, the last one of the block, which is then left out.
+  const auto branches = [this](const Variable& rows, const Tensor& seen) {
+    return apply({rows, std::nullopt}, [&](const Variable& normed) { return attention_(normed, seen); });
+  };
+  const ResidualStream y = dropped(checkpointed(checkpointing_, x.tape(), branches, x, keep));
   return add(y.x, *y.branch);
 }
 
@@ -196,11 +208,17 @@ DPMP_KEPT_BODY inline std::vector<LoraLinear*> Block::linears() {
 
 DPMP_KEPT_BODY inline Blocks::Blocks(const Scope& scope, const BlockOptions& options)
     : norm_(make_norm(scope / "norm", detail::checked(scope, options).width, options.norm, options.norm_epsilon)),
-      causal_(options.causal) {
+      causal_(options.causal),
+      checkpointing_(options.checkpointing) {
   for (index_t k = 0; k < options.layers; ++k) blocks_.emplace_back(scope / ("block" + std::to_string(k)), options, k);
 }
 
 DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, const Tensor& keep) const {
+  if (checkpointing_ != Checkpointing::none && x.tape().mode() == TapeMode::training) {
+    // One tensor between blocks, not the stream and its last branch.
+    for (const Block& block : blocks_) x = block(x, keep);
+    return normalised(norm_, {std::move(x), std::nullopt}).normed;
+  }
   ResidualStream stream{std::move(x), std::nullopt};
   for (const Block& block : blocks_) stream = block(std::move(stream), keep);
   return normalised(norm_, std::move(stream)).normed;

@@ -22,6 +22,8 @@ struct TransformerConfig {
   bool tied = false;
   /// Share of activations dropped after attention and feed-forward block while training.
   double dropout = 0;
+  /// What is kept of each block for the backward pass (autograd/checkpointing.hpp): time and memory, no bit of a result.
+  Checkpointing checkpointing = Checkpointing::none;
   /// Number of the first of the 2 * layers dropouts, with adapters 6 * layers, where the model has others, too.
   index_t first_dropout = 0;
   /// Of the initial values, where the parameters are the model's own; dropout is keyed by the run's secret.
@@ -187,6 +189,7 @@ DPMP_KEPT_BODY inline BlockOptions Transformer::block_options(const TransformerC
           .norm_epsilon = c.norm_epsilon,
           .feed_forward = c.feed_forward,
           .dropout = c.dropout,
+          .checkpointing = c.checkpointing,
           .first_dropout = c.first_dropout};
 }
 

@@ -152,7 +152,7 @@ inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& pat
   return file;
 }
 inline dp::StreamKeys stored_keys(const Metadata& metadata) {
-  Key256 root;
+  SecretKey root;
   for (std::size_t k = 0; k < root.words.size(); ++k)
     root.words[k] = std::uint32_t(from_hex(metadata, "key " + std::to_string(k)));
   return dp::StreamKeys::repeat(root, from_hex(metadata, "run nonce"));

@@ -68,8 +68,9 @@ class Trainer {
   /// train/checkpoint.hpp; throws like resume_at(). frozen_before: frozen_history() of that run.
   void repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
                    const dp::StatementNotes& before = {}, std::uint64_t frozen_before = 0);
-  /// A hash of what was frozen in which private step so far; 0 while nothing was. The noise of a step depends on it, so
-  /// that continuations of one run that freeze different parameters share none from then on.
+  /// A hash of what was frozen in which private step so far and of which steps threw after they were accounted; 0 while
+  /// there was neither. The noise of a step depends on it, so that continuations of one run that freeze different
+  /// parameters, or of which one had a step that failed, share none from then on.
   std::uint64_t frozen_history() const { return frozen_history_; }
   /// run_fingerprint() of this trainer; empty without TrainerOptions::data_fingerprint or without privacy.
   std::string fingerprint() const;
@@ -96,6 +97,7 @@ class Trainer {
   void follow_trainable();
   void add_to_frozen_history();
   void private_step(Losses losses);
+  void run_accounted_step(dp::StepTicket ticket, Losses losses);
   void plain_step(Losses losses);
   /// Calls f(PhysicalBatch) for each physical batch of what draw_ holds.
   void for_each_batch(index_t step, FunctionRef<void(const PhysicalBatch&)> f);
@@ -188,6 +190,18 @@ DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
   add_to_frozen_history();
   dp::StepTicket ticket = guarantee_->ledger.begin_step(frozen_history_);
   const index_t step = ticket.step();
+  try {
+    run_accounted_step(std::move(ticket), losses);
+  } catch (...) {
+    // The weights are not those of a run in which this step went well: what comes next sums other gradients.
+    static constexpr std::byte failed[] = {std::byte('f'), std::byte('a'), std::byte('i'), std::byte('l')};
+    frozen_history_ = siphash24(frozen_history_, std::uint64_t(step), failed);
+    throw;
+  }
+}
+
+DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Losses losses) {
+  const index_t step = ticket.step();
   const dp::StepPlan numbers = plan().at(step, clip_threshold());
   sampler_.draw(step, draw_);
   follow_trainable();
@@ -256,7 +270,7 @@ DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
 DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::span<const index_t> slots,
                                                                           index_t step) const {
   if (!options_.identity) return std::nullopt;
-  const Key256 of_records = keys().key(dp::Stream::record_identity);
+  const SecretKey of_records = keys().key(dp::Stream::record_identity);
   std::vector<RecordId> ids;
   for (const index_t record : slots)
     ids.push_back(record == masked_slot ? RecordId() : options_.identity(of_records, record));
