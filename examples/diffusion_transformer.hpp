@@ -65,9 +65,12 @@ class DiffusionCondition {
 
 class DiffusionTransformer {
  public:
-  /// Throws where the patch does not divide the side, the heads not the width, or four not the width.
-  DiffusionTransformer(Context& ctx, const DiffusionConfig& config, DType dtype, std::uint64_t seed)
+  /// checkpointing: what is kept of each block for the backward pass. Throws where the patch does not divide the side, the
+  /// heads not the width, or four not the width.
+  DiffusionTransformer(Context& ctx, const DiffusionConfig& config, DType dtype, std::uint64_t seed,
+                       Checkpointing checkpointing = Checkpointing::none)
       : config_(checked(config)),
+        checkpointing_(checkpointing),
         parameters_(ctx, dtype, seed),
         in_(parameters_ / "in", config.seen_values(), config.width),
         positions_((nn::Scope(parameters_).frozen())
@@ -89,9 +92,12 @@ class DiffusionTransformer {
   Variable operator()(Tape& tape, const Tensor& seen, std::span<const double> times, const Tensor& labels) const {
     const Variable condition = condition_(tape, times, labels);
     Variable x = position_embedding(in_(tape.input(seen)), positions_);
-    for (const AdaptiveNormBlock& block : blocks_) x = block(x, condition);
-    const Variable told = reshape(out_condition_(silu(condition)), {tape.samples(), 1, 2 * config_.width});
-    const std::vector<Variable> c = split(told, 2, -1);
+    for (const AdaptiveNormBlock& block : blocks_)
+      x = checkpointed(
+          checkpointing_, tape, [&block](const Variable& tokens, const Variable& told) { return block(tokens, told); }, x,
+          condition);
+    const std::vector<Variable> c =
+        split(reshape(out_condition_(silu(condition)), {tape.samples(), 1, 2 * config_.width}), 2, -1);
     return out_(out_norm_(x) * (c[1] + 1.0) + c[0]);
   }
 
@@ -115,6 +121,7 @@ class DiffusionTransformer {
     return values;
   }
   DiffusionConfig config_;
+  Checkpointing checkpointing_;
   nn::Parameters parameters_;
   nn::Linear in_;
   Parameter& positions_;

@@ -4,7 +4,7 @@
 // are treated as public. Large batches, an average of the weights and several draws of noise a record: Dockhorn, Cao,
 // Vahdat, Kreis 2023 (arXiv 2210.09929).
 #include <png.h>
-#include <zlib.h>  // fashion_mnist.hpp needs it
+#include <zlib.h>  // read_fashion_mnist.hpp needs it
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "draw_pictures.hpp"
+#include "read_fashion_mnist.hpp"
 
 namespace {
 using namespace dpmp;
@@ -30,6 +31,7 @@ struct Options {
   index_t columns = 10;
   std::optional<index_t> limit_records;
   DiffusionConfig model;
+  Checkpointing checkpointing = Checkpointing::none;
   DiffusionOptions diffusion;
   examples::SampleOptions sampling;
   int threads = 0;
@@ -37,16 +39,22 @@ struct Options {
   std::uint64_t seed = 1;
 };
 
+constexpr Checkpointing all_checkpointing[] = {Checkpointing::none, Checkpointing::selective, Checkpointing::block};
+const char* name_of(Checkpointing how) {
+  return how == Checkpointing::none ? "none" : how == Checkpointing::selective ? "selective" : "block";
+}
+
 Options parse(int argc, char** argv, CLI::App& app) {
   Options o;
   app.add_option("--data", o.data, "folder of the four idx files, gzip-compressed or not")->capture_default_str();
   app.add_option("--output,--out", o.output, "folder for weights.safetensors and samples.png")->capture_default_str();
   const auto generate =
       app.add_option("--generate", o.generate, "only draw, with these weights of a model of the same options");
-  app.add_flag("--table", o.table, "only measure: time and memory of a private step by dtype, up to the physical batch")
+  app.add_flag("--table", o.table,
+               "only measure: time and memory of a private step by dtype, batch up to the physical one, and checkpointing")
       ->excludes(generate);
   app.add_option("--dtype", o.dtype, "activations and compute weights: f32, bf16 or f16")->capture_default_str();
-  std::string privacy = "on";
+  std::string privacy = "on", checkpointing = "none";
   app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")
       ->check(CLI::IsMember({"on", "off"}))
       ->capture_default_str();
@@ -72,6 +80,10 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_option("--heads", o.model.heads)->capture_default_str();
   app.add_option("--patch", o.model.patch, "side of a patch in pixels, a divisor of 28")->capture_default_str();
   app.add_option("--margin", o.model.margin, "pixels around a patch that its token is shown")->capture_default_str();
+  app.add_option("--checkpointing", checkpointing,
+                 "what is kept of a block: none (all of it), selective or block (its input)")
+      ->check(CLI::IsMember({"none", "selective", "block"}))
+      ->capture_default_str();
   app.add_option("--limit-records", o.limit_records, "learn from the first records only");
   app.add_option("--columns", o.columns, "pictures of each class; 0: none")->capture_default_str();
   app.add_option("--sampling-steps", o.sampling.steps)->capture_default_str();
@@ -88,6 +100,8 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_flag("--info", o.info, "print which matrix product and instruction set run");
   app.parse(argc, argv);
   o.is_private = privacy == "on";
+  for (const Checkpointing how : all_checkpointing)
+    if (checkpointing == name_of(how)) o.checkpointing = how;
   o.sampling.seed = o.seed;
   o.sampling.physical_batch = o.physical_batch;
   DPMP_CHECK(o.steps >= 1 && o.batch >= 1 && o.evaluate_every >= 1 && o.evaluate_records >= 1 && o.columns >= 0 &&
@@ -149,35 +163,37 @@ DiffusionData made_up_images(const Options& o, index_t records) {
   return {std::move(data), o.model};
 }
 
-/// Time and peak memory of a private step of one physical batch, by dtype and batch.
+/// Time of a private step of one physical batch, the fastest of three, and its peak memory.
+void print_row(Context& ctx, const Options& o, DType dtype, index_t batch, Checkpointing how) {
+  const DiffusionData data = made_up_images(o, batch);
+  DiffusionTransformer model(ctx, o.model, dtype, o.seed, how);
+  const auto plan = dp::Plan::with_noise_multiplier(
+      {.delta = o.delta, .sampling_rate = 1, .steps = 4, .clip_threshold = o.clip, .dataset_size = batch}, 1);
+  train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), batch,
+                         {.physical_batch = batch,
+                          .identity = [&](const Key256& secret, index_t record) { return data.identity(secret, record); }});
+  const auto step = [&] {
+    ctx.backend().synchronize();
+    const auto start = Clock::now();
+    trainer.step(
+        [&](const train::Batch& b) { return data.losses(model, b.tape, b.records, *b.tape.randomness(), o.diffusion); });
+    ctx.backend().synchronize();
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  step();
+  ctx.reset_peak_memory();
+  const double fastest = std::min({step(), step(), step()});
+  std::printf("%-6s %6lld %14s %12.3f %10.1f\n", std::string(dpmp::name_of(dtype)).c_str(), static_cast<long long>(batch),
+              name_of(how), 1e3 * fastest / double(batch), double(ctx.memory().peak_bytes) / 1e6);
+  std::fflush(stdout);
+}
 void print_table(Context& ctx, const Options& o) {
-  std::cout << "a private step of one physical batch, the fastest of three, on made-up images; " << o.model.text() << ", "
-            << ctx.threads() << " threads\n";
-  std::printf("%-6s %6s %12s %10s\n", "dtype", "batch", "ms a record", "peak MB");
+  std::cout << "private steps of one physical batch of made-up images; " << o.model.text() << ", " << ctx.threads()
+            << " threads\n";
+  std::printf("%-6s %6s %14s %12s %10s\n", "dtype", "batch", "checkpointing", "ms a record", "peak MB");
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
-    for (index_t batch = 8; batch <= o.physical_batch; batch *= 2) {
-      const DiffusionData data = made_up_images(o, batch);
-      DiffusionTransformer model(ctx, o.model, dtype, o.seed);
-      const auto plan = dp::Plan::with_noise_multiplier(
-          {.delta = o.delta, .sampling_rate = 1, .steps = 4, .clip_threshold = o.clip, .dataset_size = batch}, 1);
-      train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), batch,
-                             {.physical_batch = batch, .identity = [&](const Key256& secret, index_t record) {
-                                return data.identity(secret, record);
-                              }});
-      double fastest = std::numeric_limits<double>::infinity();
-      for (int k = 0; k < 4; ++k) {
-        ctx.reset_peak_memory();
-        ctx.backend().synchronize();
-        const auto start = Clock::now();
-        trainer.step(
-            [&](const train::Batch& b) { return data.losses(model, b.tape, b.records, *b.tape.randomness(), o.diffusion); });
-        ctx.backend().synchronize();
-        if (k > 0) fastest = std::min(fastest, std::chrono::duration<double>(Clock::now() - start).count());
-      }
-      std::printf("%-6s %6lld %12.3f %10.1f\n", std::string(name_of(dtype)).c_str(), static_cast<long long>(batch),
-                  1e3 * fastest / double(batch), double(ctx.memory().peak_bytes) / 1e6);
-      std::fflush(stdout);
-    }
+    for (index_t batch = std::min<index_t>(16, o.physical_batch); batch <= o.physical_batch; batch *= 2)
+      for (const Checkpointing how : all_checkpointing) print_row(ctx, o, dtype, batch, how);
 }
 
 int run(const Options& o) {
@@ -186,7 +202,7 @@ int run(const Options& o) {
     print_table(ctx, o);
     return 0;
   }
-  DiffusionTransformer model(ctx, o.model, parse_dtype(o.dtype), o.seed);
+  DiffusionTransformer model(ctx, o.model, parse_dtype(o.dtype), o.seed, o.checkpointing);
   std::cout << "model: " << model.parameters().numel() << " parameters in " << o.dtype << ", " << o.model.text() << ", "
             << ctx.threads() << " threads\n";
   if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';

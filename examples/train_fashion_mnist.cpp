@@ -3,7 +3,7 @@
 // DP-SGD, on features that depend on no data. One image is one record and one unit of privacy; the 10000 test images are
 // treated as public.
 #include <unistd.h>
-#include <zlib.h>  // fashion_mnist.hpp needs it
+#include <zlib.h>  // read_fashion_mnist.hpp needs it
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -12,8 +12,8 @@
 #include <iostream>
 #include <optional>
 
-#include "fashion_mnist.hpp"
 #include "filter_bank.hpp"
+#include "read_fashion_mnist.hpp"
 
 namespace {
 using namespace dpmp;
