@@ -82,6 +82,9 @@ class Trainer {
   std::optional<SampleRandomness> randomness(std::span<const index_t> slots, index_t step) const;
   /// Where backward passes begin: TrainerOptions::loss_scaling or its default.
   const LossScaling& loss_scaling() const { return *options_.loss_scaling; }
+  /// The moving scale of a plain run: of TrainerOptions::grad_scaler, which must have been set. Store and restore its state
+  /// with the weights to go on where a run ended.
+  GradScaler& grad_scaler();
   /// All that it was made for, trained or frozen.
   std::span<Parameter* const> parameters() const { return parameters_; }
   optim::OptimiserState& optimiser_state() { return optimiser_state_; }
@@ -120,6 +123,7 @@ class Trainer {
   FixedProgram program_;
   std::vector<index_t> slots_, draw_;
   index_t steps_ = 0;  // without privacy
+  std::optional<GradScaler> grad_scaler_;
   index_t left_out_ = 0;
   std::uint64_t frozen_history_ = 0;
 };
@@ -156,6 +160,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
   parameters.check_precision();
   for (const Parameter* p : parameters_) groups_.of(*p);
   options_.loss_scaling = loss_scaling_of(options, parameters_, is_private());
+  if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
@@ -236,11 +241,24 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   sampler_.draw(steps_, draw_);
   follow_trainable();
   sums_.set_zero();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, loss_scaling()); });
-  optimiser_state_.step(ctx_, sums_,
-                        1 / (loss_scaling().public_scale() * sampler_.probability() * double(sampler_.records())),
+  const LossScaling scaling = grad_scaler_ ? LossScaling::fixed(grad_scaler_->scale()) : loss_scaling();
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, scaling); });
+  if (grad_scaler_) {
+    const bool finite = all_finite(ctx_, sums_.tensors());
+    grad_scaler_->update(finite);
+    if (!finite) {
+      ++steps_;
+      return;
+    }
+  }
+  optimiser_state_.step(ctx_, sums_, 1 / (scaling.public_scale() * sampler_.probability() * double(sampler_.records())),
                         options_.learning_rate.at(steps_));
   ++steps_;
+}
+
+DPMP_KEPT_BODY inline GradScaler& Trainer::grad_scaler() {
+  DPMP_CHECK(grad_scaler_, "expected a trainer made with TrainerOptions::grad_scaler, got one without");
+  return *grad_scaler_;
 }
 
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
