@@ -11,12 +11,12 @@ using namespace dpmp;
 class Encoder {
  public:
   static constexpr index_t vocabulary = 20, context = 8, width = 16, classes = 3;
-  Encoder(Context& ctx, DType dtype, std::uint64_t seed)
+  Encoder(Context& ctx, DType dtype, std::uint64_t seed, Checkpointing checkpointing = Checkpointing::none)
       : ctx_(ctx),
         parameters_(ctx, dtype, seed),
         tokens_(parameters_ / "tokens", vocabulary, width),
         positions_(parameters_.normal("positions", {context, width}, 0.02)),
-        blocks_(parameters_, {.width = width, .heads = 2, .layers = 2, .causal = false}),
+        blocks_(parameters_, {.width = width, .heads = 2, .layers = 2, .causal = false, .checkpointing = checkpointing}),
         head_(parameters_ / "head", width, classes) {}
   nn::Parameters& parameters() { return parameters_; }
 

@@ -3,17 +3,17 @@
 // DP-SGD, on features that depend on no data. One image is one record and one unit of privacy; the 10000 test images are
 // treated as public.
 #include <unistd.h>
-#include <zlib.h>
+#include <zlib.h>  // read_fashion_mnist.hpp needs it
 
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <dpmp/dpmp.hpp>
-#include <dpmp/interop/idx.hpp>
 #include <iostream>
 #include <optional>
 
 #include "filter_bank.hpp"
+#include "read_fashion_mnist.hpp"
 
 namespace {
 using namespace dpmp;
@@ -63,48 +63,22 @@ Options parse(int argc, char** argv, CLI::App& app) {
   return o;
 }
 
-/// The whole file, decompressed if it is a gzip file.
-std::string read_file(const std::string& path) {
-  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
-  DPMP_CHECK(file, "expected a readable file '", path, "'");
-  std::string content, block(1 << 20, '\0');
-  int got = 0;
-  while ((got = gzread(file.get(), block.data(), unsigned(block.size()))) > 0) content.append(block, 0, std::size_t(got));
-  int code = 0;
-  const std::string reason = gzerror(file.get(), &code);
-  DPMP_CHECK(got == 0 && code == Z_OK, "expected a complete gzip file '", path, "', got: ", reason);
-  return content;
-}
-
 class Images {
  public:
-  static constexpr index_t side = 28, grid = side / 2, channels = examples::FilterBank::channels, classes = 10;
+  static constexpr index_t side = examples::FashionMnist::side, grid = side / 2, classes = examples::FashionMnist::classes,
+                           channels = examples::FilterBank::channels;
 
   /// The first `limit` records of "train" or "t10k" in `folder`.
   Images(Context& ctx, const std::string& folder, const std::string& part, index_t limit) {
-    const auto load = [&](const std::string& what) {
-      const std::filesystem::path plain = std::filesystem::path(folder) / (part + "-" + what);
-      for (const std::string& path : {plain.string() + ".gz", plain.string()})
-        if (std::filesystem::exists(path)) return interop::parse_idx(path, read_file(path));
-      throw Error("expected the Fashion-MNIST file " + plain.filename().string() + ".gz in '" + folder +
-                  "', got none (Debian and Ubuntu: apt install dataset-fashion-mnist, or name its folder with --data)");
-    };
-    const interop::IdxArray pixels = load("images-idx3-ubyte"), labels = load("labels-idx1-ubyte");
-    const index_t records = pixels.shape.front();
-    DPMP_CHECK(pixels.shape == Shape({records, side, side}) && labels.shape == Shape({records}) && records > 0,
-               "expected images [n, 28, 28] and labels [n] of ", part, " in '", folder, "', got ", pixels.shape, " and ",
-               labels.shape);
-    const index_t kept = std::min(limit, records);
-    labels_.assign(labels.values.begin(), labels.values.begin() + kept);
-    for (const std::int32_t label : labels_)
-      DPMP_CHECK(label < classes, "expected labels 0 to 9 of ", part, " in '", folder, "', got ", label);
+    const examples::FashionMnist data = examples::read_fashion_mnist(folder, part, limit);
+    const index_t kept = data.size();
+    labels_ = data.labels;
     features_.resize(std::size_t(kept * record_size));
     const examples::FilterBank filters(ctx);
     constexpr index_t block = 256;
     for (index_t first = 0; first < kept; first += block) {
       const index_t count = std::min(block, kept - first);
-      const auto bytes =
-          std::span(pixels.values).subspan(std::size_t(first * side * side), std::size_t(count * side * side));
+      const auto bytes = std::span(data.pixels).subspan(std::size_t(first * side * side), std::size_t(count * side * side));
       const std::vector<float> features = filters(Tensor::from(ctx, {count, side, side, 1}, DType::f32, bytes, 1. / 255));
       std::transform(features.begin(), features.end(), features_.begin() + first * record_size,
                      [](float v) { return from_float<f16>(v); });

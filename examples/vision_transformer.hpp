@@ -11,13 +11,13 @@ using namespace dpmp;
 class VisionTransformer {
  public:
   static constexpr index_t side = 8, patch = 4, width = 16, classes = 3, patches = (side / patch) * (side / patch);
-  VisionTransformer(Context& ctx, DType dtype, std::uint64_t seed)
+  VisionTransformer(Context& ctx, DType dtype, std::uint64_t seed, Checkpointing checkpointing = Checkpointing::none)
       : ctx_(ctx),
         parameters_(ctx, dtype, seed),
         patches_(parameters_ / "patches", 1, width, {.kernel = {patch, patch}, .stride = {patch, patch}}),
         class_token_(parameters_.normal("class_token", {1, width}, 0.02)),
         positions_(parameters_.normal("positions", {patches + 1, width}, 0.02)),
-        blocks_(parameters_, {.width = width, .heads = 2, .layers = 2, .causal = false}),
+        blocks_(parameters_, {.width = width, .heads = 2, .layers = 2, .causal = false, .checkpointing = checkpointing}),
         head_(parameters_ / "head", width, classes) {}
   nn::Parameters& parameters() { return parameters_; }
 

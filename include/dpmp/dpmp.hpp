@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything. Includes only: take single headers where compile time matters.
 #pragma once
+#include "dpmp/autograd/checkpointing.hpp"
 #include "dpmp/autograd/gradcheck.hpp"
 #include "dpmp/autograd/rules/activation.hpp"
 #include "dpmp/autograd/rules/add_norm.hpp"

@@ -19,6 +19,7 @@ struct Setting {
   std::string name;
   per_sample::StrategyOptions strategy = {};
   bool by_layer = false;
+  Checkpointing checkpointing = Checkpointing::none;
 };
 const std::vector<Setting> settings{
     {"automatic"},
@@ -30,6 +31,8 @@ const std::vector<Setting> settings{
     {"book-keeping, a group for each layer", {.strategy = Strategy::book_keeping}, true},
     {"two-pass, a group for each layer", {.strategy = Strategy::two_pass}, true},
     {"materialised, a group for each layer", {.strategy = Strategy::materialised}, true},
+    {"two-pass, checkpointed blocks", {.strategy = Strategy::two_pass}, false, Checkpointing::block},
+    {"a group for each layer, blocks that keep products", {}, true, Checkpointing::selective},
 };
 
 /// What a private step (clipped sums, noise, update) launches behind one that was not captured; prepare(its sums) is called
@@ -81,7 +84,7 @@ const std::vector<Records> batches{
 /// Of a GPT in a context of its own: nothing is left of steps on other data.
 test::LaunchTrace trace_of_gpt(const Setting& setting, const Records& batch, bool tied) {
   Context ctx(Device::cuda(0), 1);
-  test::DeviceGpt run(ctx, DType::bf16, {.tied = tied});
+  test::DeviceGpt run(ctx, DType::bf16, {.tied = tied, .checkpointing = setting.checkpointing});
   if (batch.broken) run.ids[2 * test::DeviceGpt::tokens + 3] = 999;
   const Shape shape{index_t(batch.slots.size()), test::DeviceGpt::tokens};
   const Tensor ids = Tensor::from(ctx, shape, run.rows(run.ids, train::records_of(batch.slots)));

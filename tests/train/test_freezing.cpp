@@ -306,3 +306,53 @@ TEST_CASE("P36: from a step in which other parameters are frozen on, two continu
     CHECK(test::distance(second, first) > 0.5 * size);
   }
 }
+
+TEST_CASE("P36, P27: after a step that fails, two continuations of one file share no noise") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng;
+  const test::TemporaryFolder folder;
+  const auto options = [] { return TrainerOptions{.physical_batch = 4, .optimiser = optim::Sgd{}, .data_fingerprint = 1}; };
+  TinyTraining start(ctx, DType::f32);
+  const dp::Plan plan = test::tiny_plan(start, 20);  // several physical batches a step
+  Trainer first(ctx, start.model.parameters(), plan, test::random_keys(rng), start.records(), options());
+  first.step([&](const train::Batch& batch) { return scale(start.losses()(batch), 1); });
+  train::save_checkpoint(folder / "c", start.model.parameters(), first);
+  enum class Fails { never, in_losses, between_batches };
+  // What the third step adds to the last parameter, of losses without gradients: noise alone. The second one may fail.
+  const auto noise = [&](Fails how, bool saved_afterwards) {
+    TinyTraining run(ctx, DType::f32), again(ctx, DType::f32);
+    Trainer trainer(ctx, run.model.parameters(), plan, first.keys(), run.records(), options());
+    CHECK(train::load_checkpoint(folder / "c", run.model.parameters(), trainer).same_run);
+    int passes = 0;
+    const auto second = [&](const train::Batch& batch) -> Variable {
+      if (how == Fails::in_losses || (how == Fails::between_batches && passes++ > 0)) throw Error("expected luck");
+      return scale(run.losses()(batch), 0);
+    };
+    if (how == Fails::never)
+      trainer.step(second);
+    else
+      CHECK_THROWS(trainer.step(second));
+    CHECK(trainer.steps() == 2);
+    const auto third = [](TinyTraining& of, Trainer& by) {
+      const std::vector<double> before = of.model.parameters().all().back()->master().to_doubles();
+      by.step([&](const train::Batch& batch) { return scale(of.losses()(batch), 0); });
+      std::vector<double> moved = of.model.parameters().all().back()->master().to_doubles();
+      for (std::size_t k = 0; k < moved.size(); ++k) moved[k] -= before[k];
+      return moved;
+    };
+    if (!saved_afterwards) return third(run, trainer);
+    train::save_checkpoint(folder / "d", run.model.parameters(), trainer);
+    Trainer resumed(ctx, again.model.parameters(), plan, first.keys(), again.records(), options());
+    CHECK(train::load_checkpoint(folder / "d", again.model.parameters(), resumed).same_run);
+    return third(again, resumed);
+  };
+  const std::vector<double> well = noise(Fails::never, false);
+  const double size = test::norm(well);
+  CHECK(size > 0);
+  for (const Fails how : {Fails::in_losses, Fails::between_batches}) {
+    const std::vector<double> failed = noise(how, false);
+    // Of independent noise the difference is about 1.4 as large as each.
+    CHECK(test::distance(failed, well) > 0.5 * size);
+    CHECK(noise(how, true) == failed);
+  }
+}

@@ -9,92 +9,24 @@
 #include <utility>
 #include <vector>
 
+#include "dpmp/autograd/backward_pass.hpp"
 #include "dpmp/autograd/bias_site.hpp"
+#include "dpmp/autograd/checkpointed_part.hpp"
+#include "dpmp/autograd/parameter_uses.hpp"
+#include "dpmp/autograd/recorded_value.hpp"
 #include "dpmp/autograd/sample_identities.hpp"
-#include "dpmp/autograd/site.hpp"
+#include "dpmp/autograd/slot_gradients.hpp"
+#include "dpmp/core/function_ref.hpp"
 #include "dpmp/runtime/profiler_range.hpp"
 #include "dpmp/tensor/elementwise.hpp"
 
 namespace dpmp::inline DPMP_ABI {
-class Tape;
-class BackwardPass;
-
-/// Where the gradient of a variable is gathered. What a rule keeps of an input whose value its backward does not need.
-struct GradientSlot {
-  index_t index = -1;
-  Shape shape;
-  DType dtype = DType::f32;
-};
-
-/// A value on a tape. Cheap to copy; the tensor lives as long as a Variable or a rule that saved it.
-class Variable {
- public:
-  Variable() = default;
-  const Tensor& value() const { return value_; }
-  const Shape& shape() const { return value_.shape(); }
-  DType dtype() const { return value_.dtype(); }
-  Tape& tape() const {
-    DPMP_CHECK(tape_, "expected a recorded variable, got an empty one");
-    return *tape_;
-  }
-  GradientSlot slot() const { return {slot_, shape(), dtype()}; }
-
- private:
-  friend class Tape;
-  Tape* tape_ = nullptr;
-  index_t slot_ = -1;
-  Tensor value_;
-};
-
-/// What a rule may do while the tape is walked backwards.
-class BackwardPass {
- public:
-  Context& ctx;
-  /// Whether anybody wants the gradient of this input; a rule may leave it out otherwise.
-  bool needs(const GradientSlot& input) const;
-  /// Whether the tape lets go of what a rule saved as soon as the rule is done: then the rule may overwrite what nobody
-  /// shares.
-  bool releases() const;
-  /// For a rule whose sites need not be stored at a time.
-  RowsWanted rows_wanted() const { return sink_.rows_wanted(); }
-  /// Adds to the gradient of an input. Shape and dtype must be the input's. Shares in 16 bits are added up in FP32 and
-  /// rounded once, however often a value is used.
-  void accumulate(const GradientSlot& input, const Tensor& gradient);
-  /// Takes away what another rule gave to the gradient of an input (Tensor(): nothing, or more than one share in 16 bits,
-  /// which stay), for a rule that adds it to its own share while it computes that, and hands in the total.
-  Tensor take(const GradientSlot& input);
-  /// Hands over one use of a parameter that the rule's parameters() names, or with site.bias of two. Frozen parameters are
-  /// dropped here. A bias comes along with its weight where the sink takes biases, and both are trained and have this one
-  /// use on the tape: what was recorded decides it, before the walk. Otherwise it becomes a site of its own.
-  void emit(const ParameterSite& site);
-
- private:
-  friend class Tape;
-  void check_declared(const Parameter& p) const {
-    DPMP_CHECK(std::find(declared_->begin(), declared_->end(), &p) != declared_->end(), rule_,
-               ": expected a site of a parameter that the rule's parameters() names, got one of ", p.name());
-  }
-  BackwardPass(Context& context, Tape& tape, GradientSink& sink)
-      : ctx(context), tape_(tape), sink_(sink), takes_biases_(sink.takes_biases(context)) {}
-  Tape& tape_;
-  GradientSink& sink_;
-  bool takes_biases_;
-  const std::vector<Parameter*>* declared_ = nullptr;  // by the rule that is running
-  std::string_view rule_;
-};
-
 /// Whether a tape keeps what a backward pass needs.
 enum class TapeMode : std::uint8_t { training, inference };
 /// Whether an error may depend on what a record says. confidential: a token id that no table has makes its own sample NaN,
 /// on every device, and nothing is thrown or named. open: it is refused, with the id, its sample and position; a GPU is
 /// waited for.
 enum class RecordsAre : std::uint8_t { confidential, open };
-/// A value as it was recorded: by which operation ("input" for none), of which shape and dtype.
-struct RecordedValue {
-  std::string_view name;
-  Shape shape;
-  DType dtype = DType::f32;
-};
 /// What a backward pass leaves of a tape. release: each step's saved tensors are freed as soon as it is done. keep: all of
 /// them stay, so that the very same pass can be walked again, bit for bit.
 enum class AfterWalk : std::uint8_t { release, keep };
@@ -125,8 +57,9 @@ class Tape {
   Variable input(const Tensor& value, bool needs_gradient = false);
 
   /// Records the result of an operation. Rule: `name` (std::string_view), backward(BackwardPass&, const Tensor& gradient)
-  /// const, and, if it uses parameters, parameters() -> std::vector<Parameter*>: all that backward may emit a site of.
-  /// needs_gradient: some input or some trainable parameter of the rule wants a gradient.
+  /// const, and, if it uses parameters, parameters() -> std::vector<Parameter*>: all that backward may emit a site of. A
+  /// loss may have largest_gradients() (autograd/loss_scale.hpp). needs_gradient: some input or some trainable parameter of
+  /// the rule wants a gradient.
   template <class Rule>
   Variable record(const Tensor& value, bool needs_gradient, Rule rule) {
     DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, Rule::name,
@@ -136,17 +69,33 @@ class Tape {
                value.device());
     const bool keep = needs_gradient && mode_ == TapeMode::training;
     const Variable v = add_slot(Rule::name, value, keep, false);
-    if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule)), {}});
-    if (observer_) observer_(Rule::name, value);
+    if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule)), nullptr});
+    tell(Rule::name, value);
     return v;
   }
+  /// checkpointed() (checkpointing.hpp): run(), which records, now and in every walk.
+  template <class Run>
+  auto record_part(Run run, bool keeps_products) {
+    auto part = std::make_unique<CheckpointedPart>(keeps_products);
+    OpenPart open(*this, *part, false);
+    auto result = run();
+    part->record = [run = std::move(run)] { run(); };
+    open.close(std::move(part));
+    return result;
+  }
+  /// The result of an operation whose backward does not need it, written by compute(result), a matrix product. Where the
+  /// operation is recorded again it may be what it was before, or not be computed because nobody will look at it.
+  Tensor product(const Shape& shape, DType dtype, FunctionRef<void(const Tensor&)> compute);
+  /// For products that are not the operation's result: Tensor(), or what remember() was told in the same place before.
+  Tensor recall();
+  void remember(const Tensor& value) { remember(value, false); }
   /// Throws unless the variables were recorded here.
   template <class... V>
   static Tape& common(const Variable& first, const V&... others) {
     DPMP_CHECK(((&others.tape() == &first.tape()) && ...), "expected variables of one tape, got several tapes");
     return first.tape();
   }
-  bool needs_gradient(const Variable& v) const { return slots_[std::size_t(v.slot_)].needs_gradient; }
+  bool needs_gradient(const Variable& v) const { return gradients_.needed(v.slot_); }
 
   /// Walks back from per-sample losses [B] (f32, f64 for an f64 model). weights [B], the losses' dtype: factors of the
   /// losses (a mask of 0 and 1; all 1 when not given). A tape is walked once, or again after a walk that kept it.
@@ -157,11 +106,13 @@ class Tape {
 
  private:
   friend class BackwardPass;
+  friend class LossProbe;
   struct RuleBase {
     virtual ~RuleBase() = default;
     virtual void backward(BackwardPass& pass, const Tensor& gradient) const = 0;
     virtual std::vector<Parameter*> parameters() const = 0;
     virtual std::string_view name() const = 0;
+    virtual Tensor largest_gradients(Context& ctx, const Tensor& gradient) const = 0;
   };
   template <class Rule>
   struct Holder final : RuleBase {
@@ -174,33 +125,52 @@ class Tape {
         return {};
     }
     std::string_view name() const override { return Rule::name; }
+    Tensor largest_gradients([[maybe_unused]] Context& ctx, [[maybe_unused]] const Tensor& gradient) const override {
+      if constexpr (requires { rule.largest_gradients(ctx, gradient); }) return rule.largest_gradients(ctx, gradient);
+      return Tensor();
+    }
     Rule rule;
   };
-  struct Slot {
-    // What was given so far. In 16 bits a second share waits: two are added and rounded at once where the sum is asked for;
-    // with a third one `gradient` becomes their sum in FP32.
-    Tensor gradient, second;
-    index_t shares = 0;
-    bool needs_gradient = false, leaf = false;
-  };
   struct Step {
-    index_t slot;
+    index_t slot;  // of the rule's result
     std::unique_ptr<RuleBase> rule;
-    std::vector<Parameter*> finishes;  // parameters of which this step has the last use, in the order of the walk
+    std::unique_ptr<CheckpointedPart> part;  // in the place of a rule: steps to record again
+  };
+  /// While it lives, steps are those of a part.
+  class OpenPart {
+   public:
+    /// again: the values get the slots that they had before.
+    OpenPart(Tape& tape, CheckpointedPart& part, bool again);
+    ~OpenPart();
+    OpenPart(const OpenPart&) = delete;
+    OpenPart& operator=(const OpenPart&) = delete;
+    /// The first time: the steps so far are forgotten, the part takes their place.
+    void close(std::unique_ptr<CheckpointedPart> part);
+
+   private:
+    Tape& tape_;
+    std::vector<Step> steps_;  // before those of the part
+    CheckpointedPart* outer_;
+    std::optional<std::size_t> recalled_;
+  };
+  /// Slots that are handed out again.
+  struct SlotsAgain {
+    index_t next, end;
   };
 
-  /// The walk goes from the last step to the first, so a parameter's last use is its first one in the forward pass.
-  void find_uses();
-  bool used_once(const Parameter& p) const {
-    return std::find(used_again_.begin(), used_again_.end(), &p) == used_again_.end();
-  }
+  void walk(BackwardPass& pass, std::vector<Step>& steps, bool release);
+  std::vector<Step> record_again(CheckpointedPart& part);
+  static std::vector<Parameter*> parameters_of(const std::vector<Step>& steps);
 
+  void tell(std::string_view operation, const Tensor& value) {
+    if (observer_ && !again_) observer_(operation, value);
+  }
+  index_t next_slot() const { return again_ ? again_->next : index_t(recorded_.size()); }
   Variable add_slot(std::string_view name, const Tensor& value, bool needs_gradient, bool leaf);
-  void give(index_t slot, const Tensor& share);
-  /// To the sum of a slot that has two 16-bit shares, or a sum in FP32 already.
-  void add_in_fp32(Slot& slot, const Tensor& share);
-  /// The sum of the shares (Tensor(): there are none), which leaves the slot.
-  Tensor collect(index_t slot);
+  static constexpr const char* different_part =
+      "expected a checkpointed part to record every time what it recorded first, got ";
+  void check_recorded_again(index_t slot, const RecordedValue& value, bool needs_gradient) const;
+  void remember(const Tensor& value, bool result);
 
   Context& ctx_;
   index_t samples_;
@@ -209,22 +179,22 @@ class Tape {
   RecordsAre records_;
   bool walked_ = false, released_ = false;
   Observer observer_;
-  std::vector<Slot> slots_;
-  std::vector<Step> steps_;
-  std::vector<const Parameter*> used_again_;  // trainable parameters with more than one use
   std::vector<RecordedValue> recorded_;
+  SlotGradients gradients_;
+  std::vector<Step> steps_;
+  // The innermost part that is recorded now, and how many of its products were asked for again (none: it is the first time).
+  CheckpointedPart* part_ = nullptr;
+  std::optional<std::size_t> recalled_;
+  std::optional<SlotsAgain> again_;
+  ParameterUses uses_;  // in the walk that goes on
 };
 
-inline bool BackwardPass::needs(const GradientSlot& input) const {
-  return tape_.slots_[std::size_t(input.index)].needs_gradient;
-}
+inline bool BackwardPass::needs(const GradientSlot& input) const { return tape_.gradients_.needed(input.index); }
 
 inline bool BackwardPass::releases() const { return tape_.released_; }
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/kernels/elementwise.hpp"
-
 namespace dpmp::inline DPMP_ABI {
 DPMP_KEPT_BODY inline Tape::Tape(Context& ctx, index_t samples, TapeMode mode, RecordsAre records)
     : ctx_(ctx), samples_(samples), mode_(mode), records_(records) {
@@ -234,7 +204,7 @@ DPMP_KEPT_BODY inline Tape::Tape(Context& ctx, index_t samples, TapeMode mode, R
 DPMP_KEPT_BODY inline Variable Tape::input(const Tensor& value, bool needs_gradient) {
   check_device("an input of the tape", value, ctx_);
   const Variable v = add_slot("input", value, needs_gradient, needs_gradient);
-  if (observer_) observer_("input", value);
+  tell("input", value);
   return v;
 }
 
@@ -248,17 +218,30 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
   check_shape("loss weights", seed, {samples_});
   check_dtype("loss weights", seed, losses.dtype());
   check_device("loss weights", seed, ctx_);
+  DPMP_CHECK(!part_, "expected a backward pass after the checkpointed part was recorded, got one inside of it");
   walked_ = true;
   released_ = after == AfterWalk::release;
-  for (Slot& slot : slots_) slot.gradient = slot.second = Tensor(), slot.shares = 0;
-  slots_[std::size_t(losses.slot_)].gradient = std::move(seed);
-  find_uses();
+  gradients_.start(losses.slot_, std::move(seed));
+  uses_ = {};
+  uses_.add(parameters_of(steps_));
   const ProfilerRange whole(ctx_, "backward");
   BackwardPass pass(ctx_, *this, sink);
-  for (index_t k = index_t(steps_.size()) - 1; k >= 0; --k) {
-    Step& step = steps_[std::size_t(k)];
+  walk(pass, steps_, released_);
+  gradients_.finish(ctx_);
+  sink.end(ctx_);
+}
+
+DPMP_KEPT_BODY inline void Tape::walk(BackwardPass& pass, std::vector<Step>& steps, bool release) {
+  for (index_t k = index_t(steps.size()) - 1; k >= 0; --k) {
+    Step& step = steps[std::size_t(k)];
+    if (step.part) {
+      std::vector<Step> again = record_again(*step.part);
+      if (release) steps.pop_back();
+      walk(pass, again, true);
+      continue;
+    }
     // Taken out of its slot, so that a rule may pass the same buffer on.
-    const Tensor gradient = collect(step.slot);
+    const Tensor gradient = gradients_.collect(ctx_, step.slot);
     const std::vector<Parameter*> declared = step.rule->parameters();
     pass.declared_ = &declared;
     pass.rule_ = step.rule->name();
@@ -266,85 +249,27 @@ DPMP_KEPT_BODY inline void Tape::backward(const Variable& losses, GradientSink& 
       const ProfilerRange of_rule(ctx_, pass.rule_);
       step.rule->backward(pass, gradient);
     }
-    const std::vector<Parameter*> finished = std::move(step.finishes);
-    if (released_) steps_.pop_back();
-    for (Parameter* p : finished) sink.finish(ctx_, *p);
+    if (release) steps.pop_back();
+    // The walk goes from the last step to the first, so a parameter's last use is its first one in the forward pass.
+    for (Parameter* p : declared)
+      if (p && p->trainable() && uses_.last(*p)) pass.sink_.finish(ctx_, *p);
   }
-  for (index_t k = 0; k < index_t(slots_.size()); ++k)
-    if (slots_[std::size_t(k)].leaf) slots_[std::size_t(k)].gradient = collect(k);
-  sink.end(ctx_);
 }
 
-DPMP_KEPT_BODY inline Tensor BackwardPass::take(const GradientSlot& input) {
-  Tape::Slot& slot = tape_.slots_[std::size_t(input.index)];
-  // A total that was handed in is a share that was rounded: it is not taken again.
-  if (size_of(input.dtype) == 2 && slot.shares > 1) return Tensor();
-  return std::exchange(slot.gradient, Tensor());
-}
+DPMP_KEPT_BODY inline Tensor BackwardPass::take(const GradientSlot& input) { return tape_.gradients_.take(input.index); }
 
 DPMP_KEPT_BODY inline void BackwardPass::accumulate(const GradientSlot& input, const Tensor& gradient) {
   if (!needs(input)) return;
   check_shape("a gradient", gradient, input.shape);
   check_dtype("a gradient", gradient, input.dtype);
-  tape_.give(input.index, gradient);
-}
-
-DPMP_KEPT_BODY inline void Tape::give(index_t index, const Tensor& share) {
-  Slot& slot = slots_[std::size_t(index)];
-  const bool narrow = size_of(share.dtype()) == 2;
-  ++slot.shares;
-  if (!slot.gradient.defined()) {
-    slot.gradient = share;
-  } else if (narrow && (slot.second.defined() || slot.gradient.dtype() != share.dtype())) {
-    add_in_fp32(slot, share);
-  } else {
-    slot.second = share;
-    if (!narrow) slot.gradient = collect(index);
-  }
-}
-
-DPMP_KEPT_BODY inline void Tape::add_in_fp32(Slot& slot, const Tensor& share) {
-  const Tensor sum = slot.second.defined() ? Tensor::empty(ctx_, share.shape(), DType::f32) : slot.gradient;
-  dispatch_real(share.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    if constexpr (sizeof(T) == 2) {
-      if (slot.second.defined())
-        launch_library_elements(
-            ctx_, share.numel(),
-            kernels::SumOfThree<T>{slot.gradient.data<T>(), slot.second.data<T>(), share.data<T>(), sum.data<float>()});
-      else
-        launch_library_elements(ctx_, share.numel(), kernels::AddTo<T>{share.data<T>(), sum.data<float>()});
-    }
-  });
-  slot.gradient = sum;
-  slot.second = Tensor();
-}
-
-DPMP_KEPT_BODY inline Tensor Tape::collect(index_t index) {
-  Slot& slot = slots_[std::size_t(index)];
-  const Tensor first = std::exchange(slot.gradient, Tensor()), second = std::exchange(slot.second, Tensor());
-  const DType dtype = recorded_[std::size_t(index)].dtype;
-  const bool in_fp32 = first.defined() && first.dtype() != dtype;
-  if (!in_fp32 && !second.defined()) return first;
-  // A shared buffer may be a kept site's or another slot's gradient: then the sum needs a place of its own.
-  const Tensor sum = !in_fp32 && !first.shared()    ? first
-                     : !in_fp32 && !second.shared() ? second
-                                                    : Tensor::empty(ctx_, first.shape(), dtype);
-  dispatch_real(dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    if constexpr (sizeof(T) == 2)
-      if (in_fp32)
-        return launch_library_elements(ctx_, sum.numel(), kernels::Cast<float, T>{first.data<float>(), sum.data<T>()});
-    launch_library_elements(ctx_, sum.numel(), kernels::Add<T>{first.data<T>(), second.data<T>(), sum.data<T>()});
-  });
-  return sum;
+  tape_.gradients_.give(ctx, input.index, gradient);
 }
 
 DPMP_KEPT_BODY inline void BackwardPass::emit(const ParameterSite& site) {
   check_declared(*site.parameter);
   if (site.bias) check_declared(*site.bias);
   const bool weight = site.parameter->trainable(), bias = site.bias && site.bias->trainable();
-  if (weight && bias && takes_biases_ && tape_.used_once(*site.parameter) && tape_.used_once(*site.bias))
+  if (weight && bias && takes_biases_ && tape_.uses_.once(*site.parameter) && tape_.uses_.once(*site.bias))
     return sink_.accept(ctx, site);
   if (weight) {
     ParameterSite alone = site;
@@ -356,26 +281,9 @@ DPMP_KEPT_BODY inline void BackwardPass::emit(const ParameterSite& site) {
 
 DPMP_KEPT_BODY inline Tensor Tape::gradient_of(const Variable& v) const {
   DPMP_CHECK(&v.tape() == this, "expected an input of this tape, got another tape's");
-  const Slot& slot = slots_[std::size_t(v.slot_)];
-  DPMP_CHECK(walked_ && slot.leaf, "expected an input that needs a gradient, after a backward pass");
-  return slot.gradient.defined() ? slot.gradient : Tensor::zeros(ctx_, v.shape(), v.dtype());
-}
-
-DPMP_KEPT_BODY inline void Tape::find_uses() {
-  std::vector<Parameter*> seen;
-  used_again_.clear();
-  for (Step& step : steps_) {
-    step.finishes.clear();
-    for (Parameter* p : step.rule->parameters()) {
-      if (!p || !p->trainable()) continue;
-      if (std::find(seen.begin(), seen.end(), p) == seen.end()) {
-        seen.push_back(p);
-        step.finishes.push_back(p);
-      } else if (used_once(*p)) {
-        used_again_.push_back(p);
-      }
-    }
-  }
+  DPMP_CHECK(walked_ && gradients_.leaf(v.slot_), "expected an input that needs a gradient, after a backward pass");
+  const Tensor& gradient = gradients_.of_leaf(v.slot_);
+  return gradient.defined() ? gradient : Tensor::zeros(ctx_, v.shape(), v.dtype());
 }
 
 DPMP_KEPT_BODY inline Variable Tape::add_slot(std::string_view name, const Tensor& value, bool needs_gradient, bool leaf) {
@@ -383,11 +291,93 @@ DPMP_KEPT_BODY inline Variable Tape::add_slot(std::string_view name, const Tenso
              samples_, " samples) first, got ", value.shape());
   Variable v;
   v.tape_ = this;
-  v.slot_ = index_t(slots_.size());
+  v.slot_ = next_slot();
   v.value_ = value;
-  slots_.push_back({{}, {}, 0, needs_gradient, leaf});
-  recorded_.push_back({name, value.shape(), value.dtype()});
+  const RecordedValue recorded{name, value.shape(), value.dtype()};
+  if (again_) {
+    check_recorded_again(again_->next++, recorded, needs_gradient);
+  } else {
+    gradients_.add(value.dtype(), needs_gradient, leaf);
+    recorded_.push_back(recorded);
+  }
   return v;
+}
+
+DPMP_KEPT_BODY inline Tensor Tape::product(const Shape& shape, DType dtype, FunctionRef<void(const Tensor&)> compute) {
+  // The last value of a part that is recorded again: what follows has used it already.
+  if (again_ && again_->next + 1 == again_->end) return Tensor::empty(ctx_, shape, dtype);
+  Tensor result = recall();
+  if (result.defined()) {
+    DPMP_CHECK(result.shape() == shape && result.dtype() == dtype, different_part, "a product of another shape or dtype");
+    return result;
+  }
+  result = Tensor::empty(ctx_, shape, dtype);
+  compute(result);
+  remember(result, true);
+  return result;
+}
+
+DPMP_KEPT_BODY inline Tensor Tape::recall() {
+  if (!recalled_ || !part_->keeps_products) return Tensor();
+  DPMP_CHECK(*recalled_ < part_->products.size(), different_part, "more products");
+  Tensor& value = part_->products[(*recalled_)++].value;
+  return released_ ? std::exchange(value, Tensor()) : value;
+}
+
+DPMP_KEPT_BODY inline void Tape::remember(const Tensor& value, bool result) {
+  if (part_ && part_->keeps_products && !recalled_) part_->products.push_back({value, next_slot(), result});
+}
+
+DPMP_KEPT_BODY inline Tape::OpenPart::OpenPart(Tape& tape, CheckpointedPart& part, bool again)
+    : tape_(tape),
+      steps_(std::exchange(tape.steps_, {})),
+      outer_(std::exchange(tape.part_, &part)),
+      recalled_(std::exchange(tape.recalled_, again ? std::optional<std::size_t>(0) : std::nullopt)) {
+  if (again)
+    tape.again_ = SlotsAgain{part.begin, part.end};
+  else
+    part.begin = tape.next_slot();
+}
+
+DPMP_KEPT_BODY inline Tape::OpenPart::~OpenPart() {
+  if (tape_.recalled_) tape_.again_.reset();
+  tape_.steps_ = std::move(steps_);
+  tape_.part_ = outer_;
+  tape_.recalled_ = recalled_;
+}
+
+DPMP_KEPT_BODY inline void Tape::OpenPart::close(std::unique_ptr<CheckpointedPart> part) {
+  part->end = tape_.next_slot();
+  part->parameters = parameters_of(tape_.steps_);
+  auto& products = part->products;
+  if (!products.empty() && products.back().result && products.back().slot + 1 == part->end) products.pop_back();
+  if (!tape_.steps_.empty()) steps_.push_back({-1, nullptr, std::move(part)});
+}
+
+DPMP_KEPT_BODY inline std::vector<Tape::Step> Tape::record_again(CheckpointedPart& part) {
+  const ProfilerRange range(ctx_, "recompute");
+  OpenPart open(*this, part, true);
+  part.record();
+  DPMP_CHECK(again_->next == again_->end, different_part, "fewer operations");
+  DPMP_CHECK(parameters_of(steps_) == part.parameters, different_part, "other parameters");
+  return std::move(steps_);
+}
+
+DPMP_KEPT_BODY inline void Tape::check_recorded_again(index_t slot, const RecordedValue& value, bool needs_gradient) const {
+  DPMP_CHECK(slot < again_->end, different_part, "more operations");
+  const RecordedValue& wanted = recorded_[std::size_t(slot)];
+  std::string got = difference(wanted, value);
+  if (got.empty() && needs_gradient != gradients_.needed(slot)) got = "one with other trained parameters or inputs";
+  DPMP_CHECK(got.empty(), different_part, got, " in the place of ", wanted.name);
+}
+
+DPMP_KEPT_BODY inline std::vector<Parameter*> Tape::parameters_of(const std::vector<Step>& steps) {
+  std::vector<Parameter*> all;
+  for (const Step& step : steps) {
+    const std::vector<Parameter*> named = step.part ? step.part->parameters : step.rule->parameters();
+    all.insert(all.end(), named.begin(), named.end());
+  }
+  return all;
 }
 }  // namespace dpmp::inline DPMP_ABI
 #endif

@@ -13,7 +13,16 @@
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
 inline constexpr double infinity = std::numeric_limits<double>::infinity();
+}  // namespace detail
 
+/// D_order of one step. q: sampling probability in [0, 1]; sigma > 0: noise over sensitivity; order > 1.
+/// Natural logarithm; an upper bound of the exact value, close to rounding error. Throws on values outside of these ranges.
+double subsampled_gaussian_rdp(double q, double sigma, double order);
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp {
+namespace detail {
 /// Sum of weight * exp(log_term) for terms of any size, with a bound on its rounding error.
 class ScaledSum {
  public:
@@ -106,16 +115,7 @@ inline double log_moment_fractional(double q, double sigma, double order) {
   }
   return std::max(sum.log_upper(), 0.0);
 }
-}  // namespace detail
 
-/// D_order of one step. q: sampling probability in [0, 1]; sigma > 0: noise over sensitivity; order > 1.
-/// Natural logarithm; an upper bound of the exact value, close to rounding error. Throws on values outside of these ranges.
-double subsampled_gaussian_rdp(double q, double sigma, double order);
-}  // namespace dpmp::inline DPMP_ABI::dp
-
-#if DPMP_BODIES
-namespace dpmp::inline DPMP_ABI::dp {
-namespace detail {
 inline void check_sampled_gaussian(double q, double sigma) {
   DPMP_CHECK(q >= 0 && q <= 1, "expected a sampling probability in [0, 1], got ", q);
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);

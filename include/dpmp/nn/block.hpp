@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "dpmp/autograd/checkpointing.hpp"
 #include "dpmp/core/function_ref.hpp"
 #include "dpmp/nn/attention.hpp"
 #include "dpmp/nn/feed_forward.hpp"
@@ -40,6 +41,8 @@ struct BlockOptions {
   FeedForward feed_forward = FeedForward::gelu;
   /// Share of activations dropped after attention and feed-forward block while training.
   double dropout = 0;
+  /// What is kept of each block for the backward pass (autograd/checkpointing.hpp): time and memory, no bit of a result.
+  Checkpointing checkpointing = Checkpointing::none;
   /// Number of the first dropout; block k has first_dropout + 2 k and the next. No two dropouts of a model may share one.
   index_t first_dropout = 0;
 };
@@ -56,14 +59,17 @@ struct ResidualStream {
 /// The sum of the stream and that normalised. By value: the branch lives no longer than its addition.
 SumAndNorm normalised(const AnyNorm& norm, ResidualStream stream);
 
-/// `attention_norm`, `attention`, `mlp_norm`, `mlp`: y = x + attention(norm(x)), y + mlp(norm(y)).
+/// `attention_norm`, `attention`, `mlp_norm`, `mlp`: y = x + attention(norm(x)), y + mlp(norm(y)). A branch is cast to the
+/// dtype of the stream before it is added.
 class Block {
  public:
   /// number: of this block among those of the model: its dropouts are options.first_dropout + 2 * number and the next.
   /// Throws on sizes that do not fit.
   Block(const Scope& scope, const BlockOptions& options, index_t number = 0);
-  /// x [B, T, width] -> the same. keep i32 [B, T], 0: padding.
+  /// x [B, T, width] -> the same, in the scope's Precision::residual(). keep i32 [B, T], 0: padding. Checkpointed as the
+  /// options say; the block must outlive the tape's last walk.
   Variable operator()(const Variable& x, const Tensor& keep = Tensor()) const;
+  /// The same without the last addition, in the dtype that the stream has; never checkpointed.
   ResidualStream operator()(ResidualStream stream, const Tensor& keep = Tensor()) const;
   /// The new tokens of the cache's open step; layer: number of this block's attention in the cache.
   ResidualStream operator()(ResidualStream stream, KeyValueCache& cache, index_t layer) const;
@@ -74,8 +80,13 @@ class Block {
  private:
   using AnyFeedForward = std::variant<GeluFeedForward, SwiGlu>;
   static AnyFeedForward make_feed_forward(const Scope& scope, const BlockOptions& options);
-  /// attend: attention of normalised tokens.
+  /// attend: attention of normalised tokens. Without the dropout of the last branch.
   ResidualStream apply(ResidualStream stream, FunctionRef<Variable(const Variable&)> attend) const;
+  ResidualStream dropped(ResidualStream stream) const {
+    return {stream.x, cast(after_mlp_(*stream.branch), stream.x.dtype())};
+  }
+  DType residual_;
+  Checkpointing checkpointing_;
   AnyNorm attention_norm_;
   Attention attention_;
   AnyNorm mlp_norm_;
@@ -83,7 +94,8 @@ class Block {
   Dropout after_attention_, after_mlp_;
 };
 
-/// Blocks one after the other and a last norm: `block0`, `block1`, .. and `norm`.
+/// Blocks one after the other and a last norm: `block0`, `block1`, .. and `norm`. The stream between them is in the scope's
+/// Precision::residual(), the result in that of the last norm.
 class Blocks {
  public:
   Blocks(const Scope& scope, const BlockOptions& options);
@@ -100,8 +112,10 @@ class Blocks {
   index_t size() const { return index_t(blocks_.size()); }
 
  private:
+  DType residual_;
   AnyNorm norm_;
   bool causal_;
+  Checkpointing checkpointing_;
   std::vector<Block> blocks_;
 };
 
@@ -150,7 +164,9 @@ DPMP_KEPT_BODY inline Block::AnyFeedForward Block::make_feed_forward(const Scope
 }
 
 DPMP_KEPT_BODY inline Block::Block(const Scope& scope, const BlockOptions& o, index_t number)
-    : attention_norm_(make_norm(scope / "attention_norm", detail::checked(scope, o).width, o.norm, o.norm_epsilon)),
+    : residual_(scope.precision().residual()),
+      checkpointing_(o.checkpointing),
+      attention_norm_(make_norm(scope / "attention_norm", detail::checked(scope, o).width, o.norm, o.norm_epsilon)),
       attention_(scope / "attention", o.width,
                  {.heads = o.heads,
                   .key_value_heads = o.key_value_heads,
@@ -166,24 +182,27 @@ DPMP_KEPT_BODY inline Block::Block(const Scope& scope, const BlockOptions& o, in
       after_mlp_(o.dropout, std::uint32_t(o.first_dropout + 2 * number + 1)) {}
 
 DPMP_KEPT_BODY inline ResidualStream Block::operator()(ResidualStream stream, const Tensor& keep) const {
-  return apply(std::move(stream), [&](const Variable& x) { return attention_(x, keep); });
+  return dropped(apply(std::move(stream), [&](const Variable& x) { return attention_(x, keep); }));
 }
 
 DPMP_KEPT_BODY inline ResidualStream Block::operator()(ResidualStream stream, KeyValueCache& cache, index_t layer) const {
-  return apply(std::move(stream), [&](const Variable& x) { return attention_(x, cache, layer); });
+  return dropped(apply(std::move(stream), [&](const Variable& x) { return attention_(x, cache, layer); }));
 }
 
 DPMP_KEPT_BODY inline ResidualStream Block::apply(ResidualStream stream,
                                                   FunctionRef<Variable(const Variable&)> attend) const {
   const SumAndNorm x = normalised(attention_norm_, std::move(stream));
   const Variable attended = attend(x.normed);
-  const SumAndNorm y = normalised(mlp_norm_, {x.sum, after_attention_(attended)});
-  const Variable fed = std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_);
-  return {y.sum, after_mlp_(fed)};
+  const SumAndNorm y = normalised(mlp_norm_, {x.sum, cast(after_attention_(attended), x.sum.dtype())});
+  return {y.sum, std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_)};
 }
 
 DPMP_KEPT_BODY inline Variable Block::operator()(const Variable& x, const Tensor& keep) const {
-  const ResidualStream y = (*this)(ResidualStream{x, std::nullopt}, keep);
+  // What is computed again ends with a product, the last one of the block, which is then left out.
+  const auto branches = [this](const Variable& rows, const Tensor& seen) {
+    return apply({rows, std::nullopt}, [&](const Variable& normed) { return attention_(normed, seen); });
+  };
+  const ResidualStream y = dropped(checkpointed(checkpointing_, x.tape(), branches, cast(x, residual_), keep));
   return add(y.x, *y.branch);
 }
 
@@ -195,12 +214,20 @@ DPMP_KEPT_BODY inline std::vector<LoraLinear*> Block::linears() {
 }
 
 DPMP_KEPT_BODY inline Blocks::Blocks(const Scope& scope, const BlockOptions& options)
-    : norm_(make_norm(scope / "norm", detail::checked(scope, options).width, options.norm, options.norm_epsilon)),
-      causal_(options.causal) {
+    : residual_(scope.precision().residual()),
+      norm_(make_norm(scope / "norm", detail::checked(scope, options).width, options.norm, options.norm_epsilon)),
+      causal_(options.causal),
+      checkpointing_(options.checkpointing) {
   for (index_t k = 0; k < options.layers; ++k) blocks_.emplace_back(scope / ("block" + std::to_string(k)), options, k);
 }
 
 DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, const Tensor& keep) const {
+  x = cast(x, residual_);
+  if (checkpointing_ != Checkpointing::none && x.tape().mode() == TapeMode::training) {
+    // One tensor between blocks, not the stream and its last branch.
+    for (const Block& block : blocks_) x = block(x, keep);
+    return normalised(norm_, {std::move(x), std::nullopt}).normed;
+  }
   ResidualStream stream{std::move(x), std::nullopt};
   for (const Block& block : blocks_) stream = block(std::move(stream), keep);
   return normalised(norm_, std::move(stream)).normed;
@@ -211,6 +238,7 @@ DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, KeyValueCache& cac
   DPMP_CHECK(x.shape().rank() == 3, "expected x [B, T, width], got ", x.shape());
   cache.begin(x.shape()[1], counts);
   ResidualStream stream{std::move(x), std::nullopt};
+  stream.x = cast(stream.x, residual_);
   for (index_t k = 0; k < size(); ++k) stream = blocks_[std::size_t(k)](std::move(stream), cache, k);
   cache.end();
   return normalised(norm_, std::move(stream)).normed;
@@ -220,6 +248,9 @@ DPMP_KEPT_BODY inline KeyValueCache Blocks::make_cache(Context& ctx, index_t sam
   DPMP_CHECK(causal_, "expected causal blocks for a key and value cache, got blocks whose tokens see later ones");
   KeyValueCache::Options options;
   if (!blocks_.empty()) options = blocks_[0].attention().cache_options();
+  // One dtype for all of it, which holds what every block projects to.
+  for (const Block& block : blocks_)
+    if (block.attention().cache_options().dtype != options.dtype) options.dtype = accumulate_dtype(options.dtype);
   options.layers = size();
   return KeyValueCache(ctx, options, samples, capacity);
 }

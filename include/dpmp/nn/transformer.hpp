@@ -23,6 +23,8 @@ struct TransformerConfig {
   bool tied = false;
   /// Share of activations dropped after attention and feed-forward block while training.
   double dropout = 0;
+  /// What is kept of each block for the backward pass (autograd/checkpointing.hpp): time and memory, no bit of a result.
+  Checkpointing checkpointing = Checkpointing::none;
   /// Number of the first of the 2 * layers dropouts, with adapters 6 * layers, where the model has others, too.
   index_t first_dropout = 0;
   /// Of the initial values, where the parameters are the model's own; dropout is keyed by the run's secret.
@@ -43,8 +45,8 @@ struct TransformerConfig {
   bool projection_bias = true;
   /// Heads of keys and values, shared by groups of query heads (Ainslie et al. 2023); 0: as many as heads.
   index_t key_value_heads = 0;
-  /// Logits of a bf16 or f16 model in f32, as the last product's sums are, and their loss from these: twice the memory of
-  /// what is the largest tensor of a small model. Generation has them always.
+  /// Logits of a bf16 or f16 model in f32, as with Precision::fp32_logits(), and their loss from these. Generation has them
+  /// always.
   bool fp32_logits = false;
   /// Of losses(): FP32 logits that are formed some at a time and never stored as a whole (linear_cross_entropy), in place of
   /// the largest tensor of a small model. The same bits as with fp32_logits; the last product is repeated in the backward
@@ -59,9 +61,9 @@ class Transformer {
  public:
   /// Throws on a configuration that no tensor can have (heads must divide width, key and value heads the heads, all
   /// sizes >= 1, dropout in [0, 1)).
-  Transformer(Context& ctx, const TransformerConfig& config, DType dtype);
-  /// A part of a model whose parameters are made in this scope, in its dtype, and outlive the transformer; config.seed is
-  /// not looked at. Adapters freeze the base parameters of this transformer and no others.
+  Transformer(Context& ctx, const TransformerConfig& config, const Precision& precision);
+  /// A part of a model whose parameters are made in this scope, in its precision, and outlive the transformer; config.seed
+  /// is not looked at. Adapters freeze the base parameters of this transformer and no others.
   Transformer(const Scope& scope, const TransformerConfig& config);
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
@@ -106,6 +108,7 @@ class Transformer {
   Parameter* positions_;  // null: rotary
   Blocks blocks_;
   std::optional<Linear> head_;
+  bool fp32_logits_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
 
@@ -115,8 +118,8 @@ class Transformer {
 #include "dpmp/autograd/rules/wide_linear.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
-    : Transformer(std::make_unique<Parameters>(ctx, dtype, checked(config).seed), config) {}
+DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, const Precision& precision)
+    : Transformer(std::make_unique<Parameters>(ctx, precision, checked(config).seed), config) {}
 
 DPMP_KEPT_BODY inline Transformer::Transformer(std::unique_ptr<Parameters> owned, const TransformerConfig& config)
     : Transformer(Scope(*owned), config) {
@@ -129,10 +132,13 @@ DPMP_KEPT_BODY inline Transformer::Transformer(const Scope& scope, const Transfo
       first_(parameters_->all().size()),
       tokens_(scope / "tokens", config.vocabulary, config.width),
       positions_(config.positions == Positions::learned
-                     ? &scope.normal("positions.weight", {config.context, config.width}, 0.02)
+                     ? &(scope / "positions").normal("weight", {config.context, config.width}, 0.02)
                      : nullptr),
       blocks_(scope, block_options(config)) {
-  if (!config.tied) head_.emplace(scope / "head", config.width, config.vocabulary, Linear::Options{.bias = false});
+  Scope head = scope / "head";
+  if (config.fp32_logits) head = head.with(head.precision().fp32_logits());
+  fp32_logits_ = head.precision().logits() != head.dtype();
+  if (!config.tied) head_.emplace(head, config.width, config.vocabulary, Linear::Options{.bias = false});
   count_ = parameters_->all().size() - first_;
   if (config.lora.rank == 0) return;
   for (Parameter* p : own_parameters()) p->set_trainable(false);
@@ -144,22 +150,23 @@ DPMP_KEPT_BODY inline Variable Transformer::rows(Tape& tape, const Tensor& ids) 
   DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context,
              "], got ", ids.shape());
   Variable x = tokens_(tape, ids);
-  if (positions_) x = position_embedding(x, *positions_);
+  if (positions_) x = position_embedding(cast(x, positions_->dtype()), *positions_);
   return blocks_(std::move(x));
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids) const {
-  return logits(rows(tape, ids), config_.fp32_logits);
+  return logits(rows(tape, ids), fp32_logits_);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::losses(Tape& tape, const Tensor& ids, const Tensor& targets,
                                                    const CrossEntropyOptions& options) const {
   if (!config_.chunked_head) return cross_entropy((*this)(tape, ids), targets, options);
-  return linear_cross_entropy(rows(tape, ids), head_weight(), nullptr, targets, options);
+  return linear_cross_entropy(cast(rows(tape, ids), head_weight().dtype()), head_weight(), nullptr, targets, options);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::logits(const Variable& x, bool wide) const {
-  return wide ? wide_linear(x, head_weight()) : linear(x, head_weight());
+  const Variable in = cast(x, head_weight().dtype());
+  return wide ? wide_linear(in, head_weight()) : linear(in, head_weight());
 }
 
 DPMP_KEPT_BODY inline KeyValueCache Transformer::make_cache(index_t samples, index_t capacity) const {
@@ -175,13 +182,13 @@ DPMP_KEPT_BODY inline Variable Transformer::continued(Tape& tape, const Tensor& 
   DPMP_CHECK(cache.capacity() <= config_.context, "expected a cache of at most the context of ", config_.context,
              " tokens, got ", cache.capacity());
   Variable x = tokens_(tape, ids);
-  if (positions_) x = add(x, embedding(tape, cache.positions(ids.shape()[1]), *positions_));
+  if (positions_) x = add(cast(x, positions_->dtype()), embedding(tape, cache.positions(ids.shape()[1]), *positions_));
   return blocks_(std::move(x), cache, counts);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids, KeyValueCache& cache,
                                                        std::span<const index_t> counts) const {
-  return logits(continued(tape, ids, cache, counts), config_.fp32_logits);
+  return logits(continued(tape, ids, cache, counts), fp32_logits_);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::next(Tape& tape, const Tensor& ids, KeyValueCache& cache,
@@ -208,6 +215,7 @@ DPMP_KEPT_BODY inline BlockOptions Transformer::block_options(const TransformerC
           .norm_epsilon = c.norm_epsilon,
           .feed_forward = c.feed_forward,
           .dropout = c.dropout,
+          .checkpointing = c.checkpointing,
           .first_dropout = c.first_dropout};
 }
 

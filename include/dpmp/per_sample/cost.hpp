@@ -73,6 +73,16 @@ struct NormPlan {
   double slack = 0;  // predicted_slack
 };
 
+/// The cheaper method for outer products that are not kept as gradients.
+NormMethod choose_norm_method(const SiteShape& s, NormChoice choice = NormChoice::automatic);
+inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm_method(shape_of(sites)); }
+
+/// The cheapest plan that the options allow. kept_bytes: what this pass keeps already.
+NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes);
+}  // namespace dpmp::inline DPMP_ABI::per_sample
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::per_sample {
 namespace detail {
 /// In multiply-adds of the kernels of norms and clipped sums.
 struct Prices {
@@ -109,18 +119,6 @@ inline double forming_cost(const SiteShape& s) {
 }
 }  // namespace detail
 
-double predicted_slack(const SiteShape& s, NormMethod method);
-
-/// The cheaper method for outer products that are not kept as gradients.
-NormMethod choose_norm_method(const SiteShape& s, NormChoice choice = NormChoice::automatic);
-inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm_method(shape_of(sites)); }
-
-/// The cheapest plan that the options allow. kept_bytes: what this pass keeps already.
-NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes);
-}  // namespace dpmp::inline DPMP_ABI::per_sample
-
-#if DPMP_BODIES
-namespace dpmp::inline DPMP_ABI::per_sample {
 DPMP_KEPT_BODY inline std::string_view name_of(NormMethod m) {
   constexpr std::string_view names[] = {"rank one", "segments", "instantiate", "gram", "stored"};
   return names[std::size_t(m)];

@@ -38,6 +38,9 @@ class NormBounds {
   /// The same for several parameters, in few launches.
   void add(Context& ctx, std::span<const kernels::NormTerms> terms);
 
+  /// Of operands whose samples were multiplied by 2^exponents (i32 [B], at most 64 either way): the bounds without that.
+  NormBounds unscaled(Context& ctx, const Tensor& exponents) const;
+
   /// The norm as computed, not certified: sqrt(sum_k n_k^2).
   double norm(index_t sample) const { return std::sqrt(values()[std::size_t(sample)]); }
   /// sum_k quadratic_k.
@@ -58,6 +61,8 @@ class NormBounds {
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 
 #if DPMP_BODIES
+#include "dpmp/kernels/loss_scale.hpp"
+
 namespace dpmp::inline DPMP_ABI::per_sample {
 DPMP_KEPT_BODY inline NormBounds::NormBounds(Context& ctx, index_t samples) : NormBounds(ctx.on_cuda() ? 0 : samples) {
   samples_ = samples;
@@ -97,6 +102,12 @@ DPMP_KEPT_BODY inline void NormBounds::add(Context& ctx, std::span<const kernels
   };
   launch_many(
       terms, [](const kernels::NormTerms&) { return 0; }, launch);
+}
+
+DPMP_KEPT_BODY inline NormBounds NormBounds::unscaled(Context& ctx, const Tensor& exponents) const {
+  NormBounds without(ctx, samples_);
+  launch_library_elements(ctx, samples_, kernels::UnscaleNorms{table(), without.table(), exponents.data<std::int32_t>()});
+  return without;
 }
 
 DPMP_KEPT_BODY inline std::vector<std::uint8_t> NormBounds::finite() const {

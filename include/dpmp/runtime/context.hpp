@@ -7,6 +7,7 @@
 #include "dpmp/runtime/floating_point.hpp"
 #include "dpmp/runtime/memory.hpp"
 #include "dpmp/runtime/parallel.hpp"
+#include "dpmp/runtime/units.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// Not copyable and not movable: tensors' operations refer to it. Work is submitted from one thread at a time.
@@ -15,9 +16,11 @@ class Context {
   /// threads: of the host, 0 means default_threads(): OMP_NUM_THREADS, or what affinity and container allow. Throws when
   /// the device is not available in this build or on this machine, when the threads cannot be started, or when
   /// floating-point numbers are not those of IEEE 754 on one of the threads (some other library was linked with
-  /// -ffast-math) or in a unit of the program (runtime/floating_point.hpp).
+  /// -ffast-math) or in a unit of the program (runtime/floating_point.hpp);
+  /// and when a unit was compiled for a CPU that has more than this one, or, with
+  /// dpmp::compiled, for other instruction sets than another unit (runtime/units.hpp).
   explicit Context(Device device = Device::best(), int threads = 0)
-      : device_(device), team_(threads), arena_(new Arena(detail::make_backend(device))) {
+      : device_((detail::check_units(), device)), team_(threads), arena_(new Arena(detail::make_backend(device))) {
     detail::check_floating_point(team_);
   }
   ~Context() { backend().gemm_state.reset(); }

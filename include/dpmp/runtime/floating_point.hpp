@@ -7,6 +7,7 @@
 #include <atomic>
 
 #include "dpmp/runtime/parallel.hpp"
+#include "dpmp/runtime/units.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 /// What is not as IEEE 754 asks on the calling thread, and what is the likely reason; null: nothing.
@@ -32,12 +33,14 @@ inline constinit std::atomic<const char*> unit_with_fault = nullptr;
 namespace {
 // Written so that a compiler gets something else with -fassociative-math, with -freciprocal-math, with -fno-signed-zeros and
 // with -ffinite-math-only.
-[[maybe_unused]] const bool unit_is_probed = [] {
+__attribute__((noinline)) bool flags_change_arithmetic() {
   volatile float small = 1, large = 0x1p25f, five = 5, zero = -0.0f, infinite = __builtin_inff();
   const float shift = large, unsigned_zero = zero + 0.0f, no_number = infinite;
-  if ((small + shift) - shift != 0 || five / 3.0f != 0x1.aaaaaap+0f || __builtin_signbit(unsigned_zero) ||
-      __builtin_isfinite(no_number))
-    unit_with_fault = __BASE_FILE__;
+  return (small + shift) - shift != 0 || five / 3.0f != 0x1.aaaaaap+0f || __builtin_signbit(unsigned_zero) ||
+         __builtin_isfinite(no_number);
+}
+[[maybe_unused]] const bool unit_is_probed = [] {
+  if (unit_runs_here && flags_change_arithmetic()) unit_with_fault = __BASE_FILE__;
   return true;
 }();
 }  // namespace

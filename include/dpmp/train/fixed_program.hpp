@@ -18,6 +18,8 @@ class FixedProgram {
   void check(const Tape& tape) const;
   /// The next pass is the first one again.
   void forget() { first_.clear(); }
+  /// What the first pass recorded; empty before it.
+  const std::vector<RecordedValue>& recorded() const { return first_; }
 
  private:
   static constexpr const char* advice =
@@ -38,18 +40,7 @@ DPMP_KEPT_BODY inline void FixedProgram::check(const Tape& tape) const {
   const std::vector<RecordedValue>& now = tape.recorded();
   for (std::size_t k = 0; k < first_.size(); ++k) {
     const RecordedValue& wanted = first_[k];
-    std::string got;
-    if (k >= now.size())
-      got = "fewer operations";
-    else if (now[k].name != wanted.name)
-      got = "another operation";
-    else if (now[k].dtype != wanted.dtype)
-      got = "another dtype";
-    else if (now[k].shape.rank() != wanted.shape.rank())
-      got = "another number of axes";
-    else
-      for (int axis = 0; axis < wanted.shape.rank() && got.empty(); ++axis)
-        if (now[k].shape[axis] != wanted.shape[axis]) got = dpmp::detail::concat("another size of axis ", axis);
+    const std::string got = k < now.size() ? difference(wanted, now[k]) : "fewer operations";
     DPMP_CHECK(got.empty(), "expected every physical batch to record the operations and shapes of the first one, number ", k,
                " ", wanted.name, " ", wanted.dtype, wanted.shape, ", got ", got, advice);
   }

@@ -23,7 +23,8 @@ using Privacy = std::variant<dp::Plan, NoPrivacy>;
 class Trainer {
  public:
   /// records: size of the training set, at most the plan's public dataset_size. keys: of dp::random_key() for a real run; a
-  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36).
+  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36). Throws what
+  /// Parameters::check_precision does.
   Trainer(Context& ctx, const nn::Parameters& parameters, const Privacy& privacy, const dp::StreamKeys& keys,
           index_t records, const TrainerOptions& options = {});
 
@@ -68,8 +69,9 @@ class Trainer {
   /// train/checkpoint.hpp; throws like resume_at(). frozen_before: frozen_history() of that run.
   void repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
                    const dp::StatementNotes& before = {}, std::uint64_t frozen_before = 0);
-  /// A hash of what was frozen in which private step so far; 0 while nothing was. The noise of a step depends on it, so
-  /// that continuations of one run that freeze different parameters share none from then on.
+  /// A hash of what was frozen in which private step so far and of which steps threw after they were accounted; 0 while
+  /// there was neither. The noise of a step depends on it, so that continuations of one run that freeze different
+  /// parameters, or of which one had a step that failed, share none from then on.
   std::uint64_t frozen_history() const { return frozen_history_; }
   /// run_fingerprint() of this trainer; empty without TrainerOptions::data_fingerprint or without privacy.
   std::string fingerprint() const;
@@ -78,6 +80,8 @@ class Trainer {
   /// What dropout's masks of these slots are keyed by in that step; nothing without TrainerOptions::identity. Throws for
   /// identities that are places in the data set under add_or_remove_one: one record less moves those of others.
   std::optional<SampleRandomness> randomness(std::span<const index_t> slots, index_t step) const;
+  /// Where backward passes begin: TrainerOptions::loss_scaling or its default.
+  const LossScaling& loss_scaling() const { return *options_.loss_scaling; }
   /// All that it was made for, trained or frozen.
   std::span<Parameter* const> parameters() const { return parameters_; }
   optim::OptimiserState& optimiser_state() { return optimiser_state_; }
@@ -96,6 +100,7 @@ class Trainer {
   void follow_trainable();
   void add_to_frozen_history();
   void private_step(Losses losses);
+  void run_accounted_step(dp::StepTicket ticket, Losses losses);
   void plain_step(Losses losses);
   /// Calls f(PhysicalBatch) for each physical batch of what draw_ holds.
   void for_each_batch(index_t step, FunctionRef<void(const PhysicalBatch&)> f);
@@ -108,6 +113,7 @@ class Trainer {
   TrainerOptions options_;
   optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
+  std::string precision_;
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
   per_sample::ClippedSumSink sink_;
@@ -142,11 +148,14 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       options_(options),
       optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
+      precision_(parameters.precision_text()),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
       slots_(checked_slots(options.physical_batch)) {
+  parameters.check_precision();
   for (const Parameter* p : parameters_) groups_.of(*p);
+  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private());
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
@@ -188,6 +197,18 @@ DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
   add_to_frozen_history();
   dp::StepTicket ticket = guarantee_->ledger.begin_step(frozen_history_);
   const index_t step = ticket.step();
+  try {
+    run_accounted_step(std::move(ticket), losses);
+  } catch (...) {
+    // The weights are not those of a run in which this step went well: what comes next sums other gradients.
+    static constexpr std::byte failed[] = {std::byte('f'), std::byte('a'), std::byte('i'), std::byte('l')};
+    frozen_history_ = siphash24(frozen_history_, std::uint64_t(step), failed);
+    throw;
+  }
+}
+
+DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Losses losses) {
+  const index_t step = ticket.step();
   const dp::StepPlan numbers = plan().at(step, clip_threshold());
   sampler_.draw(step, draw_);
   follow_trainable();
@@ -200,7 +221,8 @@ DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
     accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
                        {.quantile_count = guarantee_->threshold ? &here : nullptr,
                         .program = &program_,
-                        .finite = options_.unsafe_debug ? &finite : nullptr});
+                        .finite = options_.unsafe_debug ? &finite : nullptr,
+                        .loss_scaling = loss_scaling()});
     count += here;
     for (std::size_t i = 0; i < finite.size(); ++i) left_out += batch.slots[i] != masked_slot && finite[i] == 0;
   });
@@ -214,22 +236,24 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   sampler_.draw(steps_, draw_);
   follow_trainable();
   sums_.set_zero();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_); });
-  optimiser_state_.step(ctx_, sums_, 1 / (sampler_.probability() * double(sampler_.records())),
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, loss_scaling()); });
+  optimiser_state_.step(ctx_, sums_,
+                        1 / (loss_scaling().public_scale() * sampler_.probability() * double(sampler_.records())),
                         options_.learning_rate.at(steps_));
   ++steps_;
 }
 
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
-  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()));
+  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
   per_sample::ClippedSumSink sink(groups_, options_.strategy,
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,
                                       const per_sample::NormPlan& chosen) { report.set(p, shape, chosen); });
   const std::vector<index_t> empty(slots_.size(), masked_slot);
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
-                     numbers.groups, sink, sums_, {.program = &program_});
+                     numbers.groups, sink, sums_, {.program = &program_, .loss_scaling = loss_scaling()});
+  report.set_operations(program_.recorded());
   return report;
 }
 
@@ -256,7 +280,7 @@ DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
 DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::span<const index_t> slots,
                                                                           index_t step) const {
   if (!options_.identity) return std::nullopt;
-  const Key256 of_records = keys().key(dp::Stream::record_identity);
+  const SecretKey of_records = keys().key(dp::Stream::record_identity);
   std::vector<RecordId> ids;
   for (const index_t record : slots)
     ids.push_back(record == masked_slot ? RecordId() : options_.identity(of_records, record));
@@ -288,7 +312,7 @@ DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::description() const {
-  return run_description(parameters_, groups_, optimiser_state_);
+  return run_description(parameters_, precision_, groups_, optimiser_state_);
 }
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,

@@ -24,6 +24,7 @@ index_t samples_with_bad_targets(const Tensor& targets, index_t classes, CrossEn
 #if DPMP_BODIES
 #include "dpmp/autograd/open_records.hpp"
 #include "dpmp/kernels/cross_entropy.hpp"
+#include "dpmp/kernels/loss_scale.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -75,6 +76,19 @@ struct CrossEntropy {
                                                            R(1 / options.divisor)});
     });
     pass.accumulate(logits.slot(), g);
+  }
+  Tensor largest_gradients(Context& ctx, const Tensor& gradient) const {
+    const index_t samples = targets.shape().front(), tokens = targets.shape().numel(1, targets.shape().rank());
+    const Tensor largest = Tensor::empty(ctx, {samples}, gradient.dtype());
+    dispatch_real(gradient.dtype(), [&](auto tag) {
+      using R = typename decltype(tag)::type;
+      if constexpr (std::is_same_v<R, compute_t<R>>)
+        launch_library_rows(ctx, samples, tokens,
+                            kernels::LargestCrossEntropyGradients<R>{missing.data<R>(), targets.data<std::int32_t>(),
+                                                                     gradient.data<R>(), largest.data<R>(), tokens,
+                                                                     options.ignore_index, R(1 / options.divisor)});
+    });
+    return largest;
   }
 };
 }  // namespace rules

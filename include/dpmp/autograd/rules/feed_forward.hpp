@@ -14,8 +14,15 @@ Variable gelu_feed_forward(const Variable& x, Parameter& up, Parameter* up_bias,
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
+#include "dpmp/tensor/map.hpp"
+
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
+template <class T>
+using OfGelu = kernels::ActivationForward<kernels::GeluErf, T>;
+template <class T>
+using OfGeluTanh = kernels::ActivationForward<kernels::GeluTanh, T>;
+
 struct GeluFeedForward {
   static constexpr std::string_view name = "gelu_feed_forward";
   GradientSlot x;
@@ -36,6 +43,32 @@ struct GeluFeedForward {
     up.backward(pass, x, input, inner);
   }
 };
+
+/// The activation's input, where the backward pass will need it, and its output.
+struct GeluOfProduct {
+  Tensor before, hidden;
+};
+inline GeluOfProduct gelu_of_product(Tape& tape, const Affine& up, const Tensor& x, const Shape& shape, GemmActivation form,
+                                     bool saves_input) {
+  Context& ctx = tape.ctx();
+  // On a CPU the activation is of the rounded input (GemmSpec::activation_input), so that it can be taken again. A GPU's
+  // kernels for that are others than the product's: there its output is remembered, too.
+  Tensor before = saves_input ? tape.recall() : Tensor();
+  if (before.defined()) {
+    if (ctx.on_cuda()) return {before, tape.recall()};
+    return {before, form == GemmActivation::gelu_tanh ? dpmp::detail::map<OfGeluTanh>(ctx, before)
+                                                      : dpmp::detail::map<OfGelu>(ctx, before)};
+  }
+  if (saves_input) before = Tensor::empty(ctx, shape, x.dtype());
+  const Tensor hidden = Tensor::empty(ctx, shape, x.dtype());
+  GemmSpec product = up.forward(x, hidden);
+  product.activation = form;
+  product.activation_input = saves_input ? before.raw() : nullptr;
+  gemm(ctx, product);
+  if (saves_input) tape.remember(before);
+  if (saves_input && ctx.on_cuda()) tape.remember(hidden);
+  return {before, hidden};
+}
 }  // namespace rules
 
 DPMP_KEPT_BODY inline Variable gelu_feed_forward(const Variable& x, Parameter& up, Parameter* up_bias, Parameter& down,
@@ -47,15 +80,11 @@ DPMP_KEPT_BODY inline Variable gelu_feed_forward(const Variable& x, Parameter& u
   const Shape inner = x.shape().with(-1, up.shape()[0]);
   second.check("gelu_feed_forward (down)", tape.ctx(), inner, x.dtype());
   const bool input_gradient = tape.needs_gradient(x) || first.trains();
-  const Tensor before = input_gradient && tape.mode() == TapeMode::training ? Tensor::empty(tape.ctx(), inner, x.dtype())
-                                                                            : Tensor(),
-               hidden = Tensor::empty(tape.ctx(), inner, x.dtype()),
-               y = Tensor::empty(tape.ctx(), x.shape().with(-1, down.shape()[0]), x.dtype());
-  GemmSpec product = first.forward(x.value(), hidden);
-  product.activation = form;
-  product.activation_input = before.defined() ? before.raw() : nullptr;
-  gemm(tape.ctx(), product);
-  gemm(tape.ctx(), second.forward(hidden, y));
+  const bool saves = input_gradient && tape.mode() == TapeMode::training;
+  const rules::GeluOfProduct inner_values = rules::gelu_of_product(tape, first, x.value(), inner, form, saves);
+  const Tensor &before = inner_values.before, &hidden = inner_values.hidden;
+  const Tensor y = tape.product(x.shape().with(-1, down.shape()[0]), x.dtype(),
+                                [&](const Tensor& result) { gemm(tape.ctx(), second.forward(hidden, result)); });
   return tape.record(y, input_gradient || second.trains(),
                      rules::GeluFeedForward{x.slot(), up.trainable() ? x.value() : Tensor(), before,
                                             down.trainable() ? hidden : Tensor(), first, second, form});

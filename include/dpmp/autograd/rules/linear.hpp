@@ -72,8 +72,8 @@ DPMP_KEPT_BODY inline Variable linear(const Variable& x, Parameter& weight, Para
   Tape& tape = x.tape();
   const rules::Affine affine{&weight, bias};
   affine.check("linear", tape.ctx(), x.shape(), x.dtype());
-  const Tensor y = Tensor::empty(tape.ctx(), x.shape().with(-1, weight.shape()[0]), x.dtype());
-  gemm(tape.ctx(), affine.forward(x.value(), y));
+  const Tensor y = tape.product(x.shape().with(-1, weight.shape()[0]), x.dtype(),
+                                [&](const Tensor& result) { gemm(tape.ctx(), affine.forward(x.value(), result)); });
   return tape.record(y, tape.needs_gradient(x) || affine.trains(),
                      rules::Linear{x.slot(), weight.trainable() ? x.value() : Tensor(), affine});
 }
