@@ -83,6 +83,8 @@ TEST_CASE("P13, P15: norms, certificates, clipped sums and input gradients of a 
       const index_t samples = kind.tokens > 100 ? 2 : 6;
       const Tokens data = test::random_tokens(ctx, rng, samples, kind.tokens, int(kind.classes));
       const std::vector<float> factors = random_factors(rng, samples);
+      std::vector<double> weights;  // an empty slot, and others apart
+      for (index_t i = 0; i < samples; ++i) weights.push_back(i == 1 ? 0 : rng.uniform(0.5, 1));
       CAPTURE(name_of(dtype));
       CAPTURE(kind.tokens);
       CAPTURE(kind.tied);
@@ -92,10 +94,10 @@ TEST_CASE("P13, P15: norms, certificates, clipped sums and input gradients of a 
         for (const bool grouped : {false, true}) {
           CAPTURE(per_sample::name_of(options.strategy));
           CAPTURE(int(options.norms));
-          const HeadOutcome whole = head_outcome(ctx, model, data, 0, options, factors, grouped);
+          const HeadOutcome whole = head_outcome(ctx, model, data, 0, options, factors, grouped, weights);
           for (const index_t bytes : model.chunks()) {
             CAPTURE(bytes);
-            const HeadOutcome chunked = head_outcome(ctx, model, data, bytes, options, factors, grouped);
+            const HeadOutcome chunked = head_outcome(ctx, model, data, bytes, options, factors, grouped, weights);
             CHECK(different_bits(chunked.losses, whole.losses) == 0);
             CHECK(different_bits(chunked.norms, whole.norms) == 0);
             CHECK(different_bits(chunked.sums, whole.sums) == 0);

@@ -69,10 +69,10 @@ struct HeadOutcome {
   std::vector<dpmp::per_sample::Keep> kept;
   index_t peak = 0;  // bytes of forward and backward pass
 };
-/// factors: of finite samples; others count 0.
+/// factors: of finite samples; others count 0. weights: of the losses (none: 1).
 inline HeadOutcome head_outcome(dpmp::Context& ctx, const HeadModel& model, const Tokens& data, index_t logit_bytes,
                                 const dpmp::per_sample::StrategyOptions& options, const std::vector<float>& factors,
-                                bool grouped = false) {
+                                bool grouped = false, std::span<const double> weights = {}) {
   using namespace dpmp::per_sample;
   HeadOutcome result;
   const auto all = model.parameters.all();
@@ -96,7 +96,9 @@ inline HeadOutcome head_outcome(dpmp::Context& ctx, const HeadModel& model, cons
     }
     return c;
   };
-  clipped_backward(tape, losses, dpmp::Tensor(), sink, rule, sums);
+  clipped_backward(tape, losses,
+                   weights.empty() ? dpmp::Tensor() : dpmp::Tensor::from(ctx, {data.samples()}, losses.dtype(), weights),
+                   sink, rule, sums);
   result.peak = ctx.memory().peak_bytes - before;
   result.sums = flat(sums);
   return result;
