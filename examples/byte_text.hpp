@@ -65,7 +65,7 @@ inline double bits_per_byte(Context& ctx, const nn::Transformer& model, const By
     for (index_t k = first; k < std::min(first + physical_batch, count); ++k) slots.push_back(k);
     Tape tape(ctx, index_t(slots.size()), TapeMode::inference);
     const auto [ids, targets] = records.batch(ctx, slots);
-    for (const double loss : cross_entropy(model(tape, ids), targets).value().to_doubles()) nats += loss;
+    for (const double loss : model.losses(tape, ids, targets).value().to_doubles()) nats += loss;
     for (const index_t k : slots) bytes += double(records.bytes(k));
   }
   return nats / bytes / std::numbers::ln2;

@@ -101,7 +101,7 @@ class RecurrentLayer {
  public:
   RecurrentLayer(const nn::Scope& scope, index_t width)
       : in_(scope / "in", width, width), decay_(&scope.constant("decay", {width}, 0.9)), out_(scope / "out", width, width) {}
-  Variable operator()(const Variable& x) const { return out_(linear_recurrence(in_(x), *decay_)); }
+  Variable operator()(const Variable& x) const { return out_(linear_recurrence(cast(in_(x), decay_->dtype()), *decay_)); }
 
  private:
   nn::Linear in_;

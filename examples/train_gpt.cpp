@@ -19,12 +19,12 @@ using examples::ByteRecords;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string data, output = "train_gpt_output", resume, weights, log, dtype = "bf16";
+  std::string data, output = "train_gpt_output", resume, weights, log, dtype = "bf16", moments = "f32";
   bool is_private = true;
   double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0, lora_alpha = 16;
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
   index_t evaluate_every = 10, evaluate_records = 256, checkpoint_every = 0, lines = 3, lora_rank = 0;
-  bool tied = false, info = false;
+  bool tied = false, chunked_head = false, info = false, fp32_residual = false, fp32_logits = false, fp32_norms = false;
   std::optional<double> noise_multiplier;
   std::optional<index_t> stop_after;
   int threads = 0;
@@ -43,7 +43,14 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_option("--lora-rank", o.lora_rank, "train adapters of this rank only, all other weights stay; 0: train all")
       ->capture_default_str();
   app.add_option("--lora-alpha", o.lora_alpha, "adapters are scaled by this over their rank")->capture_default_str();
-  app.add_option("--dtype", o.dtype, "activations and compute weights: f32, bf16 or f16")->capture_default_str();
+  app.add_option("--dtype", o.dtype, "precision of activations and compute weights: f32, bf16 or f16")
+      ->capture_default_str();
+  app.add_flag("--fp32-residual", o.fp32_residual, "of a bf16 or f16 model: residual stream and norms in f32");
+  app.add_flag("--fp32-norms", o.fp32_norms, "norms in f32");
+  app.add_option("--moments", o.moments, "what AdamW's moments are stored in")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+  app.add_flag("--fp32-logits", o.fp32_logits, "logits in f32");
   std::string privacy = "on";
   app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")
       ->check(CLI::IsMember({"on", "off"}))
@@ -66,6 +73,7 @@ Options parse(int argc, char** argv, CLI::App& app) {
       ->capture_default_str();
   app.add_option("--dropout", o.dropout)->capture_default_str();
   app.add_flag("--tied", o.tied, "output layer = embedding table");
+  app.add_flag("--chunked-head", o.chunked_head, "FP32 logits, some at a time: less memory, more products");
   app.add_option("--device", o.device, "cpu, or cuda where the program was built with CUDA")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
@@ -140,7 +148,8 @@ std::uint64_t data_fingerprint(const Options& o, const std::vector<std::string>&
   TextStream settings;
   settings.precision(17);
   for (const index_t n : {o.width, o.layers, o.heads, o.context, index_t(o.tied), o.lora_rank}) settings << n << ' ';
-  settings << o.dtype << ' ' << o.dropout << ' ' << o.seed << ' ' << o.lora_alpha;
+  settings << o.dtype << o.fp32_residual << o.fp32_norms << o.fp32_logits << ' ' << o.dropout << ' ' << o.seed << ' '
+           << o.lora_alpha << (o.chunked_head ? " chunked head" : "");
   add(settings.str());
   for (const std::string& line : lines) add(line);
   return hash;
@@ -158,6 +167,8 @@ int run(const Options& o) {
   const ByteRecords training(lines, o.context, false), held_out(lines, o.context, true);
   std::cout << "data: " << training.size() << " records to learn, " << held_out.size() << " held out, the first "
             << o.context << " bytes of each\n";
+  const nn::Precision precision =
+      nn::Precision(parse_dtype(o.dtype)).fp32_residual(o.fp32_residual).fp32_norms(o.fp32_norms).fp32_logits(o.fp32_logits);
   nn::Transformer model(ctx,
                         {.vocabulary = 256,
                          .width = o.width,
@@ -167,9 +178,10 @@ int run(const Options& o) {
                          .tied = o.tied,
                          .dropout = o.dropout,
                          .seed = o.seed,
+                         .chunked_head = o.chunked_head,
                          .lora = {.rank = o.lora_rank, .alpha = o.lora_alpha}},
-                        parse_dtype(o.dtype));
-  std::cout << "model: " << model.parameters().numel() << " parameters in " << o.dtype << ", " << o.layers
+                        precision);
+  std::cout << "model: " << model.parameters().numel() << " parameters in " << precision << ", " << o.layers
             << " layers of width " << o.width << ", " << ctx.threads() << " threads\n";
   if (o.lora_rank > 0) std::cout << "adapters: " << trained_values(model) << " parameters, the only ones that are trained\n";
   if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';
@@ -197,7 +209,7 @@ int run(const Options& o) {
   const index_t steps = plan ? plan->steps() : o.steps;
   const train::TrainerOptions trainer_options{
       .physical_batch = o.physical_batch,
-      .optimiser = optim::AdamW{.weight_decay = 0},
+      .optimiser = optim::AdamW{.weight_decay = 0, .moments = parse_dtype(o.moments)},
       .learning_rate =
           optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate),
       .data_fingerprint = data_fingerprint(o, lines),
@@ -237,7 +249,7 @@ int run(const Options& o) {
 
   const auto losses = [&](const train::Batch& batch) {
     const auto [ids, targets] = training.batch(ctx, batch.records);
-    return cross_entropy(model(batch.tape, ids), targets, {.divisor = double(o.context)});
+    return model.losses(batch.tape, ids, targets, {.divisor = double(o.context)});
   };
   if (o.info && plan) std::cout << trainer.validate(losses).text();
   std::optional<train::Log> log;

@@ -27,6 +27,7 @@
 #include <dpmp/autograd/rules/group_norm.hpp>
 #include <dpmp/autograd/rules/layer_norm.hpp>
 #include <dpmp/autograd/rules/linear.hpp>
+#include <dpmp/autograd/rules/linear_cross_entropy.hpp>
 #include <dpmp/autograd/rules/matmul.hpp>
 #include <dpmp/autograd/rules/mean_squared_error.hpp>
 #include <dpmp/autograd/rules/pad.hpp>

@@ -12,6 +12,7 @@
 #include "dpmp/autograd/rules/embedding.hpp"
 #include "dpmp/autograd/rules/feed_forward.hpp"
 #include "dpmp/autograd/rules/linear.hpp"
+#include "dpmp/autograd/rules/linear_cross_entropy.hpp"
 #include "dpmp/autograd/rules/matmul.hpp"
 #include "dpmp/autograd/rules/mean_squared_error.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
@@ -226,6 +227,36 @@ inline Problem cross_entropy(Draw& draw) {
       .holding({targets});
 }
 
+/// An output layer and its loss in chunks of any size. tied: its weight is the table of an embedding, too.
+inline Problem linear_cross_entropy(Draw& draw, bool with_bias, bool tied) {
+  const auto quarters = [&](const Shape& shape) {  // so that logits are of order 1
+    Values v = draw.values(shape);
+    for (double& x : v.values) x /= 4;
+    return v;
+  };
+  const index_t samples = draw.samples(), tokens = draw.tokens(), width = draw.integer(1, 9), classes = draw.integer(1, 9);
+  const Held targets = draw.held_ids(samples * tokens, -1, classes - 1),
+             ids = draw.held_ids(samples * tokens, 0, classes - 1);
+  const double divisor = double(draw.integer(1, 4));
+  const index_t bytes = draw.integer(1, 4 * classes * std::max<index_t>(1, tokens) * (samples + 1));
+  // The gradient of a logit is rounded, and so are the sums of up to nine of them and of tokens.
+  Problem p{samples,
+            {quarters({samples, tokens, width})},
+            {quarters({classes, width})},
+            [=](dpmp::Tape& tape, const Variables& x, const Parameters& w) {
+              const auto tensor = [&](const Held& held) {
+                return dpmp::Tensor::from(tape.ctx(), {samples, tokens}, held->ids);
+              };
+              Variables results{dpmp::linear_cross_entropy(x[0], *w[0], with_bias ? w[1] : nullptr, tensor(targets),
+                                                           {.ignore_index = -1, .divisor = divisor}, bytes)};
+              if (tied) results.push_back(embedding(tape, tensor(ids), *w[0]));
+              return results;
+            },
+            4};
+  if (with_bias) p.parameters.push_back(quarters({classes}));
+  return std::move(p).holding({targets, ids});
+}
+
 inline Problem mean_squared_error(Draw& draw) {
   const Shape shape = draw.shape();
   const auto target = std::make_shared<HeldRows>(HeldRows{.numbers = draw.values(shape).values});
@@ -304,6 +335,10 @@ inline std::vector<Op> general_ops() {
       {"concat", detail::concat},
       {"dropout", detail::dropout},
       {"cross_entropy", detail::cross_entropy},
+      {"linear_cross_entropy", [](Draw& draw) { return detail::linear_cross_entropy(draw, false, false); }},
+      {"linear_cross_entropy (bias)", [](Draw& draw) { return detail::linear_cross_entropy(draw, true, false); }},
+      {"embedding and linear_cross_entropy, tied",
+       [](Draw& draw) { return detail::linear_cross_entropy(draw, false, true); }},
       {"mean_squared_error", detail::mean_squared_error},
   };
   for (Op& op : tensor_ops()) ops.push_back(std::move(op));

@@ -29,9 +29,11 @@ inline const std::vector<SumCase>& sum_cases() {
 }
 
 /// Losses of these slots by `losses`, `batch` slots at a time (0: all), clipped to C in each group and summed.
+/// scaling: where the backward passes begin.
 template <class Losses>
 std::vector<double> clipped_sum(dpmp::Context& ctx, std::span<dpmp::Parameter* const> parameters, const Losses& losses,
-                                std::span<const dpmp::index_t> slots, const SumCase& c, double C, std::size_t batch = 0) {
+                                std::span<const dpmp::index_t> slots, const SumCase& c, double C, std::size_t batch = 0,
+                                const dpmp::LossScaling& scaling = {}) {
   using namespace dpmp::per_sample;
   const Groups groups = c.by_layer ? Groups::by_layer(parameters) : Groups::flat(parameters);
   const std::vector<dpmp::dp::FlatClipping> clipping(std::size_t(groups.count()), dpmp::dp::FlatClipping(C, c.rule));
@@ -39,7 +41,8 @@ std::vector<double> clipped_sum(dpmp::Context& ctx, std::span<dpmp::Parameter* c
   ClippedSumSink sink(groups, c.options);
   if (batch == 0) batch = slots.size();
   for (std::size_t first = 0; first < slots.size(); first += batch)
-    dpmp::train::accumulate_clipped(ctx, losses, {slots.subspan(first, batch)}, clipping, sink, sums);
+    dpmp::train::accumulate_clipped(ctx, losses, {slots.subspan(first, batch)}, clipping, sink, sums,
+                                    {.loss_scaling = scaling});
   return flat(sums);
 }
 }  // namespace test

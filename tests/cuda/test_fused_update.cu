@@ -157,6 +157,40 @@ TEST_CASE("P21: an update on the device draws the host's noise and agrees to rou
   check<SgdOf<double>>({139}, 0, true);
 }
 
+TEST_CASE("moments in bf16 are rounded by the host's words: the same bits where FP32 arithmetic is exact") {
+  // Sums are multiples of 2^-6 in [-2, 2] and both betas 1/2: all moments, squares too, have fewer than 24 bits.
+  using Rounded = FusedUpdate<kernels::RoundedAdamWUpdate, bf16>;
+  Context host(Device::cpu(), 1), device(Device::cuda(0));
+  for (const index_t n : {1, 45, 2053}) {
+    CAPTURE(n);
+    std::vector<double> values[2];
+    for (Context* ctx : {&host, &device}) {
+      test::Rng rng(test::seed(), 31);
+      std::vector<double> drawn(static_cast<std::size_t>(n));
+      for (double& v : drawn) v = double(rng.integer(-128, 128)) / 64;
+      const Tensor sum = Tensor::from(*ctx, {n}, DType::f64, drawn), weight = Tensor::zeros(*ctx, {n}, DType::f32),
+                   copy = Tensor::zeros(*ctx, {n}, DType::bf16), first = Tensor::zeros(*ctx, {n}, DType::bf16),
+                   second = Tensor::zeros(*ctx, {n}, DType::bf16),
+                   numbers = Tensor::zeros(*ctx, {index_t(sizeof(FusedNumbers) / 8)}, DType::f64);
+      for (std::uint64_t step = 1; step <= 3; ++step) {
+        const FusedNumbers now{{1, 0.01, 1, 0, step}, {}};
+        numbers.copy_from_host(&now);
+        const Rounded update{n,
+                             sum.data<double>(),
+                             weight.data<float>(),
+                             copy.data<bf16>(),
+                             {{first.data<bf16>(), second.data<bf16>(), 0.5f, 0.5f, 0.5f, 0.5f, 1e-6f}, {77, 2}},
+                             &static_cast<const FusedNumbers*>(numbers.raw())->update,
+                             dp::ParameterNoise()};
+        optim::detail::launch_updates<Rounded>(*ctx, {&update, 1});
+      }
+      for (const Tensor& t : {first, second})
+        for (const double v : t.to_doubles()) values[ctx == &device].push_back(v);
+    }
+    CHECK(test::difference(values[0], values[1]) == "");
+  }
+}
+
 TEST_CASE("updates of more parameters than a launch takes, some of them empty") {
   test::Rng rng(test::seed(), 8);
   std::vector<index_t> sizes;

@@ -90,6 +90,7 @@ struct Released {
   std::vector<double> upper;
   std::vector<std::uint8_t> ok;
   std::vector<std::vector<double>> alone;  // [samples][coordinates]
+  std::vector<double> exponents = {};      // of a loss scale; empty: none
 };
 
 /// exact: float64 norm of each sample's gradient of the stored operands, not finite where an operand is not.
@@ -112,10 +113,10 @@ inline void judge(Tally& tally, const Released& r, const std::vector<double>& ex
     }
     // Clipping is not a way out: what is above C and has a tight certificate keeps nearly all of C. Not where the norm that
     // was kept is that of an FP32 sum far below the exact one (tokens that cancel), nor for factors below the normal FP32
-    // numbers, which are rounded down coarsely.
+    // numbers, with a scale or without, which are rounded down coarsely or are 0.
     const bool tight = r.upper[i] < 1.01 * exact[i] && r.upper[i] > 0.99 * exact[i];
     if (r.ok[i] && rule.kind() == dpmp::dp::ClipRule::Kind::abadi && exact[i] > threshold && tight &&
-        threshold / r.upper[i] > 1e-35) {
+        std::ldexp(threshold / r.upper[i], r.exponents.empty() ? 0 : -std::max(0, int(r.exponents[i]))) > 1e-35) {
       ++tally.tight;
       if (!(released > 0.98 * threshold)) fail(tally.given_away, "given away");
     }

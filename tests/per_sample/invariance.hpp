@@ -15,7 +15,9 @@ namespace test {
 /// Looks for a way in which a record's numbers depend on anything but the record, in batches of as many slots as records.
 class InvarianceCheck {
  public:
-  InvarianceCheck(dpmp::Context& ctx, Rng& rng, const SlotModel& model) : ctx_(ctx), rng_(rng), model_(model) {}
+  /// scaling: of the passes that are clipped.
+  InvarianceCheck(dpmp::Context& ctx, Rng& rng, const SlotModel& model, const dpmp::LossScaling& scaling = {})
+      : ctx_(ctx), rng_(rng), model_(model), scaling_(scaling) {}
 
   /// The first number of the pass that differs, or "".
   std::string pass() {
@@ -105,8 +107,9 @@ class InvarianceCheck {
     dpmp::per_sample::GradientSums sums(ctx_, model_.parameters());
     dpmp::Tape tape(ctx_, model_.records());
     const dpmp::Variable losses = model_.record(tape, slots);
-    dpmp::per_sample::clipped_backward(
-        tape, losses, dpmp::Tensor::from(ctx_, {model_.records()}, losses.dtype(), weights(slots)), sink, factors, sums);
+    dpmp::per_sample::clipped_backward(tape, losses,
+                                       dpmp::Tensor::from(ctx_, {model_.records()}, losses.dtype(), weights(slots)), sink,
+                                       factors, sums, scaling_);
     for (const dpmp::Tensor& t : sums.tensors()) {
       const std::vector<double> part = t.to_doubles();
       r.sum.insert(r.sum.end(), part.begin(), part.end());
@@ -120,6 +123,7 @@ class InvarianceCheck {
   dpmp::Context& ctx_;
   Rng& rng_;
   const SlotModel& model_;
+  dpmp::LossScaling scaling_;
   index_t not_zero_ = 0;
 };
 
@@ -136,8 +140,9 @@ inline dpmp::dp::FlatClipping random_clipping(Rng& rng) {
 
 /// Both checks of one model, the second by `ways` random ways, or by every one; "" or what was found. seen: not_zero() is
 /// added to it.
-inline std::string find_dependence(dpmp::Context& ctx, Rng& rng, const SlotModel& model, index_t& seen, int ways = 0) {
-  InvarianceCheck check(ctx, rng, model);
+inline std::string find_dependence(dpmp::Context& ctx, Rng& rng, const SlotModel& model, index_t& seen, int ways = 0,
+                                   const dpmp::LossScaling& scaling = {}) {
+  InvarianceCheck check(ctx, rng, model, scaling);
   if (const std::string found = check.pass(); !found.empty()) return found;
   const int all = int(sum_ways().size());
   for (int k = 0; k < (ways > 0 ? ways : all); ++k) {

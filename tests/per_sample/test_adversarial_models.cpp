@@ -9,6 +9,7 @@
 #include "per_sample/adversarial_trial.hpp"
 #include "per_sample/adversaries.hpp"
 #include "support/gpt.hpp"
+#include "support/mixed_precision.hpp"
 #include "support/sites.hpp"
 
 namespace {
@@ -24,7 +25,6 @@ using test::Released;
 using test::report;
 using test::Tally;
 using test::target;
-using test::text;
 
 /// One clipped pass over a tape a sample: what each group releases of it. pass(factors of the groups, sums).
 struct Walk {
@@ -32,7 +32,22 @@ struct Walk {
   dp::ClipRule rule = dp::ClipRule::abadi();
   per_sample::Groups groups;
   StrategyOptions options;
+  LossScaling scaling = {};
+
+  std::string text() const { return dpmp::detail::concat(test::text(options), ", loss scaling ", scaling.text()); }
 };
+/// None, or any scale: also those that make samples overflow or their gradients vanish.
+LossScaling any_scaling(test::Rng& rng) {
+  switch (rng.integer(0, 3)) {
+    case 0: return LossScaling::fixed(std::ldexp(1.0, int(rng.integer(-24, 40))));
+    case 1: return LossScaling::per_sample();
+    case 2: return LossScaling::per_sample(int(rng.integer(0, 30)));
+    default: return {};
+  }
+}
+std::vector<double> exponents_of(const ScaledSeed& seed, index_t samples) {
+  return seed.exponents.defined() ? seed.exponents.to_doubles() : std::vector<double>(std::size_t(samples), 0.0);
+}
 /// record(tape) -> losses. Returns a Released a group.
 template <class Record>
 std::vector<Released> release_walks(Context& ctx, const Walk& walk, index_t samples, const test::Parameters& parameters,
@@ -41,6 +56,7 @@ std::vector<Released> release_walks(Context& ctx, const Walk& walk, index_t samp
   for (index_t alone = 0; alone < samples; ++alone) {
     Tape tape(ctx, samples);
     const Variable losses = record(tape);
+    const std::vector<double> exponents = exponents_of(scaled_seed(tape, losses, Tensor(), walk.scaling), samples);
     per_sample::ClippedSumSink sink(walk.groups, walk.options);
     GradientSums sums(ctx, parameters);
     per_sample::clipped_backward(
@@ -55,7 +71,8 @@ std::vector<Released> release_walks(Context& ctx, const Walk& walk, index_t samp
           c[std::size_t(alone)] = r.factors[std::size_t(alone)];
           return c;
         },
-        sums);
+        sums, walk.scaling);
+    for (Released& r : groups) r.exponents = exponents;
     for (Released& r : groups) r.alone.emplace_back();
     for (const Parameter* p : sums.parameters()) {
       const std::vector<double> part = sums.of(*p).to_doubles();
@@ -65,18 +82,22 @@ std::vector<Released> release_walks(Context& ctx, const Walk& walk, index_t samp
   }
   return groups;
 }
-/// The float64 norm of every sample over the parameters of each group, from the operands that one more walk stored.
+/// The float64 norm of every sample over the parameters of each group, from the operands that one more walk stored, and
+/// without their scale.
 template <class Record>
 std::vector<std::vector<double>> exact_walks(Context& ctx, const Walk& walk, index_t samples, Record&& record) {
   Tape tape(ctx, samples);
   per_sample::BookKeepingSink book;
-  tape.backward(record(tape), book);
+  const Variable losses = record(tape);
+  const ScaledSeed seed = scaled_seed(tape, losses, Tensor(), walk.scaling);
+  tape.backward(losses, book, seed.weights);
+  const std::vector<double> exponents = exponents_of(seed, samples);
   std::vector<std::vector<double>> exact(walk.thresholds.size(), std::vector<double>(std::size_t(samples), 0.0));
   for (const SiteList& sites : book.lists()) {
     const std::vector<double> norms = exact_norms(sites);
     for (std::size_t i = 0; i < norms.size(); ++i) {
       double& n = exact[std::size_t(walk.groups.of(*sites[0].parameter))][i];
-      n = std::hypot(n, norms[i]);
+      n = std::hypot(n, std::ldexp(norms[i], -int(exponents[i])));
     }
   }
   return exact;
@@ -87,6 +108,7 @@ Walk any_walk(test::Rng& rng, const test::Parameters& parameters) {
   if (rng.integer(0, 2) == 0) walk.groups = per_sample::Groups::by_parameter(parameters);
   for (index_t g = 0; g < walk.groups.count(); ++g) walk.thresholds.push_back(test::random_threshold(rng, NAN));
   walk.rule = test::random_rule(rng, walk.thresholds[0]);
+  walk.scaling = any_scaling(rng);
   return walk;
 }
 
@@ -145,7 +167,7 @@ TEST_CASE("P1, P9, P13, P16: every op with parameters, by every strategy and gro
       const auto groups = release_walks(ctx, walk, x.samples, parameters.pointers(), record);
       const auto exact = exact_walks(ctx, walk, x.samples, record);
       for (std::size_t g = 0; g < groups.size(); ++g)
-        judge(tally, groups[g], exact[g], walk.thresholds[g], walk.rule, adversary, op.name, text(walk.options));
+        judge(tally, groups[g], exact[g], walk.thresholds[g], walk.rule, adversary, op.name, walk.text());
       return groups;
     };
     const auto before = walks(problem, "ops");
@@ -164,7 +186,7 @@ TEST_CASE("P1, P9, P13, P16: every op with parameters, by every strategy and gro
     std::vector<std::uint8_t> changed(std::size_t(problem.samples), 0);
     changed[std::size_t(victim)] = 1;
     for (std::size_t g = 0; g < before.size(); ++g)
-      compare_neighbours(tally, before[g], after[g], changed, op.name, text(walk.options));
+      compare_neighbours(tally, before[g], after[g], changed, op.name, walk.text());
   }
   report(tally, "operations on a tape");
   CHECK(tally.contributions >= target(0.1));
@@ -184,7 +206,7 @@ TEST_CASE("P1, P14, P16: tiny transformers with weights of any size, by every st
                            .context = 5,
                            .tied = rng.integer(0, 1) == 1,
                            .seed = rng.bits()},
-                          any_dtype(rng));
+                          test::any_precision(rng));
     test::randomise(model.parameters(), rng, test::log_uniform(rng, -3, 3));
     test::Tokens data = test::random_tokens(ctx, rng, 4, 5, 7);
     if (rng.integer(0, 1) == 1) std::fill_n(data.ids.data<std::int32_t>(), 10, 3);  // two samples of equal tokens
@@ -195,7 +217,8 @@ TEST_CASE("P1, P14, P16: tiny transformers with weights of any size, by every st
     const auto groups = release_walks(ctx, walk, 4, parameters, record);
     const auto exact = exact_walks(ctx, walk, 4, record);
     for (std::size_t g = 0; g < groups.size(); ++g)
-      judge(tally, groups[g], exact[g], walk.thresholds[g], walk.rule, "transformer", text(walk.options), "");
+      judge(tally, groups[g], exact[g], walk.thresholds[g], walk.rule, "transformer", test::text(walk.options),
+            walk.scaling.text());
   }
   report(tally, "transformers");
 }

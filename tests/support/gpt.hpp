@@ -26,8 +26,7 @@ inline Tokens random_tokens(dpmp::Context& ctx, Rng& rng, dpmp::index_t samples,
 inline void backward(dpmp::Context& ctx, const dpmp::nn::Transformer& model, const Tokens& data, dpmp::GradientSink& sink,
                      const dpmp::Tensor& weights = dpmp::Tensor()) {
   dpmp::Tape tape(ctx, data.samples());
-  tape.backward(dpmp::cross_entropy(model(tape, data.ids), data.targets, {.divisor = double(data.ids.shape()[1])}), sink,
-                weights);
+  tape.backward(model.losses(tape, data.ids, data.targets, {.divisor = double(data.ids.shape()[1])}), sink, weights);
 }
 
 /// The same model in f64, with the same weights.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who emits sites, and losses to walk back from.
 #pragma once
-#include <cstring>
 #include <map>
 #include <string>
 
@@ -14,7 +13,7 @@ namespace test {
 inline void randomise(dpmp::nn::Parameters& parameters, Rng& rng, double standard_deviation) {
   for (dpmp::Parameter* p : parameters.all()) {
     const dpmp::Tensor values = normal_tensor(parameters.ctx(), rng, p->shape(), p->master().dtype(), standard_deviation);
-    std::memcpy(p->master().raw(), values.raw(), std::size_t(p->numel() * size_of(values.dtype())));
+    p->master().copy_from(values);
     p->refresh(parameters.ctx());
   }
 }

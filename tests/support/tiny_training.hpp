@@ -36,7 +36,7 @@ struct TinySizes {
 
 /// Record i is row i of the data. losses() is what a trainer's step takes; every call of it is noted in `calls`.
 struct TinyTraining {
-  TinyTraining(dpmp::Context& context, dpmp::DType dtype, const TinySizes& sizes = {}, bool tied = false)
+  TinyTraining(dpmp::Context& context, const dpmp::nn::Precision& precision, const TinySizes& sizes = {}, bool tied = false)
       : ctx(context),
         model(context,
               {.vocabulary = sizes.vocabulary,
@@ -46,7 +46,7 @@ struct TinyTraining {
                .context = sizes.tokens,
                .tied = tied,
                .seed = seed()},
-              dtype) {
+              precision) {
     Rng rng(seed(), 77);
     data = random_tokens(context, rng, sizes.records, sizes.tokens, sizes.used_ids);
   }

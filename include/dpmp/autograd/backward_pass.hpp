@@ -18,6 +18,8 @@ class BackwardPass {
   /// Whether the tape lets go of what a rule saved as soon as the rule is done: then the rule may overwrite what nobody
   /// shares.
   bool releases() const;
+  /// For a rule whose sites need not be stored at a time.
+  RowsWanted rows_wanted() const { return sink_.rows_wanted(); }
   /// Adds to the gradient of an input. Shape and dtype must be the input's. Shares in 16 bits are added up in FP32 and
   /// rounded once, however often a value is used.
   void accumulate(const GradientSlot& input, const Tensor& gradient);
@@ -31,6 +33,7 @@ class BackwardPass {
 
  private:
   friend class Tape;
+  friend class LossProbe;
   void check_declared(const Parameter& p) const {
     DPMP_CHECK(std::find(declared_->begin(), declared_->end(), &p) != declared_->end(), rule_,
                ": expected a site of a parameter that the rule's parameters() names, got one of ", p.name());

@@ -22,6 +22,8 @@ class SlotGradients {
   Tensor take(index_t slot);
   /// The sum of the shares (Tensor(): there are none), which leaves the slot.
   Tensor collect(Context& ctx, index_t slot);
+  /// Forgets what values in 16 bits were given; whether there was any.
+  bool drop_narrow();
   /// Ends a walk: the gradients of the leaves are what is left.
   void finish(Context& ctx);
   /// Of a leaf after a walk; Tensor(): it got none.
@@ -108,6 +110,16 @@ DPMP_KEPT_BODY inline Tensor SlotGradients::collect(Context& ctx, index_t index)
     launch_library_elements(ctx, sum.numel(), kernels::Add<T>{first.data<T>(), second.data<T>(), sum.data<T>()});
   });
   return sum;
+}
+
+DPMP_KEPT_BODY inline bool SlotGradients::drop_narrow() {
+  bool any = false;
+  for (Slot& s : slots_) {
+    if (size_of(s.dtype) != 2 || !s.gradient.defined()) continue;
+    s.gradient = s.second = Tensor();
+    any = true;
+  }
+  return any;
 }
 
 DPMP_KEPT_BODY inline void SlotGradients::finish(Context& ctx) {

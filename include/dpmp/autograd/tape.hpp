@@ -57,8 +57,9 @@ class Tape {
   Variable input(const Tensor& value, bool needs_gradient = false);
 
   /// Records the result of an operation. Rule: `name` (std::string_view), backward(BackwardPass&, const Tensor& gradient)
-  /// const, and, if it uses parameters, parameters() -> std::vector<Parameter*>: all that backward may emit a site of.
-  /// needs_gradient: some input or some trainable parameter of the rule wants a gradient.
+  /// const, and, if it uses parameters, parameters() -> std::vector<Parameter*>: all that backward may emit a site of. A
+  /// loss may have largest_gradients() (autograd/loss_scale.hpp). needs_gradient: some input or some trainable parameter of
+  /// the rule wants a gradient.
   template <class Rule>
   Variable record(const Tensor& value, bool needs_gradient, Rule rule) {
     DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, Rule::name,
@@ -105,11 +106,13 @@ class Tape {
 
  private:
   friend class BackwardPass;
+  friend class LossProbe;
   struct RuleBase {
     virtual ~RuleBase() = default;
     virtual void backward(BackwardPass& pass, const Tensor& gradient) const = 0;
     virtual std::vector<Parameter*> parameters() const = 0;
     virtual std::string_view name() const = 0;
+    virtual Tensor largest_gradients(Context& ctx, const Tensor& gradient) const = 0;
   };
   template <class Rule>
   struct Holder final : RuleBase {
@@ -122,6 +125,10 @@ class Tape {
         return {};
     }
     std::string_view name() const override { return Rule::name; }
+    Tensor largest_gradients([[maybe_unused]] Context& ctx, [[maybe_unused]] const Tensor& gradient) const override {
+      if constexpr (requires { rule.largest_gradients(ctx, gradient); }) return rule.largest_gradients(ctx, gradient);
+      return Tensor();
+    }
     Rule rule;
   };
   struct Step {

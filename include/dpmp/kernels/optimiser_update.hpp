@@ -2,7 +2,7 @@
 // The optimisers' formulas for master values; the gradient is a double sum times a public factor. Each is a functor for a
 // span of elements: (span, sums, old weights, numbers of the step) -> new weights; the moments it loads and stores itself.
 #pragma once
-#include "dpmp/core/low_precision.hpp"
+#include "dpmp/kernels/stochastic_rounding.hpp"
 #include "dpmp/runtime/math.hpp"
 
 DPMP_KERNELS_BEGIN
@@ -13,6 +13,7 @@ struct UpdateNumbers {
   double rate = 0;               // SGD: the learning rate; AdamW: times 1 / (1 - beta1^t)
   double second_correction = 1;  // AdamW: 1 / sqrt(1 - beta2^t)
   double decay = 0;              // AdamW: the learning rate times the weight decay
+  std::uint64_t updates = 0;     // of the parameter, this one included
 };
 
 /// velocity = momentum velocity + g + weight_decay w; w -= rate rate_factor velocity. rate_factor: of this parameter.
@@ -38,12 +39,13 @@ struct SgdUpdate {
 
 /// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
 /// w -= rate rate_factor m / (sqrt(v) second_correction + epsilon) + decay decay_factor w. The factors are of this
-/// parameter.
-template <class Real_>
+/// parameter. Moment: what m and v are stored in; w follows from them as they were computed.
+template <class Real_, class Moment_ = Real_>
 struct AdamWUpdate {
   using Real = Real_;
-  Real* first;
-  Real* second;
+  using Moment = Moment_;
+  Moment* first;
+  Moment* second;
   // share1, share2: 1 - beta1, 1 - beta2, taken in double: in FP32 the subtraction would lose five digits of 1 - 0.999.
   Real beta1, share1, beta2, share2, epsilon;
   Real rate_factor = 1, decay_factor = 1;
@@ -51,13 +53,38 @@ struct AdamWUpdate {
   DPMP_ANY_TEAM
   template <class Span, class Pack>
   DPMP_HD Pack operator()(const Span& at, const Pack& sum, const Pack& w, const UpdateNumbers& now) const {
-    const Pack g = sum * Real(now.gradient_factor);
-    const Pack m = at.load(first) * beta1 + g * share1;
-    const Pack v = at.load(second) * beta2 + g * g * share2;
+    Pack m, v;
+    const Pack updated = apply(at, sum, w, now, m, v);
     at.store(first, m);
     at.store(second, v);
+    return updated;
+  }
+
+  /// The new weights; m and v: the new moments, which are not stored.
+  DPMP_ANY_TEAM
+  template <class Span, class Pack>
+  DPMP_HD Pack apply(const Span& at, const Pack& sum, const Pack& w, const UpdateNumbers& now, Pack& m, Pack& v) const {
+    const Pack g = sum * Real(now.gradient_factor);
+    m = at.load(first) * beta1 + g * share1;
+    v = at.load(second) * beta2 + g * g * share2;
     return w - w * (Real(now.decay) * decay_factor) -
            m * (Real(now.rate) * rate_factor) / (sqrt(v) * Real(now.second_correction) + epsilon);
+  }
+};
+
+/// The same with moments in bf16, rounded stochastically.
+struct RoundedAdamWUpdate : AdamWUpdate<float, bf16> {
+  RoundingWords words;
+
+  DPMP_ANY_TEAM
+  template <class Span, class Pack>
+  DPMP_HD Pack operator()(const Span& at, const Pack& sum, const Pack& w, const UpdateNumbers& now) const {
+    Pack m, v;
+    const Pack updated = this->apply(at, sum, w, now, m, v);
+    words.round(at, now.updates, m, v);
+    at.store(first, m);
+    at.store(second, v);
+    return updated;
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

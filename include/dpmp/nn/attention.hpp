@@ -105,7 +105,7 @@ DPMP_KEPT_BODY inline Variable Attention::operator()(const Variable& x, const Te
 }
 
 DPMP_KEPT_BODY inline Variable Attention::operator()(const Variable& x, KeyValueCache& cache, index_t layer) const {
-  return projection_(cache.attend(layer, qkv_(x), options_));
+  return projection_(cache.attend(layer, cast(qkv_(x), cache.dtype()), options_));
 }
 
 DPMP_KEPT_BODY inline KeyValueCache::Options Attention::cache_options() const {
@@ -113,7 +113,7 @@ DPMP_KEPT_BODY inline KeyValueCache::Options Attention::cache_options() const {
           .key_heads = options_.key_heads(),
           .head_width = head_width_,
           .rope_base = rope_base_,
-          .dtype = qkv_.base().weight().dtype()};
+          .dtype = qkv_.base().dtype()};
 }
 
 DPMP_KEPT_BODY inline CrossAttention::CrossAttention(const Scope& scope, index_t width, index_t memory_width, index_t heads)
@@ -130,8 +130,9 @@ DPMP_KEPT_BODY inline Variable CrossAttention::operator()(const Variable& x, con
   const auto by_head = [&](const Variable& rows) {
     return transpose(reshape(rows, {rows.shape()[0], rows.shape()[1], heads_, width_ / heads_}), 1, 2);
   };
-  const std::vector<Variable> key_value = split(key_value_(memory), 2, -1);
-  Variable scores = matmul(by_head(query_(x)), by_head(key_value[0]), false, true);
+  const Variable queries = query_(x);
+  const std::vector<Variable> key_value = split(cast(key_value_(memory), queries.dtype()), 2, -1);
+  Variable scores = matmul(by_head(queries), by_head(key_value[0]), false, true);
   scores = scale(scores, 1 / std::sqrt(double(width_ / heads_)));
   if (keep.defined()) {
     check_shape("cross attention's padding mask", keep, {memory.shape()[0], memory.shape()[1]});

@@ -59,16 +59,17 @@ struct ResidualStream {
 /// The sum of the stream and that normalised. By value: the branch lives no longer than its addition.
 SumAndNorm normalised(const AnyNorm& norm, ResidualStream stream);
 
-/// `attention_norm`, `attention`, `mlp_norm`, `mlp`: y = x + attention(norm(x)), y + mlp(norm(y)).
+/// `attention_norm`, `attention`, `mlp_norm`, `mlp`: y = x + attention(norm(x)), y + mlp(norm(y)). A branch is cast to the
+/// dtype of the stream before it is added.
 class Block {
  public:
   /// number: of this block among those of the model: its dropouts are options.first_dropout + 2 * number and the next.
   /// Throws on sizes that do not fit.
   Block(const Scope& scope, const BlockOptions& options, index_t number = 0);
-  /// x [B, T, width] -> the same. keep i32 [B, T], 0: padding. Checkpointed as the options say; the block must outlive the
-  /// tape's last walk.
+  /// x [B, T, width] -> the same, in the scope's Precision::residual(). keep i32 [B, T], 0: padding. Checkpointed as the
+  /// options say; the block must outlive the tape's last walk.
   Variable operator()(const Variable& x, const Tensor& keep = Tensor()) const;
-  /// The same without the last addition; never checkpointed.
+  /// The same without the last addition, in the dtype that the stream has; never checkpointed.
   ResidualStream operator()(ResidualStream stream, const Tensor& keep = Tensor()) const;
   /// The new tokens of the cache's open step; layer: number of this block's attention in the cache.
   ResidualStream operator()(ResidualStream stream, KeyValueCache& cache, index_t layer) const;
@@ -81,7 +82,10 @@ class Block {
   static AnyFeedForward make_feed_forward(const Scope& scope, const BlockOptions& options);
   /// attend: attention of normalised tokens. Without the dropout of the last branch.
   ResidualStream apply(ResidualStream stream, FunctionRef<Variable(const Variable&)> attend) const;
-  ResidualStream dropped(ResidualStream stream) const { return {stream.x, after_mlp_(*stream.branch)}; }
+  ResidualStream dropped(ResidualStream stream) const {
+    return {stream.x, cast(after_mlp_(*stream.branch), stream.x.dtype())};
+  }
+  DType residual_;
   Checkpointing checkpointing_;
   AnyNorm attention_norm_;
   Attention attention_;
@@ -90,7 +94,8 @@ class Block {
   Dropout after_attention_, after_mlp_;
 };
 
-/// Blocks one after the other and a last norm: `block0`, `block1`, .. and `norm`.
+/// Blocks one after the other and a last norm: `block0`, `block1`, .. and `norm`. The stream between them is in the scope's
+/// Precision::residual(), the result in that of the last norm.
 class Blocks {
  public:
   Blocks(const Scope& scope, const BlockOptions& options);
@@ -107,6 +112,7 @@ class Blocks {
   index_t size() const { return index_t(blocks_.size()); }
 
  private:
+  DType residual_;
   AnyNorm norm_;
   bool causal_;
   Checkpointing checkpointing_;
@@ -158,7 +164,8 @@ DPMP_KEPT_BODY inline Block::AnyFeedForward Block::make_feed_forward(const Scope
 }
 
 DPMP_KEPT_BODY inline Block::Block(const Scope& scope, const BlockOptions& o, index_t number)
-    : checkpointing_(o.checkpointing),
+    : residual_(scope.precision().residual()),
+      checkpointing_(o.checkpointing),
       attention_norm_(make_norm(scope / "attention_norm", detail::checked(scope, o).width, o.norm, o.norm_epsilon)),
       attention_(scope / "attention", o.width,
                  {.heads = o.heads,
@@ -186,7 +193,7 @@ DPMP_KEPT_BODY inline ResidualStream Block::apply(ResidualStream stream,
                                                   FunctionRef<Variable(const Variable&)> attend) const {
   const SumAndNorm x = normalised(attention_norm_, std::move(stream));
   const Variable attended = attend(x.normed);
-  const SumAndNorm y = normalised(mlp_norm_, {x.sum, after_attention_(attended)});
+  const SumAndNorm y = normalised(mlp_norm_, {x.sum, cast(after_attention_(attended), x.sum.dtype())});
   return {y.sum, std::visit([&](const auto& mlp) { return mlp(y.normed); }, mlp_)};
 }
 
@@ -195,7 +202,7 @@ DPMP_KEPT_BODY inline Variable Block::operator()(const Variable& x, const Tensor
   const auto branches = [this](const Variable& rows, const Tensor& seen) {
     return apply({rows, std::nullopt}, [&](const Variable& normed) { return attention_(normed, seen); });
   };
-  const ResidualStream y = dropped(checkpointed(checkpointing_, x.tape(), branches, x, keep));
+  const ResidualStream y = dropped(checkpointed(checkpointing_, x.tape(), branches, cast(x, residual_), keep));
   return add(y.x, *y.branch);
 }
 
@@ -207,13 +214,15 @@ DPMP_KEPT_BODY inline std::vector<LoraLinear*> Block::linears() {
 }
 
 DPMP_KEPT_BODY inline Blocks::Blocks(const Scope& scope, const BlockOptions& options)
-    : norm_(make_norm(scope / "norm", detail::checked(scope, options).width, options.norm, options.norm_epsilon)),
+    : residual_(scope.precision().residual()),
+      norm_(make_norm(scope / "norm", detail::checked(scope, options).width, options.norm, options.norm_epsilon)),
       causal_(options.causal),
       checkpointing_(options.checkpointing) {
   for (index_t k = 0; k < options.layers; ++k) blocks_.emplace_back(scope / ("block" + std::to_string(k)), options, k);
 }
 
 DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, const Tensor& keep) const {
+  x = cast(x, residual_);
   if (checkpointing_ != Checkpointing::none && x.tape().mode() == TapeMode::training) {
     // One tensor between blocks, not the stream and its last branch.
     for (const Block& block : blocks_) x = block(x, keep);
@@ -229,6 +238,7 @@ DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, KeyValueCache& cac
   DPMP_CHECK(x.shape().rank() == 3, "expected x [B, T, width], got ", x.shape());
   cache.begin(x.shape()[1], counts);
   ResidualStream stream{std::move(x), std::nullopt};
+  stream.x = cast(stream.x, residual_);
   for (index_t k = 0; k < size(); ++k) stream = blocks_[std::size_t(k)](std::move(stream), cache, k);
   cache.end();
   return normalised(norm_, std::move(stream)).normed;
@@ -238,6 +248,9 @@ DPMP_KEPT_BODY inline KeyValueCache Blocks::make_cache(Context& ctx, index_t sam
   DPMP_CHECK(causal_, "expected causal blocks for a key and value cache, got blocks whose tokens see later ones");
   KeyValueCache::Options options;
   if (!blocks_.empty()) options = blocks_[0].attention().cache_options();
+  // One dtype for all of it, which holds what every block projects to.
+  for (const Block& block : blocks_)
+    if (block.attention().cache_options().dtype != options.dtype) options.dtype = accumulate_dtype(options.dtype);
   options.layers = size();
   return KeyValueCache(ctx, options, samples, capacity);
 }

@@ -5,7 +5,7 @@
 #include "dpmp/nn/parameters.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-/// A table [vocabulary, width] looked up by token id.
+/// A table [vocabulary, width] looked up by token id; the rows have the scope's dtype.
 class Embedding {
  public:
   struct Options {

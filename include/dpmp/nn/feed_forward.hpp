@@ -9,7 +9,8 @@
 #include "dpmp/nn/lora.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-/// down(GELU(up(x))), x [B, .., width], `up` and `down`. One operation where there are no adapters.
+/// down(GELU(up(x))), x [B, .., width], `up` and `down`. One operation where there are no adapters and
+/// both have one dtype.
 class GeluFeedForward {
  public:
   struct Options {
@@ -22,9 +23,9 @@ class GeluFeedForward {
   GeluFeedForward(const Scope& scope, index_t width, index_t hidden, const Options& options);
   GeluFeedForward(const Scope& scope, index_t width, index_t hidden) : GeluFeedForward(scope, width, hidden, Options{}) {}
   Variable operator()(const Variable& x) const {
-    if (!up_.adapted() && !down_.adapted()) {
-      const Linear &up = up_.base(), &down = down_.base();
-      return gelu_feed_forward(x, up.weight(), up.bias(), down.weight(), down.bias(), form_);
+    const Linear &up = up_.base(), &down = down_.base();
+    if (!up_.adapted() && !down_.adapted() && up.dtype() == down.dtype()) {
+      return gelu_feed_forward(cast(x, up.dtype()), up.weight(), up.bias(), down.weight(), down.bias(), form_);
     }
     const Variable hidden = up_(x);
     return down_(form_ == GemmActivation::gelu_tanh ? gelu_tanh(hidden) : gelu(hidden));

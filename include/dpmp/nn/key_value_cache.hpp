@@ -28,6 +28,7 @@ class KeyValueCache {
 
   index_t samples() const { return samples_; }
   index_t capacity() const { return capacity_; }
+  DType dtype() const { return options_.dtype; }
   /// Tokens of each sequence.
   std::span<const index_t> lengths() const { return lengths_; }
   /// i32 [B, tokens]: the positions of the next tokens, at most capacity - 1.

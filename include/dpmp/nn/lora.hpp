@@ -34,10 +34,10 @@ class LoraLinear {
   void adapt(const LoraOptions& options, std::uint32_t layer = 0);
 
   Variable operator()(const Variable& x) const {
-    const Variable y = base_(x);
-    if (!adapter_) return y;
+    if (!adapter_) return base_(x);
+    const Variable in = cast(x, base_.dtype()), y = base_(in);
     // Scaled between the factors, where a token has r values.
-    return add(y, linear(scale(linear(adapter_->dropout(x), *adapter_->a), adapter_->scale), *adapter_->b));
+    return add(y, linear(scale(linear(adapter_->dropout(in), *adapter_->a), adapter_->scale), *adapter_->b));
   }
   const Linear& base() const { return base_; }
   bool adapted() const { return adapter_.has_value(); }

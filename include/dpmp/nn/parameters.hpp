@@ -2,6 +2,7 @@
 // The parameters of a model: created, initialised and owned in one place, in a fixed order that files and noise rely on; and
 // the scopes that layers name theirs in.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -10,18 +11,25 @@
 
 #include "dpmp/autograd/parameter.hpp"
 #include "dpmp/nn/init.hpp"
+#include "dpmp/nn/precision.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
 /// Initial values come from Philox keyed by (seed, number of the parameter): the same on every machine and thread count.
 class Parameters {
  public:
-  /// dtype: what activations and compute weights are stored in; masters are f32 (f64 for f64).
-  Parameters(Context& ctx, DType dtype, std::uint64_t seed);
+  /// precision: a dtype, or more than one (nn/precision.hpp).
+  Parameters(Context& ctx, const Precision& precision, std::uint64_t seed) : ctx_(ctx), precision_(precision), seed_(seed) {}
   Context& ctx() const { return ctx_; }
-  DType dtype() const { return dtype_; }
+  /// Of the whole model, whatever its scopes have.
+  const Precision& precision() const { return precision_; }
+  DType dtype() const { return precision_.dtype(); }
+  /// The precision of the model and those that scopes of it were given, with their paths: what a run is described by.
+  std::string precision_text() const;
+  /// Throws where an override's pattern is of no scope that has parameters.
+  void check_precision() const;
 
-  /// A parameter of a name that there is none of; also by Scope.
-  Parameter& add(const std::string& name, const Shape& shape, const Init& start) { return add(name, shape, start, dtype_); }
+  /// A parameter of a name that there is none of, in the model's dtype; also by Scope.
+  Parameter& add(const std::string& name, const Shape& shape, const Init& start) { return add(name, shape, start, dtype()); }
   /// Independent normal values with this standard deviation.
   Parameter& normal(const std::string& name, const Shape& shape, double standard_deviation) {
     return add(name, shape, init::normal(standard_deviation));
@@ -46,8 +54,14 @@ class Parameters {
  private:
   friend class Scope;
   Parameter& add(const std::string& name, const Shape& shape, const Init& start, DType dtype);
+  struct ScopePrecision {
+    std::string path;
+    Precision precision;
+  };
+  void given(const std::string& path, const Precision& precision);
   Context& ctx_;
-  DType dtype_;
+  Precision precision_;
+  std::vector<ScopePrecision> of_scopes_;
   std::uint64_t seed_;
   std::vector<std::unique_ptr<Parameter>> owned_;
   std::vector<Parameter*> all_;
@@ -57,11 +71,15 @@ class Parameters {
 /// `block0.attention.weight`. A handle: the Parameters it came from must outlive it.
 class Scope {
  public:
-  /// The root, implicitly: names without a prefix, the dtype of the model, trained.
-  Scope(Parameters& parameters) : parameters_(&parameters), dtype_(parameters.dtype()) {}
+  /// The root, implicitly: names without a prefix, the precision of the model, trained.
+  Scope(Parameters& parameters) : parameters_(&parameters), precision_(parameters.precision()) {}
 
-  /// The same with parameters in another dtype: a head or a norm in f32 inside a bf16 model.
-  Scope in(DType dtype) const;
+  /// The same with another precision, for all scopes inside of it, too.
+  Scope with(const Precision& precision) const;
+  /// The same in another dtype, with the islands of the precision: a head in f32 inside a bf16 model. Throws for i32.
+  Scope in(DType dtype) const { return with(precision_.in(dtype)); }
+  /// The same for a norm, in Precision::norms().
+  Scope for_norm() const;
   /// The same with parameters that start frozen, or trained again.
   Scope frozen(bool frozen = true) const;
 
@@ -77,7 +95,8 @@ class Scope {
   Parameters& parameters() const { return *parameters_; }
   /// What the names of its parameters begin with, without the last dot; empty for the root.
   const std::string& path() const { return path_; }
-  DType dtype() const { return dtype_; }
+  const Precision& precision() const { return precision_; }
+  DType dtype() const { return precision_.dtype(); }
   bool is_frozen() const { return frozen_; }
 
   /// Throws on an empty name.
@@ -91,7 +110,7 @@ class Scope {
   std::string full_name(std::string_view name) const;
   Parameters* parameters_;
   std::string path_;
-  DType dtype_;
+  Precision precision_;
   bool frozen_ = false;
 };
 Scope operator/(const Scope& scope, std::string_view name);
@@ -107,9 +126,36 @@ inline bool is_bias(const Parameter& parameter) {
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline Parameters::Parameters(Context& ctx, DType dtype, std::uint64_t seed)
-    : ctx_(ctx), dtype_(dtype), seed_(seed) {
-  DPMP_CHECK(is_real(dtype), "expected a floating dtype for a model (f32, bf16, f16, f64), got ", dtype);
+DPMP_KEPT_BODY inline std::string Parameters::precision_text() const {
+  std::string text = precision_.text();
+  for (const ScopePrecision& scope : of_scopes_) text += "; at " + scope.path + ": " + scope.precision.text();
+  return text;
+}
+
+DPMP_KEPT_BODY inline void Parameters::check_precision() const {
+  const auto used = [&](const std::string& pattern) {
+    // A pattern of its own, which changes the dtype of what it matches.
+    const Precision only = Precision(DType::f32).override(pattern, DType::bf16);
+    return std::any_of(all_.begin(), all_.end(), [&](const Parameter* p) {
+      const std::string& name = p->name();
+      const std::size_t dot = name.rfind('.');
+      return dot != std::string::npos && only.at(std::string_view(name).substr(0, dot)).dtype() == DType::bf16;
+    });
+  };
+  const auto check = [&](const Precision& precision) {
+    for (const std::string& pattern : precision.patterns())
+      DPMP_CHECK(used(pattern), "expected a scope with parameters for each override of a precision, got none for '", pattern,
+                 "'");
+  };
+  check(precision_);
+  for (const ScopePrecision& scope : of_scopes_) check(scope.precision);
+}
+
+DPMP_KEPT_BODY inline void Parameters::given(const std::string& path, const Precision& precision) {
+  const std::string text = precision.text();
+  for (const ScopePrecision& scope : of_scopes_)
+    if (scope.path == path && scope.precision.text() == text) return;
+  of_scopes_.push_back({path, precision});
 }
 
 DPMP_KEPT_BODY inline Parameter& Parameters::find(std::string_view name) const {
@@ -136,13 +182,20 @@ DPMP_KEPT_BODY inline Parameter& Parameters::add(const std::string& name, const 
 DPMP_KEPT_BODY inline Scope operator/(const Scope& scope, std::string_view name) {
   Scope inner = scope;
   inner.path_ = scope.full_name(name);
+  inner.precision_ = scope.precision_.descended(scope.path_, inner.path_);
   return inner;
 }
 
-DPMP_KEPT_BODY inline Scope Scope::in(DType dtype) const {
-  DPMP_CHECK(is_real(dtype), "expected a floating dtype for the parameters of ", *this, ", got ", dtype);
+DPMP_KEPT_BODY inline Scope Scope::with(const Precision& precision) const {
   Scope other = *this;
-  other.dtype_ = dtype;
+  other.precision_ = precision;
+  parameters_->given(path_.empty() ? "the root" : path_, precision);
+  return other;
+}
+
+DPMP_KEPT_BODY inline Scope Scope::for_norm() const {
+  Scope other = *this;
+  other.precision_ = precision_.in(precision_.norms());
   return other;
 }
 
@@ -153,7 +206,7 @@ DPMP_KEPT_BODY inline Scope Scope::frozen(bool frozen) const {
 }
 
 DPMP_KEPT_BODY inline Parameter& Scope::add(std::string_view name, const Shape& shape, const Init& start) const {
-  Parameter& parameter = parameters_->add(full_name(name), shape, start, dtype_);
+  Parameter& parameter = parameters_->add(full_name(name), shape, start, dtype());
   parameter.set_trainable(!frozen_);
   return parameter;
 }

@@ -18,15 +18,15 @@ std::vector<Variable> tokens_of(const Variable& x);
 
 namespace detail {
 /// What the two cells share: the input projection before the loop, the loop, and the stacking of the hidden states after
-/// it. Cell: h' = step(projected token, recurrent projection of h, h).
+/// it. Cell: h' = step(projected token, recurrent projection of h, h), all in the dtype of the input projection.
 template <class Step>
 Variable recur(const Linear& input, const Linear& recurrent, const Variable& x, Step&& step) {
   const index_t hidden = recurrent.weight().shape()[1];
   DPMP_CHECK(x.shape().rank() == 3 && x.shape()[1] >= 1, "expected a sequence [B, T >= 1, d], got ", x.shape());
   Tape& tape = x.tape();
-  Variable h = tape.input(Tensor::zeros(tape.ctx(), {x.shape()[0], 1, hidden}, x.dtype()));
+  Variable h = tape.input(Tensor::zeros(tape.ctx(), {x.shape()[0], 1, hidden}, input.dtype()));
   std::vector<Variable> states;
-  for (const Variable& token : tokens_of(input(x))) states.push_back(h = step(token, recurrent(h), h));
+  for (const Variable& token : tokens_of(input(x))) states.push_back(h = step(token, cast(recurrent(h), input.dtype()), h));
   return concat(states, 1);
 }
 }  // namespace detail

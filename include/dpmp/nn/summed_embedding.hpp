@@ -27,8 +27,8 @@ class SummedEmbedding {
   };
   /// Throws without a table, and on sizes that no table has.
   SummedEmbedding(const Scope& scope, index_t width, const Options& options);
-  /// ids: i32 [B, T] for each table -> [B, T, width], added up in the order of the tables, rounded after each. T is at most
-  /// `positions`. Ids that a table does not have are treated as dpmp::embedding does.
+  /// ids: i32 [B, T] for each table -> [B, T, width] in the scope's dtype, added up in the order of the tables, rounded
+  /// after each. T is at most `positions`. Ids that a table does not have are treated as dpmp::embedding does.
   Variable operator()(Tape& tape, std::span<const Tensor> ids) const;
   Variable operator()(Tape& tape, std::initializer_list<Tensor> ids) const {
     return (*this)(tape, std::span(ids.begin(), ids.size()));
@@ -37,16 +37,19 @@ class SummedEmbedding {
   Parameter& table(index_t k) const;
 
  private:
+  DType dtype_;
   std::vector<Embedding> tables_;
   Parameter* positions_ = nullptr;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
+#include "dpmp/autograd/rules/cast.hpp"
 #include "dpmp/autograd/rules/elementwise.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline SummedEmbedding::SummedEmbedding(const Scope& scope, index_t width, const Options& options) {
+DPMP_KEPT_BODY inline SummedEmbedding::SummedEmbedding(const Scope& scope, index_t width, const Options& options)
+    : dtype_(scope.dtype()) {
   DPMP_CHECK(!options.tables.empty(), scope, ": expected at least one table to embed with, got none");
   DPMP_CHECK(width >= 1 && options.positions >= 0, scope, ": expected a width >= 1 and positions >= 0, got ", width, " and ",
              options.positions);
@@ -60,12 +63,12 @@ DPMP_KEPT_BODY inline SummedEmbedding::SummedEmbedding(const Scope& scope, index
 
 DPMP_KEPT_BODY inline Variable SummedEmbedding::operator()(Tape& tape, std::span<const Tensor> ids) const {
   DPMP_CHECK(ids.size() == tables_.size(), "expected ids for each of ", tables_.size(), " tables, got ", ids.size());
-  Variable x = tables_[0](tape, ids[0]);
+  Variable x = cast(tables_[0](tape, ids[0]), dtype_);
   for (std::size_t k = 1; k < tables_.size(); ++k) {
     check_shape("the ids of a table", ids[k], ids[0].shape());
-    x = add(x, tables_[k](tape, ids[k]));
+    x = add(x, cast(tables_[k](tape, ids[k]), dtype_));
   }
-  return positions_ ? position_embedding(x, *positions_) : x;
+  return positions_ ? cast(position_embedding(cast(x, positions_->dtype()), *positions_), dtype_) : x;
 }
 
 DPMP_KEPT_BODY inline Parameter& SummedEmbedding::table(index_t k) const {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "dpmp/autograd/rules/cross_entropy.hpp"
 #include "dpmp/nn/block.hpp"
 #include "dpmp/nn/embedding.hpp"
 
@@ -44,9 +45,13 @@ struct TransformerConfig {
   bool projection_bias = true;
   /// Heads of keys and values, shared by groups of query heads (Ainslie et al. 2023); 0: as many as heads.
   index_t key_value_heads = 0;
-  /// Logits of a bf16 or f16 model in f32, as the last product's sums are, and their loss from these: twice the memory of
-  /// what is the largest tensor of a small model. Generation has them always.
+  /// Logits of a bf16 or f16 model in f32, as with Precision::fp32_logits(), and their loss from these. Generation has them
+  /// always.
   bool fp32_logits = false;
+  /// Of losses(): FP32 logits that are formed some at a time and never stored as a whole (linear_cross_entropy), in place of
+  /// the largest tensor of a small model. The same bits as with fp32_logits; the last product is repeated in the backward
+  /// pass, and in private training for its norms and its clipped sum.
+  bool chunked_head = false;
   /// rank > 0: every base parameter is frozen, and adapters on the linear layers of all blocks are trained. Base parameters
   /// keep names and initial values: see train::load_base_weights.
   LoraOptions lora = {};
@@ -56,9 +61,9 @@ class Transformer {
  public:
   /// Throws on a configuration that no tensor can have (heads must divide width, key and value heads the heads, all
   /// sizes >= 1, dropout in [0, 1)).
-  Transformer(Context& ctx, const TransformerConfig& config, DType dtype);
-  /// A part of a model whose parameters are made in this scope, in its dtype, and outlive the transformer; config.seed is
-  /// not looked at. Adapters freeze the base parameters of this transformer and no others.
+  Transformer(Context& ctx, const TransformerConfig& config, const Precision& precision);
+  /// A part of a model whose parameters are made in this scope, in its precision, and outlive the transformer; config.seed
+  /// is not looked at. Adapters freeze the base parameters of this transformer and no others.
   Transformer(const Scope& scope, const TransformerConfig& config);
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
@@ -72,6 +77,9 @@ class Transformer {
 
   /// ids i32 [B, T], T <= context -> logits [B, T, vocabulary].
   Variable operator()(Tape& tape, const Tensor& ids) const;
+
+  /// The cross-entropy of the logits of ids and targets i32 [B, T]: losses [B]. What trains and evaluates it.
+  Variable losses(Tape& tape, const Tensor& ids, const Tensor& targets, const CrossEntropyOptions& options = {}) const;
 
   /// An empty cache for sequences of up to `capacity` <= context tokens (0: context).
   KeyValueCache make_cache(index_t samples, index_t capacity = 0) const;
@@ -88,6 +96,9 @@ class Transformer {
   Transformer(std::unique_ptr<Parameters> owned, const TransformerConfig& config);
   /// Rows before the head.
   Variable continued(Tape& tape, const Tensor& ids, KeyValueCache& cache, std::span<const index_t> counts) const;
+  /// The same of whole sequences, without a cache.
+  Variable rows(Tape& tape, const Tensor& ids) const;
+  Parameter& head_weight() const { return head_ ? head_->weight() : tokens_.table(); }
   Variable logits(const Variable& x, bool wide) const;
   TransformerConfig config_;
   std::unique_ptr<Parameters> owned_;  // null: the user's
@@ -97,16 +108,18 @@ class Transformer {
   Parameter* positions_;  // null: rotary
   Blocks blocks_;
   std::optional<Linear> head_;
+  bool fp32_logits_;
 };
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
+#include "dpmp/autograd/rules/linear_cross_entropy.hpp"
 #include "dpmp/autograd/rules/select.hpp"
 #include "dpmp/autograd/rules/wide_linear.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
-DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, DType dtype)
-    : Transformer(std::make_unique<Parameters>(ctx, dtype, checked(config).seed), config) {}
+DPMP_KEPT_BODY inline Transformer::Transformer(Context& ctx, const TransformerConfig& config, const Precision& precision)
+    : Transformer(std::make_unique<Parameters>(ctx, precision, checked(config).seed), config) {}
 
 DPMP_KEPT_BODY inline Transformer::Transformer(std::unique_ptr<Parameters> owned, const TransformerConfig& config)
     : Transformer(Scope(*owned), config) {
@@ -119,10 +132,13 @@ DPMP_KEPT_BODY inline Transformer::Transformer(const Scope& scope, const Transfo
       first_(parameters_->all().size()),
       tokens_(scope / "tokens", config.vocabulary, config.width),
       positions_(config.positions == Positions::learned
-                     ? &scope.normal("positions.weight", {config.context, config.width}, 0.02)
+                     ? &(scope / "positions").normal("weight", {config.context, config.width}, 0.02)
                      : nullptr),
       blocks_(scope, block_options(config)) {
-  if (!config.tied) head_.emplace(scope / "head", config.width, config.vocabulary, Linear::Options{.bias = false});
+  Scope head = scope / "head";
+  if (config.fp32_logits) head = head.with(head.precision().fp32_logits());
+  fp32_logits_ = head.precision().logits() != head.dtype();
+  if (!config.tied) head_.emplace(head, config.width, config.vocabulary, Linear::Options{.bias = false});
   count_ = parameters_->all().size() - first_;
   if (config.lora.rank == 0) return;
   for (Parameter* p : own_parameters()) p->set_trainable(false);
@@ -130,17 +146,27 @@ DPMP_KEPT_BODY inline Transformer::Transformer(const Scope& scope, const Transfo
   count_ = parameters_->all().size() - first_;
 }
 
-DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids) const {
+DPMP_KEPT_BODY inline Variable Transformer::rows(Tape& tape, const Tensor& ids) const {
   DPMP_CHECK(ids.shape().rank() == 2 && ids.shape()[1] <= config_.context, "expected ids [B, T <= ", config_.context,
              "], got ", ids.shape());
   Variable x = tokens_(tape, ids);
-  if (positions_) x = position_embedding(x, *positions_);
-  return logits(blocks_(std::move(x)), config_.fp32_logits);
+  if (positions_) x = position_embedding(cast(x, positions_->dtype()), *positions_);
+  return blocks_(std::move(x));
+}
+
+DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids) const {
+  return logits(rows(tape, ids), fp32_logits_);
+}
+
+DPMP_KEPT_BODY inline Variable Transformer::losses(Tape& tape, const Tensor& ids, const Tensor& targets,
+                                                   const CrossEntropyOptions& options) const {
+  if (!config_.chunked_head) return cross_entropy((*this)(tape, ids), targets, options);
+  return linear_cross_entropy(cast(rows(tape, ids), head_weight().dtype()), head_weight(), nullptr, targets, options);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::logits(const Variable& x, bool wide) const {
-  Parameter& weight = head_ ? head_->weight() : tokens_.table();
-  return wide ? wide_linear(x, weight) : linear(x, weight);
+  const Variable in = cast(x, head_weight().dtype());
+  return wide ? wide_linear(in, head_weight()) : linear(in, head_weight());
 }
 
 DPMP_KEPT_BODY inline KeyValueCache Transformer::make_cache(index_t samples, index_t capacity) const {
@@ -156,13 +182,13 @@ DPMP_KEPT_BODY inline Variable Transformer::continued(Tape& tape, const Tensor& 
   DPMP_CHECK(cache.capacity() <= config_.context, "expected a cache of at most the context of ", config_.context,
              " tokens, got ", cache.capacity());
   Variable x = tokens_(tape, ids);
-  if (positions_) x = add(x, embedding(tape, cache.positions(ids.shape()[1]), *positions_));
+  if (positions_) x = add(cast(x, positions_->dtype()), embedding(tape, cache.positions(ids.shape()[1]), *positions_));
   return blocks_(std::move(x), cache, counts);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::operator()(Tape& tape, const Tensor& ids, KeyValueCache& cache,
                                                        std::span<const index_t> counts) const {
-  return logits(continued(tape, ids, cache, counts), config_.fp32_logits);
+  return logits(continued(tape, ids, cache, counts), fp32_logits_);
 }
 
 DPMP_KEPT_BODY inline Variable Transformer::next(Tape& tape, const Tensor& ids, KeyValueCache& cache,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layers for images [B, H, W, C] and sequences [B, T, C], channels last. Normalisation is per sample: a layer that mixes
-// samples has no per-sample gradients.
+// samples has no per-sample gradients. Each casts its input to its scope's dtype, norms to Precision::norms().
 #pragma once
 #include "dpmp/autograd/rules/convolution.hpp"
 #include "dpmp/autograd/rules/group_norm.hpp"
@@ -22,7 +22,9 @@ class Conv2d {
  public:
   Conv2d(const Scope& scope, index_t inputs, index_t outputs, const Convolution2dOptions& options,
          const Linear::Options& start = {});
-  Variable operator()(const Variable& x) const { return conv2d(x, *parameters_.weight, parameters_.bias, options_); }
+  Variable operator()(const Variable& x) const {
+    return conv2d(cast(x, parameters_.weight->dtype()), *parameters_.weight, parameters_.bias, options_);
+  }
 
  private:
   Convolution2dOptions options_;
@@ -34,7 +36,9 @@ class Conv1d {
  public:
   Conv1d(const Scope& scope, index_t inputs, index_t outputs, const Convolution1dOptions& options,
          const Linear::Options& start = {});
-  Variable operator()(const Variable& x) const { return conv1d(x, *parameters_.weight, parameters_.bias, options_); }
+  Variable operator()(const Variable& x) const {
+    return conv1d(cast(x, parameters_.weight->dtype()), *parameters_.weight, parameters_.bias, options_);
+  }
 
  private:
   Convolution1dOptions options_;
@@ -45,7 +49,7 @@ class Conv1d {
 class GroupNorm {
  public:
   GroupNorm(const Scope& scope, index_t channels, index_t groups);
-  Variable operator()(const Variable& x) const { return group_norm(x, *gain_, *bias_, groups_); }
+  Variable operator()(const Variable& x) const { return group_norm(cast(x, gain_->dtype()), *gain_, *bias_, groups_); }
 
  private:
   static index_t checked(const Scope& scope, index_t channels, index_t groups);
@@ -95,8 +99,8 @@ DPMP_KEPT_BODY inline Conv1d::Conv1d(const Scope& scope, index_t inputs, index_t
 
 DPMP_KEPT_BODY inline GroupNorm::GroupNorm(const Scope& scope, index_t channels, index_t groups)
     : groups_(checked(scope, channels, groups)),
-      gain_(&scope.constant("gain", {channels}, 1)),
-      bias_(&scope.constant("bias", {channels}, 0)) {}
+      gain_(&scope.for_norm().constant("gain", {channels}, 1)),
+      bias_(&scope.for_norm().constant("bias", {channels}, 0)) {}
 
 DPMP_KEPT_BODY inline index_t GroupNorm::checked(const Scope& scope, index_t channels, index_t groups) {
   DPMP_CHECK(channels >= 1 && groups >= 1 && channels % groups == 0,

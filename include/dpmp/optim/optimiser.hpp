@@ -31,6 +31,12 @@ struct AdamW {
   double weight_decay = 0;
   /// The parameters that decay; by default all but biases and gains.
   ParameterPredicate decays = is_matrix;
+  /// What both moments are stored in: f32 (f64 for f64 masters), or bf16 for half of the memory. They are updated in FP32
+  /// and rounded to bf16 stochastically: the mean of a moment is that of f32's, where rounding to nearest would lose each
+  /// step's share of 1 - beta2. The random numbers are public and keyed by this seed, the parameter's place, its count of
+  /// updates and the element: the same on every device, and in a run that goes on from a checkpoint.
+  DType moments = DType::f32;
+  std::uint64_t rounding_seed = 0;
 };
 /// What a user chooses.
 using Optimiser = std::variant<Sgd, AdamW>;
@@ -51,8 +57,8 @@ struct StepNoise {
 struct ParameterState {
   /// Updates made so far; Adam's bias correction depends on it.
   index_t updates = 0;
-  /// AdamW: both; SGD: the velocity, where it has momentum. Of the parameter's shape and its master's dtype; not defined
-  /// before the first step that trains the parameter.
+  /// AdamW: both; SGD: the velocity, where it has momentum. Of the parameter's shape, in OptimiserState::moment_dtype; not
+  /// defined before the first step that trains the parameter.
   Tensor first, second;
 };
 
@@ -60,7 +66,8 @@ struct ParameterState {
 /// their bits, their moments and their counts, as in PyTorch.
 class OptimiserState {
  public:
-  /// rate_factors: the first group that has a parameter counts; a parameter in none has the factor 1.
+  /// rate_factors: the first group that has a parameter counts; a parameter in none has the factor 1. Throws for settings
+  /// outside of their ranges, and for moments in bf16 of f64 masters.
   OptimiserState(Context& ctx, std::span<Parameter* const> parameters, const Optimiser& optimiser,
                  std::span<const RateFactor> rate_factors = {});
 
@@ -84,6 +91,8 @@ class OptimiserState {
   const Optimiser& optimiser() const { return optimiser_; }
   /// Moments of a parameter that has been trained: 2 for AdamW, 1 for SGD with momentum, else 0.
   int moments() const;
+  /// What they are stored in.
+  DType moment_dtype(const Parameter& p) const;
   /// Of one parameter; its tensors share their data. Throws for a parameter that this was not made for.
   const ParameterState& of(const Parameter& p) const { return member_of(p).state; }
   /// Puts states in the place of those there are: one for each parameter in the constructor's order, whose tensors are taken
@@ -112,11 +121,12 @@ class OptimiserState {
   kernels::UpdateNumbers numbers_of(index_t updates, double gradient_factor, double learning_rate) const;
   template <class R>
   static kernels::SgdUpdate<R> formula_of(const Sgd& sgd, const Member& m);
-  template <class R>
-  static kernels::AdamWUpdate<R> formula_of(const AdamW& a, const Member& m);
-  /// All parameters of compute dtype T.
-  template <class T, class SomeOptimiser>
-  void update_all(Context& ctx, const SomeOptimiser& optimiser, const per_sample::GradientSums& sums,
+  template <class R, class Moment = R>
+  static kernels::AdamWUpdate<R, Moment> formula_of(const AdamW& a, const Member& m);
+  kernels::RoundedAdamWUpdate rounded_formula_of(const AdamW& a, const Member& m) const;
+  /// All parameters of compute dtype T. formula_of(member): the optimiser's.
+  template <class T, class FormulaOf>
+  void update_all(Context& ctx, const FormulaOf& formula_of, const per_sample::GradientSums& sums,
                   const Key256* noise_key) const;
 
   Optimiser optimiser_;
@@ -141,6 +151,10 @@ DPMP_KEPT_BODY inline OptimiserState::OptimiserState(Context& ctx, std::span<Par
     check_range("beta2", a.beta2, 0, 1);
     DPMP_CHECK(a.epsilon > 0 && std::isfinite(a.epsilon), "expected a finite epsilon > 0, got ", a.epsilon);
     check_decay(a.weight_decay, a.decays);
+    DPMP_CHECK(a.moments == DType::f32 || a.moments == DType::bf16, "expected moments in f32 or bf16, got ", a.moments);
+    for (const Parameter* p : parameters)
+      DPMP_CHECK(a.moments == DType::f32 || p->master().dtype() == DType::f32, "expected moments in f32 for '", p->name(),
+                 "', whose master values are f64, got ", a.moments);
   }
   for (const RateFactor& group : rate_factors) {
     DPMP_CHECK(group.parameters, "expected a predicate for the parameters of a rate factor, got none");
@@ -183,7 +197,16 @@ DPMP_KEPT_BODY inline void OptimiserState::update(Context& ctx, const per_sample
   std::visit(
       [&](const auto& optimiser) {
         for (const DType dtype : real_dtypes)
-          dispatch_real(dtype, [&](auto tag) { update_all<typename decltype(tag)::type>(ctx, optimiser, sums, noise_key); });
+          dispatch_real(dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            using R = compute_t<T>;
+            if constexpr (std::is_same_v<R, float> && std::is_same_v<std::decay_t<decltype(optimiser)>, AdamW>)
+              if (optimiser.moments == DType::bf16)
+                return update_all<T>(
+                    ctx, [&](const Member& m) { return rounded_formula_of(optimiser, m); }, sums, noise_key);
+            update_all<T>(
+                ctx, [&](const Member& m) { return formula_of<R>(optimiser, m); }, sums, noise_key);
+          });
       },
       optimiser_);
 }
@@ -195,7 +218,7 @@ DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, const per_
 DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, std::span<const std::size_t> places) {
   for (const std::size_t place : places) {
     Member& m = members_[place];
-    const auto zeros = [&] { return Tensor::zeros(ctx, m.parameter->shape(), m.parameter->master().dtype()); };
+    const auto zeros = [&] { return Tensor::zeros(ctx, m.parameter->shape(), moment_dtype(*m.parameter)); };
     if (moments() >= 1 && !m.state.first.defined()) m.state.first = zeros();
     if (moments() == 2 && !m.state.second.defined()) m.state.second = zeros();
   }
@@ -206,6 +229,11 @@ DPMP_KEPT_BODY inline int OptimiserState::moments() const {
   return sgd ? sgd->momentum > 0 : 2;
 }
 
+DPMP_KEPT_BODY inline DType OptimiserState::moment_dtype(const Parameter& p) const {
+  const auto* adam = std::get_if<AdamW>(&optimiser_);
+  return adam && adam->moments == DType::bf16 ? DType::bf16 : p.master().dtype();
+}
+
 DPMP_KEPT_BODY inline void OptimiserState::restore(const std::vector<ParameterState>& states) {
   DPMP_CHECK(states.size() == members_.size(), "expected the state of ", members_.size(), " parameters, got ",
              states.size());
@@ -213,16 +241,16 @@ DPMP_KEPT_BODY inline void OptimiserState::restore(const std::vector<ParameterSt
     const ParameterState& state = states[k];
     const Tensor& master = members_[k].parameter->master();
     const std::string& name = members_[k].parameter->name();
+    const DType dtype = moment_dtype(*members_[k].parameter);
     DPMP_CHECK(state.updates >= 0, "expected a count of updates of '", name, "' >= 0, got ", state.updates);
     const int given = state.first.defined() + state.second.defined();
     DPMP_CHECK(state.updates == 0 || given == moments(), "expected ", moments(), " moments of '", name, "' after ",
                state.updates, " updates, got ", given);
     for (const Tensor* moment : {&state.first, &state.second}) {
       if (state.updates == 0 || !moment->defined()) continue;
-      DPMP_CHECK(
-          moment->shape() == master.shape() && moment->dtype() == master.dtype() && moment->device() == master.device(),
-          "expected a moment of '", name, "' of ", master.dtype(), master.shape(), " on ", master.device(), ", got ",
-          moment->dtype(), moment->shape(), " on ", moment->device());
+      DPMP_CHECK(moment->shape() == master.shape() && moment->dtype() == dtype && moment->device() == master.device(),
+                 "expected a moment of '", name, "' of ", dtype, master.shape(), " on ", master.device(), ", got ",
+                 moment->dtype(), moment->shape(), " on ", moment->device());
     }
   }
   for (std::size_t k = 0; k < states.size(); ++k) {
@@ -240,7 +268,7 @@ DPMP_KEPT_BODY inline std::vector<std::size_t> OptimiserState::trained_by(const 
 
 DPMP_KEPT_BODY inline kernels::UpdateNumbers OptimiserState::numbers_of(index_t updates, double gradient_factor,
                                                                         double learning_rate) const {
-  kernels::UpdateNumbers now{.gradient_factor = gradient_factor, .rate = learning_rate};
+  kernels::UpdateNumbers now{.gradient_factor = gradient_factor, .rate = learning_rate, .updates = std::uint64_t(updates)};
   if (const auto* a = std::get_if<AdamW>(&optimiser_)) {
     now.rate = learning_rate * (1 / (1 - std::pow(a->beta1, double(updates))));
     now.second_correction = 1 / std::sqrt(1 - std::pow(a->beta2, double(updates)));
@@ -276,10 +304,10 @@ inline kernels::SgdUpdate<R> OptimiserState::formula_of(const Sgd& sgd, const Me
           R(m.rate_factor)};
 }
 
-template <class R>
-inline kernels::AdamWUpdate<R> OptimiserState::formula_of(const AdamW& a, const Member& m) {
-  return {m.state.first.data<R>(),
-          m.state.second.data<R>(),
+template <class R, class Moment>
+inline kernels::AdamWUpdate<R, Moment> OptimiserState::formula_of(const AdamW& a, const Member& m) {
+  return {m.state.first.data<Moment>(),
+          m.state.second.data<Moment>(),
           R(a.beta1),
           R(1 - a.beta1),
           R(a.beta2),
@@ -289,11 +317,15 @@ inline kernels::AdamWUpdate<R> OptimiserState::formula_of(const AdamW& a, const 
           R(m.decays ? m.rate_factor : 0)};
 }
 
-template <class T, class SomeOptimiser>
-inline void OptimiserState::update_all(Context& ctx, const SomeOptimiser& optimiser, const per_sample::GradientSums& sums,
+DPMP_KEPT_BODY inline kernels::RoundedAdamWUpdate OptimiserState::rounded_formula_of(const AdamW& a, const Member& m) const {
+  return {formula_of<float, bf16>(a, m), {a.rounding_seed, std::uint32_t(&m - members_.data())}};
+}
+
+template <class T, class FormulaOf>
+inline void OptimiserState::update_all(Context& ctx, const FormulaOf& formula_of, const per_sample::GradientSums& sums,
                                        const Key256* noise_key) const {
   using R = compute_t<T>;
-  using Fused = detail::FusedUpdate<decltype(formula_of<R>(optimiser, members_[0])), T>;
+  using Fused = detail::FusedUpdate<decltype(formula_of(members_[0])), T>;
   std::vector<Fused> updates;
   for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
     Parameter& parameter = *sums.parameters()[k];
@@ -303,7 +335,7 @@ inline void OptimiserState::update_all(Context& ctx, const SomeOptimiser& optimi
     const detail::FusedNumbers* numbers = static_cast<const detail::FusedNumbers*>(numbers_.raw()) + (&m - members_.data());
     updates.push_back(
         {sums.tensors()[k].numel(), sums.tensors()[k].template data<double>(), parameter.master().template data<R>(),
-         parameter.value().template data<T>(), formula_of<R>(optimiser, m), &numbers->update,
+         parameter.value().template data<T>(), formula_of(m), &numbers->update,
          noise_key ? dp::ParameterNoise(*noise_key, &numbers->noise, sums.places()[k]) : dp::ParameterNoise()});
   }
   detail::launch_updates<Fused>(ctx, updates);

@@ -4,24 +4,27 @@
 #pragma once
 #include <memory>
 
-#include "dpmp/autograd/tape.hpp"
+#include "dpmp/autograd/loss_scale.hpp"
 #include "dpmp/per_sample/group_pass.hpp"
 #include "dpmp/per_sample/groups.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 class ClippedSumSink final : public GradientSink {
  public:
-  /// Clip factors [B] of one group from its norms. Called once for each group and pass; what it throws ends the pass.
+  /// Clip factors [B] of one group from its norms, which are those without a loss scale. Called once for each group and
+  /// pass; what it throws ends the pass.
   using Factors = std::function<SampleFactors(index_t group, const NormBounds&)>;
 
   ClippedSumSink(const Groups& groups, const StrategyOptions& options, GroupPass::OnChoice on_choice = {});
   index_t groups() const { return groups_.count(); }
 
-  /// Starts a pass of `samples` samples, whatever became of an earlier one.
-  void begin(index_t samples, Factors factors, GradientSums& sums);
+  /// Starts a pass of `samples` samples, whatever became of an earlier one. exponents: of a scaled seed (ScaledSeed), not
+  /// defined without a scale.
+  void begin(index_t samples, Factors factors, GradientSums& sums, const Tensor& exponents = Tensor());
   /// A bias of another group than its weight's does not come along.
   void accept(Context& ctx, const ParameterSite& site) override;
   bool takes_biases(const Context& ctx) const override { return parts_[0].pass.takes_biases(ctx); }
+  RowsWanted rows_wanted() const override { return RowsWanted::again; }
   void finish(Context& ctx, Parameter& parameter) override;
   /// Sums groups with a parameter that this pass does not use.
   void end(Context& ctx) override;
@@ -54,6 +57,7 @@ class ClippedSumSink final : public GradientSink {
     void finish(Context& ctx, Parameter& parameter) override {
       replays_[std::size_t(first_.groups_.of(parameter))].finish(ctx, parameter);
     }
+    RowsWanted rows_wanted() const override { return RowsWanted::again; }
 
    private:
     ClippedSumSink& first_;
@@ -70,11 +74,15 @@ class ClippedSumSink final : public GradientSink {
   Factors factors_of_;
   GradientSums* sums_ = nullptr;
   index_t samples_ = 0;
+  Tensor exponents_;
 };
 
-/// One clipped backward pass: norms, factors and sums, with a second walk of the tape where the strategy needs one.
+/// One clipped backward pass: norms, factors and sums, with a second walk of the tape where the strategy needs one. With a
+/// loss scale the operands of sample i are 2^k_i times as large: their norms and certificates, which are what is released
+/// for a factor of 1, are divided by 2^k_i exactly, factors are made of these, and c_i 2^-k_i, exact or 0, is what the
+/// sums are weighted with. That is clipping to C 2^k_i: no contribution is above C.
 void clipped_backward(Tape& tape, const Variable& losses, const Tensor& weights, ClippedSumSink& sink,
-                      ClippedSumSink::Factors factors, GradientSums& sums);
+                      ClippedSumSink::Factors factors, GradientSums& sums, const LossScaling& scaling = {});
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 
 #if DPMP_BODIES
@@ -87,8 +95,10 @@ DPMP_KEPT_BODY inline ClippedSumSink::ClippedSumSink(const Groups& groups, const
   for (index_t g = 0; g < groups.count(); ++g) parts_.emplace_back(GroupPass(options, on_choice, kept_by_all));
 }
 
-DPMP_KEPT_BODY inline void ClippedSumSink::begin(index_t samples, Factors factors, GradientSums& sums) {
+DPMP_KEPT_BODY inline void ClippedSumSink::begin(index_t samples, Factors factors, GradientSums& sums,
+                                                 const Tensor& exponents) {
   samples_ = samples;
+  exponents_ = exponents;
   factors_of_ = std::move(factors);
   sums_ = &sums;
   for (Part& part : parts_) {
@@ -126,6 +136,7 @@ DPMP_KEPT_BODY inline void ClippedSumSink::release() {
   }
   second_.reset();
   factors_of_ = {};
+  exponents_ = Tensor();
 }
 
 DPMP_KEPT_BODY inline bool ClippedSumSink::walks_again() const {
@@ -149,7 +160,9 @@ DPMP_KEPT_BODY inline void ClippedSumSink::complete(Context& ctx, index_t g) {
   part.done = true;
   {
     const ProfilerRange range(ctx, "norm");
-    part.factors = factors_of_(g, part.pass.norms(ctx, samples_));
+    const NormBounds norms = part.pass.norms(ctx, samples_);
+    part.factors = exponents_.defined() ? factors_of_(g, norms.unscaled(ctx, exponents_)).unscaled(ctx, exponents_)
+                                        : factors_of_(g, norms);
   }
   const ProfilerRange range(ctx, "clipped sum");
   part.pass.weighted_sum(ctx, part.factors, *sums_);
@@ -157,10 +170,12 @@ DPMP_KEPT_BODY inline void ClippedSumSink::complete(Context& ctx, index_t g) {
 }
 
 DPMP_KEPT_BODY inline void clipped_backward(Tape& tape, const Variable& losses, const Tensor& weights, ClippedSumSink& sink,
-                                            ClippedSumSink::Factors factors, GradientSums& sums) {
-  sink.begin(tape.samples(), std::move(factors), sums);
-  tape.backward(losses, sink, weights, sink.may_walk_again() ? AfterWalk::keep : AfterWalk::release);
-  if (sink.walks_again()) tape.backward(losses, sink.second_walk(), weights);
+                                            ClippedSumSink::Factors factors, GradientSums& sums,
+                                            const LossScaling& scaling) {
+  const ScaledSeed seed = scaled_seed(tape, losses, weights, scaling);
+  sink.begin(tape.samples(), std::move(factors), sums, seed.exponents);
+  tape.backward(losses, sink, seed.weights, sink.may_walk_again() ? AfterWalk::keep : AfterWalk::release);
+  if (sink.walks_again()) tape.backward(losses, sink.second_walk(), seed.weights);
   sink.release();
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample

@@ -48,6 +48,8 @@ struct SiteShape {
   index_t samples = 0, tokens = 0, p = 0, d = 0;
   DType dtype = DType::f32;
   index_t site_bytes = 0;
+  /// Rows a sample, of all its tokens, that are formed again for the norm and for the sum (RowSource).
+  index_t formed = 0;
   bool vector = false, one_hot_only = false, any_one_hot = false, on_cuda = false;
 };
 SiteShape shape_of(const SiteList& sites);
@@ -109,6 +111,12 @@ inline double norm_cost(const SiteShape& s, NormMethod method) {
   }
   return 0;
 }
+
+/// Of forming rows again: a product with the weight, and a row read and written twice.
+inline double forming_cost(const SiteShape& s) {
+  const Prices price = prices_of(s);
+  return double(s.formed) * double(s.p) * (price.stored_product * double(s.d) + 2 * price.element);
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline std::string_view name_of(NormMethod m) {
@@ -129,9 +137,12 @@ DPMP_KEPT_BODY inline std::string_view name_of(Strategy s) {
 DPMP_KEPT_BODY inline SiteShape shape_of(const SiteList& sites) {
   SiteShape s{.samples = sites[0].samples(), .dtype = sites[0].parameter->dtype()};
   s.vector = sites[0].form == SiteForm::vector;
-  s.on_cuda = sites[0].b.device().kind == DeviceKind::cuda;
+  s.on_cuda = sites[0].parameter->value().device().kind == DeviceKind::cuda;
   for (const ParameterSite& site : sites) {
-    s.site_bytes += site.b.numel() * size_of(site.b.dtype());
+    if (site.source)
+      s.formed += site.tokens();
+    else
+      s.site_bytes += site.b.numel() * size_of(site.b.dtype());
     if (s.vector) continue;
     s.site_bytes += site.a.numel() * size_of(site.a.dtype());
     s.any_one_hot = s.any_one_hot || site.one_hot();
@@ -179,10 +190,11 @@ DPMP_KEPT_BODY inline NormPlan plan_parameter(const SiteShape& s, const Strategy
   NormPlan sites{choose_norm_method(s, options.norms), Keep::sites, 0, s.site_bytes};
   sites.cost = detail::norm_cost(s, sites.norm) + release + price.element * element;
   if (s.one_hot_only) sites.cost = 2 * detail::norm_cost(s, sites.norm);
+  sites.cost += 2 * detail::forming_cost(s);
   sites.slack = predicted_slack(s, sites.norm);
   // Formed, squared and stored, then read once: the product is not done again.
   const NormPlan gradients{NormMethod::instantiate, Keep::gradients,
-                           price.stored_product * release + 2 * narrow * price.element * element,
+                           price.stored_product * release + 2 * narrow * price.element * element + detail::forming_cost(s),
                            s.samples * s.p * s.d * size_of(kept)};
   const bool can_store = !s.vector && !s.one_hot_only;
   NormPlan again = sites;

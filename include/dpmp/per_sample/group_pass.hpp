@@ -45,6 +45,7 @@ class GroupPass : public GradientSink {
   /// On a GPU whatever forms a weight's gradients or takes their norm sums the bias' gradients too. Not where a second walk
   /// might have to repeat those bits by another way.
   bool takes_biases(const Context& ctx) const override { return ctx.on_cuda() && !may_walk_again(); }
+  RowsWanted rows_wanted() const override { return RowsWanted::again; }
 
   /// Norms over all parameters seen, with their certificate. samples: B of the pass.
   NormBounds norms(Context& ctx, index_t samples);
@@ -115,6 +116,7 @@ class ReplaySink final : public GradientSink {
       : first_(first), factors_(std::move(factors)), sums_(sums) {}
   void accept(Context&, const ParameterSite& site) override;
   void finish(Context& ctx, Parameter& parameter) override;
+  RowsWanted rows_wanted() const override { return RowsWanted::again; }
 
  private:
   const GroupPass& first_;
@@ -224,11 +226,14 @@ DPMP_KEPT_BODY inline Biases GroupPass::norm_outer_products(Context& ctx) {
   const auto same_input = [](const Tensor& x, const Tensor& y) {
     return x.raw() == y.raw() && x.shape() == y.shape() && x.dtype() == y.dtype();
   };
+  const auto share = [&](const SiteList& x, const SiteList& y) {
+    return same_input(x[0].a, y[0].a) && !formed_again(x) && !formed_again(y);
+  };
   for (const ToNorm& x : to_norm_) {
     SiteList& sites = kept_[x.at];
     if (x.method == NormMethod::stored) continue;
     if (x.method == NormMethod::gram && !sites.back().one_hot()) {
-      if (!run.empty() && !same_input(run[0][0].a, sites[0].a)) norm_run();
+      if (!run.empty() && !share(run[0], sites)) norm_run();
       run.push_back(sites);
     } else {
       add(squared_norms_outer(ctx, sites, *bounds_, x.method));

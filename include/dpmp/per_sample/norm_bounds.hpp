@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,6 +27,8 @@ class NormBounds {
   NormBounds(Context& ctx, index_t samples);
   index_t samples() const { return samples_; }
 
+  /// The same table, of samples [first, last) alone: to add to, as long as this one lives.
+  NormBounds part(index_t first, index_t last);
   /// The rows of the table, in the memory of the device.
   kernels::NormTable table() const;
   /// Adds one parameter's numbers of one sample; on the host only.
@@ -34,6 +37,9 @@ class NormBounds {
   void add(Context& ctx, const double* squared, const kernels::RowNormSums& rows, const kernels::Certificate& certificate);
   /// The same for several parameters, in few launches.
   void add(Context& ctx, std::span<const kernels::NormTerms> terms);
+
+  /// Of operands whose samples were multiplied by 2^exponents (i32 [B], at most 64 either way): the bounds without that.
+  NormBounds unscaled(Context& ctx, const Tensor& exponents) const;
 
   /// The norm as computed, not certified: sqrt(sum_k n_k^2).
   double norm(index_t sample) const { return std::sqrt(values()[std::size_t(sample)]); }
@@ -48,19 +54,33 @@ class NormBounds {
  private:
   std::vector<double> values() const { return device_.defined() ? device_.to_doubles() : host_; }
   index_t samples_;
-  mutable std::vector<double> host_;  // [4, B]: squared, quadratic, linear^2, how often something was not finite
-  Tensor device_;                     // the same, on a GPU
+  mutable std::vector<double> host_;        // [4, B]: squared, quadratic, linear^2, how often something was not finite
+  Tensor device_;                           // the same, on a GPU
+  std::optional<kernels::NormTable> part_;  // of another one
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 
 #if DPMP_BODIES
+#include "dpmp/kernels/loss_scale.hpp"
+
 namespace dpmp::inline DPMP_ABI::per_sample {
 DPMP_KEPT_BODY inline NormBounds::NormBounds(Context& ctx, index_t samples) : NormBounds(ctx.on_cuda() ? 0 : samples) {
   samples_ = samples;
   if (ctx.on_cuda()) device_ = Tensor::zeros(ctx, {4, samples}, DType::f64);
 }
 
+DPMP_KEPT_BODY inline NormBounds NormBounds::part(index_t first, index_t last) {
+  DPMP_CHECK(first >= 0 && first <= last && last <= samples_, "expected samples within [0, ", samples_, "), got [", first,
+             ", ", last, ")");
+  const kernels::NormTable all = table();
+  NormBounds some(0);
+  some.samples_ = last - first;
+  some.part_ = {all.squared + first, all.quadratic + first, all.linear + first, all.non_finite + first};
+  return some;
+}
+
 DPMP_KEPT_BODY inline kernels::NormTable NormBounds::table() const {
+  if (part_) return *part_;
   double* first = device_.defined() ? device_.data<double>() : host_.data();
   return {first, first + samples_, first + 2 * samples_, first + 3 * samples_};
 }
@@ -82,6 +102,12 @@ DPMP_KEPT_BODY inline void NormBounds::add(Context& ctx, std::span<const kernels
   };
   launch_many(
       terms, [](const kernels::NormTerms&) { return 0; }, launch);
+}
+
+DPMP_KEPT_BODY inline NormBounds NormBounds::unscaled(Context& ctx, const Tensor& exponents) const {
+  NormBounds without(ctx, samples_);
+  launch_library_elements(ctx, samples_, kernels::UnscaleNorms{table(), without.table(), exponents.data<std::int32_t>()});
+  return without;
 }
 
 DPMP_KEPT_BODY inline std::vector<std::uint8_t> NormBounds::finite() const {

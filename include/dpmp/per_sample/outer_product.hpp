@@ -259,10 +259,34 @@ void sum_of_rank_one(Context& ctx, const ParameterSite& site, const float* facto
   spec.accumulate = true;
   gemm(ctx, spec);
 }
+
+/// Gradients [B, p d] of merged sites with rows that are stored, their norms and the bias that comes along, as
+/// stored_gradients_outer.
+inline Biases store_gradients(Context& ctx, const SiteList& sites, NormBounds& bounds, const Tensor& stored) {
+  return dispatch_real(sites[0].parameter->dtype(), [&](auto tag) -> Biases {
+    using T = typename decltype(tag)::type;
+    DPMP_IF_CUDA (ctx.on_cuda()) {
+      Parameter* const bias = sites[0].bias;
+      const Tensor sums = bias ? Tensor::empty(ctx, {sites[0].samples(), bias->numel()}, stored.dtype()) : Tensor();
+      gradients_on_cuda<T>(ctx, sites, stored, sums);
+      norms_of_stored(ctx, sites, stored, bounds);
+      return bias ? Biases{ParameterSite::vector(*bias, sums)} : Biases{};
+    }
+    norms_by_instantiation<T>(ctx, sites, bounds, stored);
+    return biases_of(ctx, {&sites, 1});
+  });
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline Biases squared_norms_outer(Context& ctx, const SiteList& all_sites, NormBounds& bounds,
                                                  NormMethod method) {
+  if (formed_again(all_sites)) {
+    for_formed(ctx, all_sites, [&](const SiteList& some, index_t first, index_t last) {
+      NormBounds part = bounds.part(first, last);
+      squared_norms_outer(ctx, some, part, method);
+    });
+    return {};
+  }
   const SiteList sites = merge_outer_products(ctx, all_sites);
   if (method == NormMethod::rank_one) {
     detail::norms_of_rank_one(ctx, sites, bounds);
@@ -283,6 +307,7 @@ DPMP_KEPT_BODY inline Biases squared_norms_outer(Context& ctx, const SiteList& a
 }
 
 DPMP_KEPT_BODY inline Biases squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
+  if (lists.size() == 1 && formed_again(lists[0])) return squared_norms_outer(ctx, lists[0], bounds, NormMethod::gram);
   return dispatch_real(lists[0][0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     DPMP_IF_CUDA (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds);
@@ -293,23 +318,20 @@ DPMP_KEPT_BODY inline Biases squared_norms_shared_input(Context& ctx, std::span<
 
 DPMP_KEPT_BODY inline StoredGradients stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds,
                                                              DType dtype) {
-  const Parameter& w = *sites[0].parameter;
-  const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), w.numel()}, dtype);
-  return dispatch_real(w.dtype(), [&](auto tag) -> StoredGradients {
-    using T = typename decltype(tag)::type;
-    DPMP_IF_CUDA (ctx.on_cuda()) {
-      Parameter* const bias = sites[0].bias;
-      const Tensor sums = bias ? Tensor::empty(ctx, {sites[0].samples(), bias->numel()}, dtype) : Tensor();
-      detail::gradients_on_cuda<T>(ctx, sites, stored, sums);
-      detail::norms_of_stored(ctx, sites, stored, bounds);
-      return {stored, bias ? Biases{ParameterSite::vector(*bias, sums)} : Biases{}};
-    }
-    detail::norms_by_instantiation<T>(ctx, sites, bounds, stored);
-    return {stored, detail::biases_of(ctx, {&sites, 1})};
+  const Tensor stored = Tensor::empty(ctx, {sites[0].samples(), sites[0].parameter->numel()}, dtype);
+  if (!formed_again(sites)) return {stored, detail::store_gradients(ctx, sites, bounds, stored)};
+  for_formed(ctx, sites, [&](const SiteList& some, index_t first, index_t last) {
+    NormBounds part = bounds.part(first, last);
+    detail::store_gradients(ctx, merge_outer_products(ctx, some), part, stored.rows(first, last));
   });
+  return {stored, {}};
 }
 
 DPMP_KEPT_BODY inline void per_sample_gradients_outer(Context& ctx, const SiteList& sites, const Tensor& output) {
+  if (formed_again(sites))
+    return for_formed(ctx, sites, [&](const SiteList& some, index_t first, index_t last) {
+      per_sample_gradients_outer(ctx, some, output.rows(first, last));
+    });
   const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -328,6 +350,10 @@ DPMP_KEPT_BODY inline void weighted_sum_outer(Context& ctx, const SiteList& all_
   const SiteShape shape = shape_of(sites);
   DPMP_CHECK(shape.samples <= samples_per_chain, "expected at most ", samples_per_chain, " samples to sum, got ",
              shape.samples);
+  if (formed_again(sites))
+    return for_formed(ctx, sites, [&](const SiteList& some, index_t first, index_t last) {
+      weighted_sum_outer(ctx, some, factors.part(first, last), sum);
+    });
   dispatch_real(shape.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     DPMP_IF_CUDA (ctx.on_cuda()) return detail::weighted_sum_on_cuda<T>(ctx, sites, factors, sum);

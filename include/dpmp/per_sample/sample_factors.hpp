@@ -17,6 +17,9 @@ class SampleFactors {
   SampleFactors(Tensor factors);
   index_t size() const { return size_; }
 
+  /// For samples that were multiplied by 2^exponents (i32 [B]): factors times 2^-exponents, exactly; 0 where that is no
+  /// normal FP32 number.
+  SampleFactors unscaled(Context& ctx, const Tensor& exponents) const;
   /// Those of samples [first, last).
   SampleFactors part(index_t first, index_t last) const;
   /// All 1.
@@ -33,11 +36,21 @@ class SampleFactors {
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 
 #if DPMP_BODIES
+#include "dpmp/kernels/loss_scale.hpp"
+
 namespace dpmp::inline DPMP_ABI::per_sample {
 DPMP_KEPT_BODY inline SampleFactors::SampleFactors(Tensor factors) : device_(std::move(factors)) {
   check_dtype("the factors of samples", device_, DType::f32);
   check_shape("the factors of samples", device_, {device_.numel()});
   size_ = device_.numel();
+}
+
+DPMP_KEPT_BODY inline SampleFactors SampleFactors::unscaled(Context& ctx, const Tensor& exponents) const {
+  check_shape("the exponents of samples", exponents, {size_});
+  const Tensor without = Tensor::empty(ctx, {size_}, DType::f32);
+  launch_library_elements(ctx, size_,
+                          kernels::UnscaleFactors{on(ctx), exponents.data<std::int32_t>(), without.data<float>()});
+  return without;
 }
 
 DPMP_KEPT_BODY inline SampleFactors SampleFactors::part(index_t first, index_t last) const {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // All sites of one parameter in one backward pass, and the row norms |a_t|, |b_t| that every certificate is made of.
 #pragma once
+#include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "dpmp/autograd/site.hpp"
@@ -16,23 +18,46 @@ using SiteList = std::vector<ParameterSite>;
 /// Rows a sample has over all sites: the T of the formulas when a weight is used several times.
 inline index_t total_tokens(const SiteList& sites) {
   index_t tokens = 0;
-  for (const ParameterSite& site : sites) tokens += site.b.shape()[1];
+  for (const ParameterSite& site : sites) tokens += site.tokens();
   return tokens;
 }
 
+/// Whether rows of some site are formed when they are asked for.
+inline bool formed_again(const SiteList& sites) {
+  return std::any_of(sites.begin(), sites.end(), [](const ParameterSite& site) { return site.source != nullptr; });
+}
+
+/// f(list, first, last) for some samples [first, last) at a time, with rows that are stored while f runs: what is done with
+/// a sample has the same bits, whether it is done with all of them or with these.
+template <class F>
+void for_formed(Context& ctx, const SiteList& sites, const F& f) {
+  index_t each = 0;
+  for (const ParameterSite& site : sites)
+    if (site.source) each = std::gcd(each, site.source->samples_at_once());
+  for (index_t first = 0; first < sites[0].samples(); first += each) {
+    SiteList some;
+    for (const ParameterSite& site : sites) some.push_back(site.part(first, first + each).stored(ctx));
+    f(some, first, first + each);
+  }
+}
+
 /// The same sum of outer products in at most two sites: the dense rows of all sites one after the other, and the one-hot
-/// rows likewise. A weight used k times is then one product of k T rows, with every cross term by construction.
+/// rows likewise. A weight used k times is then one product of k T rows, with every cross term by construction. Dense sites
+/// of which one has to be formed stay apart until it is.
 inline SiteList merge_outer_products(Context& ctx, const SiteList& sites) {
   if (sites.size() == 1) return sites;
   SiteList result;
   for (const bool one_hot : {false, true}) {
-    std::vector<Tensor> a, b;
+    SiteList alike;
     for (const ParameterSite& s : sites)
-      if (s.one_hot() == one_hot) a.push_back(s.a), b.push_back(s.b);
-    if (a.empty()) continue;
-    const bool single = a.size() == 1;
-    result.push_back(
-        {sites[0].parameter, SiteForm::outer_product, single ? a[0] : concat(ctx, a, 1), single ? b[0] : concat(ctx, b, 1)});
+      if (s.one_hot() == one_hot) alike.push_back(s);
+    if (alike.size() <= 1 || formed_again(alike)) {
+      result.insert(result.end(), alike.begin(), alike.end());
+      continue;
+    }
+    std::vector<Tensor> a, b;
+    for (const ParameterSite& s : alike) a.push_back(s.a), b.push_back(s.b);
+    result.push_back({sites[0].parameter, SiteForm::outer_product, concat(ctx, a, 1), concat(ctx, b, 1)});
   }
   return result;
 }
@@ -64,7 +89,7 @@ DPMP_KEPT_BODY inline RowNorms::RowNorms(Context& ctx, const SiteList& sites)
   double* first = sums_.data<double>();
   for (const ParameterSite& site : sites) {
     const Tensor a = norms_of(ctx, site.a), b = site.one_hot() ? norms_of_ids(ctx, site.b) : norms_of(ctx, site.b);
-    const index_t tokens = site.b.shape()[1];
+    const index_t tokens = site.tokens();
     launch_library_rows(ctx, samples, 3 * tokens,
                         kernels::SumRowNorms{a.data<double>(), b.data<double>(), first, first + samples, first + 2 * samples,
                                              tokens, site.one_hot(), &site == &sites[0]});

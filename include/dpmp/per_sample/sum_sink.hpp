@@ -14,6 +14,7 @@ class SumSink final : public GradientSink {
   explicit SumSink(GradientSums& sums) : sums_(sums) {}
   void accept(Context& ctx, const ParameterSite& site) override;
   bool takes_biases(const Context&) const override { return true; }
+  RowsWanted rows_wanted() const override { return RowsWanted::parts; }
   void end(Context& ctx) override;
 
  private:

@@ -6,13 +6,6 @@
 
 namespace dpmp::inline DPMP_ABI::per_sample {
 namespace detail {
-inline ParameterSite part_of(const ParameterSite& site, index_t first, index_t last) {
-  ParameterSite part = site;
-  if (site.a.defined()) part.a = site.a.rows(first, last);
-  part.b = site.b.rows(first, last);
-  if (site.squares.defined()) part.squares = site.squares.rows(first, last);
-  return part;
-}
 /// f(factors, first, last) for parts of at most samples_per_chain samples.
 template <class F>
 void for_parts(const SampleFactors& factors, const F& f) {
@@ -39,7 +32,7 @@ DPMP_KEPT_BODY inline void add_weighted_sum(Context& ctx, const SiteList& sites,
   const SiteList list = merge_sites(ctx, sites);
   detail::for_parts(factors, [&](const SampleFactors& some, index_t first, index_t last) {
     SiteList part;
-    for (const ParameterSite& site : list) part.push_back(detail::part_of(site, first, last));
+    for (const ParameterSite& site : list) part.push_back(site.part(first, last));
     weighted_sum(ctx, part, some, sums.chain(*list[0].parameter, last - first));
   });
 }
@@ -50,7 +43,7 @@ DPMP_KEPT_BODY inline void add_weighted_vectors(Context& ctx, std::span<const Pa
     std::vector<ParameterSite> part;
     std::vector<Tensor> chains;
     for (const ParameterSite& site : sites) {
-      part.push_back(detail::part_of(site, first, last));
+      part.push_back(site.part(first, last));
       chains.push_back(sums.chain(*site.parameter, last - first));
     }
     weighted_sums_vector(ctx, part, some, chains);

@@ -16,6 +16,8 @@ struct PassRequests {
   FixedProgram* program = nullptr;
   /// [slots], set to 0 where a norm is not finite (private; a GPU is waited for).
   std::vector<std::uint8_t>* finite = nullptr;
+  /// Powers of two that the records' backward passes begin at: for f16, LossScaling::per_sample().
+  LossScaling loss_scaling = {};
 };
 
 /// Adds the clipped contributions of a batch's records to sums. clipping: one rule for each of the sink's groups. Throws
@@ -23,9 +25,11 @@ struct PassRequests {
 void accumulate_clipped(Context& ctx, Losses losses, const PhysicalBatch& batch, std::span<const dp::FlatClipping> clipping,
                         per_sample::ClippedSumSink& sink, per_sample::GradientSums& sums, const PassRequests& requests = {});
 
-/// Adds the plain gradients of a batch's records to sums, without privacy. The records are open: on the CPU a token id that
-/// no table has is refused, which would else make the sum NaN.
-void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch, per_sample::GradientSums& sums);
+/// Adds the plain gradients of a batch's records to sums, without privacy, times the scale of a fixed loss scaling. The
+/// records are open: on the CPU a token id that no table has is refused, which would else make the sum NaN. Throws for
+/// scales per sample: a product over all samples has no factor for each of them.
+void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch, per_sample::GradientSums& sums,
+                      const LossScaling& scaling = {});
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
@@ -64,16 +68,18 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
     }
     return clip_factors(ctx, norms, batch.slots, weights, rule);
   };
-  per_sample::clipped_backward(tape, loss, weights, sink, factors, sums);
+  per_sample::clipped_backward(tape, loss, weights, sink, factors, sums, requests.loss_scaling);
   if (requests.program) requests.program->take(tape);
 }
 
 DPMP_KEPT_BODY inline void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch,
-                                            per_sample::GradientSums& sums) {
+                                            per_sample::GradientSums& sums, const LossScaling& scaling) {
+  DPMP_CHECK(scaling.kind() != LossScaling::Kind::per_sample, "expected no or a fixed loss scale for plain gradients, got ",
+             scaling.text(), ": a product over all samples has no factor for each of them");
   per_sample::SumSink sink(sums);
   Tape tape(ctx, index_t(batch.slots.size()), TapeMode::training, RecordsAre::open);
   const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
-  tape.backward(loss, sink, detail::weights_of(ctx, batch, loss));
+  tape.backward(loss, sink, scaled_seed(tape, loss, detail::weights_of(ctx, batch, loss), scaling).weights);
 }
 }  // namespace dpmp::inline DPMP_ABI::train
 #endif

@@ -301,8 +301,9 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
     state.updates = of_parameters.back().updates;
     if (state.updates == 0) continue;
     const int kept = trainer.optimiser_state().moments();
-    if (kept >= 1) state.first = Tensor::empty(ctx, p->shape(), p->master().dtype());
-    if (kept == 2) state.second = Tensor::empty(ctx, p->shape(), p->master().dtype());
+    const DType dtype = trainer.optimiser_state().moment_dtype(*p);
+    if (kept >= 1) state.first = Tensor::empty(ctx, p->shape(), dtype);
+    if (kept == 2) state.second = Tensor::empty(ctx, p->shape(), dtype);
     detail::append_moments(moments, *p, state);
   }
   detail::check_tensors(file, weights);

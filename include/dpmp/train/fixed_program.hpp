@@ -18,6 +18,8 @@ class FixedProgram {
   void check(const Tape& tape) const;
   /// The next pass is the first one again.
   void forget() { first_.clear(); }
+  /// What the first pass recorded; empty before it.
+  const std::vector<RecordedValue>& recorded() const { return first_; }
 
  private:
   static constexpr const char* advice =

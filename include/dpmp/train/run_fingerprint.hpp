@@ -18,10 +18,11 @@ namespace dpmp::inline DPMP_ABI::train {
 /// are compared one by one.
 std::string run_fingerprint(Context& ctx, const TrainerOptions& options, index_t steps);
 
-/// The optimiser's kind and settings, then a line for each parameter: name, dtype, shape, clipping group, its weight decay
-/// and its factor of the learning rate. Which of them are trained may change from step to step and is not in it.
-std::string run_description(std::span<Parameter* const> parameters, const per_sample::Groups& groups,
-                            const optim::OptimiserState& optimiser);
+/// The optimiser's kind and settings, the model's precision (nn::Parameters::precision_text), then a line for each
+/// parameter: name, dtype, shape, clipping group, its weight decay and its factor of the learning rate. Which of them are
+/// trained may change from step to step and is not in it.
+std::string run_description(std::span<Parameter* const> parameters, const std::string& precision,
+                            const per_sample::Groups& groups, const optim::OptimiserState& optimiser);
 
 /// The lines of y that are not those of x, one after the other; empty for equal texts.
 std::string changed_lines(const std::string& x, const std::string& y);
@@ -44,13 +45,14 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, const TrainerOpt
       << "strategy: " << per_sample::name_of(options.strategy.strategy) << ", norms " << int(options.strategy.norms)
       << ", gradients " << int(options.strategy.gradients) << ", budget " << options.strategy.byte_budget.value_or(-1)
       << '\n'
+      << "loss scaling: " << options.loss_scaling.value_or(LossScaling()).text() << '\n'
       << "learning rate: " << options.learning_rate.fingerprint(steps) << '\n'
       << "data: " << *options.data_fingerprint << '\n';
   return out.str();
 }
 
-DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> parameters, const per_sample::Groups& groups,
-                                                  const optim::OptimiserState& optimiser) {
+DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> parameters, const std::string& precision,
+                                                  const per_sample::Groups& groups, const optim::OptimiserState& optimiser) {
   TextStream out;
   out.precision(17);
   double weight_decay = 0;
@@ -60,8 +62,11 @@ DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> pa
   } else {
     const auto& adam = std::get<optim::AdamW>(optimiser.optimiser());
     weight_decay = adam.weight_decay;
-    out << "optimiser: AdamW, beta1 " << adam.beta1 << ", beta2 " << adam.beta2 << ", epsilon " << adam.epsilon << '\n';
+    out << "optimiser: AdamW, beta1 " << adam.beta1 << ", beta2 " << adam.beta2 << ", epsilon " << adam.epsilon;
+    if (adam.moments != DType::f32) out << ", moments " << adam.moments << ", rounding seed " << adam.rounding_seed;
+    out << '\n';
   }
+  out << "precision: " << precision << '\n';
   for (const Parameter* p : parameters)
     out << p->name() << ": " << p->dtype() << p->shape() << ", clipping group " << groups.of(*p) << ", weight decay "
         << (optimiser.decays(*p) ? weight_decay : 0) << ", learning rate times " << optimiser.rate_factor(*p) << '\n';

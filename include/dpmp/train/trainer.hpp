@@ -23,7 +23,8 @@ using Privacy = std::variant<dp::Plan, NoPrivacy>;
 class Trainer {
  public:
   /// records: size of the training set, at most the plan's public dataset_size. keys: of dp::random_key() for a real run; a
-  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36).
+  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36). Throws what
+  /// Parameters::check_precision does.
   Trainer(Context& ctx, const nn::Parameters& parameters, const Privacy& privacy, const dp::StreamKeys& keys,
           index_t records, const TrainerOptions& options = {});
 
@@ -79,6 +80,8 @@ class Trainer {
   /// What dropout's masks of these slots are keyed by in that step; nothing without TrainerOptions::identity. Throws for
   /// identities that are places in the data set under add_or_remove_one: one record less moves those of others.
   std::optional<SampleRandomness> randomness(std::span<const index_t> slots, index_t step) const;
+  /// Where backward passes begin: TrainerOptions::loss_scaling or its default.
+  const LossScaling& loss_scaling() const { return *options_.loss_scaling; }
   /// All that it was made for, trained or frozen.
   std::span<Parameter* const> parameters() const { return parameters_; }
   optim::OptimiserState& optimiser_state() { return optimiser_state_; }
@@ -110,6 +113,7 @@ class Trainer {
   TrainerOptions options_;
   optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
+  std::string precision_;
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
   per_sample::ClippedSumSink sink_;
@@ -144,11 +148,14 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       options_(options),
       optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
+      precision_(parameters.precision_text()),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
       slots_(checked_slots(options.physical_batch)) {
+  parameters.check_precision();
   for (const Parameter* p : parameters_) groups_.of(*p);
+  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private());
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
@@ -214,7 +221,8 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
     accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
                        {.quantile_count = guarantee_->threshold ? &here : nullptr,
                         .program = &program_,
-                        .finite = options_.unsafe_debug ? &finite : nullptr});
+                        .finite = options_.unsafe_debug ? &finite : nullptr,
+                        .loss_scaling = loss_scaling()});
     count += here;
     for (std::size_t i = 0; i < finite.size(); ++i) left_out += batch.slots[i] != masked_slot && finite[i] == 0;
   });
@@ -228,22 +236,24 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   sampler_.draw(steps_, draw_);
   follow_trainable();
   sums_.set_zero();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_); });
-  optimiser_state_.step(ctx_, sums_, 1 / (sampler_.probability() * double(sampler_.records())),
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, loss_scaling()); });
+  optimiser_state_.step(ctx_, sums_,
+                        1 / (loss_scaling().public_scale() * sampler_.probability() * double(sampler_.records())),
                         options_.learning_rate.at(steps_));
   ++steps_;
 }
 
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
-  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()));
+  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
   per_sample::ClippedSumSink sink(groups_, options_.strategy,
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,
                                       const per_sample::NormPlan& chosen) { report.set(p, shape, chosen); });
   const std::vector<index_t> empty(slots_.size(), masked_slot);
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
-                     numbers.groups, sink, sums_, {.program = &program_});
+                     numbers.groups, sink, sums_, {.program = &program_, .loss_scaling = loss_scaling()});
+  report.set_operations(program_.recorded());
   return report;
 }
 
@@ -302,7 +312,7 @@ DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::description() const {
-  return run_description(parameters_, groups_, optimiser_state_);
+  return run_description(parameters_, precision_, groups_, optimiser_state_);
 }
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,

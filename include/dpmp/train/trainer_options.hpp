@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a trainer is told in addition to the plan: nothing here decides how private a run is, but for unsafe_debug.
 #pragma once
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <vector>
 
+#include "dpmp/autograd/loss_scale.hpp"
 #include "dpmp/core/record_id.hpp"
 #include "dpmp/optim/learning_rate.hpp"
 #include "dpmp/optim/optimiser.hpp"
@@ -22,6 +24,9 @@ struct TrainerOptions {
   optim::LearningRate learning_rate = optim::LearningRate::constant(1e-3);
   /// How norms and clipped sums are computed: speed and memory only.
   per_sample::StrategyOptions strategy = {};
+  /// Powers of two that backward passes begin at. Not set: private training of a model with f16 parameters has
+  /// LossScaling::per_sample(), all else none. Speed and exactness only: no choice changes what is private.
+  std::optional<LossScaling> loss_scaling = {};
   /// Clipping groups, as many as the plan has; not set: one for all parameters.
   std::optional<per_sample::Groups> groups = {};
   /// A number of everything that decides what is summed and that the trainer cannot see: the records and their order, what
@@ -37,4 +42,18 @@ struct TrainerOptions {
   /// for mistakes in public data; the privacy statement says that it was on.
   bool unsafe_debug = false;
 };
+
+/// The loss scaling of a run: the one asked for, or the default of these parameters. Throws for scales per sample without
+/// privacy: plain gradients are one product over all samples, which has no factor for each of them.
+inline LossScaling loss_scaling_of(const TrainerOptions& options, std::span<Parameter* const> parameters, bool is_private) {
+  if (!options.loss_scaling) {
+    const bool any =
+        std::any_of(parameters.begin(), parameters.end(), [](const Parameter* p) { return p->dtype() == DType::f16; });
+    return any && is_private ? LossScaling::per_sample() : LossScaling();
+  }
+  DPMP_CHECK(is_private || options.loss_scaling->kind() != LossScaling::Kind::per_sample,
+             "expected no or a fixed loss scale without privacy, got ", options.loss_scaling->text(),
+             ": plain gradients are summed over all samples in one product, without a factor for each");
+  return *options.loss_scaling;
+}
 }  // namespace dpmp::inline DPMP_ABI::train

@@ -2,9 +2,13 @@
 // What a private step will do with each parameter, before training: its form, how its norm is taken, what is kept, what that
 // costs, and the noise on it. Public facts only.
 #pragma once
+#include <algorithm>
 #include <iomanip>
 #include <sstream>
 
+#include "dpmp/autograd/loss_scale.hpp"
+#include "dpmp/autograd/operation_precision.hpp"
+#include "dpmp/autograd/tape.hpp"
 #include "dpmp/dp/plan.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/per_sample/groups.hpp"
@@ -21,23 +25,36 @@ struct ValidationRow {
   double noise_deviation = 0;  // on every element of the sum; 0 for a frozen parameter
 };
 
+/// Results of one operation in one dtype.
+struct OperationCount {
+  std::string_view name;
+  DType dtype = DType::f32;
+  index_t count = 0;
+};
+
 class ValidationReport {
  public:
   ValidationReport(std::span<Parameter* const> parameters, const per_sample::Groups& groups, const dp::StepPlan& numbers,
-                   index_t samples);
+                   index_t samples, const LossScaling& loss_scaling = {});
   void set(const Parameter& p, const per_sample::SiteShape& shape, const per_sample::NormPlan& plan);
   const std::vector<ValidationRow>& rows() const { return rows_; }
+  /// Counts what a pass recorded, inputs apart, in the order in which they first appear.
+  void set_operations(std::span<const RecordedValue> recorded);
+  const std::vector<OperationCount>& operations() const { return operations_; }
   /// Bytes kept between norms and clipped sums, all groups together.
   index_t kept_bytes() const;
 
-  /// A table, one parameter a line, and the totals.
+  /// A table, one parameter a line, and the totals; a table of the operations by dtype, with what they are computed in.
   std::string text() const;
 
  private:
   static std::string fixed(double x);
   static std::string millions(double x) { return fixed(x / 1e6); }
+  std::string operations_text() const;
   std::vector<ValidationRow> rows_;
+  std::vector<OperationCount> operations_;
   index_t samples_, group_count_;
+  LossScaling loss_scaling_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
 
@@ -45,8 +62,8 @@ class ValidationReport {
 namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline ValidationReport::ValidationReport(std::span<Parameter* const> parameters,
                                                          const per_sample::Groups& groups, const dp::StepPlan& numbers,
-                                                         index_t samples)
-    : samples_(samples), group_count_(groups.count()) {
+                                                         index_t samples, const LossScaling& loss_scaling)
+    : samples_(samples), group_count_(groups.count()), loss_scaling_(loss_scaling) {
   bool any = false;
   for (const Parameter* p : parameters) {
     ValidationRow row{.parameter = p, .group = groups.of(*p)};
@@ -111,7 +128,46 @@ DPMP_KEPT_BODY inline std::string ValidationReport::text() const {
       << samples_
       << " slots a physical batch; slack: what certifying the norm costs; cost: million multiply-adds for norm and "
          "clipped sum; kept at most "
-      << millions(double(kept_bytes())) << " MB between them\n";
+      << millions(double(kept_bytes())) << " MB between them; loss scaling: " << loss_scaling_.text() << '\n';
+  return out.str() + operations_text();
+}
+
+DPMP_KEPT_BODY inline void ValidationReport::set_operations(std::span<const RecordedValue> recorded) {
+  for (const RecordedValue& value : recorded) {
+    if (value.name == "input") continue;
+    const auto same = [&](const OperationCount& o) { return o.name == value.name && o.dtype == value.dtype; };
+    const auto at = std::find_if(operations_.begin(), operations_.end(), same);
+    if (at == operations_.end())
+      operations_.push_back({value.name, value.dtype, 1});
+    else
+      ++at->count;
+  }
+}
+
+DPMP_KEPT_BODY inline std::string ValidationReport::operations_text() const {
+  if (operations_.empty()) return "";
+  TextStream out;
+  const auto line = [&](const auto& name, const auto& result, const auto& count, const auto& stored, const auto& computed,
+                        const auto& sums) {
+    out << std::left << std::setw(20) << name << std::setw(8) << result << std::setw(7) << count << std::setw(29) << stored
+        << std::setw(13) << computed << sums << '\n';
+  };
+  out << "operations by dtype (S: the dtype of the operands):\n";
+  line("operation", "result", "count", "stored in", "computed in", "sums in");
+  index_t all = 0, casts = 0;
+  for (const OperationCount& o : operations_) {
+    all += o.count;
+    if (o.name == "cast") casts += o.count;
+    const OperationPrecision* p = operation_precision(o.name);
+    const auto wide = [&](std::string_view text) {
+      return o.dtype == DType::f64 && text.ends_with("FP32") ? std::string_view("double") : text;
+    };
+    if (p)
+      line(o.name, name_of(o.dtype), o.count, p->stored, wide(p->computed), wide(p->sums));
+    else
+      line(o.name, name_of(o.dtype), o.count, "an operation of your own", "-", "-");
+  }
+  out << all << " operations, " << casts << " of them casts\n";
   return out.str();
 }
 

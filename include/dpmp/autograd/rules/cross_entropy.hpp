@@ -24,11 +24,29 @@ index_t samples_with_bad_targets(const Tensor& targets, index_t classes, CrossEn
 #if DPMP_BODIES
 #include "dpmp/autograd/open_records.hpp"
 #include "dpmp/kernels/cross_entropy.hpp"
+#include "dpmp/kernels/loss_scale.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
 inline bool is_legal(std::int32_t target, index_t classes, const CrossEntropyOptions& options) {
   return target == options.ignore_index || (target >= 0 && target < classes);
+}
+
+/// Throws unless targets fit logits of this shape and the options are sound; of open records, on a bad target.
+inline void check_targets(const char* op, const Tape& tape, const Shape& logits, const Tensor& targets,
+                          const CrossEntropyOptions& options) {
+  DPMP_CHECK(logits.rank() >= 2 && targets.dtype() == DType::i32 && targets.shape().rank() == logits.rank() - 1 &&
+                 targets.numel() == logits.numel(0, logits.rank() - 1) && targets.shape().front() == logits.front(),
+             op, ": expected logits [B, .., classes] and targets i32 [B, ..], got ", logits, " and ", targets.dtype(), " ",
+             targets.shape());
+  DPMP_CHECK(options.divisor > 0, op, ": expected a divisor > 0, got ", options.divisor);
+  check_device(dpmp::detail::concat(op, ": the targets"), targets, tape.ctx());
+  const index_t classes = logits.back(), tokens = targets.shape().numel(1, targets.shape().rank());
+  check_open_ids(tape, targets, [&](index_t r, std::int32_t t) {
+    DPMP_CHECK(is_legal(t, classes, options), op, ": expected targets in [0, ", classes, ") or ", options.ignore_index,
+               " (ignored), got ", t, " at sample ", r / tokens, ", position ", r % tokens,
+               ": CrossEntropyOptions::ignore_index says which targets are padding");
+  });
 }
 
 struct CrossEntropy {
@@ -59,6 +77,19 @@ struct CrossEntropy {
     });
     pass.accumulate(logits.slot(), g);
   }
+  Tensor largest_gradients(Context& ctx, const Tensor& gradient) const {
+    const index_t samples = targets.shape().front(), tokens = targets.shape().numel(1, targets.shape().rank());
+    const Tensor largest = Tensor::empty(ctx, {samples}, gradient.dtype());
+    dispatch_real(gradient.dtype(), [&](auto tag) {
+      using R = typename decltype(tag)::type;
+      if constexpr (std::is_same_v<R, compute_t<R>>)
+        launch_library_rows(ctx, samples, tokens,
+                            kernels::LargestCrossEntropyGradients<R>{missing.data<R>(), targets.data<std::int32_t>(),
+                                                                     gradient.data<R>(), largest.data<R>(), tokens,
+                                                                     options.ignore_index, R(1 / options.divisor)});
+    });
+    return largest;
+  }
 };
 }  // namespace rules
 
@@ -78,18 +109,8 @@ DPMP_KEPT_BODY inline index_t samples_with_bad_targets(const Tensor& targets, in
 DPMP_KEPT_BODY inline Variable cross_entropy(const Variable& logits, const Tensor& targets, CrossEntropyOptions options) {
   Tape& tape = logits.tape();
   const Shape& shape = logits.shape();
-  DPMP_CHECK(shape.rank() >= 2 && targets.dtype() == DType::i32 && targets.shape().rank() == shape.rank() - 1 &&
-                 targets.numel() == shape.numel(0, shape.rank() - 1) && targets.shape().front() == shape.front(),
-             "cross_entropy: expected logits [B, .., classes] and targets i32 [B, ..], got ", shape, " and ",
-             targets.dtype(), " ", targets.shape());
-  DPMP_CHECK(options.divisor > 0, "cross_entropy: expected a divisor > 0, got ", options.divisor);
-  check_device("cross_entropy: the targets", targets, tape.ctx());
+  rules::check_targets("cross_entropy", tape, shape, targets, options);
   const index_t classes = shape.back(), rows = targets.numel(), tokens = targets.shape().numel(1, targets.shape().rank());
-  rules::check_open_ids(tape, targets, [&](index_t r, std::int32_t t) {
-    DPMP_CHECK(rules::is_legal(t, classes, options), "cross_entropy: expected targets in [0, ", classes, ") or ",
-               options.ignore_index, " (ignored), got ", t, " at sample ", r / tokens, ", position ", r % tokens,
-               ": CrossEntropyOptions::ignore_index says which targets are padding");
-  });
   const DType real = accumulate_dtype(logits.dtype());
   const auto of_rows = [&] { return Tensor::empty(tape.ctx(), {rows}, real); };
   const Tensor loss = of_rows(), top = of_rows(), scale = of_rows(), missing = of_rows();

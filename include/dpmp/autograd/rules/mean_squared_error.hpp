@@ -12,6 +12,7 @@ Variable mean_squared_error(const Variable& prediction, const Tensor& target);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
+#include "dpmp/kernels/loss_scale.hpp"
 #include "dpmp/kernels/squared_error.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -31,6 +32,19 @@ struct MeanSquaredError {
                                                            gradient.data<R>(), g.data<T>(), width, R(factor(width))});
     });
     pass.accumulate(prediction.slot(), g);
+  }
+  Tensor largest_gradients(Context& ctx, const Tensor& gradient) const {
+    const index_t samples = gradient.numel(), width = elements(prediction.shape());
+    const Tensor largest = Tensor::empty(ctx, {samples}, gradient.dtype());
+    dispatch_real(prediction.dtype(), [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      using R = compute_t<T>;
+      launch_library_rows(
+          ctx, samples, width,
+          kernels::LargestSquaredErrorGradients<T>{prediction.value().data<T>(), target.data<R>(), gradient.data<R>(),
+                                                   largest.data<R>(), width, R(factor(width))});
+    });
+    return largest;
   }
   static index_t elements(const Shape& shape) { return shape.numel(1, shape.rank()); }
   static double factor(index_t width) { return 1.0 / double(std::max<index_t>(1, width)); }
