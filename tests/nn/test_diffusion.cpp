@@ -242,6 +242,34 @@ TEST_CASE("drawing: from the best prediction of two images the one or the other 
   }
 }
 
+// The image is known, so that z - cos x is sin e in every step, of normal e: 3840 of them, six standard deviations of their
+// mean square and of the mean product with those of the step before. The first step starts without any image, so that new
+// noise takes the share `noise` of all that is left, in variance its square.
+TEST_CASE("drawing: what is left of the noise has the variance that it should have, however much of it is new") {
+  constexpr std::size_t pixels = tiny.side * tiny.side, values = 60 * pixels;
+  for (const double noise : {0., 0.5, 1.}) {
+    CAPTURE(noise);
+    std::vector<double> before;
+    examples::draw_pictures(
+        tiny, std::vector<std::int32_t>(60, 0),
+        {.steps = 10, .guidance = 1, .noise = noise, .seed = test::seed(), .physical_batch = 60},
+        [&](std::span<const float> z, double time, std::span<const std::int32_t>) {
+          const double angle = time * std::numbers::pi / 2, x = 0.25;
+          double squares = 0, products = 0;
+          std::vector<double> left;
+          for (const float at : z) left.push_back((double(at) - std::cos(angle) * x) / std::sin(angle));
+          for (std::size_t k = 0; k < values; ++k) {
+            squares += left[k] * left[k] / double(values);
+            if (!before.empty()) products += left[k] * before[k] / double(values);
+          }
+          CHECK(std::abs(squares - 1) <= 6 * std::sqrt(2 / double(values)));
+          if (time == 0.9) CHECK(std::abs(products - std::sqrt(1 - noise * noise)) <= 6 * std::sqrt(2 / double(values)));
+          before = left;
+          return std::vector<double>(z.size(), x);
+        });
+  }
+}
+
 TEST_CASE("drawing: guidance moves away from what is told nothing, and a picture depends on no other") {
   Context ctx(Device::cpu(), 1);
   test::Pieces<Model> moved(ctx, DType::f32);
