@@ -101,6 +101,8 @@ class Trainer {
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
+  /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
+  void follow_precision(index_t step);
   void add_to_frozen_history();
   void private_step(Losses losses);
   void run_accounted_step(dp::StepTicket ticket, Losses losses);
@@ -116,6 +118,7 @@ class Trainer {
   TrainerOptions options_;
   optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
+  std::vector<DType> made_in_;  // of the parameters
   std::string precision_;
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
@@ -152,13 +155,17 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       options_(options),
       optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
-      precision_(parameters.precision_text()),
+      precision_(parameters.precision_text() + "; raised: " + options.precision.text()),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
       slots_(checked_slots(options.physical_batch)) {
   parameters.check_precision();
-  for (const Parameter* p : parameters_) groups_.of(*p);
+  options_.precision.check(parameters_);
+  for (const Parameter* p : parameters_) {
+    groups_.of(*p);
+    made_in_.push_back(p->dtype());
+  }
   options_.loss_scaling = loss_scaling_of(options, parameters_, is_private());
   if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
   if (!guarantee_) return;
@@ -172,7 +179,17 @@ DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
   return *guarantee_;
 }
 
+DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step) {
+  for (Parameter* p : parameters_) {
+    const DType dtype = options_.precision.at(*p, p->dtype(), step);
+    if (dtype == p->dtype()) continue;
+    p->store_in(ctx_, dtype);
+    program_.forget();
+  }
+}
+
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
+  follow_precision(steps());
   if (guarantee_)
     private_step(losses);
   else
@@ -262,6 +279,7 @@ DPMP_KEPT_BODY inline GradScaler& Trainer::grad_scaler() {
 }
 
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
+  follow_precision(steps());
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
   ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
   per_sample::ClippedSumSink sink(groups_, options_.strategy,
@@ -312,7 +330,7 @@ DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::s
 DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, double clip_threshold, const dp::StatementNotes& before) {
   if (!guarantee_) {
     steps_ = steps;
-    return;
+    return follow_precision(steps);
   }
   restart(given_keys_, steps, clip_threshold, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
@@ -330,7 +348,7 @@ DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::description() const {
-  return run_description(parameters_, precision_, groups_, optimiser_state_);
+  return run_description(parameters_, made_in_, precision_, groups_, optimiser_state_);
 }
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,
@@ -342,6 +360,7 @@ DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t 
   std::optional<dp::AdaptiveThreshold> threshold = guarantee_->threshold;
   if (threshold) threshold->restore(clip_threshold);
   dp::StepLedger ledger = plan().ledger(keys, steps);
+  follow_precision(steps);
   sampler_ = plan().sampler(ledger.keys(), sampler_.records());
   // Nothing throws from here on.
   guarantee_->threshold = threshold;

@@ -12,6 +12,7 @@
 #include "dpmp/optim/optimiser.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/per_sample/groups.hpp"
+#include "dpmp/train/precision_schedule.hpp"
 #include "dpmp/train/grad_scaler.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
@@ -31,6 +32,8 @@ struct TrainerOptions {
   /// Plain training only, instead of loss_scaling: a scale that follows overflows, whose steps are skipped. A trainer with a
   /// plan refuses it: both tell of single records.
   std::optional<GradScalerOptions> grad_scaler = {};
+  /// Layers that get a wider dtype at later steps.
+  PrecisionSchedule precision = {};
   /// Clipping groups, as many as the plan has; not set: one for all parameters.
   std::optional<per_sample::Groups> groups = {};
   /// A number of everything that decides what is summed and that the trainer cannot see: the records and their order, what
