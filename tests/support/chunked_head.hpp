@@ -72,7 +72,8 @@ struct HeadOutcome {
 /// factors: of finite samples; others count 0. weights: of the losses (none: 1).
 inline HeadOutcome head_outcome(dpmp::Context& ctx, const HeadModel& model, const Tokens& data, index_t logit_bytes,
                                 const dpmp::per_sample::StrategyOptions& options, const std::vector<float>& factors,
-                                bool grouped = false, std::span<const double> weights = {}) {
+                                bool grouped = false, std::span<const double> weights = {},
+                                const dpmp::LossScaling& scaling = {}) {
   using namespace dpmp::per_sample;
   HeadOutcome result;
   const auto all = model.parameters.all();
@@ -98,7 +99,7 @@ inline HeadOutcome head_outcome(dpmp::Context& ctx, const HeadModel& model, cons
   };
   clipped_backward(tape, losses,
                    weights.empty() ? dpmp::Tensor() : dpmp::Tensor::from(ctx, {data.samples()}, losses.dtype(), weights),
-                   sink, rule, sums);
+                   sink, rule, sums, scaling);
   result.peak = ctx.memory().peak_bytes - before;
   result.sums = flat(sums);
   return result;
