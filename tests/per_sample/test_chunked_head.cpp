@@ -249,7 +249,9 @@ TEST_CASE("no tensor of all logits: the peak follows the chunk, not the batch, p
     const HeadModel model(ctx, kind, dtype);
     const auto peak = [&](index_t samples, const StrategyOptions& options) {
       const Tokens data = test::random_tokens(ctx, rng, samples, kind.tokens, int(kind.classes));
-      return head_outcome(ctx, model, data, one, options, std::vector<float>(std::size_t(samples), 1.0f)).peak;
+      const HeadOutcome found = head_outcome(ctx, model, data, one, options, std::vector<float>(std::size_t(samples), 1.0f));
+      CHECK(found.largest <= 2 * one);
+      return found.peak;
     };
     for (const StrategyOptions& options :
          {StrategyOptions{.strategy = Strategy::book_keeping}, StrategyOptions{.byte_budget = 0}}) {
