@@ -123,6 +123,9 @@ struct LinearCrossEntropy {
       at_once(pass, seed, gradient);
     if (gradient.defined()) pass.accumulate(input, gradient.reshaped(input.shape));
   }
+  Tensor largest_gradients(Context& ctx, const Tensor& gradient) const {
+    return dpmp::rules::largest_gradients(ctx, {rows.targets, rows.missing, rows.options}, gradient);
+  }
 
  private:
   Tensor as_matrix(const Tensor& b) const { return b.reshaped({b.shape()[0] * rows.tokens, classes()}); }
