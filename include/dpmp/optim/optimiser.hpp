@@ -213,6 +213,7 @@ DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, const per_
 }
 
 DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, std::span<const std::size_t> places) {
+  const MemoryLabel label(ctx.arena(), "optimiser state");
   for (const std::size_t place : places) {
     Member& m = members_[place];
     const auto zeros = [&] { return Tensor::zeros(ctx, m.parameter->shape(), moment_dtype(*m.parameter)); };

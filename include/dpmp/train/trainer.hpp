@@ -43,7 +43,10 @@ class Trainer {
   ValidationReport validate(Losses losses, std::span<const index_t> public_records);
   /// Every physical batch of a private run must record the operations and shapes of the first one (FixedProgram). This
   /// allows one change, as of the next pass; when it is called must be public (a longer context from step 1000 on, say).
-  void program_changes() { program_.forget(); }
+  void program_changes() {
+    program_.forget();
+    ctx_.arena().sizes_change();
+  }
 
   bool is_private() const { return guarantee_.has_value(); }
   /// Throws for a trainer without privacy, as do notes(), repeat_from() and privacy_statement().
