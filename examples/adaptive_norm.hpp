@@ -17,12 +17,14 @@ class AdaptiveNormBlock {
         norm2_((scope / "norm2").frozen(), width),
         attention_(scope / "attention", width, {.heads = heads, .causal = false}),
         mlp_(scope / "mlp", width, 4 * width) {}
-  /// x [B, T, width], condition [B, width] -> [B, T, width].
+  /// x [B, T, width], condition [B, width] -> [B, T, width] in x's dtype, which may be wider than the block's
+  /// (Precision::fp32_residual).
   Variable operator()(const Variable& x, const Variable& condition) const {
     const index_t samples = x.shape()[0];
     const std::vector<Variable> c = split(reshape(condition_(silu(condition)), {samples, 1, 6 * width_}), 6, -1);
-    const Variable y = x + c[2] * attention_(norm1_(x) * (c[1] + 1.0) + c[0]);
-    return y + c[5] * mlp_(norm2_(y) * (c[4] + 1.0) + c[3]);
+    const auto normed = [&](const nn::LayerNorm& norm, const Variable& stream) { return cast(norm(stream), c[0].dtype()); };
+    const Variable y = x + cast(c[2] * attention_(normed(norm1_, x) * (c[1] + 1.0) + c[0]), x.dtype());
+    return y + cast(c[5] * mlp_(normed(norm2_, y) * (c[4] + 1.0) + c[3]), x.dtype());
   }
 
  private:

@@ -52,7 +52,7 @@ class DiffusionCondition {
     std::vector<double> waves(times.size() * std::size_t(time_values));
     for (std::size_t i = 0; i < times.size(); ++i)
       wave_features(1000 * times[i], time_values, waves.data() + std::ptrdiff_t(i) * time_values);
-    const DType dtype = classes_.table().value().dtype();
+    const DType dtype = classes_.table().dtype();
     const Variable time = tape.input(Tensor::from(tape.ctx(), {samples, time_values}, dtype, waves));
     return time_out_(silu(time_in_(time))) + reshape(classes_(tape, labels), {samples, width_});
   }
@@ -67,11 +67,11 @@ class DiffusionTransformer {
  public:
   /// checkpointing: what is kept of each block for the backward pass. Throws where the patch does not divide the side, the
   /// heads not the width, or four not the width.
-  DiffusionTransformer(Context& ctx, const DiffusionConfig& config, DType dtype, std::uint64_t seed,
+  DiffusionTransformer(Context& ctx, const DiffusionConfig& config, const nn::Precision& precision, std::uint64_t seed,
                        Checkpointing checkpointing = Checkpointing::none)
       : config_(checked(config)),
         checkpointing_(checkpointing),
-        parameters_(ctx, dtype, seed),
+        parameters_(ctx, precision, seed),
         in_(parameters_ / "in", config.seen_values(), config.width),
         positions_((nn::Scope(parameters_).frozen())
                        .add("positions", {config.patches(), config.width}, nn::init::from_values(grid_waves(config)))),
@@ -83,6 +83,7 @@ class DiffusionTransformer {
       blocks_.emplace_back(parameters_ / dpmp::detail::concat("block", k), config.width, config.heads);
   }
   nn::Parameters& parameters() { return parameters_; }
+  const nn::Parameters& parameters() const { return parameters_; }
   const DiffusionConfig& config() const { return config_; }
   Context& ctx() const { return parameters_.ctx(); }
   DType dtype() const { return parameters_.dtype(); }
@@ -91,14 +92,14 @@ class DiffusionTransformer {
   /// -> [B, patches, patch_values]. All zeros before the first step.
   Variable operator()(Tape& tape, const Tensor& seen, std::span<const double> times, const Tensor& labels) const {
     const Variable condition = condition_(tape, times, labels);
-    Variable x = position_embedding(in_(tape.input(seen)), positions_);
+    Variable x = cast(position_embedding(in_(tape.input(seen)), positions_), parameters_.precision().residual());
     for (const AdaptiveNormBlock& block : blocks_)
       x = checkpointed(
           checkpointing_, tape, [&block](const Variable& tokens, const Variable& told) { return block(tokens, told); }, x,
           condition);
     const std::vector<Variable> c =
         split(reshape(out_condition_(silu(condition)), {tape.samples(), 1, 2 * config_.width}), 2, -1);
-    return out_(out_norm_(x) * (c[1] + 1.0) + c[0]);
+    return out_.logits(cast(out_norm_(x), c[0].dtype()) * (c[1] + 1.0) + c[0]);
   }
 
  private:

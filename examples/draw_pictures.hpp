@@ -11,8 +11,8 @@ struct SampleOptions {
   /// How far the prediction moves from that of a picture of any class towards that of the wanted one; 1: no guidance.
   double guidance = 2;
   /// Noise that is put back in each step, as a share of what the forward process has. 0: DDIM, 1: DDPM. It lets later
-  /// steps mend what earlier ones got wrong.
-  double noise = 0;
+  /// steps mend what earlier ones got wrong, which models with private weights need more than others (Dockhorn et al. 2023).
+  double noise = 1;
   std::uint64_t seed = 1;
   index_t physical_batch = 64;
 };

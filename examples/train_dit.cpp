@@ -25,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string data = "/usr/share/datasets/fashion-mnist", output = "train_dit_output", generate, dtype = "bf16";
-  bool is_private = true, info = false, table = false;
+  bool is_private = true, info = false, table = false, fp32_residual = false, fp32_norms = false, fp32_logits = false;
   double epsilon = 10, delta = 1e-5, clip = 0.1, learning_rate = 4e-3, average = 0.95;
   index_t steps = 200, batch = 2048, physical_batch = 64, warm_up = 10, evaluate_every = 25, evaluate_records = 500;
   index_t columns = 10;
@@ -53,7 +53,11 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_flag("--table", o.table,
                "only measure: time and memory of a private step by dtype, batch up to the physical one, and checkpointing")
       ->excludes(generate);
-  app.add_option("--dtype", o.dtype, "activations and compute weights: f32, bf16 or f16")->capture_default_str();
+  app.add_option("--dtype", o.dtype, "precision of activations and compute weights: f32, bf16 or f16")
+      ->capture_default_str();
+  app.add_flag("--fp32-residual", o.fp32_residual, "of a bf16 or f16 model: residual stream and norms in f32");
+  app.add_flag("--fp32-norms", o.fp32_norms, "norms in f32");
+  app.add_flag("--fp32-logits", o.fp32_logits, "predicted pixels in f32");
   std::string privacy = "on", checkpointing = "none";
   app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")
       ->check(CLI::IsMember({"on", "off"}))
@@ -152,6 +156,10 @@ std::string clock_text(double seconds) {
   return text;
 }
 
+nn::Precision precision_of(const Options& o, DType dtype) {
+  return nn::Precision(dtype).fp32_residual(o.fp32_residual).fp32_norms(o.fp32_norms).fp32_logits(o.fp32_logits);
+}
+
 /// Images that are nobody's: times and memory of passes over them tell nothing of a record.
 DiffusionData made_up_images(const Options& o, index_t records) {
   examples::FashionMnist data;
@@ -166,7 +174,7 @@ DiffusionData made_up_images(const Options& o, index_t records) {
 /// Time of a private step of one physical batch, the fastest of three, and its peak memory.
 void print_row(Context& ctx, const Options& o, DType dtype, index_t batch, Checkpointing how) {
   const DiffusionData data = made_up_images(o, batch);
-  DiffusionTransformer model(ctx, o.model, dtype, o.seed, how);
+  DiffusionTransformer model(ctx, o.model, precision_of(o, dtype), o.seed, how);
   const auto plan = dp::Plan::with_noise_multiplier(
       {.delta = o.delta, .sampling_rate = 1, .steps = 4, .clip_threshold = o.clip, .dataset_size = batch}, 1);
   train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), batch,
@@ -202,8 +210,9 @@ int run(const Options& o) {
     print_table(ctx, o);
     return 0;
   }
-  DiffusionTransformer model(ctx, o.model, parse_dtype(o.dtype), o.seed, o.checkpointing);
-  std::cout << "model: " << model.parameters().numel() << " parameters in " << o.dtype << ", " << o.model.text() << ", "
+  const nn::Precision precision = precision_of(o, parse_dtype(o.dtype));
+  DiffusionTransformer model(ctx, o.model, precision, o.seed, o.checkpointing);
+  std::cout << "model: " << model.parameters().numel() << " parameters in " << precision << ", " << o.model.text() << ", "
             << ctx.threads() << " threads\n";
   if (o.info) std::cout << "products: " << gemm_backend_info(ctx) << "\nkernels: " << name_of(best_isa()) << '\n';
   const std::filesystem::path folder = o.output;

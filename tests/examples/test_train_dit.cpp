@@ -99,6 +99,19 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("islands of f32 and checkpointing: a model says that it has them, and draws") {
+  const test::FashionFiles data;
+  const test::TemporaryFolder place;
+  const Result r = run(data.path(), place.path(),
+                       {"--steps=1", "--batch=20", "--fp32-residual", "--fp32-norms", "--fp32-logits",
+                        "--checkpointing=selective", "--info"});
+  CHECK(r.code == 0);
+  CHECK(has(r.out, "parameters in bf16, "));
+  for (const char* island : {"residual stream f32", "logits f32"}) CHECK(has(r.out, island));
+  CHECK(has(r.out, "products: "));
+  CHECK(read_png(place.path() / "samples.png").width == 2 * 60);
+}
+
 TEST_CASE("the table: a row for each dtype, batch and kind of checkpointing") {
   const test::TemporaryFolder place;
   const Result r = run("/nowhere", place.path(), {"--table", "--physical-batch=2"});

@@ -36,9 +36,10 @@ examples::FashionMnist without(examples::FashionMnist data, index_t record) {
 /// The model with made-up images, two draws of each.
 class Model {
  public:
-  Model(Context& ctx, DType dtype, std::uint64_t seed, Checkpointing checkpointing = Checkpointing::none)
-      : ctx_(ctx), data_(random_images(12), tiny), model_(ctx, tiny, dtype, seed, checkpointing) {}
+  Model(Context& ctx, const nn::Precision& precision, std::uint64_t seed, Checkpointing checkpointing = Checkpointing::none)
+      : ctx_(ctx), data_(random_images(12), tiny), model_(ctx, tiny, precision, seed, checkpointing) {}
   nn::Parameters& parameters() { return model_.parameters(); }
+  const nn::Parameters& parameters() const { return model_.parameters(); }
   const DiffusionData& data() const { return data_; }
   const DiffusionTransformer& transformer() const { return model_; }
   Variable losses(const train::Batch& batch) const {
@@ -119,16 +120,20 @@ TEST_CASE("P35: a record's noise is the same in a data set from which another re
   CHECK(before[0] != before[1]);
 }
 
-TEST_CASE("checkpointing: private steps with it and without end in the same bits") {
+TEST_CASE("checkpointing: private steps with it and without end in the same bits, in every precision") {
   Context ctx(Device::cpu(), 2);
   test::Rng rng;
   const dp::StreamKeys keys = test::random_keys(rng);
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    test::Pieces<Model> start(ctx, dtype);
+  const test::Pieces<Model> start(ctx, DType::f32);
+  const nn::Precision bf16 = DType::bf16;
+  std::vector<std::vector<double>> of_precisions;
+  for (const nn::Precision& precision : {nn::Precision(DType::f32), bf16, bf16.fp32_norms(), bf16.fp32_logits(),
+                                         bf16.fp32_residual(), bf16.fp32_residual().fp32_logits()}) {
+    CAPTURE(precision.text());
     std::vector<double> expected;
     for (const Checkpointing how : {Checkpointing::none, Checkpointing::selective, Checkpointing::block}) {
       CAPTURE(int(how));
-      Model model(ctx, dtype, test::seed(), how);
+      Model model(ctx, precision, test::seed(), how);
       for (Parameter* p : model.parameters().all())
         test::Pieces<Model>::set(*p, start.model.parameters().find(p->name()).master().to_doubles(), ctx);
       const auto plan = dp::Plan::with_noise_multiplier(
@@ -142,6 +147,8 @@ TEST_CASE("checkpointing: private steps with it and without end in the same bits
       if (how == Checkpointing::none) expected = found;
       CHECK(found == expected);
     }
+    for (const std::vector<double>& other : of_precisions) CHECK(expected != other);
+    of_precisions.push_back(expected);
   }
 }
 
