@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "dpmp/runtime/launch.hpp"
 #include "dpmp/tensor/tensor.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "dpmp/kernels/loss_scale.hpp"
+#include "dpmp/runtime/launch.hpp"
 #include "dpmp/tensor/tensor.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
