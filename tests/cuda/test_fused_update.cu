@@ -170,8 +170,8 @@ TEST_CASE("moments in bf16 are rounded by the host's words: the same bits where 
       for (double& v : drawn) v = double(rng.integer(-128, 128)) / 64;
       const Tensor sum = Tensor::from(*ctx, {n}, DType::f64, drawn), weight = Tensor::zeros(*ctx, {n}, DType::f32),
                    copy = Tensor::zeros(*ctx, {n}, DType::bf16), first = Tensor::zeros(*ctx, {n}, DType::bf16),
-                   second = Tensor::zeros(*ctx, {n}, DType::bf16),
-                   numbers = Tensor::zeros(*ctx, {index_t(sizeof(FusedNumbers) / 8)}, DType::f64);
+                   second = Tensor::zeros(*ctx, {n}, DType::bf16);
+      Tensor numbers = Tensor::zeros(*ctx, {index_t(sizeof(FusedNumbers) / 8)}, DType::f64);
       for (std::uint64_t step = 1; step <= 3; ++step) {
         const FusedNumbers now{{1, 0.01, 1, 0, step}, {}};
         numbers.copy_from_host(&now);

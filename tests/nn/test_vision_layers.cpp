@@ -141,5 +141,13 @@ TEST_CASE("bad input: layers with groups, kernels or channels that fit nothing, 
   Tape tape(ctx, 1);
   CHECK(refuses([&] { conv(tape.input(Tensor::zeros(ctx, {1, 5, 5, 4}, DType::f32))); }, "4 input channels"));
   CHECK(refuses([&] { conv(tape.input(Tensor::zeros(ctx, {1, 2, 5, 3}, DType::f32))); }, "a span of 3 positions"));
-  CHECK(refuses([&] { conv(tape.input(Tensor::zeros(ctx, {1, 5, 5, 3}, DType::f16))); }, "in f16 like x, got f32"));
+  // The layer casts, the operation does not.
+  const Variable half = tape.input(Tensor::zeros(ctx, {1, 5, 5, 3}, DType::f16));
+  CHECK(conv(half).dtype() == DType::f32);
+  CHECK(refuses(
+      [&] {
+        conv2d(half, parameters.find("conv.weight"), nullptr, {.kernel = {3, 3}});
+      },
+      "in f16 like x, got f32"));
+  CHECK(refuses([&] { conv(tape.input(Tensor::zeros(ctx, {1, 5, 5, 3}, DType::i32))); }, "two floating dtypes, got i32"));
 }

@@ -77,7 +77,7 @@ class Scope {
   /// The same with another precision, for all scopes inside of it, too.
   Scope with(const Precision& precision) const;
   /// The same in another dtype, with the islands of the precision: a head in f32 inside a bf16 model. Throws for i32.
-  Scope in(DType dtype) const { return with(precision_.in(dtype)); }
+  Scope in(DType dtype) const;
   /// The same for a norm, in Precision::norms().
   Scope for_norm() const;
   /// The same with parameters that start frozen, or trained again.
@@ -192,6 +192,11 @@ DPMP_KEPT_BODY inline Scope Scope::with(const Precision& precision) const {
   other.precision_ = precision;
   parameters_->given(path_.empty() ? "the root" : path_, precision);
   return other;
+}
+
+DPMP_KEPT_BODY inline Scope Scope::in(DType dtype) const {
+  DPMP_CHECK(is_real(dtype), "expected a floating dtype for the parameters of ", *this, ", got ", dtype);
+  return with(precision_.in(dtype));
 }
 
 DPMP_KEPT_BODY inline Scope Scope::for_norm() const {
