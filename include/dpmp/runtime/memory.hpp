@@ -151,9 +151,9 @@ class Arena {
   friend class ReservedBlocks;
 
   void count(const detail::Block& block) {
-    statistics_.live_bytes += block.bytes;
-    statistics_.largest_block_bytes = std::max(statistics_.largest_block_bytes, block.bytes);
-    labels_.add(block.label, block.bytes);
+    statistics_.live_bytes += block.size_class;
+    statistics_.largest_block_bytes = std::max(statistics_.largest_block_bytes, block.size_class);
+    labels_.add(block.label, block.size_class);
     most_live_ = std::max(most_live_, statistics_.live_bytes);
     if (statistics_.live_bytes <= statistics_.peak_bytes) return;
     statistics_.peak_bytes = statistics_.live_bytes;
@@ -251,8 +251,8 @@ class Arena {
   void give_back(detail::Block* block) {
     {
       const std::lock_guard lock(guard_);
-      labels_.subtract(block->label, block->bytes);
-      statistics_.live_bytes -= block->bytes;
+      labels_.subtract(block->label, block->size_class);
+      statistics_.live_bytes -= block->size_class;
       if (block->traced >= 0) {
         if (trace_ && block->traced_by == traces_) trace_->push_back({block->traced, -1});
         block->traced = -1;
@@ -363,7 +363,7 @@ inline void Buffer::label(std::string_view name) const {
   Arena& arena = *block_->arena;
   const std::lock_guard lock(arena.guard_);
   const int to = arena.labels_.number_of(name);
-  arena.labels_.move(std::exchange(block_->label, to), to, block_->bytes);
+  arena.labels_.move(std::exchange(block_->label, to), to, block_->size_class);
 }
 inline Buffer::~Buffer() {
   if (block_ && block_->references.fetch_sub(1, std::memory_order_acq_rel) == 1) block_->arena->give_back(block_);
