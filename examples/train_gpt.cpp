@@ -25,6 +25,7 @@ struct Options {
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
   index_t evaluate_every = 10, evaluate_records = 256, checkpoint_every = 0, lines = 3, lora_rank = 0;
   bool tied = false, chunked_head = false, info = false, fp32_residual = false, fp32_logits = false, fp32_norms = false;
+  Checkpointing checkpointing = Checkpointing::none;
   std::optional<double> noise_multiplier;
   std::optional<index_t> stop_after;
   int threads = 0;
@@ -73,6 +74,12 @@ Options parse(int argc, char** argv, CLI::App& app) {
       ->capture_default_str();
   app.add_option("--dropout", o.dropout)->capture_default_str();
   app.add_flag("--tied", o.tied, "output layer = embedding table");
+  app.add_option("--checkpointing", o.checkpointing,
+                 "compute activations of blocks again in the backward pass, for less memory and the same bits: none, "
+                 "selective (all but products) or block")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Checkpointing>{
+          {"none", Checkpointing::none}, {"selective", Checkpointing::selective}, {"block", Checkpointing::block}}))
+      ->default_str("none");
   app.add_flag("--chunked-head", o.chunked_head, "FP32 logits, some at a time: less memory, more products");
   app.add_option("--device", o.device, "cpu, or cuda where the program was built with CUDA")
       ->check(CLI::IsMember({"cpu", "cuda"}))
@@ -177,6 +184,7 @@ int run(const Options& o) {
                          .context = o.context,
                          .tied = o.tied,
                          .dropout = o.dropout,
+                         .checkpointing = o.checkpointing,
                          .seed = o.seed,
                          .chunked_head = o.chunked_head,
                          .lora = {.rank = o.lora_rank, .alpha = o.lora_alpha}},

@@ -23,4 +23,5 @@
 #include <dpmp/train/evaluate.hpp>
 #include <dpmp/train/isolation.hpp>
 #include <dpmp/train/log.hpp>
+#include <dpmp/train/memory_plan.hpp>
 #include <dpmp/train/trainer.hpp>

@@ -52,4 +52,5 @@
 #include "dpmp/train/evaluate.hpp"
 #include "dpmp/train/isolation.hpp"
 #include "dpmp/train/log.hpp"
+#include "dpmp/train/memory_plan.hpp"
 #include "dpmp/version.hpp"

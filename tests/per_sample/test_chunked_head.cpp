@@ -83,6 +83,8 @@ TEST_CASE("P13, P15: norms, certificates, clipped sums and input gradients of a 
       const index_t samples = kind.tokens > 100 ? 2 : 6;
       const Tokens data = test::random_tokens(ctx, rng, samples, kind.tokens, int(kind.classes));
       const std::vector<float> factors = random_factors(rng, samples);
+      std::vector<double> weights;  // an empty slot, and others apart
+      for (index_t i = 0; i < samples; ++i) weights.push_back(i == 1 ? 0 : rng.uniform(0.5, 1));
       CAPTURE(name_of(dtype));
       CAPTURE(kind.tokens);
       CAPTURE(kind.tied);
@@ -92,10 +94,10 @@ TEST_CASE("P13, P15: norms, certificates, clipped sums and input gradients of a 
         for (const bool grouped : {false, true}) {
           CAPTURE(per_sample::name_of(options.strategy));
           CAPTURE(int(options.norms));
-          const HeadOutcome whole = head_outcome(ctx, model, data, 0, options, factors, grouped);
+          const HeadOutcome whole = head_outcome(ctx, model, data, 0, options, factors, grouped, weights);
           for (const index_t bytes : model.chunks()) {
             CAPTURE(bytes);
-            const HeadOutcome chunked = head_outcome(ctx, model, data, bytes, options, factors, grouped);
+            const HeadOutcome chunked = head_outcome(ctx, model, data, bytes, options, factors, grouped, weights);
             CHECK(different_bits(chunked.losses, whole.losses) == 0);
             CHECK(different_bits(chunked.norms, whole.norms) == 0);
             CHECK(different_bits(chunked.sums, whole.sums) == 0);
@@ -247,7 +249,9 @@ TEST_CASE("no tensor of all logits: the peak follows the chunk, not the batch, p
     const HeadModel model(ctx, kind, dtype);
     const auto peak = [&](index_t samples, const StrategyOptions& options) {
       const Tokens data = test::random_tokens(ctx, rng, samples, kind.tokens, int(kind.classes));
-      return head_outcome(ctx, model, data, one, options, std::vector<float>(std::size_t(samples), 1.0f)).peak;
+      const HeadOutcome found = head_outcome(ctx, model, data, one, options, std::vector<float>(std::size_t(samples), 1.0f));
+      CHECK(found.largest <= 2 * one);
+      return found.peak;
     };
     for (const StrategyOptions& options :
          {StrategyOptions{.strategy = Strategy::book_keeping}, StrategyOptions{.byte_budget = 0}}) {
@@ -272,6 +276,38 @@ TEST_CASE("no tensor of all logits: the peak follows the chunk, not the batch, p
       CHECK(ctx.memory().peak_bytes - before <= 32 * one / 8);
     }
   }
+}
+
+TEST_CASE(
+    "P11: the largest gradient of a head in chunks, and what a pass with loss scales makes of it, are those of stored "
+    "logits") {
+  Context ctx(Device::cpu(), 2);
+  test::Rng rng;
+  for (const DType dtype : {DType::f32, DType::f16, DType::f64})
+    for (const HeadKind& kind : every_kind()) {
+      const HeadModel model(ctx, kind, dtype);
+      const index_t samples = 4;
+      Tokens data = test::random_tokens(ctx, rng, samples, kind.tokens, int(kind.classes));
+      const std::vector<double> weights{1, 0, -1e-4, 1e-3};
+      const auto largest = [&](const Tokens& tokens, index_t bytes) {
+        Tape tape(ctx, samples);
+        const Variable losses = model.losses(tape, tokens, bytes);
+        return largest_loss_gradients(tape, losses, Tensor::from(ctx, {samples}, losses.dtype(), weights)).to_doubles();
+      };
+      const Tokens faulty = with_target(ctx, data, 3 * kind.tokens, 1000);
+      for (const index_t bytes : model.chunks()) {
+        CHECK(largest(data, bytes) == largest(data, 0));
+        const std::vector<double> found = largest(faulty, bytes);
+        CHECK((found[0] > 0 && found[1] == 0 && std::isinf(found[3])));
+        const auto scaled = [&](index_t n) {
+          return head_outcome(ctx, model, data, n, {.strategy = Strategy::book_keeping}, {1, 0.5f, 0.25f, 1}, false, weights,
+                              LossScaling::per_sample());
+        };
+        const HeadOutcome chunked = scaled(bytes), whole = scaled(0);
+        CHECK(different_bits(chunked.norms, whole.norms) == 0);
+        CHECK(different_bits(chunked.sums, whole.sums) == 0);
+      }
+    }
 }
 
 TEST_CASE("a transformer with a head in chunks trains as one with FP32 logits") {

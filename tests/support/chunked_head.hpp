@@ -67,12 +67,21 @@ struct HeadModel {
 struct HeadOutcome {
   std::vector<double> losses, sums, norms;  // norms: the norm, the certificate and whether it is finite, of each sample
   std::vector<dpmp::per_sample::Keep> kept;
-  index_t peak = 0;  // bytes of forward and backward pass
+  index_t peak = 0;     // bytes of forward and backward pass
+  index_t largest = 0;  // the largest block among them, where the arena counts them
 };
-/// factors: of finite samples; others count 0.
+template <class Statistics>
+index_t largest_block(const Statistics& memory) {
+  if constexpr (requires { memory.largest_block_bytes; })
+    return memory.largest_block_bytes;
+  else
+    return 0;
+}
+/// factors: of finite samples; others count 0. weights: of the losses (none: 1).
 inline HeadOutcome head_outcome(dpmp::Context& ctx, const HeadModel& model, const Tokens& data, index_t logit_bytes,
                                 const dpmp::per_sample::StrategyOptions& options, const std::vector<float>& factors,
-                                bool grouped = false) {
+                                bool grouped = false, std::span<const double> weights = {},
+                                const dpmp::LossScaling& scaling = {}) {
   using namespace dpmp::per_sample;
   HeadOutcome result;
   const auto all = model.parameters.all();
@@ -96,8 +105,11 @@ inline HeadOutcome head_outcome(dpmp::Context& ctx, const HeadModel& model, cons
     }
     return c;
   };
-  clipped_backward(tape, losses, dpmp::Tensor(), sink, rule, sums);
+  clipped_backward(tape, losses,
+                   weights.empty() ? dpmp::Tensor() : dpmp::Tensor::from(ctx, {data.samples()}, losses.dtype(), weights),
+                   sink, rule, sums, scaling);
   result.peak = ctx.memory().peak_bytes - before;
+  result.largest = largest_block(ctx.memory());
   result.sums = flat(sums);
   return result;
 }

@@ -29,6 +29,8 @@ class Parameter {
   const Tensor& master() const { return master_; }
   /// Rounds the master into value().
   void refresh(Context& ctx);
+  /// Stores value() in another dtype from now on, rounded from the same master. Throws for i32, and between f64 and others.
+  void store_in(Context& ctx, DType dtype);
   /// A frozen parameter emits no site, gets no noise and is not updated.
   bool trainable() const { return trainable_; }
   void set_trainable(bool trainable) { trainable_ = trainable; }
@@ -48,10 +50,14 @@ inline bool is_matrix(const Parameter& parameter) { return parameter.shape().ran
 
 namespace dpmp::inline DPMP_ABI {
 DPMP_KEPT_BODY inline Parameter::Parameter(Context& ctx, std::string name, Tensor master, DType dtype)
-    : name_(std::move(name)), master_(std::move(master)), value_(master_) {
+    : name_(std::move(name)), master_(std::move(master)) {
+  store_in(ctx, dtype);
+}
+
+DPMP_KEPT_BODY inline void Parameter::store_in(Context& ctx, DType dtype) {
   if (std::find(std::begin(real_dtypes), std::end(real_dtypes), dtype) == std::end(real_dtypes)) detail::refuse_dtype(dtype);
   check_dtype("the master values of " + name_, master_, accumulate_dtype(dtype));
-  if (dtype != master_.dtype()) value_ = Tensor::empty(ctx, master_.shape(), dtype);
+  value_ = dtype == master_.dtype() ? master_ : Tensor::empty(ctx, master_.shape(), dtype);
   refresh(ctx);
 }
 

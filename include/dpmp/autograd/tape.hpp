@@ -68,6 +68,7 @@ class Tape {
     DPMP_CHECK(value.device() == ctx_.device(), Rule::name, ": expected a result on ", ctx_.device(), ", got one on ",
                value.device());
     const bool keep = needs_gradient && mode_ == TapeMode::training;
+    value.label_memory(Rule::name);
     const Variable v = add_slot(Rule::name, value, keep, false);
     if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule)), nullptr});
     tell(Rule::name, value);

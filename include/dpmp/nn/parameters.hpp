@@ -173,6 +173,7 @@ DPMP_KEPT_BODY inline index_t Parameters::numel() const {
 DPMP_KEPT_BODY inline Parameter& Parameters::add(const std::string& name, const Shape& shape, const Init& start,
                                                  DType dtype) {
   for (const Parameter* p : all_) DPMP_CHECK(p->name() != name, "expected a new parameter name, got '", name, "' twice");
+  const MemoryLabel label(ctx_.arena(), "parameters");
   Tensor master = Tensor::from(ctx_, shape, accumulate_dtype(dtype), start.values(shape, {seed_, all_.size()}));
   owned_.push_back(std::make_unique<Parameter>(ctx_, name, std::move(master), dtype));
   all_.push_back(owned_.back().get());

@@ -124,7 +124,12 @@ class OptimiserState {
   template <class R, class Moment = R>
   static kernels::AdamWUpdate<R, Moment> formula_of(const AdamW& a, const Member& m);
   kernels::RoundedAdamWUpdate rounded_formula_of(const AdamW& a, const Member& m) const;
-  /// All parameters of compute dtype T. formula_of(member): the optimiser's.
+  /// All parameters of compute dtype T.
+  template <class T>
+  void update_all_by(Context& ctx, const Sgd& sgd, const per_sample::GradientSums& sums, const Key256* noise_key) const;
+  template <class T>
+  void update_all_by(Context& ctx, const AdamW& a, const per_sample::GradientSums& sums, const Key256* noise_key) const;
+  /// formula_of(member): the optimiser's.
   template <class T, class FormulaOf>
   void update_all(Context& ctx, const FormulaOf& formula_of, const per_sample::GradientSums& sums,
                   const Key256* noise_key) const;
@@ -197,16 +202,8 @@ DPMP_KEPT_BODY inline void OptimiserState::update(Context& ctx, const per_sample
   std::visit(
       [&](const auto& optimiser) {
         for (const DType dtype : real_dtypes)
-          dispatch_real(dtype, [&](auto tag) {
-            using T = typename decltype(tag)::type;
-            using R = compute_t<T>;
-            if constexpr (std::is_same_v<R, float> && std::is_same_v<std::decay_t<decltype(optimiser)>, AdamW>)
-              if (optimiser.moments == DType::bf16)
-                return update_all<T>(
-                    ctx, [&](const Member& m) { return rounded_formula_of(optimiser, m); }, sums, noise_key);
-            update_all<T>(
-                ctx, [&](const Member& m) { return formula_of<R>(optimiser, m); }, sums, noise_key);
-          });
+          dispatch_real(dtype,
+                        [&](auto tag) { update_all_by<typename decltype(tag)::type>(ctx, optimiser, sums, noise_key); });
       },
       optimiser_);
 }
@@ -216,6 +213,7 @@ DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, const per_
 }
 
 DPMP_KEPT_BODY inline void OptimiserState::make_moments(Context& ctx, std::span<const std::size_t> places) {
+  const MemoryLabel label(ctx.arena(), "optimiser state");
   for (const std::size_t place : places) {
     Member& m = members_[place];
     const auto zeros = [&] { return Tensor::zeros(ctx, m.parameter->shape(), moment_dtype(*m.parameter)); };
@@ -319,6 +317,24 @@ inline kernels::AdamWUpdate<R, Moment> OptimiserState::formula_of(const AdamW& a
 
 DPMP_KEPT_BODY inline kernels::RoundedAdamWUpdate OptimiserState::rounded_formula_of(const AdamW& a, const Member& m) const {
   return {formula_of<float, bf16>(a, m), {a.rounding_seed, std::uint32_t(&m - members_.data())}};
+}
+
+template <class T>
+inline void OptimiserState::update_all_by(Context& ctx, const Sgd& sgd, const per_sample::GradientSums& sums,
+                                          const Key256* noise_key) const {
+  update_all<T>(
+      ctx, [&](const Member& m) { return formula_of<compute_t<T>>(sgd, m); }, sums, noise_key);
+}
+
+template <class T>
+inline void OptimiserState::update_all_by(Context& ctx, const AdamW& a, const per_sample::GradientSums& sums,
+                                          const Key256* noise_key) const {
+  if constexpr (std::is_same_v<compute_t<T>, float>)
+    if (a.moments == DType::bf16)
+      return update_all<T>(
+          ctx, [&](const Member& m) { return rounded_formula_of(a, m); }, sums, noise_key);
+  update_all<T>(
+      ctx, [&](const Member& m) { return formula_of<compute_t<T>>(a, m); }, sums, noise_key);
 }
 
 template <class T, class FormulaOf>

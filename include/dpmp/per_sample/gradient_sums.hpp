@@ -74,6 +74,7 @@ DPMP_KEPT_BODY inline void GradientSums::follow_trainable(Context& ctx) {
     begins.push_back(begins.back() + (all_[k]->numel() + aligned - 1) / aligned * aligned);
   }
   if (parameters == parameters_) return;
+  const MemoryLabel label(ctx.arena(), "gradient sums");
   unfold();
   const Tensor storage = Tensor::zeros(ctx, {begins.back()}, DType::f64);
   std::vector<Tensor> sums;
@@ -139,6 +140,7 @@ DPMP_KEPT_BODY inline std::size_t GradientSums::index_of(const Parameter& p) con
 }
 
 DPMP_KEPT_BODY inline void GradientSums::reserve() {
+  const MemoryLabel label(ctx_->arena(), "gradient sums");
   high_ = Tensor::zeros(*ctx_, storage_.shape(), DType::f64);
   low_ = Tensor::zeros(*ctx_, storage_.shape(), DType::f32);
 }

@@ -35,6 +35,15 @@ class Context {
   Buffer allocate(index_t bytes) { return arena_->allocate(bytes); }
   Arena& arena() const { return *arena_; }
   MemoryStatistics memory() const { return arena_->statistics(); }
+  /// Bytes in use by what asked for them, largest first: "parameters", "gradient sums", "optimiser state", operations of a
+  /// forward and a backward pass, "norm", "clipped sum", ..; now, or when there were most since reset_peak_memory().
+  std::vector<MemoryUse> memory_uses() const { return arena_->uses(); }
+  std::vector<MemoryUse> memory_uses_at_peak() const { return arena_->uses_at_peak(); }
+  /// Gives memory that nobody uses back to the system; returns its bytes. A GPU's work is waited for.
+  index_t trim_memory() { return arena_->trim(); }
+  /// No more than so many bytes are taken from the system; beyond them an allocation throws, as it does where the device has
+  /// no more. Below what a step needs and keeps for the next one, each step takes and returns memory: that is slow.
+  void limit_memory(std::optional<index_t> bytes) { arena_->limit(bytes); }
   /// Copies to and from the device's memory so far: a training step copies its batch in and nothing out.
   TransferStatistics transfers() const { return backend().transfers(); }
   void reset_peak_memory() { arena_->reset_peak(); }

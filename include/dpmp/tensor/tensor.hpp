@@ -43,6 +43,8 @@ class Tensor {
   index_t bytes() const { return numel() * size_of(dtype_); }
   /// Whether another tensor shares the data.
   bool shared() const { return buffer_.shared(); }
+  /// Counts the memory of the data under this name (Context::memory_uses).
+  void label_memory(std::string_view name) const { buffer_.label(name); }
 
   /// First byte, in the memory of the device. Throws on a Tensor() that holds nothing.
   void* raw() const {

@@ -43,7 +43,10 @@ class Trainer {
   ValidationReport validate(Losses losses, std::span<const index_t> public_records);
   /// Every physical batch of a private run must record the operations and shapes of the first one (FixedProgram). This
   /// allows one change, as of the next pass; when it is called must be public (a longer context from step 1000 on, say).
-  void program_changes() { program_.forget(); }
+  void program_changes() {
+    program_.forget();
+    ctx_.arena().sizes_change();
+  }
 
   bool is_private() const { return guarantee_.has_value(); }
   /// Throws for a trainer without privacy, as do notes(), repeat_from() and privacy_statement().
@@ -82,6 +85,9 @@ class Trainer {
   std::optional<SampleRandomness> randomness(std::span<const index_t> slots, index_t step) const;
   /// Where backward passes begin: TrainerOptions::loss_scaling or its default.
   const LossScaling& loss_scaling() const { return *options_.loss_scaling; }
+  /// The moving scale of a plain run: of TrainerOptions::grad_scaler, which must have been set. Store and restore its state
+  /// with the weights to go on where a run ended.
+  GradScaler& grad_scaler();
   /// All that it was made for, trained or frozen.
   std::span<Parameter* const> parameters() const { return parameters_; }
   optim::OptimiserState& optimiser_state() { return optimiser_state_; }
@@ -98,6 +104,8 @@ class Trainer {
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
+  /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
+  void follow_precision(index_t step);
   void add_to_frozen_history();
   void private_step(Losses losses);
   void run_accounted_step(dp::StepTicket ticket, Losses losses);
@@ -113,6 +121,7 @@ class Trainer {
   TrainerOptions options_;
   optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
+  std::vector<DType> made_in_;  // of the parameters
   std::string precision_;
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
@@ -120,6 +129,7 @@ class Trainer {
   FixedProgram program_;
   std::vector<index_t> slots_, draw_;
   index_t steps_ = 0;  // without privacy
+  std::optional<GradScaler> grad_scaler_;
   index_t left_out_ = 0;
   std::uint64_t frozen_history_ = 0;
 };
@@ -148,14 +158,19 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       options_(options),
       optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
-      precision_(parameters.precision_text()),
+      precision_(parameters.precision_text() + "; raised: " + options.precision.text()),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
       slots_(checked_slots(options.physical_batch)) {
   parameters.check_precision();
-  for (const Parameter* p : parameters_) groups_.of(*p);
+  options_.precision.check(parameters_);
+  for (const Parameter* p : parameters_) {
+    groups_.of(*p);
+    made_in_.push_back(p->dtype());
+  }
   options_.loss_scaling = loss_scaling_of(options, parameters_, is_private());
+  if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
@@ -167,7 +182,17 @@ DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
   return *guarantee_;
 }
 
+DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step) {
+  for (Parameter* p : parameters_) {
+    const DType dtype = options_.precision.at(*p, p->dtype(), step);
+    if (dtype == p->dtype()) continue;
+    p->store_in(ctx_, dtype);
+    program_.forget();
+  }
+}
+
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
+  follow_precision(steps());
   if (guarantee_)
     private_step(losses);
   else
@@ -236,14 +261,28 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   sampler_.draw(steps_, draw_);
   follow_trainable();
   sums_.set_zero();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, loss_scaling()); });
-  optimiser_state_.step(ctx_, sums_,
-                        1 / (loss_scaling().public_scale() * sampler_.probability() * double(sampler_.records())),
+  const LossScaling scaling = grad_scaler_ ? LossScaling::fixed(grad_scaler_->scale()) : loss_scaling();
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, scaling); });
+  if (grad_scaler_) {
+    const bool finite = all_finite(ctx_, sums_.tensors());
+    grad_scaler_->update(finite);
+    if (!finite) {
+      ++steps_;
+      return;
+    }
+  }
+  optimiser_state_.step(ctx_, sums_, 1 / (scaling.public_scale() * sampler_.probability() * double(sampler_.records())),
                         options_.learning_rate.at(steps_));
   ++steps_;
 }
 
+DPMP_KEPT_BODY inline GradScaler& Trainer::grad_scaler() {
+  DPMP_CHECK(grad_scaler_, "expected a trainer made with TrainerOptions::grad_scaler, got one without");
+  return *grad_scaler_;
+}
+
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
+  follow_precision(steps());
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
   ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
   per_sample::ClippedSumSink sink(groups_, options_.strategy,
@@ -294,7 +333,7 @@ DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::s
 DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, double clip_threshold, const dp::StatementNotes& before) {
   if (!guarantee_) {
     steps_ = steps;
-    return;
+    return follow_precision(steps);
   }
   restart(given_keys_, steps, clip_threshold, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
@@ -312,7 +351,7 @@ DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::description() const {
-  return run_description(parameters_, precision_, groups_, optimiser_state_);
+  return run_description(parameters_, made_in_, precision_, groups_, optimiser_state_);
 }
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,
@@ -324,6 +363,7 @@ DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t 
   std::optional<dp::AdaptiveThreshold> threshold = guarantee_->threshold;
   if (threshold) threshold->restore(clip_threshold);
   dp::StepLedger ledger = plan().ledger(keys, steps);
+  follow_precision(steps);
   sampler_ = plan().sampler(ledger.keys(), sampler_.records());
   // Nothing throws from here on.
   guarantee_->threshold = threshold;

@@ -12,6 +12,8 @@
 #include "dpmp/optim/optimiser.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/per_sample/groups.hpp"
+#include "dpmp/train/precision_schedule.hpp"
+#include "dpmp/train/grad_scaler.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
 struct TrainerOptions {
@@ -27,6 +29,11 @@ struct TrainerOptions {
   /// Powers of two that backward passes begin at. Not set: private training of a model with f16 parameters has
   /// LossScaling::per_sample(), all else none. Speed and exactness only: no choice changes what is private.
   std::optional<LossScaling> loss_scaling = {};
+  /// Plain training only, instead of loss_scaling: a scale that follows overflows, whose steps are skipped. A trainer with a
+  /// plan refuses it: both tell of single records.
+  std::optional<GradScalerOptions> grad_scaler = {};
+  /// Layers that get a wider dtype at later steps.
+  PrecisionSchedule precision = {};
   /// Clipping groups, as many as the plan has; not set: one for all parameters.
   std::optional<per_sample::Groups> groups = {};
   /// A number of everything that decides what is summed and that the trainer cannot see: the records and their order, what
@@ -43,9 +50,16 @@ struct TrainerOptions {
   bool unsafe_debug = false;
 };
 
-/// The loss scaling of a run: the one asked for, or the default of these parameters. Throws for scales per sample without
-/// privacy: plain gradients are one product over all samples, which has no factor for each of them.
+/// The loss scaling of a run: the one asked for, or the default of these parameters. Throws for a GradScaler with
+/// privacy, for one next to a loss scaling, and for scales per sample without privacy: plain gradients are one product over
+/// all samples, which has no factor for each of them.
 inline LossScaling loss_scaling_of(const TrainerOptions& options, std::span<Parameter* const> parameters, bool is_private) {
+  DPMP_CHECK(
+      !options.grad_scaler || !is_private,
+      "expected no GradScaler in private training, got one: whether a step is skipped, and every scale after it, tell "
+      "whether a single record overflowed, and no noise is added to that. LossScaling::per_sample() leaves such a "
+      "record out and skips nothing");
+  DPMP_CHECK(!options.grad_scaler || !options.loss_scaling, "expected a GradScaler or a loss scaling, got both");
   if (!options.loss_scaling) {
     const bool any =
         std::any_of(parameters.begin(), parameters.end(), [](const Parameter* p) { return p->dtype() == DType::f16; });

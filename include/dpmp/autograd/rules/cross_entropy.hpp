@@ -49,6 +49,26 @@ inline void check_targets(const char* op, const Tape& tape, const Shape& logits,
   });
 }
 
+/// What the largest gradient of a row's logits follows from: targets i32 [B, ..], and 1 - p_target of each row.
+struct TargetRows {
+  const Tensor &targets, &missing;
+  const CrossEntropyOptions& options;
+};
+/// Of each sample's logits, for these gradients [B] of the losses (autograd/loss_scale.hpp).
+inline Tensor largest_gradients(Context& ctx, const TargetRows& rows, const Tensor& gradient) {
+  const index_t samples = gradient.numel(), tokens = rows.targets.numel() / std::max<index_t>(1, samples);
+  const Tensor largest = Tensor::empty(ctx, {samples}, gradient.dtype());
+  dispatch_real(gradient.dtype(), [&](auto tag) {
+    using R = typename decltype(tag)::type;
+    if constexpr (std::is_same_v<R, compute_t<R>>)
+      launch_library_rows(ctx, samples, tokens,
+                          kernels::LargestCrossEntropyGradients<R>{rows.missing.data<R>(), rows.targets.data<std::int32_t>(),
+                                                                   gradient.data<R>(), largest.data<R>(), tokens,
+                                                                   rows.options.ignore_index, R(1 / rows.options.divisor)});
+  });
+  return largest;
+}
+
 struct CrossEntropy {
   static constexpr std::string_view name = "cross_entropy";
   Variable logits;
@@ -78,17 +98,7 @@ struct CrossEntropy {
     pass.accumulate(logits.slot(), g);
   }
   Tensor largest_gradients(Context& ctx, const Tensor& gradient) const {
-    const index_t samples = targets.shape().front(), tokens = targets.shape().numel(1, targets.shape().rank());
-    const Tensor largest = Tensor::empty(ctx, {samples}, gradient.dtype());
-    dispatch_real(gradient.dtype(), [&](auto tag) {
-      using R = typename decltype(tag)::type;
-      if constexpr (std::is_same_v<R, compute_t<R>>)
-        launch_library_rows(ctx, samples, tokens,
-                            kernels::LargestCrossEntropyGradients<R>{missing.data<R>(), targets.data<std::int32_t>(),
-                                                                     gradient.data<R>(), largest.data<R>(), tokens,
-                                                                     options.ignore_index, R(1 / options.divisor)});
-    });
-    return largest;
+    return rules::largest_gradients(ctx, {targets, missing, options}, gradient);
   }
 };
 }  // namespace rules

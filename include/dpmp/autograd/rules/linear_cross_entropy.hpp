@@ -14,9 +14,9 @@ inline constexpr index_t default_logit_bytes = index_t(32) << 20;
 ///
 /// logit_bytes >= 1: how much is formed at a time. As many samples as fit, of a number that divides B so that all are dealt
 /// with alike; where one does not fit, tokens of one. What a private pass adds of the weight is formed for whole samples,
-/// T p of x's dtype at the least. The backward pass repeats the forward product once; norms and clipped sums repeat it for
-/// themselves. With one token a sample the clipped sum is of products over the samples of a chunk: it differs from that of
-/// all samples by roundings in double.
+/// T p of x's dtype at the least; where all logits fit, their gradient is stored. The backward pass repeats the forward
+/// product once; norms and clipped sums repeat it for themselves. With one token a sample the clipped sum is of products
+/// over the samples of a chunk: it differs from that of all samples by roundings in double.
 Variable linear_cross_entropy(const Variable& x, Parameter& weight, Parameter* bias, const Tensor& targets,
                               CrossEntropyOptions options = {}, index_t logit_bytes = default_logit_bytes);
 }  // namespace dpmp::inline DPMP_ABI
@@ -47,6 +47,7 @@ struct LogitRows {
     samples_at_once = std::max<index_t>(1, std::min(all, bytes / one));
     while (all % samples_at_once != 0) --samples_at_once;
   }
+  bool one_chunk() const { return samples_at_once >= samples && tokens_at_once >= tokens; }
   /// f(first, last) for the rows of samples [first_sample, last_sample), chunk by chunk.
   template <class F>
   void for_chunks(index_t first_sample, index_t last_sample, const F& f) const {
@@ -116,11 +117,14 @@ struct LinearCrossEntropy {
     const Tensor gradient = pass.needs(input) ? Tensor::empty(pass.ctx, rows.x.shape(), input.dtype) : Tensor();
     if (!rows.affine.trains() || pass.rows_wanted() == RowsWanted::parts)
       in_parts(pass, seed, gradient, true);
-    else if (pass.rows_wanted() == RowsWanted::again)
+    else if (pass.rows_wanted() == RowsWanted::again && !rows.one_chunk())
       by_source(pass, seed, gradient);
     else
       at_once(pass, seed, gradient);
     if (gradient.defined()) pass.accumulate(input, gradient.reshaped(input.shape));
+  }
+  Tensor largest_gradients(Context& ctx, const Tensor& gradient) const {
+    return dpmp::rules::largest_gradients(ctx, {rows.targets, rows.missing, rows.options}, gradient);
   }
 
  private:

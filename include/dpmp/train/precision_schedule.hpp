@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layers that change to a wider dtype while a model is trained, at steps that are decided before: cheap 16-bit steps first,
+// exact ones when updates become small. A public function of the step and of names.
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dpmp/autograd/parameter.hpp"
+#include "dpmp/nn/precision.hpp"
+
+namespace dpmp::inline DPMP_ABI::train {
+class PrecisionSchedule {
+ public:
+  /// The same, and as of this step (the first is step 0) the layers in the scopes that match are in `dtype`, unless they are
+  /// in a wider one; of f16, bf16 and f32 each is wider than those before it. pattern: as for nn::Precision::override, "*"
+  /// for the whole model. Throws for a step < 0 and for other dtypes than bf16 and f32. The residual stream of nn::Blocks
+  /// keeps the dtype that the model was made with: raise layers around one with Precision::fp32_residual().
+  PrecisionSchedule raised(index_t step, std::string_view pattern, DType dtype) const;
+  bool empty() const { return changes_.empty(); }
+  /// What a parameter in `dtype` is stored in as of that step.
+  DType at(const Parameter& parameter, DType dtype, index_t step) const;
+  /// Throws where a pattern matches no scope with parameters.
+  void check(std::span<Parameter* const> parameters) const;
+  /// For people: "as of step 100 *: bf16, as of step 200 head: f32"; "none" without a change.
+  std::string text() const;
+
+ private:
+  struct Change {
+    index_t step;
+    std::string pattern;
+    DType dtype;
+    bool matches(const Parameter& parameter) const;
+  };
+  std::vector<Change> changes_;
+};
+}  // namespace dpmp::inline DPMP_ABI::train
+
+#if DPMP_BODIES
+#include <algorithm>
+
+namespace dpmp::inline DPMP_ABI::train {
+DPMP_KEPT_BODY inline PrecisionSchedule PrecisionSchedule::raised(index_t step, std::string_view pattern,
+                                                                  DType dtype) const {
+  DPMP_CHECK(step >= 0 && !pattern.empty() && (dtype == DType::bf16 || dtype == DType::f32),
+             "expected a step >= 0, a pattern of scopes and bf16 or f32 to raise them to, got step ", step, ", '", pattern,
+             "' and ", dtype);
+  PrecisionSchedule other = *this;
+  other.changes_.push_back({step, std::string(pattern), dtype});
+  return other;
+}
+
+DPMP_KEPT_BODY inline bool PrecisionSchedule::Change::matches(const Parameter& parameter) const {
+  const std::size_t dot = parameter.name().rfind('.');
+  const std::string_view path = dot == std::string::npos ? "" : std::string_view(parameter.name()).substr(0, dot);
+  // A policy with this pattern alone, which changes the dtype of what it matches.
+  return nn::Precision(DType::f32).override(pattern, DType::bf16).at(path).dtype() == DType::bf16;
+}
+
+DPMP_KEPT_BODY inline DType PrecisionSchedule::at(const Parameter& parameter, DType dtype, index_t step) const {
+  const auto rank = [](DType d) { return d == DType::f16 ? 0 : d == DType::bf16 ? 1 : d == DType::f32 ? 2 : 3; };
+  DType widest = dtype;
+  for (const Change& change : changes_)
+    if (change.step <= step && rank(change.dtype) > rank(widest) && change.matches(parameter)) widest = change.dtype;
+  return widest;
+}
+
+DPMP_KEPT_BODY inline void PrecisionSchedule::check(std::span<Parameter* const> parameters) const {
+  for (const Change& change : changes_)
+    DPMP_CHECK(std::any_of(parameters.begin(), parameters.end(), [&](const Parameter* p) { return change.matches(*p); }),
+               "expected a scope with parameters for each pattern of a precision schedule, got none for '", change.pattern,
+               "'");
+}
+
+DPMP_KEPT_BODY inline std::string PrecisionSchedule::text() const {
+  std::string text;
+  for (const Change& change : changes_)
+    text +=
+        dpmp::detail::concat(text.empty() ? "" : ", ", "as of step ", change.step, " ", change.pattern, ": ", change.dtype);
+  return text.empty() ? "none" : text;
+}
+}  // namespace dpmp::inline DPMP_ABI::train
+#endif
