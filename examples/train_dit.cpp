@@ -32,6 +32,7 @@ struct Options {
   std::optional<index_t> limit_records;
   DiffusionConfig model;
   Checkpointing checkpointing = Checkpointing::none;
+  per_sample::Strategy strategy = per_sample::Strategy::automatic;
   DiffusionOptions diffusion;
   examples::SampleOptions sampling;
   int threads = 0;
@@ -39,6 +40,9 @@ struct Options {
   std::uint64_t seed = 1;
 };
 
+using per_sample::Strategy;
+constexpr Strategy all_strategies[] = {Strategy::automatic, Strategy::book_keeping, Strategy::two_pass,
+                                       Strategy::materialised};
 constexpr Checkpointing all_checkpointing[] = {Checkpointing::none, Checkpointing::selective, Checkpointing::block};
 const char* name_of(Checkpointing how) {
   return how == Checkpointing::none ? "none" : how == Checkpointing::selective ? "selective" : "block";
@@ -58,7 +62,7 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_flag("--fp32-residual", o.fp32_residual, "of a bf16 or f16 model: residual stream and norms in f32");
   app.add_flag("--fp32-norms", o.fp32_norms, "norms in f32");
   app.add_flag("--fp32-logits", o.fp32_logits, "predicted pixels in f32");
-  std::string privacy = "on", checkpointing = "none";
+  std::string privacy = "on", checkpointing = "none", strategy = "automatic";
   app.add_option("--private", privacy, "on: DP-SGD; off: plain training on the same batches")
       ->check(CLI::IsMember({"on", "off"}))
       ->capture_default_str();
@@ -88,6 +92,9 @@ Options parse(int argc, char** argv, CLI::App& app) {
                  "what is kept of a block: none (all of it), selective or block (its input)")
       ->check(CLI::IsMember({"none", "selective", "block"}))
       ->capture_default_str();
+  app.add_option("--strategy", strategy, "what is kept between norms and clipped sums: memory and speed only")
+      ->check(CLI::IsMember({"automatic", "book-keeping", "two-pass", "materialised"}))
+      ->capture_default_str();
   app.add_option("--limit-records", o.limit_records, "learn from the first records only");
   app.add_option("--columns", o.columns, "pictures of each class; 0: none")->capture_default_str();
   app.add_option("--sampling-steps", o.sampling.steps)->capture_default_str();
@@ -106,6 +113,8 @@ Options parse(int argc, char** argv, CLI::App& app) {
   o.is_private = privacy == "on";
   for (const Checkpointing how : all_checkpointing)
     if (checkpointing == name_of(how)) o.checkpointing = how;
+  for (const Strategy s : all_strategies)
+    if (strategy == per_sample::name_of(s)) o.strategy = s;
   o.sampling.seed = o.seed;
   o.sampling.physical_batch = o.physical_batch;
   DPMP_CHECK(o.steps >= 1 && o.batch >= 1 && o.evaluate_every >= 1 && o.evaluate_records >= 1 && o.columns >= 0 &&
@@ -179,6 +188,7 @@ void print_row(Context& ctx, const Options& o, DType dtype, index_t batch, Check
       {.delta = o.delta, .sampling_rate = 1, .steps = 4, .clip_threshold = o.clip, .dataset_size = batch}, 1);
   train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), batch,
                          {.physical_batch = batch,
+                          .strategy = {.strategy = o.strategy},
                           .identity = [&](const Key256& secret, index_t record) { return data.identity(secret, record); }});
   const auto step = [&] {
     ctx.backend().synchronize();
@@ -196,8 +206,8 @@ void print_row(Context& ctx, const Options& o, DType dtype, index_t batch, Check
   std::fflush(stdout);
 }
 void print_table(Context& ctx, const Options& o) {
-  std::cout << "private steps of one physical batch of made-up images; " << o.model.text() << ", " << ctx.threads()
-            << " threads\n";
+  std::cout << "private steps of one physical batch of made-up images, strategy " << per_sample::name_of(o.strategy) << "; "
+            << o.model.text() << ", " << ctx.threads() << " threads\n";
   std::printf("%-6s %6s %14s %12s %10s\n", "dtype", "batch", "checkpointing", "ms a record", "peak MB");
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
     for (index_t batch = std::min<index_t>(16, o.physical_batch); batch <= o.physical_batch; batch *= 2)
@@ -244,6 +254,7 @@ int run(const Options& o) {
       .optimiser = optim::AdamW{.weight_decay = 0},
       .learning_rate =
           optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, o.steps), o.steps, 0.1 * o.learning_rate),
+      .strategy = {.strategy = o.strategy},
       .identity = [&](const Key256& secret, index_t record) { return training.identity(secret, record); }};
   const dp::StreamKeys keys(dp::random_key());
   std::optional<dp::Plan> plan;

@@ -99,23 +99,25 @@ TEST_CASE(
     }
 }
 
-TEST_CASE("islands of f32 and checkpointing: a model says that it has them, and draws") {
+TEST_CASE("islands of f32, checkpointing and a strategy: the program says that it has them, and draws") {
   const test::FashionFiles data;
   const test::TemporaryFolder place;
   const Result r = run(data.path(), place.path(),
                        {"--steps=1", "--batch=20", "--fp32-residual", "--fp32-norms", "--fp32-logits",
-                        "--checkpointing=selective", "--info"});
+                        "--checkpointing=selective", "--strategy=two-pass", "--info"});
   CHECK(r.code == 0);
   CHECK(has(r.out, "parameters in bf16, "));
   for (const char* island : {"residual stream f32", "logits f32"}) CHECK(has(r.out, island));
   CHECK(has(r.out, "products: "));
+  CHECK(has(r.out, "second walk"));
   CHECK(read_png(place.path() / "samples.png").width == 2 * 60);
 }
 
 TEST_CASE("the table: a row for each dtype, batch and kind of checkpointing") {
   const test::TemporaryFolder place;
-  const Result r = run("/nowhere", place.path(), {"--table", "--physical-batch=2"});
+  const Result r = run("/nowhere", place.path(), {"--table", "--physical-batch=2", "--strategy=two-pass"});
   CHECK(r.error == "");
+  CHECK(has(r.out, "strategy two-pass; 28 x 28 pixels"));
   for (const std::string dtype : {"f32 ", "bf16", "f16 "})
     for (const char* how : {"none", "selective", "block"}) {
       const std::string row = dtype + "        2 ";
@@ -136,6 +138,7 @@ TEST_CASE("bad input: data, weights and options that fit nothing are refused") {
     CHECK_FALSE(std::filesystem::exists(place.path() / "samples.png"));
   };
   refused(data.path(), {"--checkpointing=some"}, "--checkpointing");
+  refused(data.path(), {"--strategy=some"}, "--strategy");
   refused("/nowhere/at/all", {}, "expected the Fashion-MNIST file train-images-idx3-ubyte.gz in '/nowhere/at/all'");
   refused(data.path(), {"--batch=61"}, "expected a batch of at most the 60 images to learn, got 61");
   const Words quick{"--batch=10", "--steps=1"};
