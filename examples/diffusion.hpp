@@ -2,8 +2,8 @@
 // How a diffusion model learns images (Ho, Jain, Abbeel 2020, arXiv 2006.11239): noise is added to a record, the model tells
 // the image. An angle runs from 0, the image x, to pi / 2, noise e: z = cos(angle) x + sin(angle) e, the cosine schedule of
 // Nichol, Dhariwal 2021 (arXiv 2102.09672). The model predicts x itself, as Li, He 2025 (arXiv 2511.13720) do with a plain
-// transformer: images are far simpler than noise, and in the few steps of a private run a prediction of noise or of velocity
-// came out as noise (measured: docs/benchmarks.md).
+// transformer: images are far simpler than noise, and in the few steps of a private run what came of a prediction of the
+// velocity (Salimans, Ho 2022, arXiv 2202.00512) was patchy (docs/benchmarks.md).
 #pragma once
 #include <numbers>
 

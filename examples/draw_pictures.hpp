@@ -9,7 +9,7 @@ namespace examples {
 struct SampleOptions {
   index_t steps = 50;
   /// How far the prediction moves from that of a picture of any class towards that of the wanted one; 1: no guidance.
-  double guidance = 2;
+  double guidance = 3;
   /// Noise that is put back in each step, as a share of what the forward process has. 0: DDIM, 1: DDPM. It lets later
   /// steps mend what earlier ones got wrong, which models with private weights need more than others (Dockhorn et al. 2023).
   double noise = 1;
