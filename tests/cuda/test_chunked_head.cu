@@ -3,8 +3,8 @@
 // every slot.
 #include <doctest/doctest.h>
 
-#include "dpmp/per_sample/sum_sink.hpp"
 #include "dpmp/cuda.cuh"
+#include "dpmp/per_sample/sum_sink.hpp"
 #include "support/chunked_head.hpp"
 #include "support/oracle.hpp"
 
@@ -32,10 +32,12 @@ TEST_CASE("a head in chunks on CUDA: losses, norms, certificates and contributio
   test::Rng rng;
   const index_t samples = 4;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
-    for (const HeadKind& kind : {HeadKind{9, 16, 40}, HeadKind{9, 16, 40, true}, HeadKind{5, 24, 40, false, true},
-                                 HeadKind{1, 16, 40}}) {
+    for (const HeadKind& kind :
+         {HeadKind{9, 16, 40}, HeadKind{9, 16, 40, true}, HeadKind{5, 24, 40, false, true}, HeadKind{1, 16, 40}}) {
       const HeadModel model(ctx, kind, dtype);
-      const Tokens data = test::random_tokens(ctx, rng, samples, kind.tokens, int(kind.classes));
+      // A target of the record that is moved is none that is ignored.
+      const Tokens data =
+          test::with_target(ctx, test::random_tokens(ctx, rng, samples, kind.tokens, int(kind.classes)), 3 * kind.tokens, 2);
       const Tokens moved{concat(ctx, std::vector<Tensor>{data.ids.rows(3, 4), data.ids.rows(0, 3)}, 0),
                          concat(ctx, std::vector<Tensor>{data.targets.rows(3, 4), data.targets.rows(0, 3)}, 0)};
       const std::vector<float> factors{0.5f, 0, 1, 0.25f};

@@ -68,15 +68,8 @@ struct HeadOutcome {
   std::vector<double> losses, sums, norms;  // norms: the norm, the certificate and whether it is finite, of each sample
   std::vector<dpmp::per_sample::Keep> kept;
   index_t peak = 0;     // bytes of forward and backward pass
-  index_t largest = 0;  // the largest block among them, where the arena counts them
+  index_t largest = 0;  // the largest block among them
 };
-template <class Statistics>
-index_t largest_block(const Statistics& memory) {
-  if constexpr (requires { memory.largest_block_bytes; })
-    return memory.largest_block_bytes;
-  else
-    return 0;
-}
 /// factors: of finite samples; others count 0. weights: of the losses (none: 1).
 inline HeadOutcome head_outcome(dpmp::Context& ctx, const HeadModel& model, const Tokens& data, index_t logit_bytes,
                                 const dpmp::per_sample::StrategyOptions& options, const std::vector<float>& factors,
@@ -109,7 +102,7 @@ inline HeadOutcome head_outcome(dpmp::Context& ctx, const HeadModel& model, cons
                    weights.empty() ? dpmp::Tensor() : dpmp::Tensor::from(ctx, {data.samples()}, losses.dtype(), weights),
                    sink, rule, sums, scaling);
   result.peak = ctx.memory().peak_bytes - before;
-  result.largest = largest_block(ctx.memory());
+  result.largest = ctx.memory().largest_block_bytes;
   result.sums = flat(sums);
   return result;
 }
@@ -119,5 +112,13 @@ inline index_t different_bits(const std::vector<double>& x, const std::vector<do
   index_t count = x.size() == y.size() ? 0 : 1;
   for (std::size_t k = 0; k < std::min(x.size(), y.size()); ++k) count += !dpmp::per_sample::same_bits(x[k], y[k]);
   return count;
+}
+
+/// The tokens with another target at one place of B T.
+inline Tokens with_target(dpmp::Context& ctx, const Tokens& data, index_t at, std::int32_t target) {
+  std::vector<std::int32_t> targets(std::size_t(data.targets.numel()));
+  data.targets.copy_to_host(targets.data());
+  targets[std::size_t(at)] = target;
+  return {data.ids, dpmp::Tensor::from(ctx, data.targets.shape(), targets)};
 }
 }  // namespace test
