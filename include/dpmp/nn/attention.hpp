@@ -38,7 +38,8 @@ class Attention {
   /// of `projection`; not defined: no padding.
   Variable operator()(const Variable& x, const Tensor& keep = Tensor()) const;
   /// x [B, T, width] of the new tokens of the cache's open step -> the same, which see the tokens in the cache, too. layer:
-  /// number of this attention in the cache. Throws unless it is causal and the cache fits (cache_options).
+  /// number of this attention in the cache, to whose dtype its projections are cast. Throws unless it is causal and the
+  /// cache fits (cache_options).
   Variable operator()(const Variable& x, KeyValueCache& cache, index_t layer) const;
   /// What a cache for one attention like this needs to be.
   KeyValueCache::Options cache_options() const;

@@ -112,6 +112,7 @@ class Blocks {
   index_t size() const { return index_t(blocks_.size()); }
 
  private:
+  KeyValueCache::Options cache_options() const;
   DType residual_;
   AnyNorm norm_;
   bool causal_;
@@ -236,6 +237,9 @@ DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, const Tensor& keep
 DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, KeyValueCache& cache, std::span<const index_t> counts) const {
   DPMP_CHECK(causal_, "expected causal blocks for a key and value cache, got blocks whose tokens see later ones");
   DPMP_CHECK(x.shape().rank() == 3, "expected x [B, T, width], got ", x.shape());
+  DPMP_CHECK(blocks_.empty() || cache.dtype() == cache_options().dtype,
+             "expected blocks that fit the cache, whose keys and values are in ", cache.dtype(), ", got ",
+             cache_options().dtype);
   cache.begin(x.shape()[1], counts);
   ResidualStream stream{std::move(x), std::nullopt};
   stream.x = cast(stream.x, residual_);
@@ -244,15 +248,19 @@ DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, KeyValueCache& cac
   return normalised(norm_, std::move(stream)).normed;
 }
 
-DPMP_KEPT_BODY inline KeyValueCache Blocks::make_cache(Context& ctx, index_t samples, index_t capacity) const {
-  DPMP_CHECK(causal_, "expected causal blocks for a key and value cache, got blocks whose tokens see later ones");
+DPMP_KEPT_BODY inline KeyValueCache::Options Blocks::cache_options() const {
   KeyValueCache::Options options;
   if (!blocks_.empty()) options = blocks_[0].attention().cache_options();
   // One dtype for all of it, which holds what every block projects to.
   for (const Block& block : blocks_)
     if (block.attention().cache_options().dtype != options.dtype) options.dtype = accumulate_dtype(options.dtype);
   options.layers = size();
-  return KeyValueCache(ctx, options, samples, capacity);
+  return options;
+}
+
+DPMP_KEPT_BODY inline KeyValueCache Blocks::make_cache(Context& ctx, index_t samples, index_t capacity) const {
+  DPMP_CHECK(causal_, "expected causal blocks for a key and value cache, got blocks whose tokens see later ones");
+  return KeyValueCache(ctx, cache_options(), samples, capacity);
 }
 
 DPMP_KEPT_BODY inline std::vector<LoraLinear*> Blocks::linears() {
