@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The blocks of an arena, and the lists of those that nobody uses.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <limits>

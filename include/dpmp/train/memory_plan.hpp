@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "dpmp/nn/parameters.hpp"
 #include "dpmp/runtime/memory_trace.hpp"
 #include "dpmp/train/accumulate.hpp"
 #include "dpmp/train/trainer_options.hpp"
