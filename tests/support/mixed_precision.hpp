@@ -14,8 +14,8 @@ inline dpmp::nn::Precision mixed_precision() {
 }
 /// Any dtype with any islands, and any of three dtypes for any scope.
 inline dpmp::nn::Precision any_precision(Rng& rng) {
-  constexpr dpmp::DType dtypes[] = {dpmp::DType::f32, dpmp::DType::bf16, dpmp::DType::f16};
-  const auto any = [&] { return dtypes[rng.integer(0, 2)]; };
+  constexpr dpmp::DType choices[] = {dpmp::DType::f32, dpmp::DType::bf16, dpmp::DType::f16};
+  const auto any = [&] { return choices[rng.integer(0, 2)]; };
   const auto coin = [&] { return rng.integer(0, 1) == 1; };
   dpmp::nn::Precision p(any());
   if (coin()) return p;
