@@ -94,7 +94,9 @@ std::vector<std::vector<double>> exact_walks(Context& ctx, const Walk& walk, ind
   const std::vector<double> exponents = exponents_of(seed, samples);
   std::vector<std::vector<double>> exact(walk.thresholds.size(), std::vector<double>(std::size_t(samples), 0.0));
   for (const SiteList& sites : book.lists()) {
-    const std::vector<double> norms = exact_norms(sites);
+    SiteList stored;
+    for (const ParameterSite& site : sites) stored.push_back(site.stored(ctx));
+    const std::vector<double> norms = exact_norms(stored);
     for (std::size_t i = 0; i < norms.size(); ++i) {
       double& n = exact[std::size_t(walk.groups.of(*sites[0].parameter))][i];
       n = std::hypot(n, std::ldexp(norms[i], -int(exponents[i])));

@@ -45,7 +45,7 @@ struct HeadModel {
     if (kind.positions) x = position_embedding(stop_gradient(x), table.table());
     const Variable h = gelu(middle(x));
     const Variable first = loss(h, data, logit_bytes);
-    return kind.twice ? add(first, loss(middle(h), data, logit_bytes)) : first;
+    return kind.twice ? add(first, loss(middle(h), data, 2 * logit_bytes)) : first;
   }
   Variable loss(const Variable& x, const Tokens& data, index_t logit_bytes) const {
     const dpmp::CrossEntropyOptions options{.divisor = 3};

@@ -112,6 +112,17 @@ TEST_CASE("a budget: the largest batch that fits is held to, the next one does n
   }
 }
 
+TEST_CASE("a byte budget of the automatic strategy is no matter of the others") {
+  Context ctx(Device::cpu(), 1);
+  Small small(ctx, DType::f16, 24);
+  const train::MemoryPlan all = train::plan_memory(ctx, small.model.parameters(), {}, small.losses()),
+                          tight = train::plan_memory(ctx, small.model.parameters(), {.strategy = {.byte_budget = 0}},
+                                                     small.losses());
+  for (const Strategy strategy : {Strategy::book_keeping, Strategy::two_pass, Strategy::materialised})
+    CHECK(tight.of(strategy).peak_bytes(8) == all.of(strategy).peak_bytes(8));
+  CHECK(tight.of(Strategy::automatic).peak_bytes(32) != all.of(Strategy::automatic).peak_bytes(32));
+}
+
 TEST_CASE("a model of memory: lines through sizes of blocks in use at the peak, rounded as an arena does") {
   const auto on = [](index_t n) {
     return std::vector<MemoryEvent>{{0, 1000},     {1, 64 * n}, {2, 100 + 3 * n}, {1, -1},

@@ -101,6 +101,15 @@ TEST_CASE("a schedule narrows nothing, and a bad one is refused") {
   trainer.step(run.losses());
   for (const Parameter* p : run.model.parameters().all()) CHECK(p->dtype() == DType::f32);
 
+  // "*" is the whole model: parameters that are in no scope, too.
+  nn::Parameters bare(ctx, nn::Precision::f16(), 1), wide(ctx, nn::Precision::f16().override("*", DType::f32), 1);
+  const Parameter& token = bare.normal("class_token", {3}, 1);
+  const PrecisionSchedule all = PrecisionSchedule().raised(2, "*", DType::f32);
+  CHECK(all.at(token, DType::f16, 1) == DType::f16);
+  CHECK(all.at(token, DType::f16, 2) == DType::f32);
+  CHECK(wide.normal("class_token", {3}, 1).dtype() == DType::f32);
+  CHECK((nn::Scope(wide) / "block0").dtype() == DType::f32);
+
   CHECK(PrecisionSchedule().text() == "none");
   CHECK(schedule().text() == "as of step 1 *: bf16, as of step 3 head: f32, as of step 4 *: f32");
   CHECK(test::error_of([&] { PrecisionSchedule().raised(-1, "*", DType::f32); }).find("got step -1") != std::string::npos);

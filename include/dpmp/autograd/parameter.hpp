@@ -22,6 +22,8 @@ class Parameter {
   const Shape& shape() const { return master_.shape(); }
   index_t numel() const { return master_.numel(); }
   DType dtype() const { return value_.dtype(); }
+  /// What value() was stored in at first.
+  DType made_in() const { return made_in_; }
   /// What forward and backward read: the master rounded to the compute dtype.
   const Tensor& value() const { return value_; }
   /// What the optimiser updates. Call refresh() after writing to it.
@@ -38,6 +40,7 @@ class Parameter {
  private:
   std::string name_;
   Tensor master_, value_;
+  DType made_in_;
   bool trainable_ = true;
 };
 
@@ -50,7 +53,7 @@ inline bool is_matrix(const Parameter& parameter) { return parameter.shape().ran
 
 namespace dpmp::inline DPMP_ABI {
 DPMP_KEPT_BODY inline Parameter::Parameter(Context& ctx, std::string name, Tensor master, DType dtype)
-    : name_(std::move(name)), master_(std::move(master)) {
+    : name_(std::move(name)), master_(std::move(master)), made_in_(dtype) {
   store_in(ctx, dtype);
 }
 

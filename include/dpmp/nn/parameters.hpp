@@ -22,7 +22,8 @@ class Parameters {
   Context& ctx() const { return ctx_; }
   /// Of the whole model, whatever its scopes have.
   const Precision& precision() const { return precision_; }
-  DType dtype() const { return precision_.dtype(); }
+  /// Of parameters that are in no scope.
+  DType dtype() const { return precision_.at({}).dtype(); }
   /// The precision of the model and those that scopes of it were given, with their paths: what a run is described by.
   std::string precision_text() const;
   /// Throws where an override's pattern is of no scope that has parameters.
@@ -72,7 +73,7 @@ class Parameters {
 class Scope {
  public:
   /// The root, implicitly: names without a prefix, the precision of the model, trained.
-  Scope(Parameters& parameters) : parameters_(&parameters), precision_(parameters.precision()) {}
+  Scope(Parameters& parameters) : parameters_(&parameters), precision_(parameters.precision().at({})) {}
 
   /// The same with another precision, for all scopes inside of it, too.
   Scope with(const Precision& precision) const;
@@ -115,6 +116,13 @@ class Scope {
 };
 Scope operator/(const Scope& scope, std::string_view name);
 
+/// The path of the scope that a parameter is in; empty for the root.
+inline std::string_view scope_of(const Parameter& parameter) {
+  const std::string_view name = parameter.name();
+  const std::size_t dot = name.rfind('.');
+  return dot == std::string_view::npos ? std::string_view() : name.substr(0, dot);
+}
+
 /// Whether this is an additive term, by its name `..bias`. parameters.set_trainable(nn::is_bias) is bias-only training
 /// (BitFit: Ben Zaken, Ravfogel, Goldberg 2022, arXiv 2106.10199): per-sample gradients are vectors then, and no activations
 /// are kept for the weights.
@@ -136,11 +144,8 @@ DPMP_KEPT_BODY inline void Parameters::check_precision() const {
   const auto used = [&](const std::string& pattern) {
     // A pattern of its own, which changes the dtype of what it matches.
     const Precision only = Precision(DType::f32).override(pattern, DType::bf16);
-    return std::any_of(all_.begin(), all_.end(), [&](const Parameter* p) {
-      const std::string& name = p->name();
-      const std::size_t dot = name.rfind('.');
-      return dot != std::string::npos && only.at(std::string_view(name).substr(0, dot)).dtype() == DType::bf16;
-    });
+    return std::any_of(all_.begin(), all_.end(),
+                       [&](const Parameter* p) { return only.at(scope_of(*p)).dtype() == DType::bf16; });
   };
   const auto check = [&](const Precision& precision) {
     for (const std::string& pattern : precision.patterns())

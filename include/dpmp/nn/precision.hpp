@@ -126,7 +126,7 @@ DPMP_KEPT_BODY inline Precision Precision::descended(std::string_view from, std:
   Precision here = *this;
   // One part of the path after the other: a scope is inside of all that its path begins with.
   for (std::size_t end = from.empty() ? 0 : from.size() + 1; end <= to.size(); ++end) {
-    if (end == 0 || (end < to.size() && to[end] != '.')) continue;
+    if (end == 0 ? !to.empty() : end < to.size() && to[end] != '.') continue;
     for (const Override& o : overrides_) {
       if (!matches(o.pattern, to.substr(0, end))) continue;
       here.dtype_ = o.dtype;

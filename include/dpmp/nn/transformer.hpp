@@ -48,9 +48,9 @@ struct TransformerConfig {
   /// Logits of a bf16 or f16 model in f32, as with Precision::fp32_logits(), and their loss from these. Generation has them
   /// always.
   bool fp32_logits = false;
-  /// Of losses(): FP32 logits that are formed some at a time and never stored as a whole (linear_cross_entropy), in place of
-  /// the largest tensor of a small model. The same bits as with fp32_logits; the last product is repeated in the backward
-  /// pass, and in private training for its norms and its clipped sum.
+  /// With fp32_logits implied, of losses(): logits that are formed some at a time and never stored as a whole
+  /// (linear_cross_entropy), in place of the largest tensor of a small model. The same bits as without; the last product is
+  /// repeated in the backward pass, and in private training for its norms and its clipped sum.
   bool chunked_head = false;
   /// rank > 0: every base parameter is frozen, and adapters on the linear layers of all blocks are trained. Base parameters
   /// keep names and initial values: see train::load_base_weights.
@@ -136,7 +136,7 @@ DPMP_KEPT_BODY inline Transformer::Transformer(const Scope& scope, const Transfo
                      : nullptr),
       blocks_(scope, block_options(config)) {
   Scope head = scope / "head";
-  if (config.fp32_logits) head = head.with(head.precision().fp32_logits());
+  if (config.fp32_logits || config.chunked_head) head = head.with(head.precision().fp32_logits());
   fp32_logits_ = head.precision().logits() != head.dtype();
   if (!config.tied) head_.emplace(head, config.width, config.vocabulary, Linear::Options{.bias = false});
   count_ = parameters_->all().size() - first_;

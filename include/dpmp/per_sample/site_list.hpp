@@ -33,7 +33,7 @@ template <class F>
 void for_formed(Context& ctx, const SiteList& sites, const F& f) {
   index_t each = 0;
   for (const ParameterSite& site : sites)
-    if (site.source) each = std::gcd(each, site.source->samples_at_once());
+    if (site.source) each = each == 0 ? site.source->samples_at_once() : std::lcm(each, site.source->samples_at_once());
   for (index_t first = 0; first < sites[0].samples(); first += each) {
     SiteList some;
     for (const ParameterSite& site : sites) some.push_back(site.part(first, first + each).stored(ctx));

@@ -46,6 +46,8 @@ class Buffer {
   inline Backend& backend() const;
   /// Counts the block under this name from now on (Arena::uses).
   inline void label(std::string_view name) const;
+  /// The same for a block that has the name which it would be given now: not for what somebody named already.
+  inline void label_unless_named(std::string_view name) const;
   bool shared() const { return block_ && block_->references.load(std::memory_order_acquire) > 1; }
 
  private:
@@ -63,8 +65,8 @@ class Buffer {
 /// on, else the largest ones are given back to the system. Work becomes earlier when somebody says so (sizes_change, which
 /// Trainer::program_changes calls), or when a new size is asked for after as many requests without one as a step makes. So
 /// nothing of a run's first step is given back, and nothing at all while sizes stay. Where more than twice of what was in
-/// use at once would be held, everything free counts as earlier. On a GPU the system waits for all work when it takes memory
-/// back, as it does for a new block: once for each block that a change of sizes makes useless.
+/// use at once would be held, what served nobody for a few steps goes, too. On a GPU the system waits for all work when it
+/// takes memory back, as it does for a new block: once for each block that a change of sizes makes useless.
 class Arena {
  public:
   struct Release {
@@ -87,6 +89,7 @@ class Arena {
       block = take_otherwise(want);
     block->references.store(1, std::memory_order_relaxed);
     block->regime = regime_;
+    block->request = ++requests_;
     block->label = label_;
     ++users_;
     count(*block);
@@ -159,6 +162,10 @@ class Arena {
     statistics_.peak_bytes = statistics_.live_bytes;
     labels_.at_new_peak();
   }
+  void rename(detail::Block& block, std::string_view name) {
+    const int to = labels_.number_of(name);
+    labels_.move(std::exchange(block.label, to), to, block.size_class);
+  }
   detail::Block* take_reserved(index_t want) {
     detail::Block* block = reserving_->take(want);
     if (!block && (block = general_.take(want))) reserve(block);
@@ -168,6 +175,7 @@ class Arena {
     reserving_->free.try_emplace(block->size_class);
     block->pool = reserving_;
     ++reserving_->blocks;
+    set_aside_ += block->bytes;
   }
   bool is_earlier(const detail::Block& block) const { return block.regime < regime_; }
   /// There is no free block of this class.
@@ -176,6 +184,7 @@ class Arena {
     if (!reserving_) {
       constexpr index_t fewest_requests = 64;
       const index_t ours = general_.count_free([&](const detail::Block& b) { return !is_earlier(b); });
+      const index_t long_ago = requests_ - std::max(2 * fewest_requests, 4 * ours);
       const detail::FreeBlocks& list = general_.free.try_emplace(want).first->second;
       if (list.lost_in != regime_ && hits_ >= std::max(fewest_requests, ours)) ++regime_;
       hits_ = 0;
@@ -183,15 +192,16 @@ class Arena {
       if (over(most + most / 8, want)) {
         if (detail::Block* block = take_larger(want)) return block;
         release_while([&] { return over(most + most / 8, want); }, [&](const detail::Block& b) { return is_earlier(b); });
-        if (over(2 * most, want)) {
-          ++regime_;
-          release_while([&] { return over(most + most / 8, want); }, [](const detail::Block&) { return true; });
-        }
+        if (over(2 * most, want))
+          release_while([&] { return over(most + most / 8, want); },
+                        [&](const detail::Block& b) { return b.request < long_ago; });
       }
     }
     return take_from_system(want);
   }
-  bool over(index_t bytes, index_t want) const { return statistics_.reserved_bytes > bytes - want; }
+  /// Whether so many more would make what is held, without what is set aside, more than `bytes`.
+  bool over(index_t bytes, index_t want) const { return statistics_.reserved_bytes - set_aside_ > bytes - want; }
+  bool over_limit(index_t want) const { return limit_ && statistics_.reserved_bytes > *limit_ - want; }
   /// A free block of earlier work whose size is at most a quarter more, for this class from now on.
   detail::Block* take_larger(index_t want) {
     for (auto at = general_.free.upper_bound(want); at != general_.free.end() && at->first <= want + want / 4; ++at)
@@ -203,11 +213,11 @@ class Arena {
     return nullptr;
   }
   detail::Block* take_from_system(index_t want) {
-    if (limit_) release_while([&] { return over(*limit_, want); }, [](const detail::Block&) { return true; });
-    const bool allowed = !limit_ || !over(*limit_, want);
+    if (!reserving_) release_while([&] { return over_limit(want); }, [](const detail::Block&) { return true; });
+    const bool allowed = !over_limit(want);
     void* data = allowed ? backend_->acquire(want) : nullptr;
     // Free blocks of other sizes may be in the way.
-    if (!data && allowed && release_free_blocks()) data = backend_->acquire(want);
+    if (!data && allowed && !reserving_ && release_free_blocks()) data = backend_->acquire(want);
     if (!data) refuse(want);
     auto* block = new detail::Block;
     block->arena = this;
@@ -263,6 +273,7 @@ class Arena {
     drop();
   }
   void return_to_general(detail::Block* block) noexcept {
+    set_aside_ -= block->bytes;
     detail::BlockPool* pool = std::exchange(block->pool, &general_);
     if (--pool->blocks == 0) delete pool;
   }
@@ -287,6 +298,8 @@ class Arena {
   index_t most_live_ = 0;     // since the last trim()
   std::uint64_t regime_ = 0;  // grows where other sizes are asked for than before
   index_t hits_ = 0;          // requests since one that no free block was there for
+  index_t requests_ = 0;
+  index_t set_aside_ = 0;  // bytes of blocks that are a ReservedBlocks' own
   std::vector<MemoryEvent>* trace_ = nullptr;
   index_t traces_ = 0;
   index_t users_ = 1;  // the owner, every live buffer and every ReservedBlocks
@@ -360,10 +373,13 @@ class ReservedBlocks {
 inline Backend& Buffer::backend() const { return block_->arena->backend(); }
 inline void Buffer::label(std::string_view name) const {
   if (!block_) return;
-  Arena& arena = *block_->arena;
-  const std::lock_guard lock(arena.guard_);
-  const int to = arena.labels_.number_of(name);
-  arena.labels_.move(std::exchange(block_->label, to), to, block_->size_class);
+  const std::lock_guard lock(block_->arena->guard_);
+  block_->arena->rename(*block_, name);
+}
+inline void Buffer::label_unless_named(std::string_view name) const {
+  if (!block_) return;
+  const std::lock_guard lock(block_->arena->guard_);
+  if (block_->label == block_->arena->label_) block_->arena->rename(*block_, name);
 }
 inline Buffer::~Buffer() {
   if (block_ && block_->references.fetch_sub(1, std::memory_order_acq_rel) == 1) block_->arena->give_back(block_);

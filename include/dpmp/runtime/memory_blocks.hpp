@@ -23,6 +23,7 @@ struct Block {
   std::atomic<int> references{0};
   Block* next_free = nullptr;
   std::uint64_t regime = 0;  // in which it was handed out last
+  index_t request = 0;       // the number of that request
   int label = 0;
   index_t traced = -1, traced_by = 0;  // its number in a trace, and in which one
 };

@@ -43,8 +43,8 @@ class Tensor {
   index_t bytes() const { return numel() * size_of(dtype_); }
   /// Whether another tensor shares the data.
   bool shared() const { return buffer_.shared(); }
-  /// Counts the memory of the data under this name (Context::memory_uses).
-  void label_memory(std::string_view name) const { buffer_.label(name); }
+  /// Counts the memory of the data under this name (Context::memory_uses) unless somebody named it already.
+  void label_memory(std::string_view name) const { buffer_.label_unless_named(name); }
 
   /// First byte, in the memory of the device. Throws on a Tensor() that holds nothing.
   void* raw() const {

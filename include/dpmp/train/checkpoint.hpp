@@ -138,7 +138,7 @@ void load_base_weights(const std::filesystem::path& path, const nn::Parameters& 
 void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
 
 namespace detail {
-inline constexpr const char* checkpoint_format = "dpmp private run 3";
+inline constexpr const char* checkpoint_format = "dpmp private run 4";
 
 /// Throws when the file is no checkpoint of a private run, or one of another version.
 inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& path) {

@@ -56,7 +56,8 @@ class MemoryPlan {
 /// the sums and the optimiser's state that a trainer of these options makes, and puts a line through the sizes of two
 /// neighbours: which moment of a pass takes most may change with the batch. Called before the trainer is made, with the
 /// model and the data where they will be; nothing of either is changed, and the context's free memory is given back.
-/// options: physical_batch and strategy.strategy do not matter. Within 2 % of the peak of a step on 32 slots, and within 5 %
+/// options: physical_batch and strategy.strategy do not matter, and a schedule of precision is not looked at: a plan is for
+/// the dtypes that the parameters have. Within 2 % of the peak of a step on 32 slots, and within 5 %
 /// on other numbers (tests/train/test_memory_plan.cpp); beyond 512 records a step the sums take 12 bytes a trained value
 /// more. Throws where 4 slots do not fit, and what the losses throw.
 MemoryPlan plan_memory(Context& ctx, const nn::Parameters& parameters, const TrainerOptions& options, Losses losses);
@@ -153,7 +154,8 @@ inline std::vector<MemoryEvent> trace_of_pass(Context& ctx, const nn::Parameters
     optim::OptimiserState state(ctx, parameters.all(), options.optimiser, options.rate_factors);
     per_sample::GradientSums sums(ctx, parameters.all());
     state.make_moments(ctx, sums);
-    accumulate_clipped(ctx, losses, {.slots = empty, .randomness = randomness}, clipping, sink, sums);
+    accumulate_clipped(ctx, losses, {.slots = empty, .randomness = randomness}, clipping, sink, sums,
+                       {.loss_scaling = loss_scaling_of(options, parameters.all(), true)});
     events = trace.events();
   }
   if (walks_twice) cost += second_walk;
@@ -171,6 +173,7 @@ DPMP_KEPT_BODY inline MemoryPlan plan_memory(Context& ctx, const nn::Parameters&
   for (const Strategy strategy : {Strategy::automatic, Strategy::book_keeping, Strategy::two_pass, Strategy::materialised}) {
     TrainerOptions with = options;
     with.strategy.strategy = strategy;
+    if (strategy != Strategy::automatic) with.strategy.byte_budget.reset();  // of that one alone
     double cost = 0;
     const auto trace_on = [&](index_t slots) { return detail::trace_of_pass(ctx, parameters, with, losses, slots, cost); };
     std::vector<MemoryModel> models;

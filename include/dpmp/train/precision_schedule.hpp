@@ -6,8 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "dpmp/autograd/parameter.hpp"
-#include "dpmp/nn/precision.hpp"
+#include "dpmp/nn/parameters.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
 class PrecisionSchedule {
@@ -51,10 +50,8 @@ DPMP_KEPT_BODY inline PrecisionSchedule PrecisionSchedule::raised(index_t step, 
 }
 
 DPMP_KEPT_BODY inline bool PrecisionSchedule::Change::matches(const Parameter& parameter) const {
-  const std::size_t dot = parameter.name().rfind('.');
-  const std::string_view path = dot == std::string::npos ? "" : std::string_view(parameter.name()).substr(0, dot);
   // A policy with this pattern alone, which changes the dtype of what it matches.
-  return nn::Precision(DType::f32).override(pattern, DType::bf16).at(path).dtype() == DType::bf16;
+  return nn::Precision(DType::f32).override(pattern, DType::bf16).at(nn::scope_of(parameter)).dtype() == DType::bf16;
 }
 
 DPMP_KEPT_BODY inline DType PrecisionSchedule::at(const Parameter& parameter, DType dtype, index_t step) const {

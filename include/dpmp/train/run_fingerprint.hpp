@@ -21,9 +21,8 @@ std::string run_fingerprint(Context& ctx, const TrainerOptions& options, index_t
 /// The optimiser's kind and settings, the model's precision (nn::Parameters::precision_text), then a line for each
 /// parameter: name, dtype that it was made in, shape, clipping group, its weight decay and its factor of the learning rate.
 /// Which of them are trained may change from step to step and is not in it.
-std::string run_description(std::span<Parameter* const> parameters, std::span<const DType> made_in,
-                            const std::string& precision, const per_sample::Groups& groups,
-                            const optim::OptimiserState& optimiser);
+std::string run_description(std::span<Parameter* const> parameters, const std::string& precision,
+                            const per_sample::Groups& groups, const optim::OptimiserState& optimiser);
 
 /// The lines of y that are not those of x, one after the other; empty for equal texts.
 std::string changed_lines(const std::string& x, const std::string& y);
@@ -52,9 +51,8 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, const TrainerOpt
   return out.str();
 }
 
-DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> parameters, std::span<const DType> made_in,
-                                                  const std::string& precision, const per_sample::Groups& groups,
-                                                  const optim::OptimiserState& optimiser) {
+DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> parameters, const std::string& precision,
+                                                  const per_sample::Groups& groups, const optim::OptimiserState& optimiser) {
   TextStream out;
   out.precision(17);
   double weight_decay = 0;
@@ -69,11 +67,9 @@ DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> pa
     out << '\n';
   }
   out << "precision: " << precision << '\n';
-  for (std::size_t k = 0; k < parameters.size(); ++k) {
-    const Parameter& p = *parameters[k];
-    out << p.name() << ": " << made_in[k] << p.shape() << ", clipping group " << groups.of(p) << ", weight decay "
-        << (optimiser.decays(p) ? weight_decay : 0) << ", learning rate times " << optimiser.rate_factor(p) << '\n';
-  }
+  for (const Parameter* p : parameters)
+    out << p->name() << ": " << p->made_in() << p->shape() << ", clipping group " << groups.of(*p) << ", weight decay "
+        << (optimiser.decays(*p) ? weight_decay : 0) << ", learning rate times " << optimiser.rate_factor(*p) << '\n';
   return out.str();
 }
 

@@ -121,7 +121,6 @@ class Trainer {
   TrainerOptions options_;
   optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
-  std::vector<DType> made_in_;  // of the parameters
   std::string precision_;
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
@@ -158,17 +157,14 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       options_(options),
       optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
-      precision_(parameters.precision_text() + "; raised: " + options.precision.text()),
+      precision_(parameters.precision_text() + (options.precision.empty() ? "" : "; raised: " + options.precision.text())),
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
       slots_(checked_slots(options.physical_batch)) {
   parameters.check_precision();
   options_.precision.check(parameters_);
-  for (const Parameter* p : parameters_) {
-    groups_.of(*p);
-    made_in_.push_back(p->dtype());
-  }
+  for (const Parameter* p : parameters_) groups_.of(*p);
   options_.loss_scaling = loss_scaling_of(options, parameters_, is_private());
   if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
   if (!guarantee_) return;
@@ -351,7 +347,7 @@ DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::description() const {
-  return run_description(parameters_, made_in_, precision_, groups_, optimiser_state_);
+  return run_description(parameters_, precision_, groups_, optimiser_state_);
 }
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,

@@ -62,7 +62,7 @@ inline LossScaling loss_scaling_of(const TrainerOptions& options, std::span<Para
   DPMP_CHECK(!options.grad_scaler || !options.loss_scaling, "expected a GradScaler or a loss scaling, got both");
   if (!options.loss_scaling) {
     const bool any =
-        std::any_of(parameters.begin(), parameters.end(), [](const Parameter* p) { return p->dtype() == DType::f16; });
+        std::any_of(parameters.begin(), parameters.end(), [](const Parameter* p) { return p->made_in() == DType::f16; });
     return any && is_private ? LossScaling::per_sample() : LossScaling();
   }
   DPMP_CHECK(is_private || options.loss_scaling->kind() != LossScaling::Kind::per_sample,

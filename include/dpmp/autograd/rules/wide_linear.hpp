@@ -33,10 +33,12 @@ DPMP_KEPT_BODY inline Variable wide_linear(const Variable& x, Parameter& weight,
   Tape& tape = x.tape();
   const rules::Affine affine{&weight, bias};
   affine.check("wide_linear", tape.ctx(), x.shape(), x.dtype());
-  const Tensor y = Tensor::empty(tape.ctx(), x.shape().with(-1, weight.shape()[0]), accumulate_dtype(x.dtype()));
-  GemmSpec product = affine.forward(x.value(), y);
-  product.out.dtype = y.dtype();
-  gemm(tape.ctx(), product);
+  const DType wide = accumulate_dtype(x.dtype());
+  const Tensor y = tape.product(x.shape().with(-1, weight.shape()[0]), wide, [&](const Tensor& result) {
+    GemmSpec product = affine.forward(x.value(), result);
+    product.out.dtype = wide;
+    gemm(tape.ctx(), product);
+  });
   return tape.record(y, tape.needs_gradient(x) || affine.trains(),
                      rules::WideLinear{x.slot(), weight.trainable() ? x.value() : Tensor(), affine});
 }
