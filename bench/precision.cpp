@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What 16 bits, and each way of loss scaling, do to private training, on data that may be looked at:
-//   bench_precision numbers TEXT [steps]       single records of a small GPT that has learnt the text for some steps, next
-//   to a
-//                                              float64 model of the same weights
-//   bench_precision noise                      the noise as it arrives in the weights
-//   bench_precision runs TEXT [seeds] [steps]  the main job (examples/train_gpt), private, to its end
-//   bench_precision deep [steps]               1,024 tokens and 50,257 classes, whose gradients f16 loses
+//   bench_precision numbers TEXT [steps]
+//     single records of a small GPT that has learnt the text for some steps, next to a float64 model of the same weights
+//   bench_precision noise
+//     the noise as it arrives in the weights
+//   bench_precision runs TEXT [seeds] [steps] [only]
+//     the main job (examples/train_gpt), private, to its end; only: a part of the names of what is to run
+//   bench_precision deep [steps]
+//     1,024 tokens and 50,257 classes, whose gradients f16 loses
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -222,7 +224,7 @@ double run(Context& ctx, const ByteRecords& training, const ByteRecords& held_ou
   return examples::bits_per_byte(ctx, model, held_out, held_out.size(), 64);
 }
 
-int runs(const char* path, index_t seeds, index_t steps) {
+int runs(const char* path, index_t seeds, index_t steps, const std::string& only) {
   Context ctx;
   const std::vector<std::string> lines = interop::read_text_records(path);
   const ByteRecords training(lines, tokens, false), held_out(lines, tokens, true);
@@ -231,6 +233,7 @@ int runs(const char* path, index_t seeds, index_t steps) {
       "---|\n",
       static_cast<long long>(steps));
   for (const Mode& mode : modes) {
+    if (std::string(mode.name).find(only) == std::string::npos) continue;
     std::vector<double> bits;
     for (index_t seed = 1; seed <= seeds; ++seed)
       bits.push_back(run(ctx, training, held_out, mode, std::uint64_t(seed), steps));
@@ -319,10 +322,10 @@ int main(int argc, char** argv) {
   try {
     if (what == "numbers" && argc > 2) return numbers(argv[2], number(3, 60));
     if (what == "noise") return noise();
-    if (what == "runs" && argc > 2) return runs(argv[2], number(3, 3), number(4, 160));
+    if (what == "runs" && argc > 2) return runs(argv[2], number(3, 3), number(4, 160), argc > 5 ? argv[5] : "");
     if (what == "deep") return deep(number(2, 20));
     std::fprintf(stderr,
-                 "usage: bench_precision numbers TEXT [steps] | noise | runs TEXT [seeds] [steps] | deep [steps]\n"
+                 "usage: bench_precision numbers TEXT [steps] | noise | runs TEXT [seeds] [steps] [only] | deep [steps]\n"
                  "TEXT: one record a line, for example from: bible -f Gen1:1-Rev22:21\n");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "bench_precision: %s\n", e.what());
