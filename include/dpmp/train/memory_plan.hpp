@@ -57,7 +57,7 @@ class MemoryPlan {
 /// neighbours: which moment of a pass takes most may change with the batch. Called before the trainer is made, with the
 /// model and the data where they will be; nothing of either is changed, and the context's free memory is given back.
 /// options: physical_batch and strategy.strategy do not matter, and a schedule of precision is not looked at: a plan is for
-/// the dtypes that the parameters have. Within 2 % of the peak of a step on 32 slots, and within 5 %
+/// the dtypes that the parameters have. Within 2 % of the peak of a step on 32 slots, and within 10 %
 /// on other numbers (tests/train/test_memory_plan.cpp); beyond 512 records a step the sums take 12 bytes a trained value
 /// more. Throws where 4 slots do not fit, and what the losses throw.
 MemoryPlan plan_memory(Context& ctx, const nn::Parameters& parameters, const TrainerOptions& options, Losses losses);
