@@ -21,6 +21,8 @@ class Sampler {
   /// The same where the unit is a user.
   Sampler(const StreamKeys& keys, const SamplingOptions& sampling, double rate, UserRecords users);
 
+  /// The same of another run: its draws, in the same way.
+  Sampler with_keys(const StreamKeys& keys) const { return {keys, sampling_, probability(), units(), users_}; }
   const SamplingOptions& sampling() const { return sampling_; }
   /// Of this dataset: users, or records.
   index_t units() const { return poisson_.records(); }

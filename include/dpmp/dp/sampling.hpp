@@ -66,6 +66,9 @@ struct SamplingOptions {
 
 /// Throws where a field is out of range or does not belong to the kind. units: the public number of units, or a bound.
 void check_sampling(const SamplingOptions& o, index_t units);
+/// Throws unless the accounting of this kind holds for the relation: add_or_remove_one and zero_out for the kinds of Poisson
+/// and balls_in_bins, replace_one for without_replacement, any for full_batch.
+void check_relation(SamplingKind kind, NeighbouringRelation relation);
 /// The probability of each unit in a step that may use it, rounded up: given for the kinds of Poisson, else what the kind
 /// makes it (batch_size / units, 1 / period, 1). Throws where `given` is neither 0 nor that. Of checked options.
 double sampling_rate_of(const SamplingOptions& o, double given, index_t units);
@@ -92,15 +95,29 @@ DPMP_KEPT_BODY inline void check_sampling(const SamplingOptions& o, index_t unit
              "expected 0 or 1 to 2^20 records of a user in a step, got ", o.records_per_user);
 }
 
+DPMP_KEPT_BODY inline void check_relation(SamplingKind kind, NeighbouringRelation relation) {
+  name_of(relation);  // throws on a value outside of the enumeration
+  const bool replaces = relation == NeighbouringRelation::replace_one;
+  if (kind == SamplingKind::without_replacement)
+    DPMP_CHECK(replaces, "expected replace_one for ", kind, ", got ", relation,
+               ": a set of fixed size has another record in the place of one that is not there; a guarantee for replace_one "
+               "covers records that are replaced by empty ones");
+  else
+    DPMP_CHECK(!replaces || kind == SamplingKind::full_batch, "expected add_or_remove_one or zero_out for ", kind, ", got ",
+               relation,
+               ": the RDP analysis of the Poisson-sampled Gaussian does not hold when a record is replaced by another");
+}
+
 DPMP_KEPT_BODY inline double sampling_rate_of(const SamplingOptions& o, double given, index_t units) {
   const auto fraction_up = [](index_t a, index_t b) {  // both below 2^53
     const double nearest = double(a) / double(b);
     return std::fma(nearest, double(b), -double(a)) < 0 ? std::nextafter(nearest, 2.0) : nearest;
   };
-  double rate = given;
+  double rate = 0;
   if (o.kind == SamplingKind::without_replacement) rate = fraction_up(o.batch_size, units);
   if (o.kind == SamplingKind::balls_in_bins) rate = fraction_up(1, o.period);
   if (o.kind == SamplingKind::full_batch) rate = 1;
+  if (rate == 0) return given;
   DPMP_CHECK(given == 0 || given == rate, "expected no sampling rate for ", o.kind, " or the one that it makes, ", rate,
              ", got ", given);
   return rate;
