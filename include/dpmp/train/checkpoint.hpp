@@ -286,6 +286,10 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
   DPMP_CHECK(steps <= trainer.plan().steps(), "expected 'steps' to be at most the plan's ", trainer.plan().steps(), ", got ",
              steps);
   const dp::StreamKeys keys = detail::stored_keys(metadata);
+  DPMP_CHECK(
+      trainer.plan().options().sampling.kind != dp::SamplingKind::cyclic_poisson ||
+          Key256(keys.root()) == Key256(trainer.keys().root()),
+      "expected the root key of the checkpoint for cyclic_poisson, which makes the groups of records, got another one");
   const double threshold = detail::stored_threshold(metadata, trainer.plan());
   const dp::StatementNotes notes = detail::stored_notes(metadata);
   const std::uint64_t frozen = detail::from_hex(metadata, "frozen history");
