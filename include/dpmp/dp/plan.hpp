@@ -23,8 +23,16 @@ struct PlanFacts {
 /// What one step clips and adds.
 struct StepPlan {
   std::vector<FlatClipping> groups;     // one for flat clipping
-  double noise_multiplier = 0;          // of the gradient sum: over its sensitivity (sigma_z for adaptive plans)
+  double noise_multiplier = 0;          // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
   double noise_standard_deviation = 0;  // on every coordinate of the clipped sum, all groups alike
+};
+
+/// What the next step of a run takes from what earlier ones released; all of it is public.
+struct RunState {
+  RunState(double threshold = 0, const std::optional<OverflowState>& scale = {})
+      : clip_threshold(threshold), overflow(scale) {}
+  double clip_threshold;                  // of an adaptive plan; 0 for others
+  std::optional<OverflowState> overflow;  // of a plan that counts overflows
 };
 
 /// An immutable, checked plan. Copies are equal. It is its options, a noise multiplier and what follows from
@@ -41,7 +49,8 @@ struct StepPlan {
 /// Schedules are public, so step t is one sampled Gaussian mechanism of noise multiplier sigma * noise_schedule.at(t),
 /// whatever its thresholds are, and steps compose by adding their Renyi divergences. So do those of adaptive plans: the
 /// threshold of a step is a function of what earlier steps released, and the gradient sum with sigma_z and the count with
-/// its own noise are one Gaussian mechanism of noise multiplier sigma (gradient_noise_multiplier).
+/// its own noise are one Gaussian mechanism of noise multiplier sigma (gradient_noise_multiplier). So do those of plans with
+/// a loss scale that follows overflows: the scale is a function of earlier counts, which are composed in the same way.
 class Plan {
  public:
   /// Share of delta that pays for batches beyond batch_bound.
@@ -83,6 +92,8 @@ class Plan {
   }
   /// The threshold of an adaptive plan before its first step; throws for other plans.
   AdaptiveThreshold adaptive_threshold() const;
+  /// The loss scale of a plan that counts overflows before its first step; throws for other plans.
+  OverflowScale overflow_scale() const;
 
   /// The clipper of every step. Throws where it depends on the step or there is more than one: see at().
   FlatClipping clipping() const;
@@ -127,6 +138,8 @@ class Plan {
   void check_constant(bool noise_too) const;
   template <class Line>
   void describe_adaptive(Line&& line) const;
+  template <class Line>
+  void describe_overflow(Line&& line) const;
   PlanOptions options_;
   double noise_multiplier_;
   GroupClipping clipping_;  // where the clip schedule is 1
@@ -198,7 +211,8 @@ DPMP_KEPT_BODY inline StepPlan Plan::at(index_t step, double adaptive_threshold)
   const double sigma = noise_multiplier_ * options_.noise_schedule.at(step);
   StepPlan r;
   for (index_t g = 0; g < clipping.groups(); ++g) r.groups.push_back(clipping.group(g));
-  r.noise_multiplier = a ? gradient_noise_multiplier(sigma, a->count_noise, options_.relation) : sigma;
+  const std::vector<NoisyCount> counts = noisy_counts(options_);
+  r.noise_multiplier = counts.empty() ? sigma : gradient_noise_multiplier(sigma, counts);
   r.noise_standard_deviation = r.noise_multiplier * sensitivity_of(clipping).bound;
   return r;
 }
@@ -206,6 +220,11 @@ DPMP_KEPT_BODY inline StepPlan Plan::at(index_t step, double adaptive_threshold)
 DPMP_KEPT_BODY inline AdaptiveThreshold Plan::adaptive_threshold() const {
   DPMP_CHECK(options_.adaptive.has_value(), "expected a plan with an adaptive clip threshold, got one without");
   return AdaptiveThreshold(*options_.adaptive, facts_.expected_batch);
+}
+
+DPMP_KEPT_BODY inline OverflowScale Plan::overflow_scale() const {
+  DPMP_CHECK(options_.overflow.has_value(), "expected a plan that counts overflows, got one without");
+  return OverflowScale(*options_.overflow, facts_.expected_batch);
 }
 
 DPMP_KEPT_BODY inline FlatClipping Plan::clipping() const {
@@ -292,6 +311,7 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
        sampling.has_fixed_size() ? "public, of every step" : "public, for the rounding of sums; no record is dropped");
   line("clip rule", options_.clip_rule, "");
   if (options_.adaptive) describe_adaptive(line);
+  if (options_.overflow) describe_overflow(line);
   if (!options_.group_thresholds.empty()) {
     line("groups", groups(), "each clipped alone");
     for (index_t g = 0; g < groups(); ++g)
@@ -311,7 +331,9 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
     line("noise schedule", dpmp::detail::concat(options_.noise_schedule), " (times sigma)");
   const StepPlan first = first_step();
   line("noise standard deviation", down(first.noise_standard_deviation),
-       is_constant() ? "sigma * Delta, on the sum" : "on the sum, in the first step");
+       !is_constant()      ? "on the sum, in the first step"
+       : options_.overflow ? "sigma_z * Delta, on the sum"
+                           : "sigma * Delta, on the sum");
   return out.str();
 }
 
@@ -323,10 +345,11 @@ DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
              bound);
   // Every step's numbers exist: the extremes of the thresholds and of the noise do.
   for (double value : {o.clip_schedule.smallest(), o.clip_schedule.largest()}) sensitivity_of(scaled(clipping_, value));
-  if (o.adaptive) {
+  if (o.adaptive)
     for (double C : {o.adaptive->lowest, o.adaptive->highest}) sensitivity_of(GroupClipping({C}, o.clip_rule));
-    gradient_noise_multiplier(sigma * o.noise_schedule.largest(), o.adaptive->count_noise, o.relation);
-  }
+  if (o.overflow) OverflowScale(*o.overflow, expected_batch_of(o));
+  if (const auto counts = noisy_counts(o); !counts.empty())
+    gradient_noise_multiplier(sigma * o.noise_schedule.largest(), counts);
   const Sensitivity s = sensitivity_of(clipping_);
   facts_ = {.batch_bound = bound,
             .expected_batch = expected_batch_of(o),
@@ -366,8 +389,23 @@ inline void Plan::describe_adaptive(Line&& line) const {
   line("adaptive learning rate", a.learning_rate, "eta");
   line("adaptive count noise", a.count_noise, "standard deviation on the count, s_b");
   line("adaptive range", dpmp::detail::concat(a.lowest, " .. ", a.highest), " of the threshold");
+  if (options_.overflow) return;  // which says it of both counts
   line("gradient noise multiplier", first_step().noise_multiplier,
        "sigma_z of the first step, above sigma: the count uses the rest");
+}
+
+template <class Line>
+inline void Plan::describe_overflow(Line&& line) const {
+  const OverflowOptions& o = *options_.overflow;
+  line("overflow count noise", digits_down(o.count_noise, 10), "standard deviation on the number of overflows, s_o");
+  line("overflow share", o.share, "of the expected batch; above it the loss scale is halved");
+  line("growth interval", o.growth_interval, "steps until the loss scale is doubled");
+  line("loss scale range", dpmp::detail::concat(o.lowest, " .. ", o.highest), "");
+  line("initial loss scale", o.initial_scale, "");
+  line("alarm after", o.alarm_after, "steps in a row above the share");
+  line("gradient noise multiplier", first_step().noise_multiplier,
+       options_.adaptive ? "sigma_z of the first step, above sigma: both counts use the rest"
+                         : "sigma_z of the first step, above sigma: the count uses the rest");
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif
