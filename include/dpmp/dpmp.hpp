@@ -49,6 +49,7 @@
 #include "dpmp/train/accumulate.hpp"
 #include "dpmp/train/checkpoint.hpp"
 #include "dpmp/train/evaluate.hpp"
+#include "dpmp/train/gradient_canaries.hpp"
 #include "dpmp/train/isolation.hpp"
 #include "dpmp/train/log.hpp"
 #include "dpmp/train/memory_plan.hpp"
