@@ -2,24 +2,12 @@
 // The one place that joins the parts of a private run: sampler, clip rule, noise and accountant are all made from a Plan, so
 // they cannot disagree. Everything in it is public; nothing in it may depend on the data.
 #pragma once
-#include "dpmp/dp/batch_bound.hpp"
 #include "dpmp/dp/calibration.hpp"
 #include "dpmp/dp/ledger.hpp"
-#include "dpmp/dp/plan_text.hpp"
+#include "dpmp/dp/plan_facts.hpp"
 #include "dpmp/dp/poisson_sampler.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// What follows from the options of a plan.
-struct PlanFacts {
-  /// Public bound on the records of a logical batch that the sensitivity is computed for. Larger draws are never cut.
-  index_t batch_bound = 0;
-  double expected_batch = 0;  // q * dataset_size
-  double clip_threshold = 0;  // where the clip schedule is 1: sqrt(sum_g C_g^2) of groups, the first one of adaptive plans
-  double rho = 0;             // the share that rounding adds to the sensitivity
-  double sensitivity = 0;     // Delta, where the clip schedule is 1
-  friend bool operator==(const PlanFacts&, const PlanFacts&) = default;
-};
-
 /// What one step clips and adds.
 struct StepPlan {
   std::vector<FlatClipping> groups;     // one for flat clipping
@@ -53,9 +41,10 @@ class Plan {
   /// The plan with a given noise multiplier sigma > 0 (noise standard deviation over sensitivity). options.epsilon must be
   /// unset: the plan says what epsilon() it is.
   static Plan with_noise_multiplier(const PlanOptions& options, double sigma);
-  /// The plan of a text(), of a checkpoint for instance. Facts are computed again; throws, naming the entries, when one of
-  /// them differs and when entries are missing, unknown or out of range. custom: the custom clip rule of a plan that has
-  /// one, which the text knows by its name only; left out for other plans.
+  /// The plan of a text(), of a checkpoint for instance, also of another build: it goes on with the facts that are stored.
+  /// They are computed again; throws, naming the entries, when one of them differs by more than rounding
+  /// (check_stored_facts), when epsilon() is above its target, and when entries are missing, unknown or out of range.
+  /// custom: the custom clip rule of a plan that has one, which the text knows by its name only; left out for other plans.
   static Plan from_text(const PlanText& text, const std::optional<ClipRule>& custom = {});
 
   const PlanOptions& options() const { return options_; }
@@ -115,6 +104,7 @@ class Plan {
   Plan(const PlanOptions& o, double sigma);
   static GroupClipping base_clipping(const PlanOptions& o);
   static GroupClipping scaled(const GroupClipping& clipping, double value);
+  Sensitivity sensitivity_at(double clip_schedule_value) const;
   void check_constant(bool noise_too) const;
   template <class Line>
   void describe_adaptive(Line&& line) const;
@@ -136,8 +126,9 @@ DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& options) {
   check_plan_options(options);
   DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
              options.epsilon);
-  const double sigma = calibrate_noise_multiplier(options.epsilon, options.delta * (1 - batch_share), options.sampling_rate,
-                                                  options.steps, default_orders(), options.noise_schedule);
+  const double sigma =
+      calibrate_noise_multiplier(options.epsilon * (1 - calibration_margin), options.delta * (1 - batch_share),
+                                 options.sampling_rate, options.steps, default_orders(), options.noise_schedule);
   return Plan(options, sigma);
 }
 
@@ -152,11 +143,7 @@ DPMP_KEPT_BODY inline PlanText Plan::text() const {
   const detail::PlanWriter write{text};
   detail::for_each_option(options_, write);
   write("noise multiplier", noise_multiplier_);
-  write("batch bound", facts_.batch_bound);
-  write("expected batch", facts_.expected_batch);
-  write("joint clip threshold", facts_.clip_threshold);
-  write("rho", facts_.rho);
-  write("sensitivity", facts_.sensitivity);
+  detail::for_each_fact(facts_, write);
   return text;
 }
 
@@ -167,7 +154,11 @@ DPMP_KEPT_BODY inline Plan Plan::from_text(const PlanText& text, const std::opti
   detail::for_each_option(options, read);
   read("noise multiplier", sigma);
   check_plan_options(options);
-  const Plan plan(options, sigma);
+  Plan plan(options, sigma);
+  PlanFacts stored;
+  detail::for_each_fact(stored, read);
+  check_stored_facts(stored, options, plan.clipping_, batch_share);
+  plan.facts_ = stored;
   const PlanText again = plan.text();
   DPMP_CHECK(again == text, "expected the entries of a plan, got (computed, stored):\n", difference(again, text));
   DPMP_CHECK(options.epsilon == 0 || plan.epsilon() <= options.epsilon, "expected a noise multiplier for epsilon ",
@@ -183,13 +174,14 @@ DPMP_KEPT_BODY inline StepPlan Plan::at(index_t step, double adaptive_threshold)
   DPMP_CHECK(!a || (adaptive_threshold >= a->lowest && adaptive_threshold <= a->highest),
              "expected the adaptive clip threshold of the step in [", a->lowest, ", ", a->highest, "], got ",
              adaptive_threshold);
-  const GroupClipping clipping =
-      a ? GroupClipping({adaptive_threshold}, clipping_.rule()) : scaled(clipping_, options_.clip_schedule.at(step));
+  const double scale = a ? 1 : options_.clip_schedule.at(step);
+  const GroupClipping clipping = a ? GroupClipping({adaptive_threshold}, clipping_.rule()) : scaled(clipping_, scale);
   const double sigma = noise_multiplier_ * options_.noise_schedule.at(step);
   StepPlan r;
   for (index_t g = 0; g < clipping.groups(); ++g) r.groups.push_back(clipping.group(g));
   r.noise_multiplier = a ? gradient_noise_multiplier(sigma, a->count_noise, options_.relation) : sigma;
-  r.noise_standard_deviation = r.noise_multiplier * clipping.sensitivity(options_.relation, facts_.batch_bound).bound;
+  const Sensitivity delta = a ? clipping.sensitivity(options_.relation, facts_.batch_bound) : sensitivity_at(scale);
+  r.noise_standard_deviation = r.noise_multiplier * delta.bound;
   return r;
 }
 
@@ -206,7 +198,7 @@ DPMP_KEPT_BODY inline FlatClipping Plan::clipping() const {
 
 DPMP_KEPT_BODY inline Sensitivity Plan::sensitivity() const {
   check_constant(false);
-  return scaled(clipping_, options_.clip_schedule.at(0)).sensitivity(options_.relation, facts_.batch_bound);
+  return sensitivity_at(options_.clip_schedule.at(0));
 }
 
 DPMP_KEPT_BODY inline double Plan::noise_standard_deviation() const {
@@ -279,8 +271,7 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
 DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
     : options_(o), noise_multiplier_(sigma), clipping_(base_clipping(o)) {
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
-  // One record more than the plan knows of: the larger neighbour.
-  const index_t bound = poisson_batch_bound(o.dataset_size + 1, o.sampling_rate, batch_share * o.delta / double(o.steps));
+  const index_t bound = planned_batch_bound(o, batch_share);
   DPMP_CHECK(bound <= max_batch_bound, "expected logical batches of at most ", max_batch_bound, " records, got the bound ",
              bound);
   // Every step's numbers exist: the extremes of the thresholds and of the noise do.
@@ -290,12 +281,7 @@ DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
     for (double C : {o.adaptive->lowest, o.adaptive->highest}) FlatClipping(C, o.clip_rule).sensitivity(o.relation, bound);
     gradient_noise_multiplier(sigma * o.noise_schedule.largest(), o.adaptive->count_noise, o.relation);
   }
-  const Sensitivity s = clipping_.sensitivity(o.relation, bound);
-  facts_ = {.batch_bound = bound,
-            .expected_batch = o.sampling_rate * double(o.dataset_size),
-            .clip_threshold = s.clip_threshold,
-            .rho = s.rho,
-            .sensitivity = s.bound};
+  facts_ = facts_of(o, clipping_, bound);
   for (const Schedule::Piece& p : o.noise_schedule.pieces()) accountant_.add_steps(o.sampling_rate, sigma * p.value, 0);
 }
 
@@ -308,6 +294,12 @@ DPMP_KEPT_BODY inline GroupClipping Plan::scaled(const GroupClipping& clipping, 
   std::vector<double> thresholds = clipping.thresholds();
   for (double& C : thresholds) C *= value;
   return GroupClipping(std::move(thresholds), clipping.rule());
+}
+
+/// Where the clip schedule is 1 the facts tell it, which a plan of another build has from there.
+DPMP_KEPT_BODY inline Sensitivity Plan::sensitivity_at(double clip_schedule_value) const {
+  if (clip_schedule_value == 1) return {facts_.clip_threshold, options_.relation, facts_.rho, facts_.sensitivity};
+  return scaled(clipping_, clip_schedule_value).sensitivity(options_.relation, facts_.batch_bound);
 }
 
 DPMP_KEPT_BODY inline void Plan::check_constant(bool noise_too) const {
