@@ -147,10 +147,9 @@ DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& given) {
   const PlanOptions options = completed_options(given);
   DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
              options.epsilon);
-  const double sigma = calibrate_noise_multiplier(
-      options.epsilon * (1 - calibration_margin), accounted_delta(options, options.steps), [&](double s) {
-    return accounted(RdpAccountant(), options, s, options.steps);
-  });
+  const double sigma =
+      calibrate_noise_multiplier(options.epsilon * (1 - calibration_margin), accounted_delta(options, options.steps),
+                                 [&](double s) { return accounted(RdpAccountant(), options, s, options.steps); });
   return Plan(options, sigma);
 }
 

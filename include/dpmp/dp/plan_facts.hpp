@@ -31,7 +31,8 @@ PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t 
 /// side. With G clipping groups, against what is computed here:
 ///
 /// - batch_bound: the same where batches have a fixed size; else at most one unit away, and still one that batches exceed
-///   with at most the probability that is paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding; half of it must be left here.
+///   with at most the probability that is paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding;
+///   half of it must be left here.
 /// - the others: for the stored batch_bound, within (G + 9) 2^-53 of the value. GroupClipping::sensitivity() errs by at most
 ///   (G + 9) 2^-54 before it is rounded up, however products and sums are fused, and flat clipping by less. What is accepted
 ///   may be below the true sensitivity by less than 2^-49 of it (for G > 15 it is not: the rounding up is by (G + 4) 2^-52),
@@ -78,8 +79,7 @@ DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const Pla
     return drawn == units || log_binomial_tail(units, detail::step_probability(o), drawn) <=
                                  std::log(rare_share * o.delta / double(o.steps)) - 0.5e-6;
   };
-  const PlanFacts here =
-      facts_of(o, clipping, stored.batch_bound == bound || (near && rare()) ? stored.batch_bound : bound);
+  const PlanFacts here = facts_of(o, clipping, stored.batch_bound == bound || (near && rare()) ? stored.batch_bound : bound);
   PlanText computed, said;
   detail::for_each_fact(here, detail::PlanWriter{computed});
   detail::for_each_fact(stored, detail::PlanWriter{said});
