@@ -277,6 +277,8 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
     const optim::ParameterState& state = trainer.optimiser_state().of(*p);
     metadata["trained " + p->name()] = detail::hex(p->trainable());
     metadata["updates " + p->name()] = detail::hex(std::uint64_t(state.updates));
+    if (state.noise_share != 0)
+      metadata["noise share " + p->name()] = detail::hex(std::bit_cast<std::uint64_t>(state.noise_share));
     detail::append_moments(tensors, *p, state);
   }
   detail::write_tensors(path, tensors, metadata);
@@ -307,6 +309,10 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
   DPMP_CHECK(steps <= trainer.plan().steps(), "expected 'steps' to be at most the plan's ", trainer.plan().steps(), ", got ",
              steps);
   const dp::StreamKeys keys = detail::stored_keys(metadata);
+  DPMP_CHECK(
+      trainer.plan().options().sampling.kind != dp::SamplingKind::cyclic_poisson ||
+          Key256(keys.root()) == Key256(trainer.keys().root()),
+      "expected the root key of the checkpoint for cyclic_poisson, which makes the groups of records, got another one");
   const dp::RunState released(detail::stored_threshold(metadata, trainer.plan()),
                               detail::stored_overflow(metadata, trainer.plan()));
   const dp::StatementNotes notes = detail::stored_notes(metadata);
@@ -322,6 +328,8 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
     optim::ParameterState& state = states.emplace_back();
     state.updates = of_parameters.back().updates;
     if (state.updates == 0) continue;
+    if (metadata.contains("noise share " + p->name()))
+      state.noise_share = std::bit_cast<double>(detail::from_hex(metadata, "noise share " + p->name()));
     const int kept = trainer.optimiser_state().moments();
     const DType dtype = trainer.optimiser_state().moment_dtype(*p);
     if (kept >= 1) state.first = Tensor::empty(ctx, p->shape(), dtype);

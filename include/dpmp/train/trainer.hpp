@@ -22,13 +22,15 @@ using Privacy = std::variant<dp::Plan, NoPrivacy>;
 
 class Trainer {
  public:
-  /// records: size of the training set, at most the plan's public dataset_size. keys: of dp::random_key() for a real run; a
-  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36). Throws what
-  /// Parameters::check_precision does.
+  /// records: size of the training set, at most the plan's public dataset_size (of users where the unit is a user, who are
+  /// in TrainerOptions::user_of_record; exactly that for sampling without replacement). keys: of dp::random_key() for a real
+  /// run; a private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36).
+  /// Throws what Parameters::check_precision does.
   Trainer(Context& ctx, const nn::Parameters& parameters, const Privacy& privacy, const dp::StreamKeys& keys,
           index_t records, const TrainerOptions& options = {});
 
-  /// One logical step: as many physical batches as the draw needs (at least one), noise once, one update. Accounted before
+  /// One logical step: as many physical batches as the draw needs (at least one; where the plan's sampling has a fixed size,
+  /// always as many as that), noise once, one update. Accounted before
   /// anything is drawn; throws when the plan is spent. Nothing private is returned: see plan().epsilon_after(steps()).
   /// Parameters may be frozen and trained again between steps: a frozen one gets no noise and does not move, and the state
   /// that the optimiser has of it stays as it is.
@@ -69,8 +71,9 @@ class Trainer {
   const dp::StatementNotes& notes() const { return guarantee().notes; }
   /// Continues a run at this step, in this state (clip_threshold(), state of overflow_scale()), with draws and noise of its
   /// own: what the run released after this step is not in the new ledger (privacy_statement() says so). Throws when this
-  /// trainer has taken a step or was resumed beyond step 0: a ledger never goes back. before: notes() of that run. Without
-  /// privacy only the step is set.
+  /// trainer has taken a step or was resumed beyond step 0: a ledger never goes back; and for balls_in_bins within an epoch,
+  /// where a record would be drawn twice. The keys given must have the root of that run for cyclic_poisson. before: notes()
+  /// of that run. Without privacy only the step is set.
   void resume_at(index_t steps, const dp::RunState& state = {}, const dp::StatementNotes& before = {});
   /// Continues the very run of these keys: its draws and its noise once more. For the same sums only, see
   /// train/checkpoint.hpp; throws like resume_at(). frozen_before: frozen_history() of that run.
@@ -124,7 +127,7 @@ class Trainer {
   Context& ctx_;
   dp::StreamKeys given_keys_;
   std::optional<Guarantee> guarantee_;
-  dp::PoissonSampler sampler_;
+  dp::Sampler sampler_;
   TrainerOptions options_;
   optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
@@ -158,9 +161,8 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
         if (!plan) return std::nullopt;
         return Guarantee{*plan, plan->ledger(keys), {}, {}, {.counts_left_out = options.unsafe_debug}};
       }()),
-      sampler_(guarantee_
-                   ? guarantee_->plan.sampler(guarantee_->ledger.keys(), records)
-                   : dp::PoissonSampler(keys.key(dp::Stream::sampler), records, std::get<NoPrivacy>(privacy).sampling_rate)),
+      sampler_(guarantee_ ? sampler_of(guarantee_->plan, guarantee_->ledger.keys(), records, options.user_of_record)
+                          : dp::Sampler(keys, {}, std::get<NoPrivacy>(privacy).sampling_rate, records)),
       options_(options),
       optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
@@ -178,6 +180,8 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
              "expected a plan that counts overflows (dp::PlanOptions::overflow) for a schedule that follows them, got '",
              options.precision.text(), "' without one");
   if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
+  DPMP_CHECK(guarantee_ || options.user_of_record.empty(), "expected no users without privacy, got those of ",
+             options.user_of_record.size(), " records");
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
@@ -244,6 +248,8 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   const index_t step = ticket.step();
   const dp::StepPlan numbers = plan().at(step, clip_threshold());
   sampler_.draw(step, draw_);
+  // A fixed size: as many slots in every step, empty where fewer were drawn.
+  if (index_t(draw_.size()) < sampler_.fixed_slots()) draw_.resize(std::size_t(sampler_.fixed_slots()), masked_slot);
   follow_trainable();
   sums_.set_zero();
   double count = 0;
@@ -350,6 +356,10 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
     steps_ = steps;
     return follow_precision(steps, {});
   }
+  const dp::SamplingOptions& sampling = plan().options().sampling;
+  DPMP_CHECK(sampling.kind != dp::SamplingKind::balls_in_bins || steps % sampling.period == 0,
+             "expected a run with draws of its own to begin with an epoch of ", sampling.period, " steps, got step ", steps,
+             ": some records would be drawn twice in this epoch");
   restart(given_keys_, steps, state, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
 }
@@ -384,7 +394,7 @@ DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t 
   if (scale) scale->restore(*state.overflow);
   dp::StepLedger ledger = plan().ledger(keys, steps);
   follow_precision(steps, scale);
-  sampler_ = plan().sampler(ledger.keys(), sampler_.records());
+  sampler_ = sampler_.with_keys(ledger.keys());
   // Nothing throws from here on.
   guarantee_->threshold = threshold;
   guarantee_->overflow = scale;

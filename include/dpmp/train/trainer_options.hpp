@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a trainer is told in addition to the plan: nothing here decides how private a run is, but for unsafe_debug.
+// What a trainer is told in addition to the plan: nothing here decides how private a run is, but for unsafe_debug, and for
+// user_of_record, which says what the unit of a plan for users is.
 #pragma once
 #include <algorithm>
 #include <functional>
@@ -8,6 +9,7 @@
 
 #include "dpmp/autograd/loss_scale.hpp"
 #include "dpmp/core/record_id.hpp"
+#include "dpmp/dp/plan.hpp"
 #include "dpmp/optim/learning_rate.hpp"
 #include "dpmp/optim/optimiser.hpp"
 #include "dpmp/per_sample/cost.hpp"
@@ -46,10 +48,23 @@ struct TrainerOptions {
   /// (dp::Stream::record_identity) and the record's number, for example
   /// `[&](const Key256& secret, index_t k) { return content_id(secret, texts[k]); }`.
   std::function<RecordId(const Key256& secret, index_t record)> identity = {};
+  /// The id of the user whose each record is, where the plan's unit is a user (SamplingOptions::records_per_user); empty
+  /// where it is a record.
+  std::vector<index_t> user_of_record = {};
   /// Makes Trainer::records_left_out() answer: a number about private records that no noise is added to. For looking
   /// for mistakes in public data; the privacy statement says that it was on.
   bool unsafe_debug = false;
 };
+
+/// The sampler of a run of this plan. Throws for users of other records than `records`, for users in a plan whose unit is a
+/// record, and like Plan::sampler.
+inline dp::Sampler sampler_of(const dp::Plan& plan, const dp::StreamKeys& keys, index_t records,
+                              const std::vector<index_t>& user_of_record) {
+  if (user_of_record.empty()) return plan.sampler(keys, records);
+  DPMP_CHECK(index_t(user_of_record.size()) == records, "expected the user of each of ", records, " records, got ",
+             user_of_record.size());
+  return plan.sampler(keys, dp::UserRecords(user_of_record));
+}
 
 /// The loss scaling of a run: the one asked for, or the default of these parameters. Throws for a GradScaler with
 /// privacy, for one next to a loss scaling, for scales per sample without privacy (plain gradients are one product over all
