@@ -5,6 +5,7 @@
 #include "dpmp/train/batch.hpp"
 #include "dpmp/train/clip_factors.hpp"
 #include "dpmp/train/fixed_program.hpp"
+#include "dpmp/train/unsafe_numbers.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
 /// What else a pass is asked for.
@@ -14,8 +15,8 @@ struct PassRequests {
   double* quantile_count = nullptr;
   /// The operations that the pass must record.
   FixedProgram* program = nullptr;
-  /// [slots], set to 0 where a norm is not finite (private; a GPU is waited for).
-  std::vector<std::uint8_t>* finite = nullptr;
+  /// Receives the norms of all groups (private; a GPU is waited for).
+  detail::RecordNorms* norms = nullptr;
   /// Powers of two that the records' backward passes begin at: for f16, LossScaling::per_sample().
   LossScaling loss_scaling = {};
 };
@@ -62,10 +63,7 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
     const dp::FlatClipping& rule = clipping[std::size_t(group)];
     if (group == 0 && requests.quantile_count)
       *requests.quantile_count = dp::quantile_count(norms.upper(), counted(norms, batch.slots), rule.clip_threshold());
-    if (requests.finite) {
-      const std::vector<std::uint8_t> ok = norms.finite();
-      for (std::size_t i = 0; i < ok.size(); ++i) (*requests.finite)[i] = std::uint8_t((*requests.finite)[i] & ok[i]);
-    }
+    if (requests.norms) requests.norms->add_group(norms.upper(), norms.finite(), rule.clip_threshold());
     return clip_factors(ctx, norms, batch.slots, weights, rule);
   };
   per_sample::clipped_backward(tape, loss, weights, sink, factors, sums, requests.loss_scaling);

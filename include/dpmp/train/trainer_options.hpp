@@ -45,8 +45,8 @@ struct TrainerOptions {
   /// (dp::Stream::record_identity) and the record's number, for example
   /// `[&](const Key256& secret, index_t k) { return content_id(secret, texts[k]); }`.
   std::function<RecordId(const Key256& secret, index_t record)> identity = {};
-  /// Makes Trainer::records_left_out() answer: a number about private records that no noise is added to. For looking
-  /// for mistakes in public data; the privacy statement says that it was on.
+  /// Makes Trainer::unsafe_numbers() and records_left_out() answer: numbers about private records that no noise is added to.
+  /// For looking for mistakes in public data; the privacy statement says that it was on.
   bool unsafe_debug = false;
 };
 
