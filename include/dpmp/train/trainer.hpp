@@ -65,7 +65,9 @@ class Trainer {
   }
   /// Records of the last step that contributed nothing because something of them was not finite: a token id that no table
   /// has, or an overflow. Private, and without noise: throws unless TrainerOptions::unsafe_debug was set.
-  index_t records_left_out() const;
+  index_t records_left_out() const { return unsafe_numbers().left_out; }
+  /// The same, of how many were drawn and clipped and of their gradient norms; all 0 before the first step.
+  const UnsafeNumbers& unsafe_numbers() const;
   /// What may be said of the run so far.
   std::string privacy_statement() const;
   const dp::StatementNotes& notes() const { return guarantee().notes; }
@@ -139,7 +141,7 @@ class Trainer {
   std::vector<index_t> slots_, draw_;
   index_t steps_ = 0;  // without privacy
   std::optional<GradScaler> grad_scaler_;
-  index_t left_out_ = 0;
+  UnsafeNumbers unsafe_numbers_;
   std::uint64_t frozen_history_ = 0;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
@@ -253,22 +255,24 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   follow_trainable();
   sums_.set_zero();
   double count = 0;
-  index_t left_out = 0, overflows = 0;
+  UnsafeNumbers unsafe;
+  index_t overflows = 0;
   for_each_batch(step, [&](const PhysicalBatch& batch) {
     double here = 0;
     index_t overflows_here = 0;
-    std::vector<std::uint8_t> finite(options_.unsafe_debug ? batch.slots.size() : 0, 1);
+    detail::RecordNorms norms(options_.unsafe_debug ? index_t(batch.slots.size()) : 0);
     accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
                        {.quantile_count = guarantee_->threshold ? &here : nullptr,
                         .program = &program_,
-                        .finite = options_.unsafe_debug ? &finite : nullptr,
+                        .norms = options_.unsafe_debug ? &norms : nullptr,
                         .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
                         .loss_scaling = scaling_now()});
     count += here;
     overflows += overflows_here;
-    for (std::size_t i = 0; i < finite.size(); ++i) left_out += batch.slots[i] != masked_slot && finite[i] == 0;
+    norms.add_to(unsafe, batch.slots);
   });
-  left_out_ = left_out;
+  detail::RecordNorms::finish(unsafe);
+  unsafe_numbers_ = unsafe;
   const dp::NoiseStream of_counts = ticket.auxiliary_noise();
   if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
   if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
@@ -328,9 +332,9 @@ DPMP_KEPT_BODY inline double Trainer::clip_threshold() const {
   return guarantee_ && guarantee_->threshold ? guarantee_->threshold->threshold() : 0;
 }
 
-DPMP_KEPT_BODY inline index_t Trainer::records_left_out() const {
+DPMP_KEPT_BODY inline const UnsafeNumbers& Trainer::unsafe_numbers() const {
   DPMP_CHECK(options_.unsafe_debug, "expected TrainerOptions::unsafe_debug for a number about private records, got none");
-  return left_out_;
+  return unsafe_numbers_;
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
