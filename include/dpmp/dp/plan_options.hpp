@@ -6,6 +6,7 @@
 
 #include "dpmp/dp/adaptive_clip.hpp"
 #include "dpmp/dp/group_clipping.hpp"
+#include "dpmp/dp/overflow_scale.hpp"
 #include "dpmp/dp/sampling.hpp"
 #include "dpmp/dp/schedule.hpp"
 
@@ -25,6 +26,7 @@ struct PlanOptions {
   Schedule clip_schedule = Schedule::constant();   // of every threshold, as a multiple of it
   Schedule noise_schedule = Schedule::constant();  // of the noise multiplier, as a multiple of it
   SamplingOptions sampling = {};                   // how the records of a step are drawn, and of what the unit is
+  std::optional<OverflowOptions> overflow = {};    // a loss scale that follows a noisy count of overflows
   /// Custom clip rules are compared by name.
   friend bool operator==(const PlanOptions&, const PlanOptions&) = default;
 };
@@ -32,6 +34,9 @@ struct PlanOptions {
 /// Throws on every value out of range and on combinations that have no meaning. The noise multiplier is checked with it by
 /// the plan.
 void check_plan_options(const PlanOptions& o);
+
+/// The counts that every step releases in addition to its gradient sum.
+std::vector<NoisyCount> noisy_counts(const PlanOptions& o);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
@@ -51,14 +56,22 @@ DPMP_KEPT_BODY inline void check_plan_options(const PlanOptions& o) {
   DPMP_CHECK(!thresholds_elsewhere || o.clip_threshold == PlanOptions{}.clip_threshold,
              "expected no clip threshold in addition to ", o.adaptive ? "an adaptive one" : "those of groups", ", got ",
              o.clip_threshold);
+  DPMP_CHECK(o.sampling.records_per_unit() == 1 || !(o.adaptive || o.overflow),
+             "expected one record of a user in a step with an adaptive threshold or a count of overflows, got ",
+             o.sampling.records_per_unit(), ": a count's sensitivity is that of one record");
   if (!o.adaptive) return;
-  DPMP_CHECK(o.sampling.records_per_unit() == 1, "expected one record of a user in a step with an adaptive threshold, got ",
-             o.sampling.records_per_unit(), ": the count's sensitivity is that of one record");
   check_adaptive(*o.adaptive);
   DPMP_CHECK(o.group_thresholds.empty(), "expected flat clipping with an adaptive threshold, got ",
              o.group_thresholds.size(), " groups: one count of norms steers one threshold");
   DPMP_CHECK(o.clip_schedule == Schedule::constant(), "expected no clip schedule with an adaptive threshold, got ",
              o.clip_schedule);
+}
+
+DPMP_KEPT_BODY inline std::vector<NoisyCount> noisy_counts(const PlanOptions& o) {
+  std::vector<NoisyCount> counts;
+  if (o.adaptive) counts.push_back({o.adaptive->count_noise, count_sensitivity(o.relation)});
+  if (o.overflow) counts.push_back({o.overflow->count_noise, overflow_sensitivity(o.relation)});
+  return counts;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -52,6 +52,12 @@ inline std::string clipping_in_words(const Plan& plan) {
     out << ", by the rule " << o.clip_rule << " for a gradient of norm n and the threshold C, never beyond C";
   return out.str();
 }
+/// What is released: "parameters", "parameters, clip thresholds and counts of overflows".
+inline std::string released_in_words(const PlanOptions& o) {
+  if (!o.overflow) return o.adaptive ? "parameters and clip thresholds" : "parameters";
+  return o.adaptive ? "parameters, clip thresholds and noisy counts of overflows"
+                    : "parameters and noisy counts of overflows";
+}
 /// How much noise: "of standard deviation 1.2 (noise multiplier 0.8 times the sensitivity 1.5 (1 + 8e-11), ...)".
 inline std::string noise_in_words(const Plan& plan) {
   const PlanOptions& o = plan.options();
@@ -74,7 +80,13 @@ inline std::string noise_in_words(const Plan& plan) {
   out << " is added once to every coordinate of the sum";
   if (o.adaptive)
     out << ", and Gaussian noise of standard deviation " << digits_down(o.adaptive->count_noise, 6)
-        << " to the count of gradients below the threshold (together they are accounted as the noise multiplier " << sigma
+        << " to the count of gradients below the threshold";
+  if (o.overflow)
+    out << ", and Gaussian noise of standard deviation " << digits_down(o.overflow->count_noise, 6)
+        << " to the number of records of which something was not finite (it is left out), by which a loss scale and the "
+           "precision of layers may be moved";
+  if (o.adaptive || o.overflow)
+    out << " (together they are accounted as the noise multiplier " << sigma
         << (o.noise_schedule.is_constant() ? ")" : " of that schedule)");
   return out.str();
 }
@@ -83,8 +95,8 @@ inline std::string noise_in_words(const Plan& plan) {
 DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t steps_taken, const StatementNotes& notes) {
   const PlanOptions& o = plan.options();
   TextStream out;
-  out << "After " << steps_taken << " of " << o.steps << " planned steps, the sequence of all released parameters "
-      << (o.adaptive ? "and clip thresholds is (" : "is (") << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "
+  out << "After " << steps_taken << " of " << o.steps << " planned steps, the sequence of all released "
+      << detail::released_in_words(o) << " is (" << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "
       << digits_up(o.delta, 6) << ")-differentially private. " << unit_in_words(o) << " Mechanism: " << sampling_in_words(o)
       << ", " << detail::clipping_in_words(plan) << ", and " << detail::noise_in_words(plan)
       << "; the result is divided by the public constant " << plan.expected_batch()
