@@ -14,6 +14,7 @@
 #include <dpmp/dp/audit.hpp>
 #include <dpmp/dp/statement.hpp>
 #include <dpmp/interop/idx.hpp>
+#include <dpmp/interop/npy.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
 #include <dpmp/optim/optimiser.hpp>

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "dpmp/train/checkpoint.hpp"
+#include "support/checksum.hpp"
 #include "support/errors.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_training.hpp"
@@ -334,7 +335,7 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
     std::string bytes = whole;
     const std::size_t at = bytes.find(from);
     REQUIRE(at != std::string::npos);
-    return bytes.replace(at, to.size(), to);
+    return test::sealed(bytes.replace(at, to.size(), to));
   };
   CHECK(refused(replaced("\"updates tokens.weight\":\"1\"", "\"updates tokens.weight\":\"x\"")));
   CHECK(refused(replaced("\"updates tokens.weight\":\"1\"", "\"updates tokens.weight\":\"0\"")));  // it has moments
@@ -346,8 +347,8 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   CHECK(refused(replaced("\"plan steps\":\"5\"", "\"plan steps\":\"6\"")));
   CHECK(refused(replaced("\"key 0\":", "\"kez 0\":")));
   CHECK(refused(replaced("\"fingerprint\":", "\"fingerprinz\":")));
-  CHECK(refused(replaced("dpmp private run 4", "dpmp private run 9")));
-  test::write_text(folder / "x", replaced("dpmp private run 4", "dpmp private run 3"));
+  CHECK(refused(replaced("dpmp private run 5", "dpmp private run 9")));
+  test::write_text(folder / "x", replaced("dpmp private run 5", "dpmp private run 3"));
   CHECK(test::refuses([&] { train::read_checkpoint_header(folder / "x"); },
                       "got 'dpmp private run 3': finish that run with the version of dpmp that wrote it"));
   CHECK(refused(replaced("tokens.weight\":{", "tokenz.weight\":{")));
