@@ -20,6 +20,7 @@
 #include <dpmp/dp/report_json.hpp>
 #include <dpmp/dp/statement.hpp>
 #include <dpmp/interop/idx.hpp>
+#include <dpmp/interop/npy.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
 #include <dpmp/optim/optimiser.hpp>
