@@ -33,19 +33,18 @@ namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
 /// (epsilon, delta) pairs that hold after so many steps, for deltas from 1/2 down to the share of batches beyond the bound.
 inline GuaranteeCurves::Curve delta_by_epsilon(const Plan& plan, index_t steps) {
-  const PlanOptions& o = plan.options();
-  RdpAccountant accountant;
-  o.noise_schedule.for_each_part(steps, [&](double value, index_t count) {
-    accountant.add_steps(o.sampling_rate, plan.noise_multiplier() * value, count);
-  });
-  const double batches = Plan::batch_share * o.delta * std::max(1.0, double(steps) / double(o.steps));
-  GuaranteeCurves::Curve curve;
+  const double aside = delta_aside(plan.options(), steps);
+  std::vector<double> deltas;
   for (int k = 1; k <= 200; ++k) {
     const double delta = std::pow(10.0, -0.1 * k);
-    if (delta - batches <= 0.01 * batches) break;
-    const double epsilon = accountant.epsilon(delta - batches);
-    if (!curve.empty() && curve.back().first == epsilon) curve.pop_back();
-    curve.emplace_back(epsilon, delta);
+    if (delta - aside <= 0.01 * aside) break;
+    deltas.push_back(delta);
+  }
+  const std::vector<double> epsilons = plan.account().epsilons(steps, deltas);
+  GuaranteeCurves::Curve curve;
+  for (std::size_t k = 0; k < deltas.size(); ++k) {
+    if (!curve.empty() && curve.back().first >= epsilons[k]) curve.pop_back();
+    curve.emplace_back(epsilons[k], deltas[k]);
   }
   return curve;
 }

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "dpmp/dp/accountant.hpp"
 #include "dpmp/dp/adaptive_clip.hpp"
 #include "dpmp/dp/group_clipping.hpp"
 #include "dpmp/dp/overflow_scale.hpp"
@@ -27,6 +28,7 @@ struct PlanOptions {
   Schedule noise_schedule = Schedule::constant();  // of the noise multiplier, as a multiple of it
   SamplingOptions sampling = {};                   // how the records of a step are drawn, and of what the unit is
   std::optional<OverflowOptions> overflow = {};    // a loss scale that follows a noisy count of overflows
+  Accountant accountant = Accountant::pld;         // what epsilon is computed by
   /// Custom clip rules are compared by name.
   friend bool operator==(const PlanOptions&, const PlanOptions&) = default;
 };
@@ -52,6 +54,10 @@ DPMP_KEPT_BODY inline void check_plan_options(const PlanOptions& o) {
   DPMP_CHECK(o.clip_threshold > 0 && std::isfinite(o.clip_threshold), "expected a finite clip threshold > 0, got ",
              o.clip_threshold);
   check_relation(o.sampling.kind, o.relation);
+  name_of(o.accountant);  // throws on a value outside of the enumeration
+  DPMP_CHECK(o.accountant == Accountant::pld || o.relation != NeighbouringRelation::replace_one || rate == 1,
+             "expected the accountant pld for replace_one, got ", o.accountant, " for ", o.relation,
+             ": the RDP analysis of the Poisson-sampled Gaussian does not hold when a record is replaced by another");
   const bool thresholds_elsewhere = !o.group_thresholds.empty() || o.adaptive;
   DPMP_CHECK(!thresholds_elsewhere || o.clip_threshold == PlanOptions{}.clip_threshold,
              "expected no clip threshold in addition to ", o.adaptive ? "an adaptive one" : "those of groups", ", got ",

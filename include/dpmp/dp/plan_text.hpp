@@ -41,6 +41,7 @@ void for_each_option(Options& o, F&& f) {
   f("noise schedule", o.noise_schedule);
   f("sampling", o.sampling);
   f("overflow", o.overflow);
+  f("accountant", o.accountant);
 }
 template <class Options, class F>
 void for_each_adaptive_option(Options& o, F&& f) {
@@ -124,6 +125,10 @@ struct PlanWriter {
     text[name] = name_of(sampling.kind);
     for_each_sampling_option(sampling, *this);
   }
+  /// Plans that were stored before there was a choice have no entry and are accounted by Renyi divergences.
+  void operator()(const std::string& name, Accountant accountant) const {
+    if (accountant != Accountant::rdp) text[name] = name_of(accountant);
+  }
   /// Plans that were stored before there were such counts have no entry, as plans without them.
   void operator()(const std::string& name, const std::optional<OverflowOptions>& overflow) const {
     if (!overflow) return;
@@ -153,6 +158,13 @@ struct PlanReader {
     const auto parsed = std::from_chars(digits.data(), end, value);
     DPMP_CHECK(parsed.ec == std::errc() && parsed.ptr == end, "expected a whole number in '", name, "' of a plan, got '",
                digits, "'");
+  }
+  void operator()(const std::string& name, Accountant& accountant) const {
+    accountant = Accountant::rdp;
+    if (!text.contains(name)) return;
+    DPMP_CHECK(at(name) == name_of(Accountant::pld), "expected the accountant pld or no entry in '", name,
+               "' of a plan, got '", at(name), "'");
+    accountant = Accountant::pld;
   }
   void operator()(const std::string& name, NeighbouringRelation& relation) const {
     using enum NeighbouringRelation;

@@ -91,6 +91,20 @@ inline std::string noise_in_words(const Plan& plan) {
         << (o.noise_schedule.is_constant() ? ")" : " of that schedule)");
   return out.str();
 }
+/// What the epsilon of these steps comes from.
+inline const char* accountant_in_words(const Plan& plan, index_t steps) {
+  switch (plan.account().spent(steps).method) {
+    case AccountingMethod::renyi:
+      return "Renyi differential privacy of the sampled Gaussian mechanism, composed over the steps";
+    case AccountingMethod::exact_gaussian: return "the closed form of the Gaussian mechanism that all steps are together";
+    case AccountingMethod::privacy_loss:
+      return "privacy-loss distributions, connecting the dots of each step's curve and composed over the steps by FFT, "
+             "whose "
+             "rounding error is part of delta";
+    case AccountingMethod::nothing: break;
+  }
+  return "nothing is released yet or all of delta is set aside";
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t steps_taken, const StatementNotes& notes) {
@@ -101,7 +115,7 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
       << digits_up(o.delta, 6) << ")-differentially private. " << unit_in_words(o) << " Mechanism: " << sampling_in_words(o)
       << ", " << detail::clipping_in_words(plan) << ", and " << detail::noise_in_words(plan)
       << "; the result is divided by the public constant " << plan.expected_batch()
-      << ". Accountant: Renyi differential privacy of the sampled Gaussian mechanism, composed over the steps"
+      << ". Accountant: " << detail::accountant_in_words(plan, steps_taken)
       << sampling_account_in_words(o, plan.noise_multiplier()) << ". "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; the noise is a "
          "floating-point number (double precision), released on a public grid of at most 2^-20 of its standard deviation, "
