@@ -142,7 +142,7 @@ TEST_CASE("P21: samples are a function of key, step, parameter and element, what
   }
 }
 
-TEST_CASE("P5: Renyi divergences of integer orders, of whole shifts and of samples of them, are the continuous Gaussian's") {
+TEST_CASE("P25: Renyi divergences of integer orders, of whole shifts and of samples of them, are the continuous Gaussian's") {
   // D_a(N(m) || N(0)) and both directions of the pair ((1 - q) N(0) + q N(m), N(0)) on the integers, summed term by term.
   for (const double sigma : {0.7, 1.0, 2.5})
     for (const index_t shift : {1, 2, 5})

@@ -74,7 +74,7 @@ Setting setting(TinyTraining& run, DType dtype, double C, index_t bits) {
 }
 }  // namespace
 
-TEST_CASE("P21: sums of whole numbers are the records' own, one by one, whatever the split, the order and the threads") {
+TEST_CASE("P2: sums of whole numbers are the records' own, one by one, whatever the split, the order and the threads") {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
     for (const index_t bits : {8, 20}) {
       CAPTURE(name_of(dtype));
@@ -103,7 +103,7 @@ TEST_CASE("P21: sums of whole numbers are the records' own, one by one, whatever
     }
 }
 
-TEST_CASE("P1: a contribution that is longer than the grid's bound counts as 0, whatever let it through") {
+TEST_CASE("P2: a contribution that is longer than the grid's bound counts as 0, whatever let it through") {
   Context ctx(Device::cpu(), 1);
   TinyTraining run(ctx, DType::f32);
   Setting s = setting(run, DType::f32, 0.25, 20);
@@ -161,7 +161,7 @@ TEST_CASE("P23: what is released is the sum and discrete noise of the step's key
   CHECK(std::fabs(square / double(at) - 1) < 6 * std::sqrt(2.0 / double(at)));
 }
 
-TEST_CASE("P1: the grid's bound is that of rounding: no vector of norm C has longer integers") {
+TEST_CASE("P2: the grid's bound is that of rounding: no vector of norm C has longer integers") {
   test::Rng rng(test::seed(), 33);
   for (const index_t dimensions : {1, 2, 50, 3000})
     for (const index_t bits : {8, 13, 24}) {
