@@ -358,12 +358,13 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   CHECK(refused(replaced("\"plan steps\":\"5\"", "\"plan steps\":\"6\"")));
   CHECK(refused(replaced("\"key 0\":", "\"kez 0\":")));
   CHECK(refused(replaced("\"fingerprint\":", "\"fingerprinz\":")));
-  CHECK(refused(replaced("dpmp private run 4", "dpmp private run 9")));
-  test::write_text(folder / "x", replaced("dpmp private run 4", "dpmp private run 3"));
+  CHECK(refused(replaced("dpmp private run 5", "dpmp private run 9")));
+  test::write_text(folder / "x", replaced("dpmp private run 5", "dpmp private run 3"));
   CHECK(test::refuses([&] { train::read_checkpoint_header(folder / "x"); },
                       "got 'dpmp private run 3': finish that run with the version of dpmp that wrote it"));
   CHECK(refused(replaced("tokens.weight\":{", "tokenz.weight\":{")));
-  test::write_text(folder / "x", whole);
+  // The format before had all of these entries, and none more.
+  test::write_text(folder / "x", replaced("dpmp private run 5", "dpmp private run 4"));
   train::load_checkpoint(folder / "x", run.model.parameters(), fresh);
   CHECK(state(run, fresh) != before);
 }

@@ -154,8 +154,9 @@ inline std::vector<MemoryEvent> trace_of_pass(Context& ctx, const nn::Parameters
     optim::OptimiserState state(ctx, parameters.all(), options.optimiser, options.rate_factors);
     per_sample::GradientSums sums(ctx, parameters.all());
     state.make_moments(ctx, sums);
+    const bool noisy = options.loss_scaling && options.loss_scaling->kind() == LossScaling::Kind::noisy;
     accumulate_clipped(ctx, losses, {.slots = empty, .randomness = randomness}, clipping, sink, sums,
-                       {.loss_scaling = loss_scaling_of(options, parameters.all(), true)});
+                       {.loss_scaling = noisy ? LossScaling::fixed(1) : loss_scaling_of(options, parameters.all(), true)});
     events = trace.events();
   }
   if (walks_twice) cost += second_walk;

@@ -48,6 +48,8 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, const TrainerOpt
       << "loss scaling: " << options.loss_scaling.value_or(LossScaling()).text() << '\n'
       << "learning rate: " << options.learning_rate.fingerprint(steps) << '\n'
       << "data: " << *options.data_fingerprint << '\n';
+  if (!options.user_of_record.empty())
+    out << "users: " << siphash24(0, 0, std::as_bytes(std::span(options.user_of_record))) << '\n';
   return out.str();
 }
 
