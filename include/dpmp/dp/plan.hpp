@@ -17,14 +17,18 @@ struct PlanFacts {
   double clip_threshold = 0;  // where the clip schedule is 1: sqrt(sum_g C_g^2) of groups, the first one of adaptive plans
   double rho = 0;             // the share that rounding adds to the sensitivity
   double sensitivity = 0;     // Delta, where the clip schedule is 1
+  double noise_scale = 1;     // of correlated noise: what its matrix adds to the sensitivity of all steps together
   friend bool operator==(const PlanFacts&, const PlanFacts&) = default;
 };
 
 /// What one step clips and adds.
 struct StepPlan {
-  std::vector<FlatClipping> groups;     // one for flat clipping
-  double noise_multiplier = 0;          // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
-  double noise_standard_deviation = 0;  // on every coordinate of the clipped sum, all groups alike
+  std::vector<FlatClipping> groups;  // one for flat clipping
+  double noise_multiplier = 0;       // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
+  double noise_standard_deviation =
+      0;  // on every coordinate of the clipped sum, all groups alike; of correlated noise: of z
+  std::optional<IntegerGrid> grid = {};  // of discrete noise, which has the standard deviation `units` times its spacing
+  index_t units = 0;
 };
 
 /// What the next step of a run takes from what earlier ones released; all of it is public.
@@ -151,6 +155,7 @@ class Plan {
 #if DPMP_BODIES
 #include <iomanip>
 
+#include "dpmp/dp/noise_source_words.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
@@ -160,7 +165,7 @@ DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& given) {
   DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
              options.epsilon);
   const double sigma = calibrate_noise_multiplier(options.epsilon, accounted_delta(options, options.steps), [&](double s) {
-    return accounted(RdpAccountant(), options, s, options.steps);
+    return accounted(rdp_accountant_of(options), options, s, options.steps);
   });
   return Plan(options, sigma);
 }
@@ -181,6 +186,7 @@ DPMP_KEPT_BODY inline PlanText Plan::text() const {
   write("joint clip threshold", facts_.clip_threshold);
   write("rho", facts_.rho);
   write("sensitivity", facts_.sensitivity);
+  if (options_.noise_source.is_correlated()) write("noise scale", facts_.noise_scale);
   return text;
 }
 
@@ -213,7 +219,12 @@ DPMP_KEPT_BODY inline StepPlan Plan::at(index_t step, double adaptive_threshold)
   for (index_t g = 0; g < clipping.groups(); ++g) r.groups.push_back(clipping.group(g));
   const std::vector<NoisyCount> counts = noisy_counts(options_);
   r.noise_multiplier = counts.empty() ? sigma : gradient_noise_multiplier(sigma, counts);
-  r.noise_standard_deviation = r.noise_multiplier * sensitivity_of(clipping).bound;
+  r.noise_standard_deviation = r.noise_multiplier * sensitivity_of(clipping).bound * facts_.noise_scale;
+  if (options_.noise_source.is_discrete()) {
+    r.grid = integer_grid_of(options_);
+    r.units = r.grid->sigma(sigma, options_.relation, options_.sampling.records_per_unit());
+    r.noise_standard_deviation = double(r.units) * r.grid->spacing;
+  }
   return r;
 }
 
@@ -261,6 +272,11 @@ DPMP_KEPT_BODY inline void Plan::check_units(index_t units, std::string_view nam
 
 DPMP_KEPT_BODY inline Sensitivity Plan::sensitivity_of(const GroupClipping& clipping) const {
   Sensitivity s = clipping.sensitivity(options_.relation, batch_bound_of(options_));
+  if (options_.noise_source.is_discrete()) {
+    const double bound = integer_grid_of(options_).bound();
+    s.rho = bound / s.clip_threshold - 1;
+    s.bound = contributions_changed(options_.relation) * bound;
+  }
   s.bound *= double(options_.sampling.records_per_unit());
   return s;
 }
@@ -320,7 +336,9 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   } else {
     line("clip threshold", up(facts_.clip_threshold), options_.adaptive ? "C of the first step" : "C");
   }
-  line("rho", up(facts_.rho), "rounding share of the sensitivity, 1.125 * 2^-42 * batch bound");
+  line("rho", up(facts_.rho),
+       options_.noise_source.is_discrete() ? "share of the sensitivity that rounding to the grid adds"
+                                           : "rounding share of the sensitivity, 1.125 * 2^-42 * batch bound");
   const double changed = contributions_changed(options_.relation) * double(sampling.records_per_unit());
   line("sensitivity", up(facts_.sensitivity),
        changed == 1 ? std::string("Delta = C (1 + rho)") : dpmp::detail::concat("Delta = ", changed, " C (1 + rho)"));
@@ -330,10 +348,12 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   if (!(options_.noise_schedule == Schedule::constant()))
     line("noise schedule", dpmp::detail::concat(options_.noise_schedule), " (times sigma)");
   const StepPlan first = first_step();
+  describe_noise_source(options_, facts_.noise_scale, line);
   line("noise standard deviation", down(first.noise_standard_deviation),
-       !is_constant()      ? "on the sum, in the first step"
-       : options_.overflow ? "sigma_z * Delta, on the sum"
-                           : "sigma * Delta, on the sum");
+       options_.noise_source.is_correlated() ? "sigma * Delta * noise scale, of z"
+       : !is_constant()                      ? "on the sum, in the first step"
+       : options_.overflow                   ? "sigma_z * Delta, on the sum"
+                                             : "sigma * Delta, on the sum");
   return out.str();
 }
 
@@ -355,7 +375,9 @@ DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
             .expected_batch = expected_batch_of(o),
             .clip_threshold = s.clip_threshold,
             .rho = s.rho,
-            .sensitivity = s.bound};
+            .sensitivity = s.bound,
+            .noise_scale = dp::noise_scale(o)};
+  accountant_ = rdp_accountant_of(o);
   for (const Schedule::Piece& p : o.noise_schedule.pieces())
     accountant_.add_steps(accounted_rate(o, sigma), sigma * p.value, 0);
 }

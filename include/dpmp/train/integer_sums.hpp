@@ -106,7 +106,8 @@ DPMP_KEPT_BODY inline void IntegerSums::accumulate(Context& ctx, Losses losses, 
   Tape tape(ctx, samples);
   const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
   if (requests.program) requests.program->check(tape);
-  const ScaledSeed seed = scaled_seed(tape, loss, detail::weights_of(ctx, batch, loss), requests.loss_scaling);
+  const LossScaling scaling = requests.loss_scaling ? *requests.loss_scaling : detail::usual_scaling(tape);
+  const ScaledSeed seed = scaled_seed(tape, loss, detail::weights_of(ctx, batch, loss), scaling);
   per_sample::MaterialisedSink pass;
   tape.backward(loss, pass, seed.weights);
   per_sample::NormBounds norms = pass.norms(ctx, samples);
