@@ -4,30 +4,16 @@
 #pragma once
 #include "dpmp/dp/calibration.hpp"
 #include "dpmp/dp/ledger.hpp"
-#include "dpmp/dp/plan_text.hpp"
+#include "dpmp/dp/plan_facts.hpp"
 #include "dpmp/dp/sampler.hpp"
-#include "dpmp/dp/sampling_accounting.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// What follows from the options of a plan.
-struct PlanFacts {
-  /// Public bound on the records of a logical batch that the sensitivity is computed for. Larger draws are never cut.
-  index_t batch_bound = 0;
-  double expected_batch = 0;  // q * dataset_size
-  double clip_threshold = 0;  // where the clip schedule is 1: sqrt(sum_g C_g^2) of groups, the first one of adaptive plans
-  double rho = 0;             // the share that rounding adds to the sensitivity
-  double sensitivity = 0;     // Delta, where the clip schedule is 1
-  double noise_scale = 1;     // of correlated noise: what its matrix adds to the sensitivity of all steps together
-  friend bool operator==(const PlanFacts&, const PlanFacts&) = default;
-};
-
-/// What one step clips and adds.
+/// What one step clips and adds. Of correlated noise (PlanOptions::noise_source) the standard deviation is that of z.
 struct StepPlan {
-  std::vector<FlatClipping> groups;  // one for flat clipping
-  double noise_multiplier = 0;       // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
-  double noise_standard_deviation =
-      0;  // on every coordinate of the clipped sum, all groups alike; of correlated noise: of z
-  std::optional<IntegerGrid> grid = {};  // of discrete noise, which has the standard deviation `units` times its spacing
+  std::vector<FlatClipping> groups;      // one for flat clipping
+  double noise_multiplier = 0;           // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
+  double noise_standard_deviation = 0;   // on every coordinate of the clipped sum, all groups alike
+  std::optional<IntegerGrid> grid = {};  // of discrete noise, whose sigma is `units` times the spacing
   index_t units = 0;
 };
 
@@ -66,9 +52,10 @@ class Plan {
   /// The plan with a given noise multiplier sigma > 0 (noise standard deviation over sensitivity). options.epsilon must be
   /// unset: the plan says what epsilon() it is.
   static Plan with_noise_multiplier(const PlanOptions& options, double sigma);
-  /// The plan of a text(), of a checkpoint for instance. Facts are computed again; throws, naming the entries, when one of
-  /// them differs and when entries are missing, unknown or out of range. custom: the custom clip rule of a plan that has
-  /// one, which the text knows by its name only; left out for other plans.
+  /// The plan of a text(), of a checkpoint for instance, also of another build: it goes on with the facts that are stored.
+  /// They are computed again; throws, naming the entries, when one of them differs by more than rounding
+  /// (check_stored_facts), when epsilon() is above its target, and when entries are missing, unknown or out of range.
+  /// custom: the custom clip rule of a plan that has one, which the text knows by its name only; left out for other plans.
   static Plan from_text(const PlanText& text, const std::optional<ClipRule>& custom = {});
 
   const PlanOptions& options() const { return options_; }
@@ -134,16 +121,11 @@ class Plan {
   Plan(const PlanOptions& o, double sigma);
   /// With these steps added.
   static RdpAccountant accounted(RdpAccountant accountant, const PlanOptions& o, double sigma, index_t steps);
-  /// What one unit changes the clipped sum by: its records, each clipped alone.
-  Sensitivity sensitivity_of(const GroupClipping& clipping) const;
   void check_units(index_t units, std::string_view name) const;
   static GroupClipping base_clipping(const PlanOptions& o);
   static GroupClipping scaled(const GroupClipping& clipping, double value);
+  Sensitivity sensitivity_at(double clip_schedule_value) const;
   void check_constant(bool noise_too) const;
-  template <class Line>
-  void describe_adaptive(Line&& line) const;
-  template <class Line>
-  void describe_overflow(Line&& line) const;
   PlanOptions options_;
   double noise_multiplier_;
   GroupClipping clipping_;  // where the clip schedule is 1
@@ -156,6 +138,7 @@ class Plan {
 #include <iomanip>
 
 #include "dpmp/dp/noise_source_words.hpp"
+#include "dpmp/dp/noisy_count_words.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
@@ -164,9 +147,9 @@ DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& given) {
   const PlanOptions options = completed_options(given);
   DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
              options.epsilon);
-  const double sigma = calibrate_noise_multiplier(options.epsilon, accounted_delta(options, options.steps), [&](double s) {
-    return accounted(rdp_accountant_of(options), options, s, options.steps);
-  });
+  const double sigma =
+      calibrate_noise_multiplier(options.epsilon * (1 - calibration_margin), accounted_delta(options, options.steps),
+                                 [&](double s) { return accounted(rdp_accountant_of(options), options, s, options.steps); });
   return Plan(options, sigma);
 }
 
@@ -181,12 +164,7 @@ DPMP_KEPT_BODY inline PlanText Plan::text() const {
   const detail::PlanWriter write{text};
   detail::for_each_option(options_, write);
   write("noise multiplier", noise_multiplier_);
-  write("batch bound", facts_.batch_bound);
-  write("expected batch", facts_.expected_batch);
-  write("joint clip threshold", facts_.clip_threshold);
-  write("rho", facts_.rho);
-  write("sensitivity", facts_.sensitivity);
-  if (options_.noise_source.is_correlated()) write("noise scale", facts_.noise_scale);
+  detail::for_each_fact(facts_, write);
   return text;
 }
 
@@ -196,7 +174,13 @@ DPMP_KEPT_BODY inline Plan Plan::from_text(const PlanText& text, const std::opti
   const detail::PlanReader read{text, custom};
   detail::for_each_option(options, read);
   read("noise multiplier", sigma);
-  const Plan plan(completed_options(options), sigma);
+  options = completed_options(options);
+  Plan plan(options, sigma);
+  PlanFacts stored;
+  detail::for_each_fact(stored, read);
+  if (options.noise_source.is_correlated()) read("noise scale", stored.noise_scale);
+  check_stored_facts(stored, options, plan.clipping_);
+  plan.facts_ = stored;
   const PlanText again = plan.text();
   DPMP_CHECK(again == text, "expected the entries of a plan, got (computed, stored):\n", difference(again, text));
   DPMP_CHECK(options.epsilon == 0 || plan.epsilon() <= options.epsilon, "expected a noise multiplier for epsilon ",
@@ -212,14 +196,15 @@ DPMP_KEPT_BODY inline StepPlan Plan::at(index_t step, double adaptive_threshold)
   DPMP_CHECK(!a || (adaptive_threshold >= a->lowest && adaptive_threshold <= a->highest),
              "expected the adaptive clip threshold of the step in [", a->lowest, ", ", a->highest, "], got ",
              adaptive_threshold);
-  const GroupClipping clipping =
-      a ? GroupClipping({adaptive_threshold}, clipping_.rule()) : scaled(clipping_, options_.clip_schedule.at(step));
+  const double scale = a ? 1 : options_.clip_schedule.at(step);
+  const GroupClipping clipping = a ? GroupClipping({adaptive_threshold}, clipping_.rule()) : scaled(clipping_, scale);
   const double sigma = noise_multiplier_ * options_.noise_schedule.at(step);
   StepPlan r;
   for (index_t g = 0; g < clipping.groups(); ++g) r.groups.push_back(clipping.group(g));
   const std::vector<NoisyCount> counts = noisy_counts(options_);
   r.noise_multiplier = counts.empty() ? sigma : gradient_noise_multiplier(sigma, counts);
-  r.noise_standard_deviation = r.noise_multiplier * sensitivity_of(clipping).bound * facts_.noise_scale;
+  const Sensitivity delta = a ? sensitivity_of(options_, clipping, facts_.batch_bound) : sensitivity_at(scale);
+  r.noise_standard_deviation = r.noise_multiplier * delta.bound * facts_.noise_scale;
   if (options_.noise_source.is_discrete()) {
     r.grid = integer_grid_of(options_);
     r.units = r.grid->sigma(sigma, options_.relation, options_.sampling.records_per_unit());
@@ -246,7 +231,7 @@ DPMP_KEPT_BODY inline FlatClipping Plan::clipping() const {
 
 DPMP_KEPT_BODY inline Sensitivity Plan::sensitivity() const {
   check_constant(false);
-  return sensitivity_of(scaled(clipping_, options_.clip_schedule.at(0)));
+  return sensitivity_at(options_.clip_schedule.at(0));
 }
 
 DPMP_KEPT_BODY inline double Plan::noise_standard_deviation() const {
@@ -268,17 +253,6 @@ DPMP_KEPT_BODY inline void Plan::check_units(index_t units, std::string_view nam
   const bool exact = options_.sampling.kind == SamplingKind::without_replacement;
   DPMP_CHECK(units >= (exact ? options_.dataset_size : 1) && units <= options_.dataset_size, "expected ",
              exact ? "exactly " : "1 to ", options_.dataset_size, ' ', name, ", the plan's dataset_size, got ", units);
-}
-
-DPMP_KEPT_BODY inline Sensitivity Plan::sensitivity_of(const GroupClipping& clipping) const {
-  Sensitivity s = clipping.sensitivity(options_.relation, batch_bound_of(options_));
-  if (options_.noise_source.is_discrete()) {
-    const double bound = integer_grid_of(options_).bound();
-    s.rho = bound / s.clip_threshold - 1;
-    s.bound = contributions_changed(options_.relation) * bound;
-  }
-  s.bound *= double(options_.sampling.records_per_unit());
-  return s;
 }
 
 DPMP_KEPT_BODY inline StepLedger Plan::ledger(const StreamKeys& keys, index_t steps_taken, BeyondPlan beyond) const {
@@ -326,8 +300,7 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   line("batch bound", facts_.batch_bound,
        sampling.has_fixed_size() ? "public, of every step" : "public, for the rounding of sums; no record is dropped");
   line("clip rule", options_.clip_rule, "");
-  if (options_.adaptive) describe_adaptive(line);
-  if (options_.overflow) describe_overflow(line);
+  describe_counts(options_, options_.adaptive || options_.overflow ? first_step().noise_multiplier : 0, line);
   if (!options_.group_thresholds.empty()) {
     line("groups", groups(), "each clipped alone");
     for (index_t g = 0; g < groups(); ++g)
@@ -364,19 +337,14 @@ DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
   DPMP_CHECK(bound <= max_batch_bound, "expected logical batches of at most ", max_batch_bound, " records, got the bound ",
              bound);
   // Every step's numbers exist: the extremes of the thresholds and of the noise do.
-  for (double value : {o.clip_schedule.smallest(), o.clip_schedule.largest()}) sensitivity_of(scaled(clipping_, value));
+  for (double value : {o.clip_schedule.smallest(), o.clip_schedule.largest()})
+    sensitivity_of(o, scaled(clipping_, value), bound);
   if (o.adaptive)
-    for (double C : {o.adaptive->lowest, o.adaptive->highest}) sensitivity_of(GroupClipping({C}, o.clip_rule));
+    for (double C : {o.adaptive->lowest, o.adaptive->highest}) sensitivity_of(o, GroupClipping({C}, o.clip_rule), bound);
   if (o.overflow) OverflowScale(*o.overflow, expected_batch_of(o));
   if (const auto counts = noisy_counts(o); !counts.empty())
     gradient_noise_multiplier(sigma * o.noise_schedule.largest(), counts);
-  const Sensitivity s = sensitivity_of(clipping_);
-  facts_ = {.batch_bound = bound,
-            .expected_batch = expected_batch_of(o),
-            .clip_threshold = s.clip_threshold,
-            .rho = s.rho,
-            .sensitivity = s.bound,
-            .noise_scale = dp::noise_scale(o)};
+  facts_ = facts_of(o, clipping_, bound);
   accountant_ = rdp_accountant_of(o);
   for (const Schedule::Piece& p : o.noise_schedule.pieces())
     accountant_.add_steps(accounted_rate(o, sigma), sigma * p.value, 0);
@@ -393,6 +361,12 @@ DPMP_KEPT_BODY inline GroupClipping Plan::scaled(const GroupClipping& clipping, 
   return GroupClipping(std::move(thresholds), clipping.rule());
 }
 
+/// Where the clip schedule is 1 the facts tell it, which a plan of another build has from there.
+DPMP_KEPT_BODY inline Sensitivity Plan::sensitivity_at(double clip_schedule_value) const {
+  if (clip_schedule_value == 1) return {facts_.clip_threshold, options_.relation, facts_.rho, facts_.sensitivity};
+  return sensitivity_of(options_, scaled(clipping_, clip_schedule_value), facts_.batch_bound);
+}
+
 DPMP_KEPT_BODY inline void Plan::check_constant(bool noise_too) const {
   DPMP_CHECK(!options_.adaptive,
              "expected a plan with a constant clip threshold, got an adaptive one: ask for at(step, "
@@ -402,32 +376,6 @@ DPMP_KEPT_BODY inline void Plan::check_constant(bool noise_too) const {
   DPMP_CHECK(!noise_too || options_.noise_schedule.is_constant(),
              "expected a plan with a constant noise multiplier, got the schedule ", options_.noise_schedule,
              ": ask for at(step)");
-}
-
-template <class Line>
-inline void Plan::describe_adaptive(Line&& line) const {
-  const AdaptiveOptions& a = *options_.adaptive;
-  line("adaptive quantile", a.quantile, "share of gradients that the threshold should leave alone");
-  line("adaptive learning rate", a.learning_rate, "eta");
-  line("adaptive count noise", a.count_noise, "standard deviation on the count, s_b");
-  line("adaptive range", dpmp::detail::concat(a.lowest, " .. ", a.highest), " of the threshold");
-  if (options_.overflow) return;  // which says it of both counts
-  line("gradient noise multiplier", first_step().noise_multiplier,
-       "sigma_z of the first step, above sigma: the count uses the rest");
-}
-
-template <class Line>
-inline void Plan::describe_overflow(Line&& line) const {
-  const OverflowOptions& o = *options_.overflow;
-  line("overflow count noise", digits_down(o.count_noise, 10), "standard deviation on the number of overflows, s_o");
-  line("overflow share", o.share, "of the expected batch; above it the loss scale is halved");
-  line("growth interval", o.growth_interval, "steps until the loss scale is doubled");
-  line("loss scale range", dpmp::detail::concat(o.lowest, " .. ", o.highest), "");
-  line("initial loss scale", o.initial_scale, "");
-  line("alarm after", o.alarm_after, "steps in a row above the share");
-  line("gradient noise multiplier", first_step().noise_multiplier,
-       options_.adaptive ? "sigma_z of the first step, above sigma: both counts use the rest"
-                         : "sigma_z of the first step, above sigma: the count uses the rest");
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif
