@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a way of sampling means for the numbers of a plan: the sampled Gaussian mechanisms that its steps are accounted as,
-// the part of delta that they leave out, the sizes of batches. Proofs: docs/numerics.md, "Ways of sampling".
+// the part of delta that they leave out, the sizes of batches. Proofs: docs/samplers.md.
 #pragma once
 #include <vector>
 

@@ -10,6 +10,7 @@ namespace dpmp::inline DPMP_ABI::dp {
 struct StatementNotes {
   std::optional<index_t> other_noise_since = {};  // resumed from a checkpoint of this step, with draws and noise of its own
   bool counts_left_out = false;                   // train::TrainerOptions::unsafe_debug
+  bool times_told = false;                        // train::ReportOptions::times_of_private_steps; not part of a checkpoint
 };
 
 /// One paragraph: unit, relation, epsilon and delta, mechanism, sampling, accountant, assumptions, and what is not
@@ -125,8 +126,11 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
         << " with draws and noise of its own: what was released of its records after that step by anybody who went on from "
            "the same checkpoint is not counted here and adds up.";
   if (notes.counts_left_out)
-    out << " Unsafe: the numbers of records that were left out of a step could be read without noise (unsafe_debug); for "
-           "whoever saw them this statement does not hold.";
+    out << " Unsafe: how many records a step drew, clipped and left out, and how large their gradients were, could be read "
+           "without noise (unsafe_debug); for whoever saw it this statement does not hold.";
+  if (notes.times_told)
+    out << " Unsafe: the time that steps took is told, which depends on the size of their draws; for whoever learns it the "
+           "assumption that it is not released does not hold.";
   return out.str();
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

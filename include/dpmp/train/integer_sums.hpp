@@ -112,9 +112,7 @@ DPMP_KEPT_BODY inline void IntegerSums::accumulate(Context& ctx, Losses losses, 
   tape.backward(loss, pass, seed.weights);
   per_sample::NormBounds norms = pass.norms(ctx, samples);
   if (seed.exponents.defined()) norms = norms.unscaled(ctx, seed.exponents);
-  const std::vector<std::uint8_t> ok = norms.finite();
-  if (requests.finite)
-    for (std::size_t i = 0; i < ok.size(); ++i) (*requests.finite)[i] = std::uint8_t((*requests.finite)[i] & ok[i]);
+  if (requests.norms) requests.norms->add_group(norms.upper(), norms.finite(), clipping.clip_threshold());
   per_sample::SampleFactors factors = clip_factors(ctx, norms, batch.slots, detail::weights_of(ctx, batch, loss), clipping);
   if (seed.exponents.defined()) factors = factors.unscaled(ctx, seed.exponents);
 
