@@ -7,7 +7,7 @@
 
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
-#include "dpmp/train/accumulate.hpp"
+#include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
 #include "dpmp/train/validation_report.hpp"
 
@@ -110,6 +110,7 @@ class Trainer {
     std::optional<dp::AdaptiveThreshold> threshold;
     std::optional<dp::OverflowScale> overflow;
     dp::StatementNotes notes;
+    std::optional<SourcedNoise> source = {};  // of a plan whose noise is not independent
   };
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
@@ -189,6 +190,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
              plan().groups(), ", got ", groups_.count());
   if (plan().options().adaptive) guarantee_->threshold = plan().adaptive_threshold();
   if (counts_overflows) guarantee_->overflow = plan().overflow_scale();
+  guarantee_->source = SourcedNoise::of(ctx, plan());
 }
 
 DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
@@ -229,6 +231,10 @@ DPMP_KEPT_BODY inline void Trainer::add_to_frozen_history() {
   std::vector<std::byte> frozen;
   for (const Parameter* p : parameters()) frozen.push_back(std::byte(!p->trainable()));
   const bool any = std::any_of(frozen.begin(), frozen.end(), [](std::byte f) { return f != std::byte(0); });
+  if (guarantee_->source && guarantee_->source->is_correlated()) {
+    frozen_history_ = guarantee_->source->frozen_facts(steps(), frozen_history_, any ? siphash24(0, 0, frozen) : 0);
+    return;
+  }
   if (any || frozen_history_ != 0) frozen_history_ = siphash24(frozen_history_, std::uint64_t(steps()), frozen);
 }
 
@@ -254,6 +260,8 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   if (index_t(draw_.size()) < sampler_.fixed_slots()) draw_.resize(std::size_t(sampler_.fixed_slots()), masked_slot);
   follow_trainable();
   sums_.set_zero();
+  std::optional<SourcedNoise>& source = guarantee_->source;
+  if (source) source->begin(sums_);
   double count = 0;
   UnsafeNumbers unsafe;
   index_t overflows = 0;
@@ -261,12 +269,15 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
     double here = 0;
     index_t overflows_here = 0;
     detail::RecordNorms norms(options_.unsafe_debug ? index_t(batch.slots.size()) : 0);
-    accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
-                       {.quantile_count = guarantee_->threshold ? &here : nullptr,
-                        .program = &program_,
-                        .norms = options_.unsafe_debug ? &norms : nullptr,
-                        .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
-                        .loss_scaling = scaling_now()});
+    const PassRequests requests{.quantile_count = guarantee_->threshold ? &here : nullptr,
+                                .program = &program_,
+                                .norms = options_.unsafe_debug ? &norms : nullptr,
+                                .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
+                                .loss_scaling = scaling_now()};
+    if (source)
+      source->accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
+    else
+      accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_, requests);
     count += here;
     overflows += overflows_here;
     norms.add_to(unsafe, batch.slots);
@@ -276,7 +287,8 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   const dp::NoiseStream of_counts = ticket.auxiliary_noise();
   if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
   if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
-  const optim::StepNoise noise{ticket.noise(), numbers.noise_standard_deviation};
+  const optim::StepNoise noise = source ? source->add(ctx_, sums_, ticket.noise(), numbers)
+                                        : optim::StepNoise{ticket.noise(), numbers.noise_standard_deviation};
   optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
 
@@ -364,6 +376,9 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
   DPMP_CHECK(sampling.kind != dp::SamplingKind::balls_in_bins || steps % sampling.period == 0,
              "expected a run with draws of its own to begin with an epoch of ", sampling.period, " steps, got step ", steps,
              ": some records would be drawn twice in this epoch");
+  DPMP_CHECK(steps == 0 || !plan().options().noise_source.is_correlated(),
+             "expected a run with correlated noise to go on as the same run (TrainerOptions::data_fingerprint), got step ",
+             steps, " with noise of its own: the noise of a step is made of that of all steps before it");
   restart(given_keys_, steps, state, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
 }
