@@ -15,6 +15,7 @@
 #include <dpmp/interop/text_records.hpp>
 
 #include "../examples/byte_text.hpp"
+#include "lost_gradient.hpp"
 
 namespace {
 using namespace dpmp;
@@ -31,7 +32,18 @@ const Mode modes[] = {{"f32", DType::f32, LossScaling()},
                       {"bf16", DType::bf16, LossScaling()},
                       {"f16, no scaling", DType::f16, LossScaling()},
                       {"f16, one public scale 2^10", DType::f16, LossScaling::fixed(1024)},
+                      {"f16, noisy scale", DType::f16, LossScaling::noisy()},
                       {"f16, per sample", DType::f16, LossScaling::per_sample()}};
+constexpr double first_scale = 1024;  // of the noisy one
+
+/// Options with what the mode needs: for the noisy scale a count whose noise is a quarter of what may overflow.
+dp::PlanOptions with_counts(dp::PlanOptions options, const Mode& mode) {
+  if (mode.scaling.kind() != LossScaling::Kind::noisy) return options;
+  const double batch = options.sampling_rate * double(options.dataset_size), noise = std::max(1.0, batch / 100);
+  options.overflow = dp::OverflowOptions{
+      .count_noise = noise, .share = 4 * noise / batch, .growth_interval = 20, .initial_scale = first_scale};
+  return options;
+}
 
 nn::TransformerConfig small_gpt(std::uint64_t seed) {
   return {.vocabulary = 256, .width = 96, .layers = 2, .heads = 4, .context = tokens, .seed = seed};
@@ -120,7 +132,7 @@ int numbers(const char* path, index_t steps) {
     {
       Tape tape(ctx, samples);
       const Variable loss = losses_of(model, tape, open, slots);
-      tape.backward(loss, zeros, scaled_seed(tape, loss, Tensor(), mode.scaling).weights);
+      tape.backward(loss, zeros, scaled_seed(tape, loss, Tensor(), mode.scaling.of_step(first_scale)).weights);
     }
     // One pass a record in which that record alone is released, all others being there.
     per_sample::ClippedSumSink sink(per_sample::Groups::flat(model.parameters().all()), {});
@@ -139,7 +151,7 @@ int numbers(const char* path, index_t steps) {
         c[std::size_t(alone)] = all[std::size_t(alone)];
         return c;
       };
-      per_sample::clipped_backward(tape, loss, Tensor(), sink, factors, sums, mode.scaling);
+      per_sample::clipped_backward(tape, loss, Tensor(), sink, factors, sums, mode.scaling.of_step(first_scale));
       largest = std::max(largest, norm(sums) / clip);
     }
     std::vector<double> error;
@@ -173,8 +185,9 @@ int noise() {
       return mean_squared_error(layer(b.tape.input(Tensor::zeros(ctx, {b.size(), side}, mode.dtype))),
                                 Tensor::zeros(ctx, {b.size(), side}, DType::f32));
     };
-    const auto plan = dp::Plan::with_noise_multiplier(
-        {.delta = 1e-5, .sampling_rate = 1e-9, .steps = 1, .clip_threshold = 1, .dataset_size = 256'000'000'000}, 1.0);
+    const dp::PlanOptions options{
+        .delta = 1e-5, .sampling_rate = 1e-9, .steps = 1, .clip_threshold = 1, .dataset_size = 256'000'000'000};
+    const auto plan = dp::Plan::with_noise_multiplier(with_counts(options, mode), 1.0);
     train::Trainer trainer(ctx, parameters, plan, dp::StreamKeys(dp::random_key()), 1000,
                            {.physical_batch = 1,
                             .optimiser = optim::Sgd{},
@@ -183,7 +196,7 @@ int noise() {
     const std::vector<double> before = parameters.find("layer.weight").master().to_doubles();
     trainer.step(losses);
     const std::vector<double> after = parameters.find("layer.weight").master().to_doubles();
-    const double unit = 0.1 / plan.expected_batch(), n = double(before.size());
+    const double unit = 0.1 * plan.at(0).noise_multiplier / plan.expected_batch(), n = double(before.size());
     double sums[3] = {}, beyond[3] = {}, still = 0;
     for (std::size_t k = 0; k < before.size(); ++k) {
       const double z = (after[k] - before[k]) / unit;
@@ -205,12 +218,13 @@ int noise() {
 double run(Context& ctx, const ByteRecords& training, const ByteRecords& held_out, const Mode& mode, std::uint64_t seed,
            index_t steps) {
   const nn::Transformer model(ctx, small_gpt(seed), mode.dtype);
-  const auto plan = dp::Plan::calibrate({.epsilon = 8,
-                                         .delta = 1e-5,
-                                         .sampling_rate = 512.0 / double(training.size()),
-                                         .steps = steps,
-                                         .clip_threshold = 1,
-                                         .dataset_size = training.size()});
+  const dp::PlanOptions options{.epsilon = 8,
+                                .delta = 1e-5,
+                                .sampling_rate = 512.0 / double(training.size()),
+                                .steps = steps,
+                                .clip_threshold = 1,
+                                .dataset_size = training.size()};
+  const auto plan = dp::Plan::calibrate(with_counts(options, mode));
   train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), training.size(),
                          {.physical_batch = 64,
                           .optimiser = optim::AdamW{.weight_decay = 0},
@@ -263,46 +277,6 @@ std::pair<Tensor, Tensor> chain_batch(Context& ctx, std::span<const index_t> rec
   return {Tensor::from(ctx, shape, ids), Tensor::from(ctx, shape, targets)};
 }
 
-/// What one record adds to the sums of each parameter where nothing is clipped.
-std::vector<std::vector<double>> gradient_of(Context& ctx, const nn::Transformer& model, train::Losses losses,
-                                             index_t record, const LossScaling& scaling) {
-  per_sample::ClippedSumSink sink(per_sample::Groups::flat(model.parameters().all()), {});
-  per_sample::GradientSums sums(ctx, model.parameters().all());
-  Tape tape(ctx, 1);
-  const Variable loss = losses({tape, std::span(&record, 1)});
-  const auto all = [](index_t, const per_sample::NormBounds&) { return std::vector<float>{1.0f}; };
-  per_sample::clipped_backward(tape, loss, Tensor(), sink, all, sums, scaling);
-  std::vector<std::vector<double>> values;
-  for (const Tensor& t : sums.tensors()) values.push_back(t.to_doubles());
-  return values;
-}
-
-/// How far a record's gradient is from that in f32.
-class LostGradient {
- public:
-  void add(const std::string& name, const std::vector<double>& exact, const std::vector<double>& here) {
-    double difference = 0, all = 0;
-    for (std::size_t k = 0; k < exact.size(); ++k) {
-      difference += (here[k] - exact[k]) * (here[k] - exact[k]);
-      all += exact[k] * exact[k];
-      values_ += exact[k] != 0;
-      zeros_ += exact[k] != 0 && here[k] == 0;
-    }
-    if (const double share = std::sqrt(difference / all); all > 0 && share > worst_) worst_ = share, name_ = name;
-    difference_ += difference;
-    all_ += all;
-  }
-  void print() const {
-    std::printf(" %.4f | %.3f (%s) | %.2f %% |", std::sqrt(difference_ / all_), worst_, name_.c_str(),
-                100 * double(zeros_) / double(values_));
-  }
-
- private:
-  double difference_ = 0, all_ = 0, worst_ = 0;
-  index_t values_ = 0, zeros_ = 0;
-  std::string name_;
-};
-
 int deep(index_t steps, index_t expected, const std::string& only) {
   Context ctx;
   const nn::TransformerConfig config{.vocabulary = 50257,
@@ -335,12 +309,12 @@ int deep(index_t steps, index_t expected, const std::string& only) {
     if (std::string(mode.name).find(only) == std::string::npos) continue;
     const nn::Transformer model(ctx, config, mode.dtype);
     const auto losses = losses_of(model);
-    LostGradient lost;
+    bench::LostGradient lost;
     {
       const nn::Transformer wide(ctx, config, DType::f32);
       copy_weights(model, wide, true);
-      const auto exact = gradient_of(ctx, wide, losses_of(wide), 0, LossScaling()),
-                 here = gradient_of(ctx, model, losses, 0, mode.scaling);
+      const auto exact = bench::gradient_of(ctx, wide, losses_of(wide), 0, LossScaling()),
+                 here = bench::gradient_of(ctx, model, losses, 0, mode.scaling.of_step(first_scale));
       for (std::size_t k = 0; k < exact.size(); ++k) lost.add(model.parameters().all()[k]->name(), exact[k], here[k]);
     }
     const auto open_loss = [&] {
@@ -348,12 +322,12 @@ int deep(index_t steps, index_t expected, const std::string& only) {
       Tape tape(ctx, 2, TapeMode::inference);
       return mean(losses({tape, open}).value().to_doubles());
     };
-    const auto plan = dp::Plan::with_noise_multiplier({.delta = 1e-5,
-                                                       .sampling_rate = double(expected) / double(records),
-                                                       .steps = steps,
-                                                       .clip_threshold = 1,
-                                                       .dataset_size = records},
-                                                      noise_multiplier);
+    const dp::PlanOptions options{.delta = 1e-5,
+                                  .sampling_rate = double(expected) / double(records),
+                                  .steps = steps,
+                                  .clip_threshold = 1,
+                                  .dataset_size = records};
+    const auto plan = dp::Plan::with_noise_multiplier(with_counts(options, mode), noise_multiplier);
     train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), records,
                            {.physical_batch = physical,
                             .optimiser = optim::AdamW{.weight_decay = 0},

@@ -19,7 +19,7 @@ using examples::ByteRecords;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string data, output = "train_gpt_output", resume, weights, log, dtype = "bf16", moments = "f32";
+  std::string data, output = "train_gpt_output", resume, weights, log, dtype = "bf16", moments = "f32", optimiser = "adamw";
   bool is_private = true;
   double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0, lora_alpha = 16;
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
@@ -48,6 +48,11 @@ Options parse(int argc, char** argv, CLI::App& app) {
       ->capture_default_str();
   app.add_flag("--fp32-residual", o.fp32_residual, "of a bf16 or f16 model: residual stream and norms in f32");
   app.add_flag("--fp32-norms", o.fp32_norms, "norms in f32");
+  app.add_option("--optimiser", o.optimiser,
+                 "adamw, sgd (momentum 0.9), adambc (AdamW without the noise in its second moment) or lamb; each needs a "
+                 "learning rate of its own")
+      ->check(CLI::IsMember({"adamw", "sgd", "adambc", "lamb"}))
+      ->capture_default_str();
   app.add_option("--moments", o.moments, "what AdamW's moments are stored in")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
@@ -144,6 +149,13 @@ index_t trained_values(const nn::Transformer& model) {
   return n;
 }
 
+optim::Optimiser optimiser_of(const Options& o) {
+  if (o.optimiser == "sgd") return optim::Sgd{.momentum = 0.9};
+  if (o.optimiser == "adambc") return optim::DpAdamBC{};
+  if (o.optimiser == "lamb") return optim::Lamb{};
+  return optim::AdamW{.weight_decay = 0, .moments = parse_dtype(o.moments)};
+}
+
 /// A number of all that decides what is summed and that the trainer cannot see (TrainerOptions::data_fingerprint): who
 /// continues a checkpoint with anything of it changed gets other noise.
 std::uint64_t data_fingerprint(const Options& o, const std::vector<std::string>& lines) {
@@ -217,7 +229,7 @@ int run(const Options& o) {
   const index_t steps = plan ? plan->steps() : o.steps;
   const train::TrainerOptions trainer_options{
       .physical_batch = o.physical_batch,
-      .optimiser = optim::AdamW{.weight_decay = 0, .moments = parse_dtype(o.moments)},
+      .optimiser = optimiser_of(o),
       .learning_rate =
           optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate),
       .data_fingerprint = data_fingerprint(o, lines),

@@ -69,7 +69,8 @@ DPMP_KEPT_BODY inline Sensitivity GroupClipping::sensitivity(NeighbouringRelatio
   DPMP_CHECK(std::isfinite(largest), "expected finite clip thresholds, got ", largest,
              ": an unclipped sum has no finite sensitivity");
   double squares = 0;  // in units of the largest: nothing overflows, and one group keeps its bits
-  for (double C : thresholds_) squares += (C / largest) * (C / largest);
+  // Fused in words, so that all builds get the same bits.
+  for (double C : thresholds_) squares = std::fma(C / largest, C / largest, squares);
   const double up = groups() > 1 ? 1 + 0x1p-52 * (double(groups()) + 4) : 1;
   return FlatClipping(largest * std::sqrt(squares) * up).sensitivity(relation, batch_bound);
 }

@@ -58,6 +58,8 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, const TrainerOpt
       << "loss scaling: " << options.loss_scaling.value_or(LossScaling()).text() << '\n'
       << "learning rate: " << options.learning_rate.fingerprint(steps) << '\n'
       << "data: " << *options.data_fingerprint << '\n';
+  if (!options.user_of_record.empty())
+    out << "users: " << siphash24(0, 0, std::as_bytes(std::span(options.user_of_record))) << '\n';
   return out.str();
 }
 
@@ -65,17 +67,8 @@ DPMP_KEPT_BODY inline std::string run_description(std::span<Parameter* const> pa
                                                   const per_sample::Groups& groups, const optim::OptimiserState& optimiser) {
   TextStream out;
   out.precision(17);
-  double weight_decay = 0;
-  if (const auto* sgd = std::get_if<optim::Sgd>(&optimiser.optimiser())) {
-    weight_decay = sgd->weight_decay;
-    out << "optimiser: SGD, momentum " << sgd->momentum << '\n';
-  } else {
-    const auto& adam = std::get<optim::AdamW>(optimiser.optimiser());
-    weight_decay = adam.weight_decay;
-    out << "optimiser: AdamW, beta1 " << adam.beta1 << ", beta2 " << adam.beta2 << ", epsilon " << adam.epsilon;
-    if (adam.moments != DType::f32) out << ", moments " << adam.moments << ", rounding seed " << adam.rounding_seed;
-    out << '\n';
-  }
+  const double weight_decay = optim::weight_decay_of(optimiser.optimiser());
+  out << "optimiser: " << optim::optimiser_text(optimiser.optimiser()) << '\n';
   out << "precision: " << precision << '\n';
   for (const Parameter* p : parameters)
     out << p->name() << ": " << p->made_in() << p->shape() << ", clipping group " << groups.of(*p) << ", weight decay "
