@@ -17,6 +17,7 @@
 #undef DPMP_BODIES
 #define DPMP_BODIES 1
 #include <dpmp/dp/audit.hpp>
+#include <dpmp/dp/pld_accountant.hpp>
 #include <dpmp/dp/statement.hpp>
 #include <dpmp/interop/idx.hpp>
 #include <dpmp/interop/safetensors.hpp>
