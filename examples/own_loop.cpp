@@ -24,7 +24,7 @@ int main() {
       dp::Plan::calibrate({.epsilon = 3, .delta = 1e-5, .sampling_rate = 0.1, .steps = 60, .dataset_size = records});
 
   dp::StepLedger ledger = plan.ledger(dp::StreamKeys(dp::random_key()));
-  const dp::PoissonSampler sampler = plan.sampler(ledger.keys(), records);
+  const dp::Sampler sampler = plan.sampler(ledger.keys(), records);
   optim::OptimiserState optimiser(ctx, parameters.all(), optim::AdamW{});
   per_sample::GradientSums sums(ctx, parameters.all());
   per_sample::ClippedSumSink sink(per_sample::Groups::flat(parameters.all()), {});

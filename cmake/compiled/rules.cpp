@@ -30,7 +30,6 @@
 #include <dpmp/autograd/rules/linear_cross_entropy.hpp>
 #include <dpmp/autograd/rules/matmul.hpp>
 #include <dpmp/autograd/rules/mean_squared_error.hpp>
-#include <dpmp/autograd/rules/pad.hpp>
 #include <dpmp/autograd/rules/parameter_value.hpp>
 #include <dpmp/autograd/rules/pooling.hpp>
 #include <dpmp/autograd/rules/reduce.hpp>

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // dpmp::compiled, fourth part: privacy, optimisers, trainers and files.
 #define DPMP_BODIES 0  // those of the other parts
+#include <dpmp/autograd/rules/cast.hpp>
+#include <dpmp/autograd/rules/elementwise.hpp>
+#include <dpmp/autograd/rules/embedding.hpp>
+#include <dpmp/autograd/rules/parameter_value.hpp>
+#include <dpmp/autograd/rules/select.hpp>
 #include <dpmp/autograd/sample_identities.hpp>
 #include <dpmp/gemm/gemm.hpp>
 #include <dpmp/nn/recurrent.hpp>
@@ -12,6 +17,8 @@
 #undef DPMP_BODIES
 #define DPMP_BODIES 1
 #include <dpmp/dp/audit.hpp>
+#include <dpmp/dp/pld_accountant.hpp>
+#include <dpmp/dp/report_json.hpp>
 #include <dpmp/dp/statement.hpp>
 #include <dpmp/interop/idx.hpp>
 #include <dpmp/interop/npy.hpp>
@@ -21,8 +28,13 @@
 #include <dpmp/optim/weight_average.hpp>
 #include <dpmp/train/accumulate.hpp>
 #include <dpmp/train/checkpoint.hpp>
+#include <dpmp/train/dry_pass.hpp>
 #include <dpmp/train/evaluate.hpp>
+#include <dpmp/train/gradient_canaries.hpp>
 #include <dpmp/train/isolation.hpp>
 #include <dpmp/train/log.hpp>
+#include <dpmp/train/memory_choice.hpp>
 #include <dpmp/train/memory_plan.hpp>
+#include <dpmp/train/read_log.hpp>
+#include <dpmp/train/report.hpp>
 #include <dpmp/train/trainer.hpp>

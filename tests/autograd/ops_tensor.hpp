@@ -5,10 +5,10 @@
 #include "dpmp/autograd/rules/arithmetic.hpp"
 #include "dpmp/autograd/rules/broadcast.hpp"
 #include "dpmp/autograd/rules/cast.hpp"
-#include "dpmp/autograd/rules/pad.hpp"
 #include "dpmp/autograd/rules/parameter_value.hpp"
 #include "dpmp/autograd/rules/reduce.hpp"
 #include "dpmp/autograd/rules/select.hpp"
+#include "dpmp/autograd/rules/shape_ops.hpp"
 
 namespace test {
 namespace detail {

@@ -14,7 +14,6 @@
 #include "dpmp/autograd/rules/dropout.hpp"
 #include "dpmp/autograd/rules/feed_forward.hpp"
 #include "dpmp/autograd/rules/mean_squared_error.hpp"
-#include "dpmp/autograd/rules/pad.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
 #include "dpmp/autograd/rules/swiglu.hpp"
 #include "support/errors.hpp"

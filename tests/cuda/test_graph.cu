@@ -144,7 +144,9 @@ TEST_CASE("P28: any pattern of freezing: the updates of the host, and captured o
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const optim::Optimiser& kind :
          {optim::Optimiser(optim::Sgd{}), optim::Optimiser(optim::Sgd{.momentum = 0.9, .weight_decay = 0.1}),
-          optim::Optimiser(optim::AdamW{.epsilon = 1e-3, .weight_decay = 0.1})}) {
+          optim::Optimiser(optim::AdamW{.epsilon = 1e-3, .weight_decay = 0.1}),
+          optim::Optimiser(optim::DpAdamBC{.floor = 0.1, .weight_decay = 0.1}),
+          optim::Optimiser(optim::Lamb{.epsilon = 1e-3, .weight_decay = 0.1})}) {
       CAPTURE(dtype);
       CAPTURE(kind.index());
       std::vector<index_t> counts;

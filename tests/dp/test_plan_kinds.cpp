@@ -49,6 +49,13 @@ std::vector<Kind> kinds() {
     o.noise_schedule = steps;
     o.clip_rule = ClipRule::custom("my rule, version 2", my_rule);
   });
+  const dp::OverflowOptions overflow{
+      .count_noise = 3, .share = 0.25, .growth_interval = 70, .lowest = 0.5, .highest = 4096, .initial_scale = 256};
+  add("overflows", [&](PlanOptions& o) { o.overflow = overflow; });
+  add("overflows, adaptive", [&](PlanOptions& o) {
+    o.overflow = overflow;
+    o.adaptive = adaptive;
+  });
   return r;
 }
 Plan plan_from(const PlanText& text, const ClipRule& rule) {
@@ -133,12 +140,15 @@ TEST_CASE("P20: plans of different kinds differ, and every changed, missing or a
 
 TEST_CASE("P20: every field of the options is in the text") {
   // One field more here does not compile: it needs a name in dp/plan_text.hpp, and a kind in this file.
-  [[maybe_unused]] const auto [epsilon, delta, rate, steps, threshold, size, relation, rule, groups, adaptive, clip, noise] =
-      options();
+  [[maybe_unused]] const auto [epsilon, delta, rate, steps, threshold, size, relation, rule, groups, adaptive, clip, noise,
+                               sampling, overflow] = options();
   const dp::AdaptiveOptions a{.count_noise = 1};
   [[maybe_unused]] const auto [quantile, learning_rate, count_noise, lowest, highest, initial] = a;
+  const dp::OverflowOptions f{.count_noise = 3, .share = 0.5};
+  [[maybe_unused]] const auto [overflow_noise, share, growth, lowest_scale, highest_scale, initial_scale, alarm] = f;
   PlanOptions o = options();
   o.adaptive = a;
+  o.overflow = f;
   const PlanText text = Plan::with_noise_multiplier(o, 0.25).text();
   for (const char* name : {"target epsilon",
                            "delta",
@@ -158,6 +168,14 @@ TEST_CASE("P20: every field of the options is in the text") {
                            "adaptive lowest",
                            "adaptive highest",
                            "adaptive initial threshold",
+                           "overflow",
+                           "overflow count noise",
+                           "overflow share",
+                           "overflow growth interval",
+                           "overflow lowest scale",
+                           "overflow highest scale",
+                           "overflow initial scale",
+                           "overflow alarm after",
                            "noise multiplier",
                            "batch bound",
                            "expected batch",
@@ -167,6 +185,19 @@ TEST_CASE("P20: every field of the options is in the text") {
     INFO(name);
     CHECK(text.contains(name));
   }
+}
+
+TEST_CASE("P20: a plan without a count of overflows has no entry of it: texts from before there was one are read") {
+  for (const Kind& kind : kinds()) {
+    INFO(kind.name);
+    for (const auto& [name, value] : Plan::with_noise_multiplier(kind.options, 1).text())
+      CHECK((name.starts_with("overflow") ? kind.options.overflow.has_value() : true));
+  }
+  PlanOptions o = options();
+  o.overflow = dp::OverflowOptions{.count_noise = 3, .share = 0.5};
+  PlanText text = Plan::with_noise_multiplier(o, 1).text();
+  text["overflow"] = "no";
+  CHECK_THROWS_WITH_AS(Plan::from_text(text), doctest::Contains("expected yes or no entry in 'overflow'"), Error);
 }
 
 TEST_CASE("P20: difference names entries that only one plan has, and writes doubles in decimal") {
@@ -248,7 +279,11 @@ TEST_CASE("P33: description and statement of every kind say its numbers") {
       {"adaptive", {"adaptive quantile", "0.7", "adaptive count noise", "gradient noise multiplier", "adaptive range"}},
       {"schedules", {"clip schedule", "0.5 from step 10", "noise schedule", "0.875 from step 16", "in the first step"}},
       {"grouped schedules", {"group 1 threshold", "automatic", "0.25 from step 40"}},
-      {"adaptive, scheduled noise", {"noise schedule", "adaptive learning rate", "custom: my rule, version 2"}}};
+      {"adaptive, scheduled noise", {"noise schedule", "adaptive learning rate", "custom: my rule, version 2"}},
+      {"overflows",
+       {"overflow count noise", "overflow share", "0.25", "growth interval", "0.5 .. 4096", "initial loss scale", "256",
+        "alarm after", "the count uses the rest", "sigma_z * Delta, on the sum"}},
+      {"overflows, adaptive", {"adaptive range", "overflow count noise", "both counts use the rest"}}};
   const std::map<std::string, std::vector<std::string>> in_words{
       {"flat", {"its gradient over all parameters is clipped to the norm 1, and Gaussian noise of standard deviation"}},
       {"automatic", {"clipped to the norm 0.3, by the rule automatic: C / (n + 0.05)"}},
@@ -263,7 +298,14 @@ TEST_CASE("P33: description and statement of every kind say its numbers") {
         "multiplier 1.25"}},
       {"schedules", {"times a public schedule over the steps (1 from step 0, 0.5 from step 10", "accounted as 1.25 times"}},
       {"grouped schedules", {"2 groups of parameters", "times a public schedule"}},
-      {"adaptive, scheduled noise", {"1.25 of that schedule)", "quantile"}}};
+      {"adaptive, scheduled noise", {"1.25 of that schedule)", "quantile"}},
+      {"overflows",
+       {"released parameters and noisy counts of overflows is (",
+        "standard deviation 3 to the number of records of which something was not finite",
+        "(together they are accounted as the noise multiplier 1.25)"}},
+      {"overflows, adaptive",
+       {"released parameters, clip thresholds and noisy counts of overflows is (", "standard deviation 5 to the count",
+        "standard deviation 3 to the number", "(together they are accounted as the noise multiplier 1.25)"}}};
   for (const Kind& kind : kinds()) {
     const Plan plan = Plan::with_noise_multiplier(kind.options, 1.25);
     const std::string table = plan.describe(), text = dp::privacy_statement(plan, 3);

@@ -140,7 +140,6 @@ std::vector<std::string> fuzz::words() {
           "\"plan ",
           "dpmp private run 5",
           "dpmp private run 4",
-          "dpmp private run 3",
           "\"checksum\":\"",
           "\"counts left out\":\"1\",",
           "\"other noise since\":\"1\",",

@@ -3,7 +3,7 @@
 // drawn.
 #include <doctest/doctest.h>
 
-#include "dpmp/autograd/rules/pad.hpp"
+#include "dpmp/autograd/rules/shape_ops.hpp"
 #include "support/errors.hpp"
 #include "support/generation.hpp"
 

@@ -62,7 +62,9 @@ std::vector<double> moments(const Model& model, const OptimiserState& state) {
         for (double v : t.to_doubles()) all.push_back(v);
   return all;
 }
-const optim::Optimiser optimisers[] = {Sgd{.momentum = 0.9, .weight_decay = 0.1}, AdamW{.weight_decay = 0.1}};
+const optim::Optimiser optimisers[] = {Sgd{.momentum = 0.9, .weight_decay = 0.1}, AdamW{.weight_decay = 0.1},
+                                       optim::DpAdamBC{.floor = 1e-3, .weight_decay = 0.1},
+                                       optim::Lamb{.weight_decay = 0.1}};
 }  // namespace
 
 TEST_CASE("P21: a step that draws its noise is the step after add_gaussian_noise, bit for bit, and leaves the sums alone") {
@@ -85,7 +87,8 @@ TEST_CASE("P21: a step that draws its noise is the step after add_gaussian_noise
           dp::add_gaussian_noise(serial, apart_sums.tensors()[k].data<double>(), apart_sums.tensors()[k].numel(),
                                  noise.standard_deviation, noise.stream, apart_sums.places()[k]);
         CHECK(numbers(apart_sums) != before);
-        apart_optimiser.step(serial, apart_sums, factor, rate);
+        const StepNoise there{noise.stream, noise.standard_deviation, true};
+        apart_optimiser.step(serial, apart_sums, factor, rate, &there);
         CHECK(fused.weights() == apart.weights());
         CHECK(moments(fused, fused_optimiser) == moments(apart, apart_optimiser));
       }

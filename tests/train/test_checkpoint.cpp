@@ -34,6 +34,17 @@ TrainerOptions narrow_adam() {
   return options;
 }
 
+TrainerOptions unbiased_adam() {
+  TrainerOptions options = adam();
+  options.optimiser = optim::DpAdamBC{.beta2 = 0.9, .floor = 1e-6};
+  return options;
+}
+TrainerOptions lamb() {
+  TrainerOptions options = adam();
+  options.optimiser = optim::Lamb{.weight_decay = 0.01};
+  return options;
+}
+
 /// Weights, what is trained, and optimiser state, all bits of them.
 std::vector<double> state(const TinyTraining& run, const Trainer& trainer) {
   std::vector<double> all = run.masters();
@@ -43,6 +54,7 @@ std::vector<double> state(const TinyTraining& run, const Trainer& trainer) {
     const optim::ParameterState& state = trainer.optimiser_state().of(*p);
     all.push_back(p->trainable());
     all.push_back(double(state.updates));
+    all.push_back(state.noise_share);
     for (const Tensor& moment : {state.first, state.second})
       if (moment.defined())
         for (double v : moment.to_doubles()) all.push_back(v);
@@ -66,7 +78,7 @@ void disturb(TinyTraining& run) {
 TEST_CASE("P20: five steps, and three, a checkpoint, a new model and trainer, and two: the same bits") {
   test::Rng rng;
   for (DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
-    for (const TrainerOptions& options : {adam(), sgd(), narrow_adam()}) {
+    for (const TrainerOptions& options : {adam(), sgd(), narrow_adam(), unbiased_adam(), lamb()}) {
       const auto* kind = std::get_if<optim::AdamW>(&options.optimiser);
       if (dtype == DType::f64 && kind && kind->moments == DType::bf16) continue;  // refused
       CAPTURE(name_of(dtype));
@@ -352,7 +364,8 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
   CHECK(test::refuses([&] { train::read_checkpoint_header(folder / "x"); },
                       "got 'dpmp private run 3': finish that run with the version of dpmp that wrote it"));
   CHECK(refused(replaced("tokens.weight\":{", "tokenz.weight\":{")));
-  test::write_text(folder / "x", whole);
+  // The format before had all of these entries, and none more.
+  test::write_text(folder / "x", replaced("dpmp private run 5", "dpmp private run 4"));
   train::load_checkpoint(folder / "x", run.model.parameters(), fresh);
   CHECK(state(run, fresh) != before);
 }

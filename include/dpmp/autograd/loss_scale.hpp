@@ -11,7 +11,7 @@ namespace dpmp::inline DPMP_ABI {
 /// How the exponents are chosen.
 class LossScaling {
  public:
-  enum class Kind : std::uint8_t { none, per_sample, fixed };
+  enum class Kind : std::uint8_t { none, per_sample, fixed, noisy };
   /// No scale: the default of models without f16.
   LossScaling() = default;
   /// Each sample's own, k = 15 - headroom - ceil(log2 of its largest loss gradient), within [-24, 40]; 0 where that is 0 or
@@ -20,6 +20,11 @@ class LossScaling {
   static LossScaling per_sample(int headroom = 6);
   /// The same for all, a public number. Throws unless it is a power of two in [2^-24, 2^40].
   static LossScaling fixed(double scale);
+  /// The same for all in one step, and moved between steps by a noisy count of overflows: private training with a plan that
+  /// has such a count (dp/overflow_scale.hpp). A pass of one step is given of_step().
+  static LossScaling noisy() { return {Kind::noisy, 0}; }
+  /// What the passes of a step are given whose public scale is this one: fixed(scale) of a noisy scaling, else *this.
+  LossScaling of_step(double scale) const { return kind_ == Kind::noisy ? fixed(scale) : *this; }
 
   Kind kind() const { return kind_; }
   /// fixed: of the scale; per_sample: of the largest loss gradient after scaling.
@@ -74,6 +79,7 @@ DPMP_KEPT_BODY inline std::string LossScaling::text() const {
     case Kind::none: return "none";
     case Kind::per_sample: return dpmp::detail::concat("per sample, headroom ", 15 - exponent_);
     case Kind::fixed: return dpmp::detail::concat("2^", exponent_, " for all samples");
+    case Kind::noisy: return "one for all samples, moved by noisy counts of overflows";
   }
   throw Error("expected a LossScaling::Kind, got the value " + std::to_string(int(kind_)));
 }
@@ -142,6 +148,8 @@ DPMP_KEPT_BODY inline Tensor largest_loss_gradients(Tape& tape, const Variable& 
 DPMP_KEPT_BODY inline ScaledSeed scaled_seed(Tape& tape, const Variable& losses, const Tensor& weights,
                                              const LossScaling& scaling) {
   if (scaling.kind() == LossScaling::Kind::none) return {weights, {}};
+  DPMP_CHECK(scaling.kind() != LossScaling::Kind::noisy, "expected the loss scale of a step (LossScaling::of_step), got ",
+             scaling.text());
   Context& ctx = tape.ctx();
   DPMP_CHECK(&losses.tape() == &tape, "expected losses that were recorded on this tape, got another tape's");
   check_shape("per-sample losses", losses.value(), {tape.samples()});

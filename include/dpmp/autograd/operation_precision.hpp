@@ -71,7 +71,6 @@ inline constexpr std::array operation_precisions = {
     OperationPrecision{"parameter", "S", "-", "-"},
     OperationPrecision{"reshape", "S", "-", "-"},
     OperationPrecision{"transpose", "S", "-", "-"},
-    OperationPrecision{"split", "S", "-", "-"},
     OperationPrecision{"concat", "S", "-", "-"},
     OperationPrecision{"pad", "S", "-", "-"},
     OperationPrecision{"slice", "S", "-", "-"},

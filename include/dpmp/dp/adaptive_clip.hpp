@@ -8,6 +8,7 @@
 #include <cmath>
 #include <span>
 
+#include "dpmp/dp/joint_noise.hpp"
 #include "dpmp/dp/noise.hpp"
 #include "dpmp/dp/privacy_unit.hpp"
 
@@ -31,12 +32,8 @@ void check_adaptive(const AdaptiveOptions& o);
 /// its place may count -1/2, as of two records that replace each other.
 double count_sensitivity(NeighbouringRelation relation);
 
-/// sigma_z = (sigma^-2 - (h / s_b)^2)^(-1/2): the noise multiplier of the gradient sum, so that it and the count with noise
-/// s_b are together one Gaussian mechanism of noise multiplier sigma, which is what the accountant sees. Always above sigma.
-/// Rounded up by a bound of its rounding errors. Throws unless sigma < s_b / h.
-///
-/// With x = h sigma / s_b: sigma_z = sigma / sqrt((1 - x) (1 + x)). The rounding of x, 2^-53, becomes x / (1 - x) times that
-/// in 1 - x; all other operations add 5 roundings: together below 2^-50 / (1 - x).
+/// sigma_z = (sigma^-2 - (h / s_b)^2)^(-1/2): the noise multiplier of the gradient sum next to this count alone
+/// (dp/joint_noise.hpp has it for several). Throws unless sigma < s_b / h.
 double gradient_noise_multiplier(double sigma, double count_noise, NeighbouringRelation relation);
 
 /// sum_i ok_i (1[norm_i <= C] - 1/2) over a physical batch, by select; masked (ok 0) and non-finite samples add 0. Exact.
@@ -109,12 +106,8 @@ DPMP_KEPT_BODY inline double count_sensitivity(NeighbouringRelation relation) {
 }
 
 DPMP_KEPT_BODY inline double gradient_noise_multiplier(double sigma, double count_noise, NeighbouringRelation relation) {
-  DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
-  const double h = count_sensitivity(relation), x = h * sigma / count_noise;
-  DPMP_CHECK(x < 1, "expected a noise multiplier below ", count_noise / h, " (the count's noise ", count_noise,
-             " over its sensitivity ", h, "), got ", sigma,
-             ": the noisy count alone would spend more than the accountant sees");
-  return sigma / std::sqrt((1 - x) * (1 + x)) * (1 + 0x1p-50 / (1 - x));
+  const NoisyCount count{count_noise, count_sensitivity(relation)};
+  return gradient_noise_multiplier(sigma, {&count, 1});
 }
 
 DPMP_KEPT_BODY inline double quantile_count(std::span<const double> norms, std::span<const std::uint8_t> ok,

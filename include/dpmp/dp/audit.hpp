@@ -41,16 +41,18 @@ inline double incomplete_beta(double a, double b, double x) {
 }
 }  // namespace detail
 
-/// Phi^-1(p); -inf and +inf at 0 and 1. By bisection: it is called a few hundred times.
+/// Phi^-1(p) to about 14 digits; -inf and +inf at 0 and 1. Abramowitz and Stegun 26.2.23 (off by 4.5e-4), then Halley's
+/// steps, each of which triples the digits.
 inline double normal_quantile(double p) {
   DPMP_CHECK(p >= 0 && p <= 1, "expected a probability, got ", p);
   if (p == 0 || p == 1) return p == 0 ? -HUGE_VAL : HUGE_VAL;
-  double low = -40, high = 40;
-  for (int k = 0; k < 100; ++k) {
-    const double middle = (low + high) / 2;
-    (0.5 * std::erfc(-middle / std::sqrt(2.0)) < p ? low : high) = middle;
+  const double tail = p < 0.5 ? p : 1 - p, t = std::sqrt(-2 * std::log(tail));
+  double x = (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308))) - t;
+  for (int k = 0; k < 3; ++k) {
+    const double e = (0.5 * std::erfc(-x / std::sqrt(2.0)) - tail) * 2.5066282746310005 * std::exp(x * x / 2);
+    x -= e / (1 + x * e / 2);
   }
-  return (low + high) / 2;
+  return p < 0.5 ? x : -x;
 }
 
 /// Clopper and Pearson's one-sided bounds (1934) of a probability of which `hits` of `trials` were seen: the true one is

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inverse of the accountant: the smallest noise multiplier that keeps a promised epsilon.
 #pragma once
+#include "dpmp/core/function_ref.hpp"
 #include "dpmp/dp/rdp_accountant.hpp"
 #include "dpmp/dp/schedule.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
+/// The smallest sigma (to about 1e-12 relative) with epsilon(sigma) <= target_epsilon, for a function that falls. The value
+/// returned has been a sigma of a call. Throws, naming delta, when the target cannot be reached by any noise.
+double least_noise_multiplier(double target_epsilon, double delta, FunctionRef<double(double)> epsilon);
+
+/// The same for what an accountant of a noise multiplier has accounted: epsilon(delta) of accountant(sigma), which the value
+/// returned meets.
+double calibrate_noise_multiplier(double target_epsilon, double delta, FunctionRef<RdpAccountant(double)> accountant);
+
 /// The smallest sigma (to about 1e-12 relative) with epsilon(sigma) <= target_epsilon for `steps` steps of probability q at
 /// `delta`; step t has the noise multiplier sigma * schedule.at(t). Never returns a sigma whose epsilon is above the target:
 /// the value returned has itself been accounted. Throws when the target cannot be reached by any noise (delta too small for
@@ -18,22 +27,34 @@ double calibrate_noise_multiplier(double target_epsilon, double delta, double q,
 namespace dpmp::inline DPMP_ABI::dp {
 DPMP_KEPT_BODY inline double calibrate_noise_multiplier(double target_epsilon, double delta, double q, index_t steps,
                                                         const std::vector<double>& orders, const Schedule& schedule) {
-  DPMP_CHECK(target_epsilon > 0 && std::isfinite(target_epsilon), "expected a finite target epsilon > 0, got ",
-             target_epsilon);
-  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
   DPMP_CHECK(q > 0 && q <= 1, "expected a sampling probability in (0, 1], got ", q);
   DPMP_CHECK(steps >= 1, "expected at least one step, got ", steps);
-  double near_order = 8;  // of neighbouring sigmas the best orders are neighbours
-  const auto accountant = [&](double sigma) {
+  return calibrate_noise_multiplier(target_epsilon, delta, [&](double sigma) {
     RdpAccountant r(orders);
     schedule.for_each_part(steps, [&](double value, index_t count) { r.add_steps(q, sigma * value, count); });
     return r;
-  };
+  });
+}
+
+DPMP_KEPT_BODY inline double calibrate_noise_multiplier(double target_epsilon, double delta,
+                                                        FunctionRef<RdpAccountant(double)> accountant) {
+  double near_order = 8;  // of neighbouring sigmas the best orders are neighbours
   const auto epsilon = [&](double sigma) {
     const PrivacySpent spent = accountant(sigma).spent(delta, near_order);
     near_order = spent.order;
     return spent.epsilon;
   };
+  double sigma = least_noise_multiplier(target_epsilon, delta, epsilon);
+  // Met as RdpAccountant::epsilon() tells it, whose search for the order begins elsewhere.
+  while (accountant(sigma).epsilon(delta) > target_epsilon) sigma *= 1 + 1e-12;
+  return sigma;
+}
+
+DPMP_KEPT_BODY inline double least_noise_multiplier(double target_epsilon, double delta,
+                                                    FunctionRef<double(double)> epsilon) {
+  DPMP_CHECK(target_epsilon > 0 && std::isfinite(target_epsilon), "expected a finite target epsilon > 0, got ",
+             target_epsilon);
+  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
   // low misses the target (or is as small as a noise multiplier gets), high meets it.
   constexpr double smallest = 0x1p-20, largest = 0x1p40;
   double low = 1, high = 1, at_low = epsilon(1), at_high = at_low;
@@ -72,8 +93,6 @@ DPMP_KEPT_BODY inline double calibrate_noise_multiplier(double target_epsilon, d
       if (++high_stays > 1) high_miss /= 2;
     }
   }
-  // Met as RdpAccountant::epsilon() tells it, whose search for the order begins elsewhere.
-  while (accountant(high).epsilon(delta) > target_epsilon) high *= 1 + wanted;
   return high;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

@@ -5,14 +5,25 @@
 #include "dpmp/dp/calibration.hpp"
 #include "dpmp/dp/ledger.hpp"
 #include "dpmp/dp/plan_facts.hpp"
-#include "dpmp/dp/poisson_sampler.hpp"
+#include "dpmp/dp/sampler.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// What one step clips and adds.
 struct StepPlan {
-  std::vector<FlatClipping> groups;     // one for flat clipping
-  double noise_multiplier = 0;          // of the gradient sum: over its sensitivity (sigma_z for adaptive plans)
-  double noise_standard_deviation = 0;  // on every coordinate of the clipped sum, all groups alike
+  std::vector<FlatClipping> groups;  // one for flat clipping
+  double noise_multiplier = 0;       // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
+  /// On every coordinate of the clipped sum, all groups alike; of correlated noise: of z.
+  double noise_standard_deviation = 0;
+  std::optional<IntegerGrid> grid = {};  // of discrete noise, which has the standard deviation `units` times its spacing
+  index_t units = 0;
+};
+
+/// What the next step of a run takes from what earlier ones released; all of it is public.
+struct RunState {
+  RunState(double threshold = 0, const std::optional<OverflowState>& scale = {})
+      : clip_threshold(threshold), overflow(scale) {}
+  double clip_threshold;                  // of an adaptive plan; 0 for others
+  std::optional<OverflowState> overflow;  // of a plan that counts overflows
 };
 
 /// An immutable, checked plan. Copies are equal. It is its options, a noise multiplier and what follows from
@@ -29,11 +40,12 @@ struct StepPlan {
 /// Schedules are public, so step t is one sampled Gaussian mechanism of noise multiplier sigma * noise_schedule.at(t),
 /// whatever its thresholds are, and steps compose by adding their Renyi divergences. So do those of adaptive plans: the
 /// threshold of a step is a function of what earlier steps released, and the gradient sum with sigma_z and the count with
-/// its own noise are one Gaussian mechanism of noise multiplier sigma (gradient_noise_multiplier).
+/// its own noise are one Gaussian mechanism of noise multiplier sigma (gradient_noise_multiplier). So do those of plans with
+/// a loss scale that follows overflows: the scale is a function of earlier counts, which are composed in the same way.
 class Plan {
  public:
   /// Share of delta that pays for batches beyond batch_bound.
-  static constexpr double batch_share = 1e-3;
+  static constexpr double batch_share = rare_share;
 
   /// The plan with the least noise that keeps options.epsilon. Throws on every value out of range and when no noise is
   /// enough.
@@ -72,6 +84,8 @@ class Plan {
   }
   /// The threshold of an adaptive plan before its first step; throws for other plans.
   AdaptiveThreshold adaptive_threshold() const;
+  /// The loss scale of a plan that counts overflows before its first step; throws for other plans.
+  OverflowScale overflow_scale() const;
 
   /// The clipper of every step. Throws where it depends on the step or there is more than one: see at().
   FlatClipping clipping() const;
@@ -82,9 +96,13 @@ class Plan {
   double noise_standard_deviation() const;
 
   /// The sampler of this plan over the whole dataset_size. keys: StepLedger::keys() of the run, whose steps it draws.
-  PoissonSampler sampler(const StreamKeys& keys) const { return sampler(keys, options_.dataset_size); }
-  /// The same for a dataset of fewer records than the public bound dataset_size; throws when it has more.
-  PoissonSampler sampler(const StreamKeys& keys, index_t records) const;
+  Sampler sampler(const StreamKeys& keys) const { return sampler(keys, options_.dataset_size); }
+  /// The same for a dataset of fewer records than the public bound dataset_size; throws when it has more, and for
+  /// without_replacement when it has fewer, whose probability would be larger.
+  Sampler sampler(const StreamKeys& keys, index_t records) const;
+  /// The sampler of a plan whose unit is a user (SamplingOptions::records_per_user); throws for other plans, and like the
+  /// above by the number of users.
+  Sampler sampler(const StreamKeys& keys, const UserRecords& users) const;
   /// Counts the steps of a run of this plan, a run of its own with keys of its own (StepLedger).
   StepLedger ledger(const StreamKeys& keys, index_t steps_taken = 0, BeyondPlan beyond = BeyondPlan::refuse) const;
 
@@ -102,12 +120,17 @@ class Plan {
 
  private:
   Plan(const PlanOptions& o, double sigma);
+  /// With these steps added.
+  static RdpAccountant accounted(RdpAccountant accountant, const PlanOptions& o, double sigma, index_t steps);
+  void check_units(index_t units, std::string_view name) const;
   static GroupClipping base_clipping(const PlanOptions& o);
   static GroupClipping scaled(const GroupClipping& clipping, double value);
   Sensitivity sensitivity_at(double clip_schedule_value) const;
   void check_constant(bool noise_too) const;
   template <class Line>
   void describe_adaptive(Line&& line) const;
+  template <class Line>
+  void describe_overflow(Line&& line) const;
   PlanOptions options_;
   double noise_multiplier_;
   GroupClipping clipping_;  // where the clip schedule is 1
@@ -119,21 +142,23 @@ class Plan {
 #if DPMP_BODIES
 #include <iomanip>
 
+#include "dpmp/dp/noise_source_words.hpp"
 #include "dpmp/dp/rounded_text.hpp"
+#include "dpmp/dp/sampling_words.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& options) {
-  check_plan_options(options);
+DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& given) {
+  const PlanOptions options = completed_options(given);
   DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
              options.epsilon);
   const double sigma =
-      calibrate_noise_multiplier(options.epsilon * (1 - calibration_margin), options.delta * (1 - batch_share),
-                                 options.sampling_rate, options.steps, default_orders(), options.noise_schedule);
+      calibrate_noise_multiplier(options.epsilon * (1 - calibration_margin), accounted_delta(options, options.steps),
+                                 [&](double s) { return accounted(rdp_accountant_of(options), options, s, options.steps); });
   return Plan(options, sigma);
 }
 
-DPMP_KEPT_BODY inline Plan Plan::with_noise_multiplier(const PlanOptions& options, double sigma) {
-  check_plan_options(options);
+DPMP_KEPT_BODY inline Plan Plan::with_noise_multiplier(const PlanOptions& given, double sigma) {
+  const PlanOptions options = completed_options(given);
   DPMP_CHECK(options.epsilon == 0, "expected no target epsilon with a noise multiplier, got ", options.epsilon);
   return Plan(options, sigma);
 }
@@ -144,6 +169,7 @@ DPMP_KEPT_BODY inline PlanText Plan::text() const {
   detail::for_each_option(options_, write);
   write("noise multiplier", noise_multiplier_);
   detail::for_each_fact(facts_, write);
+  if (options_.noise_source.is_correlated()) write("noise scale", facts_.noise_scale);
   return text;
 }
 
@@ -153,11 +179,12 @@ DPMP_KEPT_BODY inline Plan Plan::from_text(const PlanText& text, const std::opti
   const detail::PlanReader read{text, custom};
   detail::for_each_option(options, read);
   read("noise multiplier", sigma);
-  check_plan_options(options);
+  options = completed_options(options);
   Plan plan(options, sigma);
   PlanFacts stored;
   detail::for_each_fact(stored, read);
-  check_stored_facts(stored, options, plan.clipping_, batch_share);
+  if (options.noise_source.is_correlated()) read("noise scale", stored.noise_scale);
+  check_stored_facts(stored, options, plan.clipping_);
   plan.facts_ = stored;
   const PlanText again = plan.text();
   DPMP_CHECK(again == text, "expected the entries of a plan, got (computed, stored):\n", difference(again, text));
@@ -179,15 +206,26 @@ DPMP_KEPT_BODY inline StepPlan Plan::at(index_t step, double adaptive_threshold)
   const double sigma = noise_multiplier_ * options_.noise_schedule.at(step);
   StepPlan r;
   for (index_t g = 0; g < clipping.groups(); ++g) r.groups.push_back(clipping.group(g));
-  r.noise_multiplier = a ? gradient_noise_multiplier(sigma, a->count_noise, options_.relation) : sigma;
-  const Sensitivity delta = a ? clipping.sensitivity(options_.relation, facts_.batch_bound) : sensitivity_at(scale);
-  r.noise_standard_deviation = r.noise_multiplier * delta.bound;
+  const std::vector<NoisyCount> counts = noisy_counts(options_);
+  r.noise_multiplier = counts.empty() ? sigma : gradient_noise_multiplier(sigma, counts);
+  const Sensitivity delta = a ? sensitivity_of(options_, clipping, facts_.batch_bound) : sensitivity_at(scale);
+  r.noise_standard_deviation = r.noise_multiplier * delta.bound * facts_.noise_scale;
+  if (options_.noise_source.is_discrete()) {
+    r.grid = integer_grid_of(options_);
+    r.units = r.grid->sigma(sigma, options_.relation, options_.sampling.records_per_unit());
+    r.noise_standard_deviation = double(r.units) * r.grid->spacing;
+  }
   return r;
 }
 
 DPMP_KEPT_BODY inline AdaptiveThreshold Plan::adaptive_threshold() const {
   DPMP_CHECK(options_.adaptive.has_value(), "expected a plan with an adaptive clip threshold, got one without");
   return AdaptiveThreshold(*options_.adaptive, facts_.expected_batch);
+}
+
+DPMP_KEPT_BODY inline OverflowScale Plan::overflow_scale() const {
+  DPMP_CHECK(options_.overflow.has_value(), "expected a plan that counts overflows, got one without");
+  return OverflowScale(*options_.overflow, facts_.expected_batch);
 }
 
 DPMP_KEPT_BODY inline FlatClipping Plan::clipping() const {
@@ -206,47 +244,69 @@ DPMP_KEPT_BODY inline double Plan::noise_standard_deviation() const {
   return at(0).noise_standard_deviation;
 }
 
-DPMP_KEPT_BODY inline PoissonSampler Plan::sampler(const StreamKeys& keys, index_t records) const {
-  DPMP_CHECK(records >= 1 && records <= options_.dataset_size, "expected 1 to ", options_.dataset_size,
-             " records, the plan's dataset_size, got ", records);
-  return PoissonSampler(keys.key(Stream::sampler), records, options_.sampling_rate);
+DPMP_KEPT_BODY inline Sampler Plan::sampler(const StreamKeys& keys, index_t records) const {
+  check_units(records, "records");
+  return Sampler(keys, options_.sampling, options_.sampling_rate, records);
+}
+
+DPMP_KEPT_BODY inline Sampler Plan::sampler(const StreamKeys& keys, const UserRecords& users) const {
+  check_units(users.users(), "users");
+  return Sampler(keys, options_.sampling, options_.sampling_rate, users);
+}
+
+DPMP_KEPT_BODY inline void Plan::check_units(index_t units, std::string_view name) const {
+  const bool exact = options_.sampling.kind == SamplingKind::without_replacement;
+  DPMP_CHECK(units >= (exact ? options_.dataset_size : 1) && units <= options_.dataset_size, "expected ",
+             exact ? "exactly " : "1 to ", options_.dataset_size, ' ', name, ", the plan's dataset_size, got ", units);
 }
 
 DPMP_KEPT_BODY inline StepLedger Plan::ledger(const StreamKeys& keys, index_t steps_taken, BeyondPlan beyond) const {
   return StepLedger(options_.steps, keys, steps_taken, beyond);
 }
 
+DPMP_KEPT_BODY inline RdpAccountant Plan::accounted(RdpAccountant accountant, const PlanOptions& o, double sigma,
+                                                    index_t steps) {
+  for (const SampledSteps& s : accounted_steps(o, sigma, steps)) accountant.add_steps(s.rate, s.noise_multiplier, s.steps);
+  return accountant;
+}
+
 DPMP_KEPT_BODY inline double Plan::epsilon_after(index_t steps) const {
   DPMP_CHECK(steps >= 0, "expected a number of steps >= 0, got ", steps);
   if (steps == 0) return 0;
-  const double share = batch_share * std::max(1.0, double(steps) / double(options_.steps));
-  if (share >= 1) return detail::infinity;
-  RdpAccountant accountant = accountant_;
-  options_.noise_schedule.for_each_part(steps, [&](double value, index_t count) {
-    accountant.add_steps(options_.sampling_rate, noise_multiplier_ * value, count);
-  });
-  return accountant.epsilon(options_.delta * (1 - share));
+  const double delta = accounted_delta(options_, steps);
+  if (delta <= 0) return detail::infinity;
+  return accounted(accountant_, options_, noise_multiplier_, steps).epsilon(delta);
 }
 
 DPMP_KEPT_BODY inline std::string Plan::describe() const {
   TextStream out;
   out.precision(10);
-  const auto line = [&](const char* name, const auto& value, const char* remark) {
+  const auto line = [&](const char* name, const auto& value, const auto& remark) {
     out << std::left << std::setw(26) << name << std::setw(18) << value << remark << '\n';
   };
   const auto up = [](double x) { return digits_up(x, 10); };
   const auto down = [](double x) { return digits_down(x, 10); };
-  line("relation", name_of(options_.relation), "neighbouring datasets; the unit is one record");
+  const SamplingOptions& sampling = options_.sampling;
+  line("relation", name_of(options_.relation),
+       dpmp::detail::concat("neighbouring datasets; the unit is one ", detail::unit_name(options_)));
   line("epsilon", up(epsilon()), "after all planned steps, by the RDP accountant");
   if (options_.epsilon > 0) line("target epsilon", up(options_.epsilon), "what the noise was calibrated for");
-  line("delta", up(options_.delta), "of which a share of 0.001 pays for batches beyond the batch bound");
-  line("sampling rate", up(options_.sampling_rate), "Poisson, each record in each step");
+  line("delta", up(options_.delta), delta_remark(options_));
+  line("sampling rate", up(options_.sampling_rate), rate_remark(options_));
+  if (sampling.batch_size > 0)
+    line("batch size", sampling.batch_size, dpmp::detail::concat(detail::unit_name(options_), "s"));
+  if (sampling.period > 0) line("period", sampling.period, "steps in which each comes up once");
+  if (sampling.kind == SamplingKind::balls_in_bins)
+    line("accounted rate", up(accounted_rate(options_, noise_multiplier_)), "Poisson, in each step of an epoch");
+  if (sampling.records_per_user > 0) line("records per user", sampling.records_per_user, "in a step, at most");
   line("steps", options_.steps, "planned");
   line("dataset size", options_.dataset_size, "public");
   line("expected batch", facts_.expected_batch, "public divisor of the noised sum");
-  line("batch bound", facts_.batch_bound, "public, for the rounding of sums; no record is dropped");
+  line("batch bound", facts_.batch_bound,
+       sampling.has_fixed_size() ? "public, of every step" : "public, for the rounding of sums; no record is dropped");
   line("clip rule", options_.clip_rule, "");
   if (options_.adaptive) describe_adaptive(line);
+  if (options_.overflow) describe_overflow(line);
   if (!options_.group_thresholds.empty()) {
     line("groups", groups(), "each clipped alone");
     for (index_t g = 0; g < groups(); ++g)
@@ -255,34 +315,45 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   } else {
     line("clip threshold", up(facts_.clip_threshold), options_.adaptive ? "C of the first step" : "C");
   }
-  line("rho", up(facts_.rho), "rounding share of the sensitivity, 1.125 * 2^-42 * batch bound");
-  line("sensitivity", up(facts_.sensitivity), "Delta = C (1 + rho)");
+  line("rho", up(facts_.rho),
+       options_.noise_source.is_discrete() ? "share of the sensitivity that rounding to the grid adds"
+                                           : "rounding share of the sensitivity, 1.125 * 2^-42 * batch bound");
+  const double changed = contributions_changed(options_.relation) * double(sampling.records_per_unit());
+  line("sensitivity", up(facts_.sensitivity),
+       changed == 1 ? std::string("Delta = C (1 + rho)") : dpmp::detail::concat("Delta = ", changed, " C (1 + rho)"));
   line("noise multiplier", down(noise_multiplier_), "sigma");
   if (!(options_.clip_schedule == Schedule::constant()))
     line("clip schedule", dpmp::detail::concat(options_.clip_schedule), " (times C)");
   if (!(options_.noise_schedule == Schedule::constant()))
     line("noise schedule", dpmp::detail::concat(options_.noise_schedule), " (times sigma)");
   const StepPlan first = first_step();
+  describe_noise_source(options_, facts_.noise_scale, line);
   line("noise standard deviation", down(first.noise_standard_deviation),
-       is_constant() ? "sigma * Delta, on the sum" : "on the sum, in the first step");
+       options_.noise_source.is_correlated() ? "sigma * Delta * noise scale, of z"
+       : !is_constant()                      ? "on the sum, in the first step"
+       : options_.overflow                   ? "sigma_z * Delta, on the sum"
+                                             : "sigma * Delta, on the sum");
   return out.str();
 }
 
 DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
     : options_(o), noise_multiplier_(sigma), clipping_(base_clipping(o)) {
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
-  const index_t bound = planned_batch_bound(o, batch_share);
+  const index_t bound = batch_bound_of(o);
   DPMP_CHECK(bound <= max_batch_bound, "expected logical batches of at most ", max_batch_bound, " records, got the bound ",
              bound);
   // Every step's numbers exist: the extremes of the thresholds and of the noise do.
   for (double value : {o.clip_schedule.smallest(), o.clip_schedule.largest()})
-    scaled(clipping_, value).sensitivity(o.relation, bound);
-  if (o.adaptive) {
-    for (double C : {o.adaptive->lowest, o.adaptive->highest}) FlatClipping(C, o.clip_rule).sensitivity(o.relation, bound);
-    gradient_noise_multiplier(sigma * o.noise_schedule.largest(), o.adaptive->count_noise, o.relation);
-  }
+    sensitivity_of(o, scaled(clipping_, value), bound);
+  if (o.adaptive)
+    for (double C : {o.adaptive->lowest, o.adaptive->highest}) sensitivity_of(o, GroupClipping({C}, o.clip_rule), bound);
+  if (o.overflow) OverflowScale(*o.overflow, expected_batch_of(o));
+  if (const auto counts = noisy_counts(o); !counts.empty())
+    gradient_noise_multiplier(sigma * o.noise_schedule.largest(), counts);
   facts_ = facts_of(o, clipping_, bound);
-  for (const Schedule::Piece& p : o.noise_schedule.pieces()) accountant_.add_steps(o.sampling_rate, sigma * p.value, 0);
+  accountant_ = rdp_accountant_of(o);
+  for (const Schedule::Piece& p : o.noise_schedule.pieces())
+    accountant_.add_steps(accounted_rate(o, sigma), sigma * p.value, 0);
 }
 
 DPMP_KEPT_BODY inline GroupClipping Plan::base_clipping(const PlanOptions& o) {
@@ -299,7 +370,7 @@ DPMP_KEPT_BODY inline GroupClipping Plan::scaled(const GroupClipping& clipping, 
 /// Where the clip schedule is 1 the facts tell it, which a plan of another build has from there.
 DPMP_KEPT_BODY inline Sensitivity Plan::sensitivity_at(double clip_schedule_value) const {
   if (clip_schedule_value == 1) return {facts_.clip_threshold, options_.relation, facts_.rho, facts_.sensitivity};
-  return scaled(clipping_, clip_schedule_value).sensitivity(options_.relation, facts_.batch_bound);
+  return sensitivity_of(options_, scaled(clipping_, clip_schedule_value), facts_.batch_bound);
 }
 
 DPMP_KEPT_BODY inline void Plan::check_constant(bool noise_too) const {
@@ -320,8 +391,23 @@ inline void Plan::describe_adaptive(Line&& line) const {
   line("adaptive learning rate", a.learning_rate, "eta");
   line("adaptive count noise", a.count_noise, "standard deviation on the count, s_b");
   line("adaptive range", dpmp::detail::concat(a.lowest, " .. ", a.highest), " of the threshold");
+  if (options_.overflow) return;  // which says it of both counts
   line("gradient noise multiplier", first_step().noise_multiplier,
        "sigma_z of the first step, above sigma: the count uses the rest");
+}
+
+template <class Line>
+inline void Plan::describe_overflow(Line&& line) const {
+  const OverflowOptions& o = *options_.overflow;
+  line("overflow count noise", digits_down(o.count_noise, 10), "standard deviation on the number of overflows, s_o");
+  line("overflow share", o.share, "of the expected batch; above it the loss scale is halved");
+  line("growth interval", o.growth_interval, "steps until the loss scale is doubled");
+  line("loss scale range", dpmp::detail::concat(o.lowest, " .. ", o.highest), "");
+  line("initial loss scale", o.initial_scale, "");
+  line("alarm after", o.alarm_after, "steps in a row above the share");
+  line("gradient noise multiplier", first_step().noise_multiplier,
+       options_.adaptive ? "sigma_z of the first step, above sigma: both counts use the rest"
+                         : "sigma_z of the first step, above sigma: the count uses the rest");
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -2,18 +2,20 @@
 // What follows from the options of a plan, and when facts that another build computed are believed: a compiler that fuses
 // products into sums, other flags and another C library round the last bits otherwise.
 #pragma once
-#include "dpmp/dp/batch_bound.hpp"
+#include "dpmp/dp/noise_accounting.hpp"
 #include "dpmp/dp/plan_text.hpp"
+#include "dpmp/dp/sampling_accounting.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// What follows from the options of a plan.
 struct PlanFacts {
   /// Public bound on the records of a logical batch that the sensitivity is computed for. Larger draws are never cut.
   index_t batch_bound = 0;
-  double expected_batch = 0;  // q * dataset_size
+  double expected_batch = 0;  // expected_batch_of() the options
   double clip_threshold = 0;  // where the clip schedule is 1: sqrt(sum_g C_g^2) of groups, the first one of adaptive plans
   double rho = 0;             // the share that rounding adds to the sensitivity
   double sensitivity = 0;     // Delta, where the clip schedule is 1
+  double noise_scale = 1;     // of correlated noise: what its matrix adds to the sensitivity of all steps together
   friend bool operator==(const PlanFacts&, const PlanFacts&) = default;
 };
 
@@ -21,9 +23,8 @@ struct PlanFacts {
 /// that a plan which keeps its target in one build keeps it in all.
 inline constexpr double calibration_margin = 0x1p-40;
 
-/// poisson_batch_bound of the larger of two neighbouring datasets, one record more than the plan knows of, for a share of
-/// delta that is spread over the planned steps.
-index_t planned_batch_bound(const PlanOptions& o, double batch_share);
+/// What one unit changes the clipped sum by: its records, each clipped alone.
+Sensitivity sensitivity_of(const PlanOptions& o, const GroupClipping& clipping, index_t batch_bound);
 
 /// The facts for this batch bound. clipping: where the clip schedule is 1.
 PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t batch_bound);
@@ -31,14 +32,16 @@ PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t 
 /// Throws, naming what differs, unless `stored` are facts that a build may have computed for these options, on the safe
 /// side. With G clipping groups, against what is computed here:
 ///
-/// - batch_bound: at most one record away, and still one that Poisson batches exceed with at most the probability that is
-///   paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding; half of it must be left here.
+/// - batch_bound: the same where batches have a fixed size; else at most one unit away, and still one that batches exceed
+///   with at most the probability that is paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding;
+///   half of it must be left here.
+/// - noise_scale: within half of matrix_rounding, by which it is rounded up.
 /// - the others: for the stored batch_bound, within (G + 9) 2^-53 of the value. GroupClipping::sensitivity() errs by at most
 ///   (G + 9) 2^-54 before it is rounded up, however products and sums are fused, and flat clipping by less. What is accepted
 ///   may be below the true sensitivity by less than 2^-49 of it (for G > 15 it is not: the rounding up is by (G + 4) 2^-52),
 ///   which rounding_share() covers: of the 2^-46 B C that it adds to each neighbour's error its derivation uses 0.65, and
 ///   what is left of both is above 2^-47 C.
-void check_stored_facts(const PlanFacts& stored, const PlanOptions& o, const GroupClipping& clipping, double batch_share);
+void check_stored_facts(const PlanFacts& stored, const PlanOptions& o, const GroupClipping& clipping);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
@@ -53,30 +56,39 @@ void for_each_fact(Facts& facts, F&& f) {
   f("rho", facts.rho);
   f("sensitivity", facts.sensitivity);
 }
-inline double batch_excess(const PlanOptions& o, double batch_share) { return batch_share * o.delta / double(o.steps); }
 }  // namespace detail
 
-DPMP_KEPT_BODY inline index_t planned_batch_bound(const PlanOptions& o, double batch_share) {
-  return poisson_batch_bound(o.dataset_size + 1, o.sampling_rate, detail::batch_excess(o, batch_share));
+DPMP_KEPT_BODY inline Sensitivity sensitivity_of(const PlanOptions& o, const GroupClipping& clipping, index_t batch_bound) {
+  Sensitivity s = clipping.sensitivity(o.relation, batch_bound);
+  if (o.noise_source.is_discrete()) {
+    const double bound = integer_grid_of(o).bound();
+    s.rho = bound / s.clip_threshold - 1;
+    s.bound = contributions_changed(o.relation) * bound;
+  }
+  s.bound *= double(o.sampling.records_per_unit());
+  return s;
 }
 
 DPMP_KEPT_BODY inline PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t batch_bound) {
-  const Sensitivity s = clipping.sensitivity(o.relation, batch_bound);
+  const Sensitivity s = sensitivity_of(o, clipping, batch_bound);
   return {.batch_bound = batch_bound,
-          .expected_batch = o.sampling_rate * double(o.dataset_size),
+          .expected_batch = expected_batch_of(o),
           .clip_threshold = s.clip_threshold,
           .rho = s.rho,
-          .sensitivity = s.bound};
+          .sensitivity = s.bound,
+          .noise_scale = noise_scale(o)};
 }
 
-DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const PlanOptions& o, const GroupClipping& clipping,
-                                              double batch_share) {
-  const index_t bound = planned_batch_bound(o, batch_share), records = o.dataset_size + 1;
-  const bool near = stored.batch_bound >= bound - 1 && stored.batch_bound <= bound + 1;
-  const bool rare = stored.batch_bound == records || log_binomial_tail(records, o.sampling_rate, stored.batch_bound) <=
-                                                         std::log(detail::batch_excess(o, batch_share)) - 0.5e-6;
-  const bool bound_holds = stored.batch_bound == bound || (near && stored.batch_bound >= 1 && rare);
-  const PlanFacts here = facts_of(o, clipping, bound_holds ? stored.batch_bound : bound);
+DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const PlanOptions& o, const GroupClipping& clipping) {
+  const index_t bound = batch_bound_of(o), units = o.dataset_size + 1, each = o.sampling.records_per_unit();
+  const index_t drawn = stored.batch_bound / each;
+  const bool near = !o.sampling.has_fixed_size() && drawn >= 1 && drawn * each == stored.batch_bound &&
+                    stored.batch_bound >= bound - each && stored.batch_bound <= bound + each;
+  const auto rare = [&] {
+    return drawn == units || log_binomial_tail(units, detail::step_probability(o), drawn) <=
+                                 std::log(rare_share * o.delta / double(o.steps)) - 0.5e-6;
+  };
+  const PlanFacts here = facts_of(o, clipping, stored.batch_bound == bound || (near && rare()) ? stored.batch_bound : bound);
   PlanText computed, said;
   detail::for_each_fact(here, detail::PlanWriter{computed});
   detail::for_each_fact(stored, detail::PlanWriter{said});
@@ -88,6 +100,11 @@ DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const Pla
   agree("joint clip threshold", here.clip_threshold, stored.clip_threshold);
   agree("rho", here.rho, stored.rho);
   agree("sensitivity", here.sensitivity, stored.sensitivity);
+  // Of correlated noise: at least the truth by matrix_rounding, of which rounding takes an eighth at most in any build.
+  if (std::abs(here.noise_scale - stored.noise_scale) > detail::matrix_rounding / 2 * here.noise_scale) {
+    detail::PlanWriter{computed}("noise scale", here.noise_scale);
+    detail::PlanWriter{said}("noise scale", stored.noise_scale);
+  }
   DPMP_CHECK(computed == said, "expected the facts of a plan, got (computed, stored):\n", difference(computed, said));
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

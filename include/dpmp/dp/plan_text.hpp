@@ -39,6 +39,9 @@ void for_each_option(Options& o, F&& f) {
   f("adaptive", o.adaptive);
   f("clip schedule", o.clip_schedule);
   f("noise schedule", o.noise_schedule);
+  f("sampling", o.sampling);
+  f("noise source", o.noise_source);
+  f("overflow", o.overflow);
 }
 template <class Options, class F>
 void for_each_adaptive_option(Options& o, F&& f) {
@@ -48,6 +51,28 @@ void for_each_adaptive_option(Options& o, F&& f) {
   f("adaptive lowest", o.lowest);
   f("adaptive highest", o.highest);
   f("adaptive initial threshold", o.initial_threshold);
+}
+template <class Options, class F>
+void for_each_sampling_option(Options& o, F&& f) {
+  f("sampling batch size", o.batch_size);
+  f("sampling period", o.period);
+  f("sampling records per user", o.records_per_user);
+}
+template <class Options, class F>
+void for_each_noise_source_option(Options& o, F&& f) {
+  f("noise source bands", o.bands);
+  f("noise source grid bits", o.grid_bits);
+  f("noise source dimensions", o.dimensions);
+}
+template <class Options, class F>
+void for_each_overflow_option(Options& o, F&& f) {
+  f("overflow count noise", o.count_noise);
+  f("overflow share", o.share);
+  f("overflow growth interval", o.growth_interval);
+  f("overflow lowest scale", o.lowest);
+  f("overflow highest scale", o.highest);
+  f("overflow initial scale", o.initial_scale);
+  f("overflow alarm after", o.alarm_after);
 }
 inline std::string entry_name(const std::string& list, std::size_t k) { return list + ' ' + std::to_string(k); }
 
@@ -99,6 +124,24 @@ struct PlanWriter {
   void operator()(const std::string& name, const std::optional<AdaptiveOptions>& adaptive) const {
     text[name] = adaptive ? "yes" : "no";
     if (adaptive) for_each_adaptive_option(*adaptive, *this);
+  }
+  /// Poisson sampling of records has no entries, as before there was any other.
+  void operator()(const std::string& name, const SamplingOptions& sampling) const {
+    if (sampling == SamplingOptions{}) return;
+    text[name] = name_of(sampling.kind);
+    for_each_sampling_option(sampling, *this);
+  }
+  /// Independent noise has none, either.
+  void operator()(const std::string& name, const NoiseSourceOptions& source) const {
+    if (source == NoiseSourceOptions{}) return;
+    text[name] = name_of(source.kind);
+    for_each_noise_source_option(source, *this);
+  }
+  /// Plans that were stored before there were such counts have no entry, as plans without them.
+  void operator()(const std::string& name, const std::optional<OverflowOptions>& overflow) const {
+    if (!overflow) return;
+    text[name] = "yes";
+    for_each_overflow_option(*overflow, *this);
   }
 };
 
@@ -178,6 +221,31 @@ struct PlanReader {
     DPMP_CHECK(word == "yes" || word == "no", "expected yes or no in '", name, "' of a plan, got '", word, "'");
     adaptive.reset();
     if (word == "yes") for_each_adaptive_option(adaptive.emplace(), *this);
+  }
+  void operator()(const std::string& name, SamplingOptions& sampling) const {
+    sampling = {};
+    if (!text.contains(name)) return;
+    const auto kind = std::find_if(all_sampling_kinds.begin(), all_sampling_kinds.end(),
+                                   [&](SamplingKind k) { return at(name) == name_of(k); });
+    DPMP_CHECK(kind != all_sampling_kinds.end(), "expected a way of sampling in '", name, "' of a plan, got '", at(name),
+               "'");
+    sampling.kind = *kind;
+    for_each_sampling_option(sampling, *this);
+  }
+  void operator()(const std::string& name, NoiseSourceOptions& source) const {
+    source = {};
+    if (!text.contains(name)) return;
+    const auto kind = std::find_if(all_noise_sources.begin(), all_noise_sources.end(),
+                                   [&](NoiseSourceKind k) { return at(name) == name_of(k); });
+    DPMP_CHECK(kind != all_noise_sources.end(), "expected a noise source in '", name, "' of a plan, got '", at(name), "'");
+    source.kind = *kind;
+    for_each_noise_source_option(source, *this);
+  }
+  void operator()(const std::string& name, std::optional<OverflowOptions>& overflow) const {
+    overflow.reset();
+    if (!text.contains(name)) return;
+    DPMP_CHECK(at(name) == "yes", "expected yes or no entry in '", name, "' of a plan, got '", at(name), "'");
+    for_each_overflow_option(overflow.emplace(), *this);
   }
 };
 

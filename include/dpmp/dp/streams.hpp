@@ -3,7 +3,9 @@
 //
 //   root key, run nonce --> one subkey a stream = first half of block {key: root, counter: run nonce, nonce: tag | stream}
 //   noise subkey        --> nonce = step (40 bits) | parameter (24 bits), counter = 16 (element / 128) + element / 2 % 16
-//   sampler subkey      --> nonce = step, counter = record / 8
+//   sampler subkey      --> nonce = step, counter = record / 8; for balls_in_bins nonce = epoch, counter = 0, 1, ..
+//   selection subkey    --> nonce = step, counter = 0, 1, ..
+//   groups subkey       --> nonce = 0, counter = 0, 1, ..
 //   dropout subkey      --> nonce = step, counter = layer
 //
 // The root key makes subkeys and nothing else. Fields have fixed widths and are checked, so different (stream, step,
@@ -23,6 +25,8 @@ enum class Stream : std::uint32_t {
   dropout = 4,          // masks: DropoutKey::secret
   initialisation = 5,
   record_identity = 6,  // RecordIds: content_id, stable_id, place_id
+  selection = 7,        // which of the drawn units a step keeps, which records of a user it uses
+  groups = 8,           // which group of cyclic_poisson a unit is in: under run nonce 0, for all runs of a root key
 };
 
 /// The subkeys of one run. Keys are wiped when they are dropped (core/secret_key.hpp).

@@ -18,21 +18,6 @@ struct Cast {
   }
 };
 
-/// output = x + y.
-template <class T>
-struct Add {
-  using Real = compute_t<T>;
-  using Storage = T;
-  const T* x;
-  const T* y;
-  T* output;
-  DPMP_ANY_TEAM
-  template <class Span>
-  DPMP_HD void operator()(const Span& at) const {
-    at.store(output, at.load(x) + at.load(y));
-  }
-};
-
 /// sum = x + y + z in compute precision, not rounded to the storage type.
 template <class T>
 struct SumOfThree {
@@ -61,9 +46,19 @@ struct AddTo {
   }
 };
 
-/// output = x * y.
-template <class T>
-struct Multiply {
+enum class Operator : std::uint8_t { plus, minus, times, over };
+DPMP_ANY_TEAM
+template <Operator op, class P, class Q>
+DPMP_HD P apply(P x, Q y) {
+  if constexpr (op == Operator::plus) return x + y;
+  if constexpr (op == Operator::minus) return x - y;
+  if constexpr (op == Operator::times) return x * y;
+  if constexpr (op == Operator::over) return x / y;
+}
+
+/// output = x op y.
+template <Operator op, class T>
+struct Pairwise {
   using Real = compute_t<T>;
   using Storage = T;
   const T* x;
@@ -72,22 +67,52 @@ struct Multiply {
   DPMP_ANY_TEAM
   template <class Span>
   DPMP_HD void operator()(const Span& at) const {
-    at.store(output, at.load(x) * at.load(y));
+    at.store(output, apply<op>(at.load(x), at.load(y)));
   }
 };
-
-/// output = factor * x.
 template <class T>
-struct Scale {
+using Add = Pairwise<Operator::plus, T>;
+template <class T>
+using Subtract = Pairwise<Operator::minus, T>;
+template <class T>
+using Multiply = Pairwise<Operator::times, T>;
+template <class T>
+using Divide = Pairwise<Operator::over, T>;
+
+/// output = x op constant.
+template <Operator op, class T>
+struct WithConstant {
   using Real = compute_t<T>;
   using Storage = T;
   const T* x;
   T* output;
-  Real factor;
+  Real constant;
   DPMP_ANY_TEAM
   template <class Span>
   DPMP_HD void operator()(const Span& at) const {
-    at.store(output, at.load(x) * factor);
+    at.store(output, apply<op>(at.load(x), constant));
+  }
+};
+template <class T>
+using Scale = WithConstant<Operator::times, T>;
+template <class T>
+using Shift = WithConstant<Operator::plus, T>;
+
+/// What y's gradient is where x / y has the gradient g: -(g / y) (x / y). Not -g x / y^2: the square of a y that is stored
+/// may overflow, or be 0.
+template <class T>
+struct DivisorGradient {
+  using Real = compute_t<T>;
+  using Storage = T;
+  const T* x;
+  const T* y;
+  const T* output_gradient;
+  T* divisor_gradient;
+  DPMP_ANY_TEAM
+  template <class Span>
+  DPMP_HD void operator()(const Span& at) const {
+    const auto divisor = at.load(y);
+    at.store(divisor_gradient, -(at.load(output_gradient) / divisor) * (at.load(x) / divisor));
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -56,17 +56,11 @@ struct GroupedConvolutionForward {
       for (index_t ox = 0; ox < windows.x.output; ++ox) {
         typename Team::Pack sum{};
         if (bias) sum = at.load(bias);
-        for (index_t ky = 0; ky < windows.y.kernel; ++ky) {
-          const index_t iy = windows.y.position(oy, ky);
-          if (!windows.y.inside(iy)) continue;
-          for (index_t kx = 0; kx < windows.x.kernel; ++kx) {
-            const index_t ix = windows.x.position(ox, kx);
-            if (!windows.x.inside(ix)) continue;
-            const T* x = input + ((sample * windows.y.input + iy) * windows.x.input + ix) * windows.channels;
-            const T* w = weight + (ky * windows.x.kernel + kx) * inputs * width;
-            for (index_t j = 0; j < inputs; ++j) sum = sum + lanes.load(at, x, j) * at.load(w + j * width);
-          }
-        }
+        windows.for_each_tap(oy, ox, [&](index_t iy, index_t ix, index_t tap) DPMP_LAMBDA {
+          const T* x = input + windows.pixel(sample, iy, ix);
+          const T* w = weight + tap * inputs * width;
+          for (index_t j = 0; j < inputs; ++j) sum = sum + lanes.load(at, x, j) * at.load(w + j * width);
+        });
         at.store(output + (row * windows.x.output + ox) * width, sum);
       }
     });
@@ -88,22 +82,15 @@ struct GroupedConvolutionBackwardInput {
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
     const index_t iy = row % windows.y.input, sample = row / windows.y.input, width = windows.channels;
-    const index_t y_first = windows.y.first_window(iy), y_end = windows.y.end_window(iy);
     team.for_each(width, [&](auto at) DPMP_LAMBDA {
       const GroupLanes<Team> lanes(at.offset, width, width / groups, outputs);
       for (index_t ix = 0; ix < windows.x.input; ++ix) {
         typename Team::Pack sum{};
-        for (index_t oy = y_first; oy < y_end; ++oy) {
-          const index_t ky = windows.y.tap(iy, oy);
-          if (ky < 0) continue;
-          for (index_t ox = windows.x.first_window(ix); ox < windows.x.end_window(ix); ++ox) {
-            const index_t kx = windows.x.tap(ix, ox);
-            if (kx < 0) continue;
-            const T* g = output_gradient + ((sample * windows.y.output + oy) * windows.x.output + ox) * groups * outputs;
-            const T* w = weight + (ky * windows.x.kernel + kx) * outputs * width;
-            for (index_t m = 0; m < outputs; ++m) sum = sum + lanes.load(at, g, m) * at.load(w + m * width);
-          }
-        }
+        windows.for_each_window(iy, ix, [&](index_t oy, index_t ox, index_t tap) DPMP_LAMBDA {
+          const T* g = output_gradient + windows.window(sample, oy, ox) * groups * outputs;
+          const T* w = weight + tap * outputs * width;
+          for (index_t m = 0; m < outputs; ++m) sum = sum + lanes.load(at, g, m) * at.load(w + m * width);
+        });
         at.store(input_gradient + (row * windows.x.input + ix) * width, sum);
       }
     });
@@ -137,8 +124,8 @@ struct GroupedConvolutionBackwardWeight {
         for (index_t ox = 0; ox < windows.x.output; ++ox) {
           const index_t ix = windows.x.position(ox, kx);
           if (!windows.x.inside(ix)) continue;
-          const T* x = input + ((sample * windows.y.input + iy) * windows.x.input + ix) * windows.channels;
-          const T* g = output_gradient + ((sample * windows.y.output + oy) * windows.x.output + ox) * width;
+          const T* x = input + windows.pixel(sample, iy, ix);
+          const T* g = output_gradient + windows.window(sample, oy, ox) * width;
           sum = sum + at.load(g) * lanes.load(at, x, j);
         }
       }

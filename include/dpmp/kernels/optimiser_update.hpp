@@ -10,10 +10,12 @@ namespace dpmp::inline DPMP_ABI::kernels {
 /// What changes from step to step. It is in the memory of the device, so that a captured graph runs with new numbers.
 struct UpdateNumbers {
   double gradient_factor = 1;
-  double rate = 0;               // SGD: the learning rate; AdamW: times 1 / (1 - beta1^t)
-  double second_correction = 1;  // AdamW: 1 / sqrt(1 - beta2^t)
-  double decay = 0;              // AdamW: the learning rate times the weight decay
+  double rate = 0;               // SGD, LAMB: the learning rate; AdamW, DP-AdamBC: times 1 / (1 - beta1^t)
+  double second_correction = 1;  // AdamW, LAMB: 1 / sqrt(1 - beta2^t); DP-AdamBC: 1 / (1 - beta2^t)
+  double decay = 0;              // AdamW, DP-AdamBC: the learning rate times the weight decay; LAMB: the weight decay
   std::uint64_t updates = 0;     // of the parameter, this one included
+  double first_correction = 1;   // LAMB: 1 / (1 - beta1^t)
+  double noise_share = 0;        // DP-AdamBC: the noise's share of the corrected second moment
 };
 
 /// velocity = momentum velocity + g + weight_decay w; w -= rate rate_factor velocity. rate_factor: of this parameter.
@@ -85,6 +87,29 @@ struct RoundedAdamWUpdate : AdamWUpdate<float, bf16> {
     at.store(first, m);
     at.store(second, v);
     return updated;
+  }
+};
+
+/// m and v as AdamW has them; w -= rate rate_factor m / sqrt(max(v second_correction - noise_share, floor)) + decay
+/// decay_factor w. By select: an element below the floor is updated like every other one.
+template <class Real_>
+struct DpAdamBCUpdate {
+  using Real = Real_;
+  Real* first;
+  Real* second;
+  Real beta1, share1, beta2, share2, floor;
+  Real rate_factor = 1, decay_factor = 1;
+
+  DPMP_ANY_TEAM
+  template <class Span, class Pack>
+  DPMP_HD Pack operator()(const Span& at, const Pack& sum, const Pack& w, const UpdateNumbers& now) const {
+    const Pack g = sum * Real(now.gradient_factor);
+    const Pack m = at.load(first) * beta1 + g * share1, v = at.load(second) * beta2 + g * g * share2;
+    at.store(first, m);
+    at.store(second, v);
+    const Pack signal = v * Real(now.second_correction) - Real(now.noise_share), least = Pack::splat(floor);
+    return w - w * (Real(now.decay) * decay_factor) -
+           m * (Real(now.rate) * rate_factor) / sqrt(select_less(least, signal, signal, least));
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

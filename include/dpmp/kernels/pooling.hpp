@@ -26,14 +26,9 @@ struct AveragePoolForward {
     for (index_t ox = 0; ox < windows.x.output; ++ox)
       team.for_each(c, [&](auto at) DPMP_LAMBDA {
         CarriedSum<typename Team::Pack> sum;
-        for (index_t ky = 0; ky < windows.y.kernel; ++ky) {
-          const index_t iy = windows.y.position(oy, ky);
-          if (!windows.y.inside(iy)) continue;
-          for (index_t kx = 0; kx < windows.x.kernel; ++kx) {
-            const index_t ix = windows.x.position(ox, kx);
-            if (windows.x.inside(ix)) sum.add(at.load(input + ((sample * windows.y.input + iy) * windows.x.input + ix) * c));
-          }
-        }
+        windows.for_each_tap(oy, ox, [&](index_t iy, index_t ix, index_t) DPMP_LAMBDA {
+          sum.add(at.load(input + windows.pixel(sample, iy, ix)));
+        });
         at.store(output + (row * windows.x.output + ox) * c, sum.total() * factor);
       });
   }
@@ -59,21 +54,14 @@ struct MaxPoolForward {
       team.for_each(c, [&](auto at) DPMP_LAMBDA {
         Pack best{}, best_tap{}, nan{};
         bool started = false;
-        for (index_t ky = 0; ky < windows.y.kernel; ++ky) {
-          const index_t iy = windows.y.position(oy, ky);
-          if (!windows.y.inside(iy)) continue;
-          for (index_t kx = 0; kx < windows.x.kernel; ++kx) {
-            const index_t ix = windows.x.position(ox, kx);
-            if (!windows.x.inside(ix)) continue;
-            const Pack value = at.load(input + ((sample * windows.y.input + iy) * windows.x.input + ix) * c),
-                       tap = Pack::splat(Real(ky * windows.x.kernel + kx));
-            best_tap = started ? select_less(best, value, tap, best_tap) : tap;
-            best = started ? select_less(best, value, value, best) : value;
-            started = true;
-            // Neither below infinity nor above -1: a NaN. A broken sample must be seen, not passed over.
-            nan = nan + select_less(value, Pack::splat(infinity), Pack{}, select_less(Pack{} - 1, value, Pack{}, value));
-          }
-        }
+        windows.for_each_tap(oy, ox, [&](index_t iy, index_t ix, index_t place) DPMP_LAMBDA {
+          const Pack value = at.load(input + windows.pixel(sample, iy, ix)), tap = Pack::splat(Real(place));
+          best_tap = started ? select_less(best, value, tap, best_tap) : tap;
+          best = started ? select_less(best, value, value, best) : value;
+          started = true;
+          // Neither below infinity nor above -1: a NaN. A broken sample must be seen, not passed over.
+          nan = nan + select_less(value, Pack::splat(infinity), Pack{}, select_less(Pack{} - 1, value, Pack{}, value));
+        });
         if (output) at.store(output + (row * windows.x.output + ox) * c, best + nan);
         if (winner) at.store(winner + (row * windows.x.output + ox) * c, best_tap);
       });
@@ -97,26 +85,21 @@ struct PoolBackward {
   DPMP_HD void operator()(const Team& team, index_t row) const {
     using Pack = typename Team::Pack;
     const index_t iy = row % windows.y.input, sample = row / windows.y.input, c = windows.channels;
-    const index_t y_first = windows.y.first_window(iy), y_end = windows.y.end_window(iy);
-    for (index_t ix = 0; ix < windows.x.input; ++ix) {
-      const index_t x_first = windows.x.first_window(ix), x_end = windows.x.end_window(ix);
+    for (index_t ix = 0; ix < windows.x.input; ++ix)
       team.for_each(c, [&](auto at) DPMP_LAMBDA {
         Pack sum{};
-        for (index_t oy = y_first; oy < y_end; ++oy)
-          for (index_t ox = x_first; ox < x_end; ++ox) {
-            const index_t window = ((sample * windows.y.output + oy) * windows.x.output + ox) * c;
-            const Pack g = at.load(output_gradient + window) * factor;
-            if (winner) {
-              const Pack tap = Pack::splat(Real(windows.y.tap(iy, oy) * windows.x.kernel + windows.x.tap(ix, ox))),
-                         won = at.load(winner + window);
-              sum = sum + select_less(tap, won, Pack{}, select_less(won, tap, Pack{}, g));
-            } else {
-              sum = sum + g;
-            }
+        windows.for_each_window(iy, ix, [&](index_t oy, index_t ox, index_t place) DPMP_LAMBDA {
+          const index_t window = windows.window(sample, oy, ox) * c;
+          const Pack g = at.load(output_gradient + window) * factor;
+          if (winner) {
+            const Pack tap = Pack::splat(Real(place)), won = at.load(winner + window);
+            sum = sum + select_less(tap, won, Pack{}, select_less(won, tap, Pack{}, g));
+          } else {
+            sum = sum + g;
           }
+        });
         at.store(input_gradient + (row * windows.x.input + ix) * c, sum);
       });
-    }
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -75,25 +75,14 @@ struct Fold {
   template <class Team>
   DPMP_HD void operator()(const Team& team, index_t row) const {
     const index_t iy = row % windows.y.input, sample = row / windows.y.input, c = windows.channels;
-    const index_t y_first = windows.y.first_window(iy), y_end = windows.y.end_window(iy);
-    for (index_t ix = 0; ix < windows.x.input; ++ix) {
-      const index_t x_first = windows.x.first_window(ix), x_end = windows.x.end_window(ix);
-      T* out = output + (row * windows.x.input + ix) * c;
+    for (index_t ix = 0; ix < windows.x.input; ++ix)
       team.for_each(c, [&](auto at) DPMP_LAMBDA {
         typename Team::Pack sum{};
-        for (index_t oy = y_first; oy < y_end; ++oy) {
-          const index_t ky = windows.y.tap(iy, oy);
-          if (ky < 0) continue;
-          for (index_t ox = x_first; ox < x_end; ++ox) {
-            const index_t kx = windows.x.tap(ix, ox);
-            if (kx < 0) continue;
-            const index_t window = (sample * windows.y.output + oy) * windows.x.output + ox;
-            sum = sum + at.load(input + (window * windows.taps() + ky * windows.x.kernel + kx) * c);
-          }
-        }
-        at.store(out, sum);
+        windows.for_each_window(iy, ix, [&](index_t oy, index_t ox, index_t tap) DPMP_LAMBDA {
+          sum = sum + at.load(input + (windows.window(sample, oy, ox) * windows.taps() + tap) * c);
+        });
+        at.store(output + (row * windows.x.input + ix) * c, sum);
       });
-    }
   }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -35,5 +35,34 @@ struct Windows {
 
   DPMP_HD index_t taps() const { return y.kernel * x.kernel; }
   DPMP_HD index_t positions() const { return y.output * x.output; }
+  /// The window (oy, ox) of a sample among all windows.
+  DPMP_HD index_t window(index_t sample, index_t oy, index_t ox) const { return (sample * y.output + oy) * x.output + ox; }
+  /// Where the channels of a position begin.
+  DPMP_HD index_t pixel(index_t sample, index_t iy, index_t ix) const {
+    return ((sample * y.input + iy) * x.input + ix) * channels;
+  }
+  /// f(iy, ix, tap) for the taps of window (oy, ox) that are inside of the image, in row-major order.
+  DPMP_ANY_TEAM
+  template <class F>
+  DPMP_HD void for_each_tap(index_t oy, index_t ox, F&& f) const {
+    for (index_t ky = 0; ky < y.kernel; ++ky) {
+      const index_t iy = y.position(oy, ky);
+      if (!y.inside(iy)) continue;
+      for (index_t kx = 0; kx < x.kernel; ++kx)
+        if (const index_t ix = x.position(ox, kx); x.inside(ix)) f(iy, ix, ky * x.kernel + kx);
+    }
+  }
+  /// f(oy, ox, tap) for the windows that read position (iy, ix), with the tap that does, in row-major order.
+  DPMP_ANY_TEAM
+  template <class F>
+  DPMP_HD void for_each_window(index_t iy, index_t ix, F&& f) const {
+    const index_t x_first = x.first_window(ix), x_end = x.end_window(ix);
+    for (index_t oy = y.first_window(iy); oy < y.end_window(iy); ++oy) {
+      const index_t ky = y.tap(iy, oy);
+      if (ky < 0) continue;
+      for (index_t ox = x_first; ox < x_end; ++ox)
+        if (const index_t kx = x.tap(ix, ox); kx >= 0) f(oy, ox, ky * x.kernel + kx);
+    }
+  }
 };
 }  // namespace dpmp::inline DPMP_ABI::kernels

@@ -19,7 +19,7 @@ struct FusedNumbers {
 };
 
 /// weight, copy, moments <- rule(sum + noise, on the grid of dp/noise.hpp). T: what the copy is rounded to; no copy is kept
-/// where T is the master's type.
+/// where T is the master's type. A rule with `keeps_weights` updates moments only.
 template <class Rule_, class T>
 struct FusedUpdate {
   using Rule = Rule_;
@@ -37,9 +37,13 @@ struct FusedUpdate {
   DPMP_ANY_TEAM
   template <class Span, class Pack>
   DPMP_HD void apply(const Span& at, const Pack& noised, const kernels::UpdateNumbers& now) const {
-    const Pack updated = rule(at, noised, at.load(weight), now);
-    at.store(weight, updated);
-    if constexpr (!std::is_same_v<T, Real>) at.store(copy, updated);
+    if constexpr (requires { requires Rule::keeps_weights; }) {
+      rule(at, noised, now);
+    } else {
+      const Pack updated = rule(at, noised, at.load(weight), now);
+      at.store(weight, updated);
+      if constexpr (!std::is_same_v<T, Real>) at.store(copy, updated);
+    }
   }
 
   /// A thread of a GPU, launched over dp::NoiseBlock::count(n): the pairs of elements of one block.

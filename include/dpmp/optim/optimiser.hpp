@@ -1,64 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-// SGD with momentum and AdamW on FP32 master weights (f64 for an f64 model), from f64 gradient sums: the choice of a user,
-// and the state of a run, which belongs to the parameters one by one.
+// SGD with momentum, AdamW, DP-AdamBC and LAMB on FP32 master weights (f64 for an f64 model), from f64 gradient sums: the
+// state of a run, which belongs to the parameters one by one.
 #pragma once
 #include <cmath>
-#include <functional>
 #include <span>
-#include <string>
-#include <variant>
 #include <vector>
 
 #include "dpmp/optim/fused_update.hpp"
+#include "dpmp/optim/lamb.hpp"
+#include "dpmp/optim/optimiser_kinds.hpp"
 #include "dpmp/per_sample/gradient_sums.hpp"
 
 namespace dpmp::inline DPMP_ABI::optim {
-/// Decides by what is public of a parameter: name, shape, dtype. Called once for each parameter, when an optimiser is made.
-using ParameterPredicate = std::function<bool(const Parameter&)>;
-
-/// Stochastic gradient descent with heavy-ball momentum (Polyak 1964) and L2 weight decay.
-struct Sgd {
-  double momentum = 0;
-  double weight_decay = 0;
-  /// The parameters that decay; by default all but biases and gains.
-  ParameterPredicate decays = is_matrix;
-};
-/// Adam with decoupled weight decay (Loshchilov, Hutter 2019, arXiv 1711.05101).
-struct AdamW {
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
-  double weight_decay = 0;
-  /// The parameters that decay; by default all but biases and gains.
-  ParameterPredicate decays = is_matrix;
-  /// What both moments are stored in: f32 (f64 for f64 masters), or bf16 for half of the memory. They are updated in FP32
-  /// and rounded to bf16 stochastically: the mean of a moment is that of f32's, where rounding to nearest would lose each
-  /// step's share of 1 - beta2. The random numbers are public and keyed by this seed, the parameter's place, its count of
-  /// updates and the element: the same on every device, and in a run that goes on from a checkpoint.
-  DType moments = DType::f32;
-  std::uint64_t rounding_seed = 0;
-};
-/// What a user chooses.
-using Optimiser = std::variant<Sgd, AdamW>;
-
-/// A group of parameters that learn at factor times the learning rate (with AdamW, their decay is multiplied too).
-struct RateFactor {
-  ParameterPredicate parameters;
-  double factor = 1;
-};
-
 /// Gaussian noise that a step adds to the sums: to sum k the normals of parameter sums.places()[k].
 struct StepNoise {
   dp::NoiseStream stream;
   double standard_deviation = 0;
+  /// The sums have it already (a noise source with a memory): nothing is drawn, the optimiser knows its size.
+  bool added = false;
 };
 
 /// What an optimiser keeps of one parameter: made when it is first trained, kept while it is frozen.
 struct ParameterState {
   /// Updates made so far; Adam's bias correction depends on it.
   index_t updates = 0;
-  /// AdamW: both; SGD: the velocity, where it has momentum. Of the parameter's shape, in OptimiserState::moment_dtype; not
-  /// defined before the first step that trains the parameter.
+  /// DP-AdamBC: the part of `second` that is the noise's variance: its moving average over the same steps.
+  double noise_share = 0;
+  /// AdamW, DP-AdamBC, LAMB: both; SGD: the velocity, where it has momentum. Of the parameter's shape, in
+  /// OptimiserState::moment_dtype; not defined before the first step that trains the parameter.
   Tensor first, second;
 };
 
@@ -89,7 +58,7 @@ class OptimiserState {
   void make_moments(Context& ctx, const per_sample::GradientSums& sums);
 
   const Optimiser& optimiser() const { return optimiser_; }
-  /// Moments of a parameter that has been trained: 2 for AdamW, 1 for SGD with momentum, else 0.
+  /// Moments of a parameter that has been trained: 0 or, with momentum, 1 for SGD, 2 for the others.
   int moments() const;
   /// What they are stored in.
   DType moment_dtype(const Parameter& p) const;
@@ -111,24 +80,31 @@ class OptimiserState {
     ParameterState state = {};
     bool begun = false;  // counted by the last begin_step
   };
-  static void check_range(std::string_view name, double value, double low, double high);
-  static void check_decay(double decay, const ParameterPredicate& decays);
   static double rate_factor_of(const Parameter& p, std::span<const RateFactor> rate_factors);
   const Member& member_of(const Parameter& p) const;
   /// Those that a step of these sums trains, as places in members_.
   std::vector<std::size_t> trained_by(const per_sample::GradientSums& sums) const;
   void make_moments(Context& ctx, std::span<const std::size_t> places);
-  kernels::UpdateNumbers numbers_of(index_t updates, double gradient_factor, double learning_rate) const;
+  /// For a state that has counted the step.
+  kernels::UpdateNumbers numbers_of(const ParameterState& state, double gradient_factor, double learning_rate) const;
   template <class R>
   static kernels::SgdUpdate<R> formula_of(const Sgd& sgd, const Member& m);
   template <class R, class Moment = R>
   static kernels::AdamWUpdate<R, Moment> formula_of(const AdamW& a, const Member& m);
   kernels::RoundedAdamWUpdate rounded_formula_of(const AdamW& a, const Member& m) const;
+  template <class R>
+  static kernels::DpAdamBCUpdate<R> formula_of(const DpAdamBC& a, const Member& m);
+  template <class R>
+  static kernels::LambMoments<R> formula_of(const Lamb& a, const Member& m);
   /// All parameters of compute dtype T.
   template <class T>
   void update_all_by(Context& ctx, const Sgd& sgd, const per_sample::GradientSums& sums, const Key256* noise_key) const;
   template <class T>
   void update_all_by(Context& ctx, const AdamW& a, const per_sample::GradientSums& sums, const Key256* noise_key) const;
+  template <class T>
+  void update_all_by(Context& ctx, const DpAdamBC& a, const per_sample::GradientSums& sums, const Key256* noise_key) const;
+  template <class T>
+  void update_all_by(Context& ctx, const Lamb& a, const per_sample::GradientSums& sums, const Key256* noise_key) const;
   /// formula_of(member): the optimiser's.
   template <class T, class FormulaOf>
   void update_all(Context& ctx, const FormulaOf& formula_of, const per_sample::GradientSums& sums,
@@ -136,7 +112,8 @@ class OptimiserState {
 
   Optimiser optimiser_;
   std::vector<Member> members_;
-  Tensor numbers_;  // detail::FusedNumbers of each member
+  Tensor numbers_;          // detail::FusedNumbers of each member
+  detail::LambNorms lamb_;  // memory for LAMB's norms
 };
 }  // namespace dpmp::inline DPMP_ABI::optim
 
@@ -147,20 +124,7 @@ namespace dpmp::inline DPMP_ABI::optim {
 DPMP_KEPT_BODY inline OptimiserState::OptimiserState(Context& ctx, std::span<Parameter* const> parameters,
                                                      const Optimiser& optimiser, std::span<const RateFactor> rate_factors)
     : optimiser_(optimiser) {
-  if (const auto* sgd = std::get_if<Sgd>(&optimiser_)) {
-    check_range("momentum", sgd->momentum, 0, 1);
-    check_decay(sgd->weight_decay, sgd->decays);
-  } else {
-    const AdamW& a = std::get<AdamW>(optimiser_);
-    check_range("beta1", a.beta1, 0, 1);
-    check_range("beta2", a.beta2, 0, 1);
-    DPMP_CHECK(a.epsilon > 0 && std::isfinite(a.epsilon), "expected a finite epsilon > 0, got ", a.epsilon);
-    check_decay(a.weight_decay, a.decays);
-    DPMP_CHECK(a.moments == DType::f32 || a.moments == DType::bf16, "expected moments in f32 or bf16, got ", a.moments);
-    for (const Parameter* p : parameters)
-      DPMP_CHECK(a.moments == DType::f32 || p->master().dtype() == DType::f32, "expected moments in f32 for '", p->name(),
-                 "', whose master values are f64, got ", a.moments);
-  }
+  check_optimiser(optimiser_, parameters);
   for (const RateFactor& group : rate_factors) {
     DPMP_CHECK(group.parameters, "expected a predicate for the parameters of a rate factor, got none");
     DPMP_CHECK(group.factor > 0 && std::isfinite(group.factor), "expected a finite factor > 0 of the learning rate, got ",
@@ -170,6 +134,7 @@ DPMP_KEPT_BODY inline OptimiserState::OptimiserState(Context& ctx, std::span<Par
     const bool decays = std::visit([&](const auto& o) { return o.decays(*p); }, optimiser_);
     members_.push_back({p, decays, rate_factor_of(*p, rate_factors)});
   }
+  if (std::holds_alternative<Lamb>(optimiser_)) lamb_ = detail::LambNorms(ctx, parameters);
   numbers_ =
       Tensor::zeros(ctx, {index_t(members_.size()), index_t(sizeof(detail::FusedNumbers) / sizeof(double))}, DType::f64);
 }
@@ -177,13 +142,15 @@ DPMP_KEPT_BODY inline OptimiserState::OptimiserState(Context& ctx, std::span<Par
 DPMP_KEPT_BODY inline void OptimiserState::step(Context& ctx, const per_sample::GradientSums& sums, double gradient_factor,
                                                 double learning_rate, const StepNoise* noise) {
   begin_step(ctx, sums, gradient_factor, learning_rate, noise);
-  update(ctx, sums, noise ? &noise->stream.key : nullptr);
+  update(ctx, sums, noise && !noise->added ? &noise->stream.key : nullptr);
 }
 
 DPMP_KEPT_BODY inline void OptimiserState::begin_step(Context& ctx, const per_sample::GradientSums& sums,
                                                       double gradient_factor, double learning_rate, const StepNoise* noise) {
   detail::FusedNumbers now;
   if (noise) now.noise = dp::NoiseOfStep(noise->stream.step, noise->standard_deviation);
+  const double deviation = noise ? noise->standard_deviation * gradient_factor : 0;
+  const auto* unbiased = std::get_if<DpAdamBC>(&optimiser_);
   const std::vector<std::size_t> trained = trained_by(sums);
   make_moments(ctx, trained);
   std::vector<detail::FusedNumbers> numbers(members_.size(), now);
@@ -191,7 +158,10 @@ DPMP_KEPT_BODY inline void OptimiserState::begin_step(Context& ctx, const per_sa
   for (const std::size_t place : trained) {
     Member& m = members_[place];
     m.begun = true;
-    numbers[place].update = numbers_of(++m.state.updates, gradient_factor, learning_rate);
+    ++m.state.updates;
+    if (unbiased)
+      m.state.noise_share = unbiased->beta2 * m.state.noise_share + (1 - unbiased->beta2) * deviation * deviation;
+    numbers[place].update = numbers_of(m.state, gradient_factor, learning_rate);
   }
   if (!numbers.empty()) numbers_.copy_from_host(numbers.data());
 }
@@ -241,6 +211,8 @@ DPMP_KEPT_BODY inline void OptimiserState::restore(const std::vector<ParameterSt
     const std::string& name = members_[k].parameter->name();
     const DType dtype = moment_dtype(*members_[k].parameter);
     DPMP_CHECK(state.updates >= 0, "expected a count of updates of '", name, "' >= 0, got ", state.updates);
+    DPMP_CHECK(state.noise_share >= 0 && std::isfinite(state.noise_share), "expected a finite share of the noise in '", name,
+               "' >= 0, got ", state.noise_share);
     const int given = state.first.defined() + state.second.defined();
     DPMP_CHECK(state.updates == 0 || given == moments(), "expected ", moments(), " moments of '", name, "' after ",
                state.updates, " updates, got ", given);
@@ -264,24 +236,26 @@ DPMP_KEPT_BODY inline std::vector<std::size_t> OptimiserState::trained_by(const 
   return places;
 }
 
-DPMP_KEPT_BODY inline kernels::UpdateNumbers OptimiserState::numbers_of(index_t updates, double gradient_factor,
+DPMP_KEPT_BODY inline kernels::UpdateNumbers OptimiserState::numbers_of(const ParameterState& state, double gradient_factor,
                                                                         double learning_rate) const {
-  kernels::UpdateNumbers now{.gradient_factor = gradient_factor, .rate = learning_rate, .updates = std::uint64_t(updates)};
-  if (const auto* a = std::get_if<AdamW>(&optimiser_)) {
-    now.rate = learning_rate * (1 / (1 - std::pow(a->beta1, double(updates))));
-    now.second_correction = 1 / std::sqrt(1 - std::pow(a->beta2, double(updates)));
-    now.decay = learning_rate * a->weight_decay;
+  kernels::UpdateNumbers now{
+      .gradient_factor = gradient_factor, .rate = learning_rate, .updates = std::uint64_t(state.updates)};
+  const auto t = double(state.updates);
+  if (const auto* adam = std::get_if<AdamW>(&optimiser_)) {
+    now.rate = learning_rate * (1 / (1 - std::pow(adam->beta1, t)));
+    now.second_correction = 1 / std::sqrt(1 - std::pow(adam->beta2, t));
+    now.decay = learning_rate * adam->weight_decay;
+  } else if (const auto* unbiased = std::get_if<DpAdamBC>(&optimiser_)) {
+    now.rate = learning_rate * (1 / (1 - std::pow(unbiased->beta1, t)));
+    now.second_correction = 1 / (1 - std::pow(unbiased->beta2, t));
+    now.noise_share = state.noise_share * now.second_correction;
+    now.decay = learning_rate * unbiased->weight_decay;
+  } else if (const auto* lamb = std::get_if<Lamb>(&optimiser_)) {
+    now.first_correction = 1 / (1 - std::pow(lamb->beta1, t));
+    now.second_correction = 1 / std::sqrt(1 - std::pow(lamb->beta2, t));
+    now.decay = lamb->weight_decay;
   }
   return now;
-}
-
-DPMP_KEPT_BODY inline void OptimiserState::check_range(std::string_view name, double value, double low, double high) {
-  DPMP_CHECK(value >= low && value < high, "expected ", name, " in [", low, ", ", high, "), got ", value);
-}
-
-DPMP_KEPT_BODY inline void OptimiserState::check_decay(double decay, const ParameterPredicate& decays) {
-  DPMP_CHECK(decay >= 0 && std::isfinite(decay), "expected a finite weight decay >= 0, got ", decay);
-  DPMP_CHECK(decays, "expected a predicate for the parameters that decay, got none");
 }
 
 DPMP_KEPT_BODY inline double OptimiserState::rate_factor_of(const Parameter& p, std::span<const RateFactor> rate_factors) {
@@ -319,6 +293,24 @@ DPMP_KEPT_BODY inline kernels::RoundedAdamWUpdate OptimiserState::rounded_formul
   return {formula_of<float, bf16>(a, m), {a.rounding_seed, std::uint32_t(&m - members_.data())}};
 }
 
+template <class R>
+inline kernels::DpAdamBCUpdate<R> OptimiserState::formula_of(const DpAdamBC& a, const Member& m) {
+  return {m.state.first.data<R>(),
+          m.state.second.data<R>(),
+          R(a.beta1),
+          R(1 - a.beta1),
+          R(a.beta2),
+          R(1 - a.beta2),
+          R(a.floor),
+          R(m.rate_factor),
+          R(m.decays ? m.rate_factor : 0)};
+}
+
+template <class R>
+inline kernels::LambMoments<R> OptimiserState::formula_of(const Lamb& a, const Member& m) {
+  return {m.state.first.data<R>(), m.state.second.data<R>(), R(a.beta1), R(1 - a.beta1), R(a.beta2), R(1 - a.beta2)};
+}
+
 template <class T>
 inline void OptimiserState::update_all_by(Context& ctx, const Sgd& sgd, const per_sample::GradientSums& sums,
                                           const Key256* noise_key) const {
@@ -335,6 +327,29 @@ inline void OptimiserState::update_all_by(Context& ctx, const AdamW& a, const pe
           ctx, [&](const Member& m) { return rounded_formula_of(a, m); }, sums, noise_key);
   update_all<T>(
       ctx, [&](const Member& m) { return formula_of<compute_t<T>>(a, m); }, sums, noise_key);
+}
+
+template <class T>
+inline void OptimiserState::update_all_by(Context& ctx, const DpAdamBC& a, const per_sample::GradientSums& sums,
+                                          const Key256* noise_key) const {
+  update_all<T>(
+      ctx, [&](const Member& m) { return formula_of<compute_t<T>>(a, m); }, sums, noise_key);
+}
+
+template <class T>
+inline void OptimiserState::update_all_by(Context& ctx, const Lamb& a, const per_sample::GradientSums& sums,
+                                          const Key256* noise_key) const {
+  using R = compute_t<T>;
+  update_all<T>(
+      ctx, [&](const Member& m) { return formula_of<R>(a, m); }, sums, noise_key);
+  for (Parameter* p : sums.parameters()) {
+    if (!p->trainable() || p->dtype() != dtype_of<T>) continue;
+    const Member& m = member_of(*p);
+    const auto* numbers = static_cast<const detail::FusedNumbers*>(numbers_.raw()) + (&m - members_.data());
+    lamb_.move<T>(ctx, *p, &m - members_.data(),
+                  {m.state.first.data<R>(), m.state.second.data<R>(), R(a.epsilon), R(m.decays)}, R(m.rate_factor),
+                  &numbers->update);
+  }
 }
 
 template <class T, class FormulaOf>

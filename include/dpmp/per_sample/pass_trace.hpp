@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "dpmp/autograd/tape.hpp"
+#include "dpmp/autograd/loss_scale.hpp"
 #include "dpmp/per_sample/group_pass.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample {
@@ -19,10 +19,11 @@ inline bool same_bits(double x, double y) {
 class PassTrace {
  public:
   /// Records losses(tape) on a tape of `samples` slots and walks it back once. weights [samples] or
-  /// none: factors of the losses, as for Tape::backward. What losses() throws ends the trace.
+  /// none: factors of the losses, as for Tape::backward. What losses() throws ends the trace. scaling: where the walk
+  /// begins; norms are those without it.
   template <class Losses>
   PassTrace(Context& ctx, index_t samples, Losses&& losses, std::span<const double> weights = {},
-            const StrategyOptions& options = {})
+            const StrategyOptions& options = {}, const LossScaling& scaling = {})
       : samples_(samples) {
     Tape tape(ctx, samples);
     index_t operations = 0;
@@ -32,8 +33,12 @@ class PassTrace {
     const Variable loss = losses(tape);
     add("the losses", loss.value());
     Sites sites(*this, options);
-    tape.backward(loss, sites, weights.empty() ? Tensor() : Tensor::from(ctx, {samples}, loss.dtype(), weights));
-    const NormBounds norms = sites.sink.norms(ctx, samples);
+    const ScaledSeed seed =
+        scaled_seed(tape, loss, weights.empty() ? Tensor() : Tensor::from(ctx, {samples}, loss.dtype(), weights), scaling);
+    if (seed.exponents.defined()) add("the exponent of the loss scale", seed.exponents);
+    tape.backward(loss, sites, seed.weights);
+    NormBounds norms = sites.sink.norms(ctx, samples);
+    if (seed.exponents.defined()) norms = norms.unscaled(ctx, seed.exponents);
     std::vector<double> rows;
     const std::vector<double> upper = norms.upper();
     const std::vector<std::uint8_t> finite = norms.finite();

@@ -13,7 +13,7 @@ Tensor shift(Context& ctx, const Tensor& x, double constant);
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/kernels/arithmetic.hpp"
+#include "dpmp/kernels/elementwise.hpp"
 #include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {

@@ -24,7 +24,7 @@ Tensor mean(Context& ctx, const Tensor& x, int axis, ReducedAxis reduced = Reduc
 
 #if DPMP_BODIES
 #include "dpmp/kernels/broadcast.hpp"
-#include "dpmp/runtime/launch.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace detail {
@@ -48,34 +48,26 @@ inline kernels::AxisRuns axis_runs(const Shape& small, const Shape& full) {
   if (part[0] == 1 && part[2] > 1) return {.first = part[1], .inner = part[2]};
   return {.outer = part[0], .second = part[1], .inner = part[2]};
 }
+/// K<T>{x, the result, runs, factor} over `rows` rows; x's data under the shape where there is nothing to do.
+template <template <class> class K>
+Tensor along_runs(Context& ctx, const Tensor& x, const Shape& shape, double factor, const kernels::AxisRuns& runs,
+                  index_t rows) {
+  check_device("an operand", x, ctx);
+  if (x.numel() == shape.numel() && factor == 1) return x.reshaped(shape);
+  const Tensor y = Tensor::empty(ctx, shape, x.dtype());
+  if (y.numel() > 0) map_rows<K>(ctx, x.dtype(), rows, std::max(x.numel(), y.numel()) / rows, x, y, runs, factor);
+  return y;
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline Tensor broadcast_to(Context& ctx, const Tensor& x, const Shape& shape, double factor) {
   const kernels::AxisRuns runs = detail::axis_runs(x.shape(), shape);
-  check_device("an operand", x, ctx);
-  if (x.numel() == shape.numel() && factor == 1) return x.reshaped(shape);
-  const Tensor y = Tensor::empty(ctx, shape, x.dtype());
-  if (y.numel() > 0)
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(ctx, runs.outer * runs.first * runs.middle, runs.second * runs.inner,
-                          kernels::Expand<T>{x.data<T>(), y.data<T>(), runs, compute_t<T>(factor)});
-    });
-  return y;
+  return detail::along_runs<kernels::Expand>(ctx, x, shape, factor, runs, runs.outer * runs.first * runs.middle);
 }
 
 DPMP_KEPT_BODY inline Tensor sum_to(Context& ctx, const Tensor& x, const Shape& shape, double factor) {
   const kernels::AxisRuns runs = detail::axis_runs(shape, x.shape());
-  check_device("an operand", x, ctx);
-  if (x.numel() == shape.numel() && factor == 1) return x.reshaped(shape);
-  const Tensor y = Tensor::empty(ctx, shape, x.dtype());
-  if (y.numel() > 0)
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(ctx, runs.outer * runs.middle, runs.first * runs.second * runs.inner,
-                          kernels::SumRuns<T>{x.data<T>(), y.data<T>(), runs, compute_t<T>(factor)});
-    });
-  return y;
+  return detail::along_runs<kernels::SumRuns>(ctx, x, shape, factor, runs, runs.outer * runs.middle);
 }
 
 namespace detail {

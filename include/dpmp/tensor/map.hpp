@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One element-wise kernel of the library over whole tensors: what elementwise.hpp, arithmetic.hpp and rules are made of.
+// One kernel of the library over whole tensors, element by element or row by row: what elementwise.hpp, arithmetic.hpp and
+// rules are made of.
 #pragma once
 #include <string_view>
 
@@ -33,6 +34,33 @@ Tensor map_with(Context& ctx, const Tensor& x, double constant) {
     launch_library_elements(ctx, y.numel(), K<T>{x.data<T>(), y.data<T>(), compute_t<T>(constant)});
   });
   return y;
+}
+
+/// A field of a kernel that is yet to have its type: a tensor becomes a pointer to its elements (null where it is not
+/// defined), a double is rounded to compute precision, anything else is what it is.
+struct PointerField {
+  const Tensor& tensor;
+  template <class T>
+  operator T*() const {
+    return tensor.defined() ? tensor.data<std::remove_const_t<T>>() : nullptr;
+  }
+};
+struct NumberField {
+  double value;
+  operator float() const { return float(value); }
+  operator double() const { return value; }
+};
+inline PointerField field(const Tensor& x) { return {x}; }
+inline NumberField field(double x) { return {x}; }
+template <class X>
+const X& field(const X& x) {
+  return x;
+}
+/// Launches K<T>{fields ..} over `rows` rows of `row_work` elements, T the type of `dtype`.
+template <template <class> class K, class... Fields>
+void map_rows(Context& ctx, DType dtype, index_t rows, index_t row_work, const Fields&... fields) {
+  dispatch_real(
+      dtype, [&](auto tag) { launch_library_rows(ctx, rows, row_work, K<typename decltype(tag)::type>{field(fields)...}); });
 }
 
 /// Throws unless both have one shape and dtype. name: of the operation.

@@ -139,7 +139,9 @@ void load_base_weights(const std::filesystem::path& path, const nn::Parameters& 
 void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
 
 namespace detail {
-inline constexpr const char *checkpoint_format = "dpmp private run 5", *format_without_checksum = "dpmp private run 4";
+inline constexpr const char* checkpoint_format = "dpmp private run 5";
+/// The one before: without a checksum and without the entries that plans have since then, which are optional.
+inline constexpr const char* checkpoint_format_before = "dpmp private run 4";
 
 /// Throws when the file is no checkpoint of a private run, one of another version, or damaged anywhere.
 inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& path) {
@@ -148,7 +150,7 @@ inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& pat
   const std::string format = entry == file.metadata().end() ? "a file without a format" : entry->second;
   DPMP_CHECK(format.starts_with("dpmp private run "), "expected a checkpoint of a private run in '", path.string(),
              "', got ", format);
-  DPMP_CHECK(format == checkpoint_format || format == format_without_checksum, "expected a checkpoint of the format '",
+  DPMP_CHECK(format == checkpoint_format || format == checkpoint_format_before, "expected a checkpoint of the format '",
              checkpoint_format, "' in '", path.string(), "', got '", format,
              "': finish that run with the version of dpmp that wrote it");
   if (format == checkpoint_format || file.has_checksum()) file.check_checksum();
@@ -191,6 +193,17 @@ inline double stored_threshold(const Metadata& metadata, const dp::Plan& plan) {
   dp::AdaptiveThreshold checked = plan.adaptive_threshold();
   checked.restore(std::bit_cast<double>(from_hex(metadata, "clip threshold")));
   return checked.threshold();
+}
+/// The loss scale of the next step; nothing unless the plan counts overflows.
+inline std::optional<dp::OverflowState> stored_overflow(const Metadata& metadata, const dp::Plan& plan) {
+  if (!plan.options().overflow) return std::nullopt;
+  dp::OverflowScale checked = plan.overflow_scale();
+  const index_t exponent = std::min(count_of(metadata, "loss scale exponent"), index_t(1000));  // out of range anyway
+  checked.restore({.exponent = int(exponent) + dp::smallest_loss_exponent,
+                   .good_steps = count_of(metadata, "good steps"),
+                   .bad_steps = count_of(metadata, "bad steps"),
+                   .alarms = count_of(metadata, "overflow alarms")});
+  return checked.state();
 }
 }  // namespace detail
 
@@ -248,6 +261,13 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
   for (std::size_t k = 0; k < root.words.size(); ++k) metadata["key " + std::to_string(k)] = detail::hex(root.words[k]);
   if (trainer.plan().options().adaptive)
     metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
+  if (const auto scale = trainer.overflow_scale()) {
+    const dp::OverflowState state = scale->state();
+    metadata["loss scale exponent"] = detail::hex(std::uint64_t(state.exponent - dp::smallest_loss_exponent));
+    metadata["good steps"] = detail::hex(std::uint64_t(state.good_steps));
+    metadata["bad steps"] = detail::hex(std::uint64_t(state.bad_steps));
+    metadata["overflow alarms"] = detail::hex(std::uint64_t(state.alarms));
+  }
   metadata["description"] = trainer.description();
   metadata["fingerprint"] = trainer.fingerprint();
   const dp::StatementNotes& notes = trainer.notes();
@@ -260,6 +280,8 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
     const optim::ParameterState& state = trainer.optimiser_state().of(*p);
     metadata["trained " + p->name()] = detail::hex(p->trainable());
     metadata["updates " + p->name()] = detail::hex(std::uint64_t(state.updates));
+    if (state.noise_share != 0)
+      metadata["noise share " + p->name()] = detail::hex(std::bit_cast<std::uint64_t>(state.noise_share));
     detail::append_moments(tensors, *p, state);
   }
   detail::write_tensors(path, tensors, metadata);
@@ -290,7 +312,12 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
   DPMP_CHECK(steps <= trainer.plan().steps(), "expected 'steps' to be at most the plan's ", trainer.plan().steps(), ", got ",
              steps);
   const dp::StreamKeys keys = detail::stored_keys(metadata);
-  const double threshold = detail::stored_threshold(metadata, trainer.plan());
+  DPMP_CHECK(
+      trainer.plan().options().sampling.kind != dp::SamplingKind::cyclic_poisson ||
+          Key256(keys.root()) == Key256(trainer.keys().root()),
+      "expected the root key of the checkpoint for cyclic_poisson, which makes the groups of records, got another one");
+  const dp::RunState released(detail::stored_threshold(metadata, trainer.plan()),
+                              detail::stored_overflow(metadata, trainer.plan()));
   const dp::StatementNotes notes = detail::stored_notes(metadata);
   const std::uint64_t frozen = detail::from_hex(metadata, "frozen history");
   const std::string &then = detail::stored_text(metadata, "fingerprint"), now = trainer.fingerprint();
@@ -304,6 +331,8 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
     optim::ParameterState& state = states.emplace_back();
     state.updates = of_parameters.back().updates;
     if (state.updates == 0) continue;
+    if (metadata.contains("noise share " + p->name()))
+      state.noise_share = std::bit_cast<double>(detail::from_hex(metadata, "noise share " + p->name()));
     const int kept = trainer.optimiser_state().moments();
     const DType dtype = trainer.optimiser_state().moment_dtype(*p);
     if (kept >= 1) state.first = Tensor::empty(ctx, p->shape(), dtype);
@@ -320,9 +349,9 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
 
   const bool same_run = !now.empty() && then == now;
   if (same_run)
-    trainer.repeat_from(steps, threshold, keys, notes, frozen);
+    trainer.repeat_from(steps, released, keys, notes, frozen);
   else
-    trainer.resume_at(steps, threshold, notes);
+    trainer.resume_at(steps, released, notes);
   trainer.optimiser_state().restore(states);
   detail::put_weights(parameters.all(), bytes, ctx);
   for (std::size_t k = 0; k < of_parameters.size(); ++k) parameters.all()[k]->set_trainable(of_parameters[k].trained);

@@ -5,6 +5,7 @@
 #pragma once
 #include <functional>
 
+#include "dpmp/autograd/loss_scale.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/train/batch.hpp"
 
@@ -13,15 +14,17 @@ struct IsolationOptions {
   /// Slots whose record is exchanged, emptied and removed; all of them where there are no more than these.
   index_t slots_tried = 4;
   per_sample::StrategyOptions strategy = {};
+  /// Where the backward passes begin: that of the run (TrainerOptions::loss_scaling).
+  LossScaling loss_scaling = {};
   /// What dropout is keyed by for these slots (Trainer::randomness()); a model that drops needs it.
   std::function<std::optional<SampleRandomness>(std::span<const index_t> slots)> randomness = {};
 };
 
 /// Runs losses, as a trainer calls them, on a batch of public records again and again: with one record replaced
 /// by another, emptied, or removed so that the later ones move up; with all records moved to other slots; with one record in
-/// all slots. Every forward value, loss, site, norm and certificate of the records that did not change must be the same, bit
-/// for bit. Throws dpmp::Error naming the first operation or parameter whose numbers changed, in the order of the pass; also
-/// where the same call gives other numbers or other operations.
+/// all slots. Every forward value, loss, exponent of a loss scale, site, norm and certificate of the records that did not
+/// change must be the same, bit for bit. Throws dpmp::Error naming the first operation or parameter whose numbers changed,
+/// in the order of the pass; also where the same call gives other numbers or other operations.
 ///
 /// Found are losses that compute something from the whole batch (negatives, means, statistics, a padded length) and
 /// randomness that follows slots. Not found: what depends on how many records the whole data set has, such as dropout ids
@@ -54,7 +57,7 @@ DPMP_KEPT_BODY inline void check_isolation(Context& ctx, Losses losses, std::spa
             if (const auto keyed = options.randomness(at)) tape.key_randomness(*keyed);
           return losses({tape, records_of(at)});
         },
-        weights, options.strategy);
+        weights, options.strategy, options.loss_scaling);
   };
   const per_sample::PassTrace whole = pass(batch);
   const auto compare = [&](const std::vector<index_t>& at, const std::string& change, index_t left_out) {

@@ -7,7 +7,8 @@
 
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
-#include "dpmp/train/accumulate.hpp"
+#include "dpmp/train/memory_choice.hpp"
+#include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
 #include "dpmp/train/validation_report.hpp"
 
@@ -22,13 +23,15 @@ using Privacy = std::variant<dp::Plan, NoPrivacy>;
 
 class Trainer {
  public:
-  /// records: size of the training set, at most the plan's public dataset_size. keys: of dp::random_key() for a real run; a
-  /// private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36). Throws what
-  /// Parameters::check_precision does.
+  /// records: size of the training set, at most the plan's public dataset_size (of users where the unit is a user, who are
+  /// in TrainerOptions::user_of_record; exactly that for sampling without replacement). keys: of dp::random_key() for a real
+  /// run; a private trainer draws a run nonce of its own, so that trainers of one key draw and add independently (P36).
+  /// Throws what Parameters::check_precision does.
   Trainer(Context& ctx, const nn::Parameters& parameters, const Privacy& privacy, const dp::StreamKeys& keys,
           index_t records, const TrainerOptions& options = {});
 
-  /// One logical step: as many physical batches as the draw needs (at least one), noise once, one update. Accounted before
+  /// One logical step: as many physical batches as the draw needs (at least one; where the plan's sampling has a fixed size,
+  /// always as many as that), noise once, one update. Accounted before
   /// anything is drawn; throws when the plan is spent. Nothing private is returned: see plan().epsilon_after(steps()).
   /// Parameters may be frozen and trained again between steps: a frozen one gets no noise and does not move, and the state
   /// that the optimiser has of it stays as it is.
@@ -37,16 +40,19 @@ class Trainer {
   /// What the next step will do with each parameter, from one pass over a batch of empty slots: nothing is drawn, accounted
   /// or released. Throws when no parameter can be trained, and for a trainer without privacy.
   ValidationReport validate(Losses losses);
-  /// The same after check_isolation() of the losses on these records, at least three of them, which must be public or made
-  /// up: every number of theirs is looked at. Throws, naming the first operation or parameter, where samples touch each
-  /// other.
+  /// The same after check_isolation() of the losses, in the run's loss scaling, on these records, at least three of them,
+  /// which must be public or made up: every number of theirs is looked at. Throws, naming the first operation or parameter,
+  /// where samples touch each other.
   ValidationReport validate(Losses losses, std::span<const index_t> public_records);
   /// Every physical batch of a private run must record the operations and shapes of the first one (FixedProgram). This
   /// allows one change, as of the next pass; when it is called must be public (a longer context from step 1000 on, say).
   void program_changes() {
     program_.forget();
+    way_.forget();
     ctx_.arena().sizes_change();
   }
+  /// What TrainerOptions::memory_budget came to; null before the first step or validate(), and without a budget.
+  const MemoryChoice* memory_choice() const { return way_.choice(); }
 
   bool is_private() const { return guarantee_.has_value(); }
   /// Throws for a trainer without privacy, as do notes(), repeat_from() and privacy_statement().
@@ -57,20 +63,27 @@ class Trainer {
   index_t steps() const { return guarantee_ ? guarantee_->ledger.steps() : steps_; }
   /// The public clip threshold of the next step of an adaptive plan; 0 for others, whose thresholds plan().at() knows.
   double clip_threshold() const;
+  /// The loss scale of the next step and its state, all of it public, where the plan counts overflows; else nothing.
+  std::optional<dp::OverflowScale> overflow_scale() const {
+    return guarantee_ ? guarantee_->overflow : std::optional<dp::OverflowScale>();
+  }
   /// Records of the last step that contributed nothing because something of them was not finite: a token id that no table
   /// has, or an overflow. Private, and without noise: throws unless TrainerOptions::unsafe_debug was set.
-  index_t records_left_out() const;
+  index_t records_left_out() const { return unsafe_numbers().left_out; }
+  /// The same, of how many were drawn and clipped and of their gradient norms; all 0 before the first step.
+  const UnsafeNumbers& unsafe_numbers() const;
   /// What may be said of the run so far.
   std::string privacy_statement() const;
   const dp::StatementNotes& notes() const { return guarantee().notes; }
-  /// Continues a run at this step, at this threshold (0 unless the plan is adaptive), with draws and noise of its own: what
-  /// the run released after this step is not in the new ledger (privacy_statement() says so). Throws when this trainer has
-  /// taken a step or was resumed beyond step 0: a ledger never goes back. before: notes() of that run. Without privacy only
-  /// the step is set.
-  void resume_at(index_t steps, double clip_threshold = 0, const dp::StatementNotes& before = {});
+  /// Continues a run at this step, in this state (clip_threshold(), state of overflow_scale()), with draws and noise of its
+  /// own: what the run released after this step is not in the new ledger (privacy_statement() says so). Throws when this
+  /// trainer has taken a step or was resumed beyond step 0: a ledger never goes back; and for balls_in_bins within an epoch,
+  /// where a record would be drawn twice. The keys given must have the root of that run for cyclic_poisson. before: notes()
+  /// of that run. Without privacy only the step is set.
+  void resume_at(index_t steps, const dp::RunState& state = {}, const dp::StatementNotes& before = {});
   /// Continues the very run of these keys: its draws and its noise once more. For the same sums only, see
   /// train/checkpoint.hpp; throws like resume_at(). frozen_before: frozen_history() of that run.
-  void repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
+  void repeat_from(index_t steps, const dp::RunState& state, const dp::StreamKeys& of_the_run,
                    const dp::StatementNotes& before = {}, std::uint64_t frozen_before = 0);
   /// A hash of what was frozen in which private step so far and of which steps threw after they were accounted; 0 while
   /// there was neither. The noise of a step depends on it, so that continuations of one run that freeze different
@@ -99,25 +112,31 @@ class Trainer {
     dp::Plan plan;
     dp::StepLedger ledger;
     std::optional<dp::AdaptiveThreshold> threshold;
+    std::optional<dp::OverflowScale> overflow;
     dp::StatementNotes notes;
+    std::optional<SourcedNoise> source = {};  // of a plan whose noise is not independent
   };
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
   /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
-  void follow_precision(index_t step);
+  void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow);
+  /// Chooses how steps are computed from here on, for TrainerOptions::memory_budget.
+  void follow_budget(Losses losses);
+  /// loss_scaling() of the next step.
+  LossScaling scaling_now() const { return loss_scaling().of_step(overflow_scale() ? overflow_scale()->scale() : 1); }
   void add_to_frozen_history();
   void private_step(Losses losses);
   void run_accounted_step(dp::StepTicket ticket, Losses losses);
   void plain_step(Losses losses);
   /// Calls f(PhysicalBatch) for each physical batch of what draw_ holds.
   void for_each_batch(index_t step, FunctionRef<void(const PhysicalBatch&)> f);
-  void restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold, const dp::StatementNotes& before);
+  void restart(const dp::StreamKeys& keys, index_t steps, const dp::RunState& state, const dp::StatementNotes& before);
 
   Context& ctx_;
   dp::StreamKeys given_keys_;
   std::optional<Guarantee> guarantee_;
-  dp::PoissonSampler sampler_;
+  dp::Sampler sampler_;
   TrainerOptions options_;
   optim::OptimiserState optimiser_state_;
   std::vector<Parameter*> parameters_;
@@ -125,11 +144,12 @@ class Trainer {
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
   per_sample::ClippedSumSink sink_;
+  ChosenWay way_;
   FixedProgram program_;
   std::vector<index_t> slots_, draw_;
   index_t steps_ = 0;  // without privacy
   std::optional<GradScaler> grad_scaler_;
-  index_t left_out_ = 0;
+  UnsafeNumbers unsafe_numbers_;
   std::uint64_t frozen_history_ = 0;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
@@ -149,11 +169,10 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       guarantee_([&]() -> std::optional<Guarantee> {
         const auto* plan = std::get_if<dp::Plan>(&privacy);
         if (!plan) return std::nullopt;
-        return Guarantee{*plan, plan->ledger(keys), {}, {.counts_left_out = options.unsafe_debug}};
+        return Guarantee{*plan, plan->ledger(keys), {}, {}, {.counts_left_out = options.unsafe_debug}};
       }()),
-      sampler_(guarantee_
-                   ? guarantee_->plan.sampler(guarantee_->ledger.keys(), records)
-                   : dp::PoissonSampler(keys.key(dp::Stream::sampler), records, std::get<NoPrivacy>(privacy).sampling_rate)),
+      sampler_(guarantee_ ? sampler_of(guarantee_->plan, guarantee_->ledger.keys(), records, options.user_of_record)
+                          : dp::Sampler(keys, {}, std::get<NoPrivacy>(privacy).sampling_rate, records)),
       options_(options),
       optimiser_state_(ctx, parameters.all(), options.optimiser, options.rate_factors),
       parameters_(parameters.all().begin(), parameters.all().end()),
@@ -161,16 +180,25 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
+      way_(options, parameters_, is_private()),
       slots_(checked_slots(options.physical_batch)) {
   parameters.check_precision();
   options_.precision.check(parameters_);
   for (const Parameter* p : parameters_) groups_.of(*p);
-  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private());
+  const bool counts_overflows = guarantee_ && plan().options().overflow;
+  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private(), counts_overflows);
+  DPMP_CHECK(counts_overflows || !options.precision.follows_overflows(),
+             "expected a plan that counts overflows (dp::PlanOptions::overflow) for a schedule that follows them, got '",
+             options.precision.text(), "' without one");
   if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
+  DPMP_CHECK(guarantee_ || options.user_of_record.empty(), "expected no users without privacy, got those of ",
+             options.user_of_record.size(), " records");
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
   if (plan().options().adaptive) guarantee_->threshold = plan().adaptive_threshold();
+  if (counts_overflows) guarantee_->overflow = plan().overflow_scale();
+  guarantee_->source = SourcedNoise::of(ctx, plan());
 }
 
 DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
@@ -178,9 +206,9 @@ DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
   return *guarantee_;
 }
 
-DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step) {
+DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow) {
   for (Parameter* p : parameters_) {
-    const DType dtype = options_.precision.at(*p, p->dtype(), step);
+    const DType dtype = options_.precision.at(*p, p->dtype(), step, overflow ? overflow->alarms() : 0);
     if (dtype == p->dtype()) continue;
     p->store_in(ctx_, dtype);
     program_.forget();
@@ -188,7 +216,8 @@ DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step) {
 }
 
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
-  follow_precision(steps());
+  follow_precision(steps(), overflow_scale());
+  follow_budget(losses);
   if (guarantee_)
     private_step(losses);
   else
@@ -204,19 +233,40 @@ DPMP_KEPT_BODY inline void Trainer::for_each_batch(index_t step, FunctionRef<voi
 
 DPMP_KEPT_BODY inline void Trainer::follow_trainable() {
   sums_.follow_trainable(ctx_);
+  // By what is public, not when a draw happens to need it.
+  const index_t bound =
+      guarantee_ ? plan().facts().batch_bound : dp::poisson_batch_bound(sampler_.records(), sampler_.probability(), 1e-9);
+  sums_.prepare(physical_batches(std::max(bound, sampler_.fixed_slots()), index_t(slots_.size())) * index_t(slots_.size()));
   optimiser_state_.make_moments(ctx_, sums_);
+}
+
+DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
+  if (!options_.memory_budget) return;
+  follow_trainable();
+  const auto pass = [&](const StepWay& way, index_t slots) {
+    const std::vector<index_t> empty(std::size_t(slots), masked_slot);
+    const PhysicalBatch batch{.slots = empty, .step = steps(), .randomness = randomness(empty, steps())};
+    sums_.set_zero();
+    return guarantee_ ? dry_private_pass(ctx_, losses, batch, groups_, sums_, way, scaling_now())
+                      : dry_plain_pass(ctx_, losses, batch, sums_, way, loss_scaling());
+  };
+  if (way_.follow(ctx_, index_t(slots_.size()), pass)) sink_ = per_sample::ClippedSumSink(groups_, way_.strategy());
 }
 
 DPMP_KEPT_BODY inline void Trainer::add_to_frozen_history() {
   std::vector<std::byte> frozen;
   for (const Parameter* p : parameters()) frozen.push_back(std::byte(!p->trainable()));
   const bool any = std::any_of(frozen.begin(), frozen.end(), [](std::byte f) { return f != std::byte(0); });
+  if (guarantee_->source && guarantee_->source->is_correlated()) {
+    frozen_history_ = guarantee_->source->frozen_facts(steps(), frozen_history_, any ? siphash24(0, 0, frozen) : 0);
+    return;
+  }
   if (any || frozen_history_ != 0) frozen_history_ = siphash24(frozen_history_, std::uint64_t(steps()), frozen);
 }
 
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
   add_to_frozen_history();
-  dp::StepTicket ticket = guarantee_->ledger.begin_step(frozen_history_);
+  dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_));
   const index_t step = ticket.step();
   try {
     run_accounted_step(std::move(ticket), losses);
@@ -232,24 +282,40 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   const index_t step = ticket.step();
   const dp::StepPlan numbers = plan().at(step, clip_threshold());
   sampler_.draw(step, draw_);
+  // A fixed size: as many slots in every step, empty where fewer were drawn.
+  if (index_t(draw_.size()) < sampler_.fixed_slots()) draw_.resize(std::size_t(sampler_.fixed_slots()), masked_slot);
   follow_trainable();
   sums_.set_zero();
+  std::optional<SourcedNoise>& source = guarantee_->source;
+  if (source) source->begin(sums_);
   double count = 0;
-  index_t left_out = 0;
+  UnsafeNumbers unsafe;
+  index_t overflows = 0;
   for_each_batch(step, [&](const PhysicalBatch& batch) {
     double here = 0;
-    std::vector<std::uint8_t> finite(options_.unsafe_debug ? batch.slots.size() : 0, 1);
-    accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
-                       {.quantile_count = guarantee_->threshold ? &here : nullptr,
-                        .program = &program_,
-                        .finite = options_.unsafe_debug ? &finite : nullptr,
-                        .loss_scaling = loss_scaling()});
+    index_t overflows_here = 0;
+    detail::RecordNorms norms(options_.unsafe_debug ? index_t(batch.slots.size()) : 0);
+    const PassRequests requests{.quantile_count = guarantee_->threshold ? &here : nullptr,
+                                .program = &program_,
+                                .norms = options_.unsafe_debug ? &norms : nullptr,
+                                .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
+                                .loss_scaling = scaling_now(),
+                                .checkpointing = way_.checkpointing()};
+    if (source)
+      source->accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
+    else
+      accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_, requests);
     count += here;
-    for (std::size_t i = 0; i < finite.size(); ++i) left_out += batch.slots[i] != masked_slot && finite[i] == 0;
+    overflows += overflows_here;
+    norms.add_to(unsafe, batch.slots);
   });
-  left_out_ = left_out;
-  if (guarantee_->threshold) guarantee_->threshold->update(count, ticket.auxiliary_noise());
-  const optim::StepNoise noise{ticket.noise(), numbers.noise_standard_deviation};
+  detail::RecordNorms::finish(unsafe);
+  unsafe_numbers_ = unsafe;
+  const dp::NoiseStream of_counts = ticket.auxiliary_noise();
+  if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
+  if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
+  const optim::StepNoise noise = source ? source->add(ctx_, sums_, ticket.noise(), numbers)
+                                        : optim::StepNoise{ticket.noise(), numbers.noise_standard_deviation};
   optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
 
@@ -258,7 +324,9 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   follow_trainable();
   sums_.set_zero();
   const LossScaling scaling = grad_scaler_ ? LossScaling::fixed(grad_scaler_->scale()) : loss_scaling();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, scaling); });
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) {
+    accumulate_plain(ctx_, losses, batch, sums_, scaling, way_.checkpointing());
+  });
   if (grad_scaler_) {
     const bool finite = all_finite(ctx_, sums_.tensors());
     grad_scaler_->update(finite);
@@ -278,23 +346,28 @@ DPMP_KEPT_BODY inline GradScaler& Trainer::grad_scaler() {
 }
 
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
-  follow_precision(steps());
+  follow_precision(steps(), overflow_scale());
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
   ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
-  per_sample::ClippedSumSink sink(groups_, options_.strategy,
+  follow_budget(losses);
+  if (memory_choice()) report.set_memory(memory_choice()->text());
+  per_sample::ClippedSumSink sink(groups_, way_.strategy(),
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,
                                       const per_sample::NormPlan& chosen) { report.set(p, shape, chosen); });
   const std::vector<index_t> empty(slots_.size(), masked_slot);
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
-                     numbers.groups, sink, sums_, {.program = &program_, .loss_scaling = loss_scaling()});
+                     numbers.groups, sink, sums_,
+                     {.program = &program_, .loss_scaling = scaling_now(), .checkpointing = way_.checkpointing()});
   report.set_operations(program_.recorded());
   return report;
 }
 
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses, std::span<const index_t> public_records) {
+  follow_precision(steps(), overflow_scale());
   check_isolation(ctx_, losses, public_records,
                   {.strategy = options_.strategy,
+                   .loss_scaling = scaling_now(),
                    .randomness = [&](std::span<const index_t> slots) { return randomness(slots, steps()); }});
   return validate(losses);
 }
@@ -303,9 +376,9 @@ DPMP_KEPT_BODY inline double Trainer::clip_threshold() const {
   return guarantee_ && guarantee_->threshold ? guarantee_->threshold->threshold() : 0;
 }
 
-DPMP_KEPT_BODY inline index_t Trainer::records_left_out() const {
+DPMP_KEPT_BODY inline const UnsafeNumbers& Trainer::unsafe_numbers() const {
   DPMP_CHECK(options_.unsafe_debug, "expected TrainerOptions::unsafe_debug for a number about private records, got none");
-  return left_out_;
+  return unsafe_numbers_;
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
@@ -326,18 +399,25 @@ DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::s
   return SampleRandomness{keys().key(dp::Stream::dropout), step, std::move(records)};
 }
 
-DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, double clip_threshold, const dp::StatementNotes& before) {
+DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState& state, const dp::StatementNotes& before) {
   if (!guarantee_) {
     steps_ = steps;
-    return follow_precision(steps);
+    return follow_precision(steps, {});
   }
-  restart(given_keys_, steps, clip_threshold, before);
+  const dp::SamplingOptions& sampling = plan().options().sampling;
+  DPMP_CHECK(sampling.kind != dp::SamplingKind::balls_in_bins || steps % sampling.period == 0,
+             "expected a run with draws of its own to begin with an epoch of ", sampling.period, " steps, got step ", steps,
+             ": some records would be drawn twice in this epoch");
+  DPMP_CHECK(steps == 0 || !plan().options().noise_source.is_correlated(),
+             "expected a run with correlated noise to go on as the same run (TrainerOptions::data_fingerprint), got step ",
+             steps, " with noise of its own: the noise of a step is made of that of all steps before it");
+  restart(given_keys_, steps, state, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
 }
 
-DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, double clip_threshold, const dp::StreamKeys& of_the_run,
+DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, const dp::RunState& state, const dp::StreamKeys& of_the_run,
                                                 const dp::StatementNotes& before, std::uint64_t frozen_before) {
-  restart(dp::StreamKeys::repeat(of_the_run.root(), of_the_run.run_nonce()), steps, clip_threshold, before);
+  restart(dp::StreamKeys::repeat(of_the_run.root(), of_the_run.run_nonce()), steps, state, before);
   frozen_history_ = frozen_before;
 }
 
@@ -350,19 +430,25 @@ DPMP_KEPT_BODY inline std::string Trainer::description() const {
   return run_description(parameters_, precision_, groups_, optimiser_state_);
 }
 
-DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, double clip_threshold,
+DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, const dp::RunState& state,
                                             const dp::StatementNotes& before) {
   DPMP_CHECK(guarantee().ledger.steps() == 0, "expected a trainer that has taken no step, got one at step ", this->steps(),
              ": its ledger would go back, and noise be drawn again");
-  DPMP_CHECK(guarantee_->threshold || clip_threshold == 0,
-             "expected no clip threshold for a plan that is not adaptive, got ", clip_threshold);
+  DPMP_CHECK(guarantee_->threshold || state.clip_threshold == 0,
+             "expected no clip threshold for a plan that is not adaptive, got ", state.clip_threshold);
   std::optional<dp::AdaptiveThreshold> threshold = guarantee_->threshold;
-  if (threshold) threshold->restore(clip_threshold);
+  if (threshold) threshold->restore(state.clip_threshold);
+  std::optional<dp::OverflowScale> scale = guarantee_->overflow;
+  DPMP_CHECK(scale.has_value() == state.overflow.has_value(),
+             "expected the state of a loss scale where the plan counts overflows, and nowhere else, got ",
+             state.overflow ? "one" : "none");
+  if (scale) scale->restore(*state.overflow);
   dp::StepLedger ledger = plan().ledger(keys, steps);
-  follow_precision(steps);
-  sampler_ = plan().sampler(ledger.keys(), sampler_.records());
+  follow_precision(steps, scale);
+  sampler_ = sampler_.with_keys(ledger.keys());
   // Nothing throws from here on.
   guarantee_->threshold = threshold;
+  guarantee_->overflow = scale;
   guarantee_->ledger = std::move(ledger);
   guarantee_->notes = before;
   guarantee_->notes.counts_left_out = before.counts_left_out || options_.unsafe_debug;

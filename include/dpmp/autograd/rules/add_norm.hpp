@@ -40,8 +40,7 @@ SumAndNorm add_norm(std::string_view name, const Variable& x, const Variable& br
                         kernels::AddNormForward<T, centred>{x.value().data<T>(), branch.value().data<T>(), sum.data<T>(),
                                                             norm.template kernel<T>(sum)});
   });
-  const Variable recorded =
-      tape.record(sum, tape.needs_gradient(x) || tape.needs_gradient(branch), Add{x.slot(), branch.slot()});
+  const Variable recorded = tape.record(sum, tape.needs_gradient(x) || tape.needs_gradient(branch), Add{x, branch});
   return {recorded, norm.recorded(recorded)};
 }
 }  // namespace rules

@@ -33,8 +33,7 @@ inline Variable operator/(double constant, const Variable& x) { return scale(rec
 }  // namespace dpmp::inline DPMP_ABI
 
 #if DPMP_BODIES
-#include "dpmp/autograd/rules/broadcast.hpp"
-#include "dpmp/kernels/arithmetic.hpp"
+#include "dpmp/kernels/elementwise.hpp"
 #include "dpmp/tensor/arithmetic.hpp"
 #include "dpmp/tensor/map.hpp"
 
@@ -43,6 +42,7 @@ namespace rules {
 struct Subtract {
   static constexpr std::string_view name = "subtract";
   GradientSlot x, y;
+  Subtract(const Variable& a, const Variable& b) : x(a.slot()), y(b.slot()) {}
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     pass.accumulate(x, gradient);
     if (pass.needs(y)) pass.accumulate(y, scale(pass.ctx, gradient, -1));
@@ -67,21 +67,11 @@ struct Shift {
 }  // namespace rules
 
 DPMP_KEPT_BODY inline Variable subtract(const Variable& x, const Variable& y) {
-  const Shape shape = rules::common_shape("subtract", x, y);
-  const Variable a = broadcast_to(x, shape), b = broadcast_to(y, shape);
-  Tape& tape = x.tape();
-  return tape.record(subtract(tape.ctx(), a.value(), b.value()), tape.needs_gradient(a) || tape.needs_gradient(b),
-                     rules::Subtract{a.slot(), b.slot()});
+  return rules::pairwise<rules::Subtract>(subtract, x, y);
 }
-
 DPMP_KEPT_BODY inline Variable divide(const Variable& x, const Variable& y) {
-  const Shape shape = rules::common_shape("divide", x, y);
-  const Variable a = broadcast_to(x, shape), b = broadcast_to(y, shape);
-  Tape& tape = x.tape();
-  return tape.record(divide(tape.ctx(), a.value(), b.value()), tape.needs_gradient(a) || tape.needs_gradient(b),
-                     rules::Divide{a, b});
+  return rules::pairwise<rules::Divide>(divide, x, y);
 }
-
 DPMP_KEPT_BODY inline Variable shift(const Variable& x, double constant) {
   Tape& tape = x.tape();
   return tape.record(shift(tape.ctx(), x.value(), constant), tape.needs_gradient(x), rules::Shift{x.slot()});

@@ -35,6 +35,7 @@ Variable conv1d(const Variable& x, Parameter& weight, Parameter* bias, const Con
 
 #if DPMP_BODIES
 #include "dpmp/kernels/grouped_convolution.hpp"
+#include "dpmp/tensor/map.hpp"
 #include "dpmp/tensor/transpose.hpp"
 
 namespace dpmp::inline DPMP_ABI {
@@ -77,24 +78,17 @@ struct GroupedConvolution {
     // [groups, outputs, taps, inputs] -> [taps, outputs, groups, inputs]
     const Tensor by_tap =
         transpose(ctx, weight->value().reshaped({groups, outputs(), windows.taps(), windows.channels / groups}), 0, 2);
-    dispatch_real(x.dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(ctx, x.shape[0] * windows.y.input, windows.x.input * weight->numel(),
-                          kernels::GroupedConvolutionBackwardInput<T>{gradient.data<T>(), by_tap.data<T>(), g.data<T>(),
-                                                                      windows, groups, outputs()});
-    });
+    dpmp::detail::map_rows<kernels::GroupedConvolutionBackwardInput>(ctx, x.dtype, x.shape[0] * windows.y.input,
+                                                                     windows.x.input * weight->numel(), gradient, by_tap, g,
+                                                                     windows, groups, outputs());
     return g;
   }
   /// [B, C_out, taps * inputs of a group] in the accumulate dtype.
   Tensor weight_gradients(Context& ctx, const Tensor& gradient) const {
     const index_t samples = x.shape[0], rows = weight->shape()[1], width = weight->shape()[0];
     const Tensor by_tap = Tensor::empty(ctx, {samples, rows, width}, accumulate_dtype(x.dtype));
-    dispatch_real(x.dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(ctx, samples * rows, windows.positions() * width,
-                          kernels::GroupedConvolutionBackwardWeight<T>{
-                              input.data<T>(), gradient.data<T>(), by_tap.data<compute_t<T>>(), windows, groups, outputs()});
-    });
+    dpmp::detail::map_rows<kernels::GroupedConvolutionBackwardWeight>(
+        ctx, x.dtype, samples * rows, windows.positions() * width, input, gradient, by_tap, windows, groups, outputs());
     return transpose(ctx, by_tap, 1, 2);
   }
 };

@@ -17,9 +17,22 @@ Variable scale(const Variable& x, double factor);
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
+/// forward of both values, repeated to one shape where theirs differ, recorded with Rule{x, y}.
+template <class Rule>
+Variable pairwise(Tensor (*forward)(Context&, const Tensor&, const Tensor&), const Variable& x, const Variable& y) {
+  if (!(x.shape() == y.shape() && x.dtype() == y.dtype())) {
+    const Shape shape = common_shape(Rule::name, x, y);
+    return pairwise<Rule>(forward, broadcast_to(x, shape), broadcast_to(y, shape));
+  }
+  Tape& tape = Tape::common(x, y);
+  return tape.record(forward(tape.ctx(), x.value(), y.value()), tape.needs_gradient(x) || tape.needs_gradient(y),
+                     Rule{x, y});
+}
+
 struct Add {
   static constexpr std::string_view name = "add";
   GradientSlot x, y;
+  Add(const Variable& a, const Variable& b) : x(a.slot()), y(b.slot()) {}
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     pass.accumulate(x, gradient);
     pass.accumulate(y, gradient);
@@ -43,26 +56,10 @@ struct Scale {
 };
 }  // namespace rules
 
-DPMP_KEPT_BODY inline Variable add(const Variable& x, const Variable& y) {
-  if (!(x.shape() == y.shape())) {
-    const Shape shape = rules::common_shape("add", x, y);
-    return add(broadcast_to(x, shape), broadcast_to(y, shape));
-  }
-  Tape& tape = Tape::common(x, y);
-  return tape.record(add(tape.ctx(), x.value(), y.value()), tape.needs_gradient(x) || tape.needs_gradient(y),
-                     rules::Add{x.slot(), y.slot()});
-}
-
+DPMP_KEPT_BODY inline Variable add(const Variable& x, const Variable& y) { return rules::pairwise<rules::Add>(add, x, y); }
 DPMP_KEPT_BODY inline Variable multiply(const Variable& x, const Variable& y) {
-  if (!(x.shape() == y.shape())) {
-    const Shape shape = rules::common_shape("multiply", x, y);
-    return multiply(broadcast_to(x, shape), broadcast_to(y, shape));
-  }
-  Tape& tape = Tape::common(x, y);
-  return tape.record(multiply(tape.ctx(), x.value(), y.value()), tape.needs_gradient(x) || tape.needs_gradient(y),
-                     rules::Multiply{x, y});
+  return rules::pairwise<rules::Multiply>(multiply, x, y);
 }
-
 DPMP_KEPT_BODY inline Variable scale(const Variable& x, double factor) {
   Tape& tape = x.tape();
   return tape.record(scale(tape.ctx(), x.value(), factor), tape.needs_gradient(x), rules::Scale{x.slot(), factor});

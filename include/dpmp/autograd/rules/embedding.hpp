@@ -20,6 +20,7 @@ Variable position_embedding(const Variable& x, Parameter& table);
 #if DPMP_BODIES
 #include "dpmp/autograd/open_records.hpp"
 #include "dpmp/kernels/embedding.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -62,13 +63,8 @@ DPMP_KEPT_BODY inline Variable embedding(Tape& tape, const Tensor& ids, Paramete
                r % ids.shape()[1]);
   });
   const Tensor y = Tensor::empty(tape.ctx(), {ids.shape()[0], ids.shape()[1], width}, table.dtype());
-  dispatch_real(table.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(tape.ctx(), rows, width,
-                        kernels::EmbeddingForward<T>{ids.data<std::int32_t>(), table.value().data<T>(), y.data<T>(),
-                                                     kept.data<std::int32_t>(), vocabulary, width, padding.has_value(),
-                                                     padding.value_or(0)});
-  });
+  dpmp::detail::map_rows<kernels::EmbeddingForward>(tape.ctx(), table.dtype(), rows, width, ids, table.value(), y, kept,
+                                                    vocabulary, width, padding.has_value(), padding.value_or(0));
   return tape.record(y, table.trainable(), rules::Embedding{kept, &table});
 }
 
@@ -83,11 +79,8 @@ DPMP_KEPT_BODY inline Variable position_embedding(const Variable& x, Parameter& 
   check_device("position_embedding: the table", table.value(), tape.ctx());
   const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
   const index_t per_sample = x.shape()[1] * x.shape()[2];
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(tape.ctx(), x.shape()[0], per_sample,
-                        kernels::AddBroadcast<T>{x.value().data<T>(), table.value().data<T>(), y.data<T>(), per_sample});
-  });
+  dpmp::detail::map_rows<kernels::AddBroadcast>(tape.ctx(), x.dtype(), x.shape()[0], per_sample, x.value(), table.value(), y,
+                                                per_sample);
   return tape.record(y, tape.needs_gradient(x) || table.trainable(), rules::PositionEmbedding{x.slot(), &table});
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -14,6 +14,7 @@ Variable mean_squared_error(const Variable& prediction, const Tensor& target);
 #if DPMP_BODIES
 #include "dpmp/kernels/loss_scale.hpp"
 #include "dpmp/kernels/squared_error.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -24,26 +25,15 @@ struct MeanSquaredError {
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const Tensor g = Tensor::empty(pass.ctx, prediction.shape(), prediction.dtype());
     const index_t width = elements(prediction.shape());
-    dispatch_real(prediction.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      using R = compute_t<T>;
-      launch_library_rows(pass.ctx, g.shape().front(), width,
-                          kernels::SquaredErrorBackward<T>{prediction.value().data<T>(), target.data<R>(),
-                                                           gradient.data<R>(), g.data<T>(), width, R(factor(width))});
-    });
+    dpmp::detail::map_rows<kernels::SquaredErrorBackward>(pass.ctx, prediction.dtype(), g.shape().front(), width,
+                                                          prediction.value(), target, gradient, g, width, factor(width));
     pass.accumulate(prediction.slot(), g);
   }
   Tensor largest_gradients(Context& ctx, const Tensor& gradient) const {
     const index_t samples = gradient.numel(), width = elements(prediction.shape());
     const Tensor largest = Tensor::empty(ctx, {samples}, gradient.dtype());
-    dispatch_real(prediction.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      using R = compute_t<T>;
-      launch_library_rows(
-          ctx, samples, width,
-          kernels::LargestSquaredErrorGradients<T>{prediction.value().data<T>(), target.data<R>(), gradient.data<R>(),
-                                                   largest.data<R>(), width, R(factor(width))});
-    });
+    dpmp::detail::map_rows<kernels::LargestSquaredErrorGradients>(
+        ctx, prediction.dtype(), samples, width, prediction.value(), target, gradient, largest, width, factor(width));
     return largest;
   }
   static index_t elements(const Shape& shape) { return shape.numel(1, shape.rank()); }
@@ -60,13 +50,8 @@ DPMP_KEPT_BODY inline Variable mean_squared_error(const Variable& prediction, co
   check_dtype("mean_squared_error: a target", target, dtype);
   const index_t width = Rule::elements(prediction.shape());
   const Tensor loss = Tensor::empty(tape.ctx(), {tape.samples()}, dtype);
-  dispatch_real(prediction.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    using R = compute_t<T>;
-    launch_library_rows(tape.ctx(), tape.samples(), width,
-                        kernels::SquaredErrorForward<T>{prediction.value().data<T>(), target.data<R>(), loss.data<R>(),
-                                                        width, Rule::factor(width)});
-  });
+  dpmp::detail::map_rows<kernels::SquaredErrorForward>(tape.ctx(), prediction.dtype(), tape.samples(), width,
+                                                       prediction.value(), target, loss, width, Rule::factor(width));
   return tape.record(loss, tape.needs_gradient(prediction), Rule{prediction, target});
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -21,6 +21,7 @@ Variable global_average_pool(const Variable& x);
 
 #if DPMP_BODIES
 #include "dpmp/kernels/pooling.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -36,13 +37,8 @@ inline kernels::Windows pool_windows(std::string_view name, const Shape& x, cons
 inline void pool_backward(BackwardPass& pass, const GradientSlot& x, const Tensor& gradient, const Tensor& winner,
                           const kernels::Windows& windows, double factor) {
   const Tensor g = Tensor::empty(pass.ctx, x.shape, x.dtype);
-  dispatch_real(x.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    using R = compute_t<T>;
-    launch_library_rows(pass.ctx, x.shape[0] * windows.y.input, windows.x.input * windows.channels,
-                        kernels::PoolBackward<T>{gradient.data<T>(), winner.defined() ? winner.data<R>() : nullptr,
-                                                 g.data<T>(), windows, R(factor)});
-  });
+  dpmp::detail::map_rows<kernels::PoolBackward>(pass.ctx, x.dtype, x.shape[0] * windows.y.input,
+                                                windows.x.input * windows.channels, gradient, winner, g, windows, factor);
   pass.accumulate(x, g);
 }
 
@@ -62,13 +58,8 @@ struct MaxPool2d {
 
   /// Either tensor may be empty: not wanted.
   static void forward(Context& ctx, const Tensor& x, const kernels::Windows& w, const Tensor& y, const Tensor& winner) {
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      using R = compute_t<T>;
-      launch_library_rows(ctx, x.shape()[0] * w.y.output, w.x.output * w.channels * w.taps(),
-                          kernels::MaxPoolForward<T>{x.data<T>(), y.defined() ? y.data<T>() : nullptr,
-                                                     winner.defined() ? winner.data<R>() : nullptr, w});
-    });
+    dpmp::detail::map_rows<kernels::MaxPoolForward>(ctx, x.dtype(), x.shape()[0] * w.y.output,
+                                                    w.x.output * w.channels * w.taps(), x, y, winner, w);
   }
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     // Which tap won is found again from the input: nothing but the input is kept.
@@ -83,12 +74,9 @@ DPMP_KEPT_BODY inline Variable average_pool2d(const Variable& x, const PoolOptio
   Tape& tape = x.tape();
   const kernels::Windows w = rules::pool_windows("average_pool2d", x.shape(), options);
   const Tensor y = Tensor::empty(tape.ctx(), {x.shape()[0], w.y.output, w.x.output, w.channels}, x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(
-        tape.ctx(), x.shape()[0] * w.y.output, w.x.output * w.channels * w.taps(),
-        kernels::AveragePoolForward<T>{x.value().data<T>(), y.data<T>(), w, compute_t<T>(1 / double(w.taps()))});
-  });
+  dpmp::detail::map_rows<kernels::AveragePoolForward>(tape.ctx(), x.dtype(), x.shape()[0] * w.y.output,
+                                                      w.x.output * w.channels * w.taps(), x.value(), y, w,
+                                                      1 / double(w.taps()));
   return tape.record(y, tape.needs_gradient(x), rules::AveragePool2d{x.slot(), w});
 }
 

@@ -15,6 +15,7 @@ Variable rope(const Variable& x, index_t heads, index_t width, double base = 100
 
 #if DPMP_BODIES
 #include "dpmp/kernels/rope.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -48,13 +49,8 @@ struct Rope {
   Tensor turned(Context& ctx, const Tensor& input, int direction) const {
     const Tensor output = Tensor::empty(ctx, input.shape(), input.dtype());
     const index_t tokens = input.shape()[1], columns = input.shape()[2], half = table.cosine.shape()[1];
-    dispatch_real(input.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      using R = compute_t<T>;
-      launch_library_rows(ctx, input.shape().front() * tokens, columns,
-                          kernels::Rope<T>{input.data<T>(), output.data<T>(), table.cosine.data<R>(), table.sine.data<R>(),
-                                           tokens, columns, heads, half, R(direction)});
-    });
+    dpmp::detail::map_rows<kernels::Rope>(ctx, input.dtype(), input.shape().front() * tokens, columns, input, output,
+                                          table.cosine, table.sine, tokens, columns, heads, half, double(direction));
     return output;
   }
 };

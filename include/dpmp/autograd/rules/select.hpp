@@ -29,12 +29,7 @@ inline Tensor selected(Context& ctx, const Tensor& mask, const Tensor& x, const 
   const Tensor z = Tensor::empty(ctx, any.shape(), any.dtype());
   if (z.numel() == 0) return z;
   const index_t inner = z.numel() / mask.numel(), width = inner > 1 ? inner : z.numel() / z.shape().front();
-  dispatch_real(z.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(ctx, z.numel() / width, width,
-                        kernels::Select<T>{mask.data<std::int32_t>(), x.defined() ? x.data<T>() : nullptr,
-                                           y.defined() ? y.data<T>() : nullptr, z.data<T>(), width, inner});
-  });
+  dpmp::detail::map_rows<kernels::Select>(ctx, z.dtype(), z.numel() / width, width, mask, x, y, z, width, inner);
   return z;
 }
 
@@ -56,12 +51,8 @@ struct Gather {
     const index_t samples = x.shape[0], rows = x.shape[1], picked = kept.shape()[1],
                   width = x.shape.numel(2, x.shape.rank());
     const Tensor sums = Tensor::zeros(pass.ctx, x.shape, accumulate_dtype(x.dtype));
-    dispatch_real(x.dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(pass.ctx, samples, picked * width,
-                          kernels::ScatterRows<T>{gradient.data<T>(), kept.data<std::int32_t>(), sums.data<compute_t<T>>(),
-                                                  rows, picked, width});
-    });
+    dpmp::detail::map_rows<kernels::ScatterRows>(pass.ctx, x.dtype, samples, picked * width, gradient, kept, sums, rows,
+                                                 picked, width);
     pass.accumulate(x, cast(pass.ctx, sums, x.dtype));
   }
 };
@@ -93,12 +84,8 @@ DPMP_KEPT_BODY inline Variable gather(const Variable& x, const Tensor& ids) {
   });
   const Tensor kept = Tensor::empty(tape.ctx(), ids.shape(), DType::i32),
                y = Tensor::empty(tape.ctx(), s.with(1, picked), x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(tape.ctx(), ids.numel(), width,
-                        kernels::GatherRows<T>{x.value().data<T>(), ids.data<std::int32_t>(), y.data<T>(),
-                                               kept.data<std::int32_t>(), rows, picked, width});
-  });
+  dpmp::detail::map_rows<kernels::GatherRows>(tape.ctx(), x.dtype(), ids.numel(), width, x.value(), ids, y, kept, rows,
+                                              picked, width);
   return tape.record(y, tape.needs_gradient(x), rules::Gather{x.slot(), kept});
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// reshape, transpose, split, concat: no arithmetic. Axis 0 is the sample axis and none of them may touch it.
+// reshape, transpose, pad, slice, split, concat: no arithmetic. Axis 0 is the sample axis and none of them may touch it.
 #pragma once
 #include <span>
 #include <vector>
@@ -11,6 +11,11 @@ namespace dpmp::inline DPMP_ABI {
 Variable reshape(const Variable& x, const Shape& shape);
 /// Exchanges two axes, neither of them axis 0; negative axes count from the back. Copies.
 Variable transpose(const Variable& x, int i, int j);
+/// x with `before` and `after` zeros at the ends of an axis. Negative axes count from the back. Throws for axis 0 and for
+/// negative numbers.
+Variable pad(const Variable& x, int axis, index_t before, index_t after);
+/// Elements [begin, end) of an axis, 0 <= begin <= end <= its extent. Copies. Throws for axis 0 and for other ends.
+Variable slice(const Variable& x, int axis, index_t begin, index_t end);
 /// Consecutive parts of these sizes along an axis after axis 0. Throws unless the sizes add up to the axis' extent.
 std::vector<Variable> split(const Variable& x, std::span<const index_t> sizes, int axis);
 /// `parts` equal parts along an axis after axis 0. Throws unless the axis' extent is a multiple of `parts`.
@@ -48,15 +53,23 @@ struct Transpose {
   }
 };
 
-/// Slices [start, start + the result's extent) of an axis.
-struct SplitPart {
-  static constexpr std::string_view name = "split";
+struct Pad {
+  static constexpr std::string_view name = "pad";
   GradientSlot x;
   int axis;
-  index_t start;
+  index_t begin;
   void backward(BackwardPass& pass, const Tensor& gradient) const {
-    const index_t after = x.shape[axis] - start - gradient.shape()[axis];
-    pass.accumulate(x, pad(pass.ctx, gradient, axis, start, after));
+    pass.accumulate(x, slice(pass.ctx, gradient, axis, begin, begin + x.shape[axis]));
+  }
+};
+
+struct Slice {
+  static constexpr std::string_view name = "slice";
+  GradientSlot x;
+  int axis;
+  index_t begin;
+  void backward(BackwardPass& pass, const Tensor& gradient) const {
+    pass.accumulate(x, pad(pass.ctx, gradient, axis, begin, x.shape[axis] - begin - gradient.shape()[axis]));
   }
 };
 
@@ -94,8 +107,21 @@ DPMP_KEPT_BODY inline Variable transpose(const Variable& x, int i, int j) {
   return tape.record(transpose(tape.ctx(), x.value(), i, j), tape.needs_gradient(x), rules::Transpose{x.slot(), i, j});
 }
 
-DPMP_KEPT_BODY inline std::vector<Variable> split(const Variable& x, std::span<const index_t> sizes, int axis) {
+DPMP_KEPT_BODY inline Variable pad(const Variable& x, int axis, index_t before, index_t after) {
   Tape& tape = x.tape();
+  axis = rules::inner_axis("pad", x.shape(), axis);
+  return tape.record(pad(tape.ctx(), x.value(), axis, before, after), tape.needs_gradient(x),
+                     rules::Pad{x.slot(), axis, before});
+}
+
+DPMP_KEPT_BODY inline Variable slice(const Variable& x, int axis, index_t begin, index_t end) {
+  Tape& tape = x.tape();
+  axis = rules::inner_axis("slice", x.shape(), axis);
+  return tape.record(slice(tape.ctx(), x.value(), axis, begin, end), tape.needs_gradient(x),
+                     rules::Slice{x.slot(), axis, begin});
+}
+
+DPMP_KEPT_BODY inline std::vector<Variable> split(const Variable& x, std::span<const index_t> sizes, int axis) {
   axis = rules::inner_axis("split", x.shape(), axis);
   index_t total = 0;
   bool overflow = false, negative = false;
@@ -109,8 +135,7 @@ DPMP_KEPT_BODY inline std::vector<Variable> split(const Variable& x, std::span<c
   std::vector<Variable> parts;
   index_t start = 0;
   for (index_t size : sizes) {
-    parts.push_back(tape.record(slice(tape.ctx(), x.value(), axis, start, start + size), tape.needs_gradient(x),
-                                rules::SplitPart{x.slot(), axis, start}));
+    parts.push_back(slice(x, axis, start, start + size));
     start += size;
   }
   return parts;

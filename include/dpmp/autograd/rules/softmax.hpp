@@ -11,6 +11,7 @@ Variable softmax(const Variable& x);
 
 #if DPMP_BODIES
 #include "dpmp/kernels/softmax.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -21,11 +22,8 @@ struct Softmax {
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const Tensor g = Tensor::empty(pass.ctx, x.shape, x.dtype);
     const index_t width = x.shape.back();
-    dispatch_real(x.dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(pass.ctx, x.shape.numel(0, x.shape.rank() - 1), width,
-                          kernels::SoftmaxBackward<T>{output.data<T>(), gradient.data<T>(), g.data<T>(), width});
-    });
+    dpmp::detail::map_rows<kernels::SoftmaxBackward>(pass.ctx, x.dtype, x.shape.numel(0, x.shape.rank() - 1), width, output,
+                                                     gradient, g, width);
     pass.accumulate(x, g);
   }
 };
@@ -37,11 +35,8 @@ DPMP_KEPT_BODY inline Variable softmax(const Variable& x) {
              ": a softmax over the sample axis mixes samples");
   const index_t width = x.shape().back();
   const Tensor y = Tensor::empty(tape.ctx(), x.shape(), x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(tape.ctx(), x.shape().numel(0, x.shape().rank() - 1), width,
-                        kernels::SoftmaxForward<T>{x.value().data<T>(), y.data<T>(), width});
-  });
+  dpmp::detail::map_rows<kernels::SoftmaxForward>(tape.ctx(), x.dtype(), x.shape().numel(0, x.shape().rank() - 1), width,
+                                                  x.value(), y, width);
   return tape.record(y, tape.needs_gradient(x), rules::Softmax{x.slot(), y});
 }
 }  // namespace dpmp::inline DPMP_ABI

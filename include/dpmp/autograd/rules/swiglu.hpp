@@ -10,6 +10,7 @@ Variable swiglu(const Variable& x);
 
 #if DPMP_BODIES
 #include "dpmp/kernels/swiglu.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -19,11 +20,7 @@ struct Swiglu {
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const Tensor g = Tensor::empty(pass.ctx, x.shape(), x.dtype());
     const index_t hidden = x.shape().back() / 2, rows = x.shape().numel(0, x.shape().rank() - 1);
-    dispatch_real(x.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(pass.ctx, rows, 2 * hidden,
-                          kernels::SwigluBackward<T>{x.value().data<T>(), gradient.data<T>(), g.data<T>(), hidden});
-    });
+    dpmp::detail::map_rows<kernels::SwigluBackward>(pass.ctx, x.dtype(), rows, 2 * hidden, x.value(), gradient, g, hidden);
     pass.accumulate(x.slot(), g);
   }
 };
@@ -35,10 +32,7 @@ DPMP_KEPT_BODY inline Variable swiglu(const Variable& x) {
              x.shape());
   const index_t hidden = x.shape().back() / 2, rows = x.shape().numel(0, x.shape().rank() - 1);
   const Tensor y = Tensor::empty(tape.ctx(), x.shape().with(-1, hidden), x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(tape.ctx(), rows, 2 * hidden, kernels::SwigluForward<T>{x.value().data<T>(), y.data<T>(), hidden});
-  });
+  dpmp::detail::map_rows<kernels::SwigluForward>(tape.ctx(), x.dtype(), rows, 2 * hidden, x.value(), y, hidden);
   return tape.record(y, tape.needs_gradient(x), rules::Swiglu{x});
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -14,6 +14,7 @@ Variable unfold2d(const Variable& x, const WindowOptions& options);
 
 #if DPMP_BODIES
 #include "dpmp/kernels/unfold.hpp"
+#include "dpmp/tensor/map.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 namespace rules {
@@ -24,11 +25,8 @@ struct Unfold2d {
 
   void backward(BackwardPass& pass, const Tensor& gradient) const {
     const Tensor g = Tensor::empty(pass.ctx, x.shape, x.dtype);
-    dispatch_real(x.dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      launch_library_rows(pass.ctx, x.shape[0] * windows.y.input, windows.x.input * windows.channels * windows.taps(),
-                          kernels::Fold<T>{gradient.data<T>(), g.data<T>(), windows});
-    });
+    dpmp::detail::map_rows<kernels::Fold>(pass.ctx, x.dtype, x.shape[0] * windows.y.input,
+                                          windows.x.input * windows.channels * windows.taps(), gradient, g, windows);
     pass.accumulate(x, g);
   }
 };
@@ -39,11 +37,8 @@ DPMP_KEPT_BODY inline Variable unfold2d(const Variable& x, const WindowOptions& 
   const kernels::Windows w = rules::windows_of("unfold2d", x.shape(), options);
   const index_t width = w.taps() * w.channels;
   const Tensor y = Tensor::empty(tape.ctx(), {x.shape()[0], w.positions(), width}, x.dtype());
-  dispatch_real(x.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    launch_library_rows(tape.ctx(), x.shape()[0] * w.y.output, w.x.output * width,
-                        kernels::Unfold<T>{x.value().data<T>(), y.data<T>(), w});
-  });
+  dpmp::detail::map_rows<kernels::Unfold>(tape.ctx(), x.dtype(), x.shape()[0] * w.y.output, w.x.output * width, x.value(), y,
+                                          w);
   return tape.record(y, tape.needs_gradient(x), rules::Unfold2d{x.slot(), w});
 }
 }  // namespace dpmp::inline DPMP_ABI

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a way of sampling means for the numbers of a plan: the sampled Gaussian mechanisms that its steps are accounted as,
+// the part of delta that they leave out, the sizes of batches. Proofs: docs/samplers.md.
+#pragma once
+#include <vector>
+
+#include "dpmp/dp/noise_accounting.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+/// Share of delta that pays for each kind of rare draw which the accounted mechanism does not cover.
+inline constexpr double rare_share = 1e-3;
+
+/// check_plan_options() and the numbers that the sampling makes: its rate, and the smallest batch size of truncated_poisson
+/// whose truncation costs at most 10^-3 of delta where it is unset.
+PlanOptions completed_options(const PlanOptions& given);
+
+/// Public bound on the records of a logical batch that the sensitivity is computed for. By Poisson, cyclic or not, and by
+/// balls in bins larger draws happen, rarely; they are not cut.
+index_t batch_bound_of(const PlanOptions& o);
+/// What the noised sum is divided by: the expected number of records where every user has enough of them.
+double expected_batch_of(const PlanOptions& o);
+
+/// The part of delta that pays for rare draws of `steps` steps, also beyond the planned ones; 0 where there are none.
+/// poisson, cyclic_poisson: draws beyond the batch bound, a share of 10^-3 of delta for the planned steps.
+/// truncated_poisson: steps * q * P[Binomial(dataset_size, q) >= batch_size] (by Chernoff's bound).
+/// balls_in_bins: draws beyond the batch bound, and the same share for the event of accounted_rate().
+double delta_aside(const PlanOptions& o, index_t steps);
+/// What delta_aside() leaves of delta for the accountant; 0 or less where nothing is left.
+double accounted_delta(const PlanOptions& o, index_t steps);
+
+/// The probability that steps of noise multiplier sigma (where the noise schedule is 1) are accounted with: the sampling
+/// rate, and for balls_in_bins min(1, 1 / (period (1 - theta))), theta = L / 3 + sqrt(L^2 / 9 + 2 L v), v = e^(1 / sigma^2)
+/// - 1, L = log(1 / failure) / period, for a probability `failure` in each epoch that delta_aside() pays for.
+double accounted_rate(const PlanOptions& o, double sigma);
+
+/// Steps of one sampled Gaussian mechanism.
+struct SampledSteps {
+  double rate = 0, noise_multiplier = 0;
+  index_t steps = 0;
+};
+/// What the first `steps` steps compose to for the unit that is used most often: of cyclic_poisson one in `period`, rounded
+/// up in every part of the noise schedule, else all of them.
+/// Of correlated noise whose columns a record may use together, one Gaussian mechanism of all steps.
+std::vector<SampledSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps);
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+#include "dpmp/dp/batch_bound.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+namespace detail {
+/// The probability of a unit in a step, whatever its group is.
+inline double step_probability(const PlanOptions& o) {
+  return o.sampling.kind == SamplingKind::cyclic_poisson ? o.sampling_rate / double(o.sampling.period) : o.sampling_rate;
+}
+inline index_t rounds_up(index_t steps, index_t period) { return steps / period + (steps % period != 0); }
+}  // namespace detail
+
+DPMP_KEPT_BODY inline PlanOptions completed_options(const PlanOptions& given) {
+  check_plan_options(given);
+  PlanOptions o = given;
+  o.sampling_rate = sampling_rate_of(o.sampling, o.sampling_rate, o.dataset_size);
+  if (o.sampling.kind == SamplingKind::truncated_poisson && o.sampling.batch_size == 0)
+    o.sampling.batch_size = poisson_batch_bound(o.dataset_size + 1, o.sampling_rate,
+                                                std::min(0.5, rare_share * o.delta / (double(o.steps) * o.sampling_rate)));
+  DPMP_CHECK(delta_aside(o, o.steps) <= o.delta / 2, "expected draws beyond the batch size ", o.sampling.batch_size,
+             " to cost at most half of delta, ", o.delta, ", got ", delta_aside(o, o.steps),
+             ": take a larger batch size or a smaller sampling rate");
+  return o;
+}
+
+DPMP_KEPT_BODY inline index_t batch_bound_of(const PlanOptions& o) {
+  const index_t k = o.sampling.records_per_unit();
+  switch (o.sampling.kind) {
+    case SamplingKind::truncated_poisson:
+    case SamplingKind::without_replacement: return o.sampling.batch_size * k;
+    // One unit more than the plan knows of: the larger neighbour.
+    case SamplingKind::full_batch: return (o.dataset_size + 1) * k;
+    default:
+      return poisson_batch_bound(o.dataset_size + 1, detail::step_probability(o), rare_share * o.delta / double(o.steps)) *
+             k;
+  }
+}
+
+DPMP_KEPT_BODY inline double expected_batch_of(const PlanOptions& o) {
+  const double k = double(o.sampling.records_per_unit());
+  if (o.sampling.kind == SamplingKind::balls_in_bins) return double(o.dataset_size) / double(o.sampling.period) * k;
+  if (o.sampling.kind == SamplingKind::without_replacement) return double(o.sampling.batch_size) * k;
+  return detail::step_probability(o) * double(o.dataset_size) * k;
+}
+
+DPMP_KEPT_BODY inline double delta_aside(const PlanOptions& o, index_t steps) {
+  const double share = rare_share * std::max(1.0, double(steps) / double(o.steps)) * o.delta;
+  switch (o.sampling.kind) {
+    case SamplingKind::poisson:
+    case SamplingKind::cyclic_poisson: return share;
+    case SamplingKind::balls_in_bins: {
+      const double epochs = double(detail::rounds_up(steps, o.sampling.period)),
+                   planned = double(detail::rounds_up(o.steps, o.sampling.period));
+      return share + rare_share * std::max(1.0, epochs / planned) * o.delta;
+    }
+    case SamplingKind::truncated_poisson: {
+      // A millionth more, far above the rounding error of the bound.
+      const double tail = std::exp(log_binomial_tail(o.dataset_size, o.sampling_rate, o.sampling.batch_size));
+      return double(steps) * o.sampling_rate * tail * (1 + 1e-6);
+    }
+    default: return 0;
+  }
+}
+
+DPMP_KEPT_BODY inline double accounted_delta(const PlanOptions& o, index_t steps) {
+  // As a share where it is one: stored plans were calibrated for these bits.
+  if (o.sampling.kind == SamplingKind::poisson)
+    return o.delta * (1 - rare_share * std::max(1.0, double(steps) / double(o.steps)));
+  return o.delta - delta_aside(o, steps);
+}
+
+DPMP_KEPT_BODY inline double accounted_rate(const PlanOptions& o, double sigma) {
+  if (is_one_mechanism(o)) return 1;
+  if (o.sampling.kind != SamplingKind::balls_in_bins) return o.sampling_rate;
+  const double least = sigma * o.noise_schedule.smallest(), period = double(o.sampling.period);
+  const double epochs = double(detail::rounds_up(o.steps, o.sampling.period));
+  const double v = std::expm1(1 / (least * least)), L = std::log(epochs / (rare_share * o.delta)) / period;
+  // A millionth more, far above the rounding error.
+  const double theta = (L / 3 + std::sqrt(L * L / 9 + 2 * L * v)) * (1 + 1e-6);
+  return theta < 1 ? std::min(1.0, 1 / (period * (1 - theta)) * (1 + 1e-12)) : 1;
+}
+
+DPMP_KEPT_BODY inline std::vector<SampledSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps) {
+  if (is_one_mechanism(o)) return {{1, sigma * noise_scale(o) / noise_scale(o, steps), 1}};
+  const double rate = accounted_rate(o, sigma);
+  const bool cyclic = o.sampling.kind == SamplingKind::cyclic_poisson;
+  std::vector<SampledSteps> parts;
+  o.noise_schedule.for_each_part(steps, [&](double value, index_t count) {
+    parts.push_back({rate, sigma * value, cyclic ? detail::rounds_up(count, o.sampling.period) : count});
+  });
+  return parts;
+}
+}  // namespace dpmp::inline DPMP_ABI::dp
+#endif
