@@ -198,6 +198,32 @@ TEST_CASE("checked mode: a trainer validates its losses on public records") {
   CHECK(run.masters() == before);
 }
 
+TEST_CASE("P11, P15: checked mode looks at the gradients of the run's loss scaling: without it these are all 0 in f16") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng;
+  const Small small(ctx, DType::f16);
+  const auto backward = [&](const train::Batch& batch) {
+    const Variable x = small.first(small.input(batch.tape, small.rows(batch.records)));
+    return scale(small.loss(small.second(batch.tape.record(x.value(), true, Mixing{x.slot()}))), 0x1p-34);
+  };
+  const auto kept = [&](const train::Batch& batch) { return scale(small.good(batch.tape, batch.records), 0x1p-34); };
+  check_isolation(ctx, backward, records);
+  dp::PlanOptions counting{.delta = 1e-5, .sampling_rate = 0.5, .steps = 5, .dataset_size = 30};
+  counting.overflow = dp::OverflowOptions{.count_noise = 1, .share = 0.5, .initial_scale = 0x1p30};
+  dp::PlanOptions plain = counting;
+  plain.overflow.reset();
+  const auto refused = [&](const dp::PlanOptions& o, const std::optional<LossScaling>& scaling) {
+    train::Trainer trainer(ctx, small.parameters, dp::Plan::with_noise_multiplier(o, 0.7), test::random_keys(rng), 30,
+                           {.loss_scaling = scaling});
+    CHECK_NOTHROW(trainer.validate(kept, records));
+    return test::refuses([&] { trainer.validate(backward, records); }, "gradients of first.");
+  };
+  CHECK(refused(counting, {}));
+  CHECK(refused(plain, {}));
+  CHECK(refused(plain, LossScaling::fixed(0x1p30)));
+  CHECK_FALSE(refused(plain, LossScaling()));
+}
+
 TEST_CASE("checked mode: bad input is refused") {
   Context ctx(Device::cpu(), 1);
   const Small small(ctx, DType::f32);

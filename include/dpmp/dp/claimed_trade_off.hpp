@@ -6,8 +6,8 @@
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// The (epsilon, delta) that the plan's accountant states after `steps` >= 1 steps, for deltas from 0.9 down to 10^-12. Each
-/// delta includes what the plan sets aside for batches beyond its batch bound. Where every record is used in every step
-/// (sampling rate 1), the smaller epsilon of one Gaussian mechanism of mu^2 = sum of 1 / sigma^2 counts, which is exact.
+/// delta includes what the plan sets aside for rare draws. Where every record is used in every step (sampling rate 1), the
+/// smaller epsilon of one Gaussian mechanism of mu^2 = sum of 1 / sigma^2 counts, which is exact.
 PointsTradeOff claimed_trade_off(const Plan& plan, index_t steps);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -18,12 +18,13 @@ DPMP_KEPT_BODY inline PointsTradeOff claimed_trade_off(const Plan& plan, index_t
   const PlanOptions& o = plan.options();
   RdpAccountant accountant;
   double mu_squared = 0;
-  o.noise_schedule.for_each_part(steps, [&](double value, index_t count) {
-    const double sigma = plan.noise_multiplier() * value;
-    accountant.add_steps(o.sampling_rate, sigma, count);
-    mu_squared += double(count) / (sigma * sigma);
-  });
-  const double beyond = Plan::batch_share * o.delta * std::max(1.0, double(steps) / double(o.steps));
+  bool always = true;
+  for (const SampledSteps& s : accounted_steps(o, plan.noise_multiplier(), steps)) {
+    accountant.add_steps(s.rate, s.noise_multiplier, s.steps);
+    mu_squared += double(s.steps) / (s.noise_multiplier * s.noise_multiplier);
+    always = always && s.rate == 1;
+  }
+  const double beyond = delta_aside(o, steps);
   PointsTradeOff f;
   double near_order = 8;
   for (double delta = 0.9; delta > 1e-12; delta *= 0.8) {
@@ -31,7 +32,7 @@ DPMP_KEPT_BODY inline PointsTradeOff claimed_trade_off(const Plan& plan, index_t
     const PrivacySpent spent = accountant.spent(delta - beyond, near_order);
     if (spent.order > 0) near_order = spent.order;
     double epsilon = spent.epsilon;
-    if (o.sampling_rate == 1) epsilon = std::min(epsilon, gaussian_epsilon(std::sqrt(mu_squared), delta - beyond));
+    if (always) epsilon = std::min(epsilon, gaussian_epsilon(std::sqrt(mu_squared), delta - beyond));
     f.points.push_back({epsilon, delta});
   }
   return f;

@@ -10,9 +10,12 @@
 namespace dpmp::inline DPMP_ABI::dp {
 /// What one step clips and adds.
 struct StepPlan {
-  std::vector<FlatClipping> groups;     // one for flat clipping
-  double noise_multiplier = 0;          // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
-  double noise_standard_deviation = 0;  // on every coordinate of the clipped sum, all groups alike
+  std::vector<FlatClipping> groups;  // one for flat clipping
+  double noise_multiplier = 0;       // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
+  /// On every coordinate of the clipped sum, all groups alike; of correlated noise: of z.
+  double noise_standard_deviation = 0;
+  std::optional<IntegerGrid> grid = {};  // of discrete noise, which has the standard deviation `units` times its spacing
+  index_t units = 0;
 };
 
 /// What the next step of a run takes from what earlier ones released; all of it is public.
@@ -139,6 +142,7 @@ class Plan {
 #if DPMP_BODIES
 #include <iomanip>
 
+#include "dpmp/dp/noise_source_words.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
@@ -147,10 +151,9 @@ DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& given) {
   const PlanOptions options = completed_options(given);
   DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
              options.epsilon);
-  const double sigma = calibrate_noise_multiplier(
-      options.epsilon * (1 - calibration_margin), accounted_delta(options, options.steps), [&](double s) {
-    return accounted(RdpAccountant(), options, s, options.steps);
-  });
+  const double sigma =
+      calibrate_noise_multiplier(options.epsilon * (1 - calibration_margin), accounted_delta(options, options.steps),
+                                 [&](double s) { return accounted(rdp_accountant_of(options), options, s, options.steps); });
   return Plan(options, sigma);
 }
 
@@ -166,6 +169,7 @@ DPMP_KEPT_BODY inline PlanText Plan::text() const {
   detail::for_each_option(options_, write);
   write("noise multiplier", noise_multiplier_);
   detail::for_each_fact(facts_, write);
+  if (options_.noise_source.is_correlated()) write("noise scale", facts_.noise_scale);
   return text;
 }
 
@@ -179,6 +183,7 @@ DPMP_KEPT_BODY inline Plan Plan::from_text(const PlanText& text, const std::opti
   Plan plan(options, sigma);
   PlanFacts stored;
   detail::for_each_fact(stored, read);
+  if (options.noise_source.is_correlated()) read("noise scale", stored.noise_scale);
   check_stored_facts(stored, options, plan.clipping_);
   plan.facts_ = stored;
   const PlanText again = plan.text();
@@ -204,7 +209,12 @@ DPMP_KEPT_BODY inline StepPlan Plan::at(index_t step, double adaptive_threshold)
   const std::vector<NoisyCount> counts = noisy_counts(options_);
   r.noise_multiplier = counts.empty() ? sigma : gradient_noise_multiplier(sigma, counts);
   const Sensitivity delta = a ? sensitivity_of(options_, clipping, facts_.batch_bound) : sensitivity_at(scale);
-  r.noise_standard_deviation = r.noise_multiplier * delta.bound;
+  r.noise_standard_deviation = r.noise_multiplier * delta.bound * facts_.noise_scale;
+  if (options_.noise_source.is_discrete()) {
+    r.grid = integer_grid_of(options_);
+    r.units = r.grid->sigma(sigma, options_.relation, options_.sampling.records_per_unit());
+    r.noise_standard_deviation = double(r.units) * r.grid->spacing;
+  }
   return r;
 }
 
@@ -305,7 +315,9 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   } else {
     line("clip threshold", up(facts_.clip_threshold), options_.adaptive ? "C of the first step" : "C");
   }
-  line("rho", up(facts_.rho), "rounding share of the sensitivity, 1.125 * 2^-42 * batch bound");
+  line("rho", up(facts_.rho),
+       options_.noise_source.is_discrete() ? "share of the sensitivity that rounding to the grid adds"
+                                           : "rounding share of the sensitivity, 1.125 * 2^-42 * batch bound");
   const double changed = contributions_changed(options_.relation) * double(sampling.records_per_unit());
   line("sensitivity", up(facts_.sensitivity),
        changed == 1 ? std::string("Delta = C (1 + rho)") : dpmp::detail::concat("Delta = ", changed, " C (1 + rho)"));
@@ -315,10 +327,12 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   if (!(options_.noise_schedule == Schedule::constant()))
     line("noise schedule", dpmp::detail::concat(options_.noise_schedule), " (times sigma)");
   const StepPlan first = first_step();
+  describe_noise_source(options_, facts_.noise_scale, line);
   line("noise standard deviation", down(first.noise_standard_deviation),
-       !is_constant()      ? "on the sum, in the first step"
-       : options_.overflow ? "sigma_z * Delta, on the sum"
-                           : "sigma * Delta, on the sum");
+       options_.noise_source.is_correlated() ? "sigma * Delta * noise scale, of z"
+       : !is_constant()                      ? "on the sum, in the first step"
+       : options_.overflow                   ? "sigma_z * Delta, on the sum"
+                                             : "sigma * Delta, on the sum");
   return out.str();
 }
 
@@ -337,6 +351,7 @@ DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
   if (const auto counts = noisy_counts(o); !counts.empty())
     gradient_noise_multiplier(sigma * o.noise_schedule.largest(), counts);
   facts_ = facts_of(o, clipping_, bound);
+  accountant_ = rdp_accountant_of(o);
   for (const Schedule::Piece& p : o.noise_schedule.pieces())
     accountant_.add_steps(accounted_rate(o, sigma), sigma * p.value, 0);
 }

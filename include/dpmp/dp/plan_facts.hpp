@@ -2,6 +2,7 @@
 // What follows from the options of a plan, and when facts that another build computed are believed: a compiler that fuses
 // products into sums, other flags and another C library round the last bits otherwise.
 #pragma once
+#include "dpmp/dp/noise_accounting.hpp"
 #include "dpmp/dp/plan_text.hpp"
 #include "dpmp/dp/sampling_accounting.hpp"
 
@@ -14,6 +15,7 @@ struct PlanFacts {
   double clip_threshold = 0;  // where the clip schedule is 1: sqrt(sum_g C_g^2) of groups, the first one of adaptive plans
   double rho = 0;             // the share that rounding adds to the sensitivity
   double sensitivity = 0;     // Delta, where the clip schedule is 1
+  double noise_scale = 1;     // of correlated noise: what its matrix adds to the sensitivity of all steps together
   friend bool operator==(const PlanFacts&, const PlanFacts&) = default;
 };
 
@@ -31,7 +33,9 @@ PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t 
 /// side. With G clipping groups, against what is computed here:
 ///
 /// - batch_bound: the same where batches have a fixed size; else at most one unit away, and still one that batches exceed
-///   with at most the probability that is paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding; half of it must be left here.
+///   with at most the probability that is paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding;
+///   half of it must be left here.
+/// - noise_scale: within half of matrix_rounding, by which it is rounded up.
 /// - the others: for the stored batch_bound, within (G + 9) 2^-53 of the value. GroupClipping::sensitivity() errs by at most
 ///   (G + 9) 2^-54 before it is rounded up, however products and sums are fused, and flat clipping by less. What is accepted
 ///   may be below the true sensitivity by less than 2^-49 of it (for G > 15 it is not: the rounding up is by (G + 4) 2^-52),
@@ -56,6 +60,11 @@ void for_each_fact(Facts& facts, F&& f) {
 
 DPMP_KEPT_BODY inline Sensitivity sensitivity_of(const PlanOptions& o, const GroupClipping& clipping, index_t batch_bound) {
   Sensitivity s = clipping.sensitivity(o.relation, batch_bound);
+  if (o.noise_source.is_discrete()) {
+    const double bound = integer_grid_of(o).bound();
+    s.rho = bound / s.clip_threshold - 1;
+    s.bound = contributions_changed(o.relation) * bound;
+  }
   s.bound *= double(o.sampling.records_per_unit());
   return s;
 }
@@ -66,7 +75,8 @@ DPMP_KEPT_BODY inline PlanFacts facts_of(const PlanOptions& o, const GroupClippi
           .expected_batch = expected_batch_of(o),
           .clip_threshold = s.clip_threshold,
           .rho = s.rho,
-          .sensitivity = s.bound};
+          .sensitivity = s.bound,
+          .noise_scale = noise_scale(o)};
 }
 
 DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const PlanOptions& o, const GroupClipping& clipping) {
@@ -78,8 +88,7 @@ DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const Pla
     return drawn == units || log_binomial_tail(units, detail::step_probability(o), drawn) <=
                                  std::log(rare_share * o.delta / double(o.steps)) - 0.5e-6;
   };
-  const PlanFacts here =
-      facts_of(o, clipping, stored.batch_bound == bound || (near && rare()) ? stored.batch_bound : bound);
+  const PlanFacts here = facts_of(o, clipping, stored.batch_bound == bound || (near && rare()) ? stored.batch_bound : bound);
   PlanText computed, said;
   detail::for_each_fact(here, detail::PlanWriter{computed});
   detail::for_each_fact(stored, detail::PlanWriter{said});
@@ -91,6 +100,11 @@ DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const Pla
   agree("joint clip threshold", here.clip_threshold, stored.clip_threshold);
   agree("rho", here.rho, stored.rho);
   agree("sensitivity", here.sensitivity, stored.sensitivity);
+  // Of correlated noise: at least the truth by matrix_rounding, of which rounding takes an eighth at most in any build.
+  if (std::abs(here.noise_scale - stored.noise_scale) > detail::matrix_rounding / 2 * here.noise_scale) {
+    detail::PlanWriter{computed}("noise scale", here.noise_scale);
+    detail::PlanWriter{said}("noise scale", stored.noise_scale);
+  }
   DPMP_CHECK(computed == said, "expected the facts of a plan, got (computed, stored):\n", difference(computed, said));
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

@@ -19,6 +19,7 @@ std::string privacy_statement(const Plan& plan, index_t steps_taken, const State
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
+#include "dpmp/dp/noise_source_words.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
@@ -64,21 +65,23 @@ inline std::string noise_in_words(const Plan& plan) {
   const PlanOptions& o = plan.options();
   const StepPlan first = plan.first_step();
   TextStream out;
-  out << "Gaussian noise of standard deviation " << digits_down(first.noise_standard_deviation, 6)
+  out << dp::noise_in_words(o) << " of standard deviation " << digits_down(first.noise_standard_deviation, 6)
       << (plan.is_constant() ? "" : " in the first step") << " (noise multiplier " << digits_down(first.noise_multiplier, 6)
       << " times the sensitivity "
       << digits_up(contributions_changed(o.relation) * double(o.sampling.records_per_unit()) * plan.facts().clip_threshold *
                        o.clip_schedule.at(0),
                    6)
       << " (1 + " << digits_up(plan.facts().rho, 3) << ")"
-      << ", which includes the rounding of the sum";
+      << (o.noise_source.is_discrete() ? ", which includes the rounding of contributions to the grid"
+                                       : ", which includes the rounding of the sum");
+  if (o.noise_source.is_correlated()) out << ", times " << digits_up(plan.facts().noise_scale, 6) << " for the matrix";
   if (!plan.is_constant()) out << ", and in every step proportional to the sensitivity of that step";
   out << ")";
   const std::string sigma = digits_down(plan.noise_multiplier(), 6);
   if (!(o.noise_schedule == Schedule::constant()))
     out << ", whose multiplier is accounted as " << sigma << " times a public schedule over the steps ("
         << schedule_in_words(o.noise_schedule, digits_down) << "),";
-  out << " is added once to every coordinate of the sum";
+  out << " is added once to every coordinate of the sum" << correlation_in_words(o);
   if (o.adaptive)
     out << ", and Gaussian noise of standard deviation " << digits_down(o.adaptive->count_noise, 6)
         << " to the count of gradients below the threshold";
@@ -101,12 +104,11 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
       << digits_up(o.delta, 6) << ")-differentially private. " << unit_in_words(o) << " Mechanism: " << sampling_in_words(o)
       << ", " << detail::clipping_in_words(plan) << ", and " << detail::noise_in_words(plan)
       << "; the result is divided by the public constant " << plan.expected_batch()
-      << ". Accountant: Renyi differential privacy of the sampled Gaussian mechanism, composed over the steps"
-      << sampling_account_in_words(o, plan.noise_multiplier()) << ". "
-      << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; the noise is a "
-         "floating-point number (double precision), released on a public grid of at most 2^-20 of its standard deviation, "
-         "not "
-         "a sample of an exact discrete distribution; which records were "
+      << ". Accountant: Renyi differential privacy of the " << (is_one_mechanism(o) ? "" : "sampled ")
+      << "Gaussian mechanism" << composition_in_words(o) << sampling_account_in_words(o, plan.noise_multiplier()) << ". "
+      << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; "
+      << noise_assumption_in_words(o) << "; "
+      << "which records were "
          "drawn, the "
          "size of the draws, the clipped sums before noise and the running time of a step are not released; the dataset "
          "size "

@@ -5,6 +5,7 @@
 #pragma once
 #include <functional>
 
+#include "dpmp/autograd/loss_scale.hpp"
 #include "dpmp/per_sample/cost.hpp"
 #include "dpmp/train/batch.hpp"
 

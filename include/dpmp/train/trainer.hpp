@@ -7,7 +7,8 @@
 
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
-#include "dpmp/train/accumulate.hpp"
+#include "dpmp/train/memory_choice.hpp"
+#include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
 #include "dpmp/train/validation_report.hpp"
 
@@ -47,8 +48,11 @@ class Trainer {
   /// allows one change, as of the next pass; when it is called must be public (a longer context from step 1000 on, say).
   void program_changes() {
     program_.forget();
+    way_.forget();
     ctx_.arena().sizes_change();
   }
+  /// What TrainerOptions::memory_budget came to; null before the first step or validate(), and without a budget.
+  const MemoryChoice* memory_choice() const { return way_.choice(); }
 
   bool is_private() const { return guarantee_.has_value(); }
   /// Throws for a trainer without privacy, as do notes(), repeat_from() and privacy_statement().
@@ -110,12 +114,15 @@ class Trainer {
     std::optional<dp::AdaptiveThreshold> threshold;
     std::optional<dp::OverflowScale> overflow;
     dp::StatementNotes notes;
+    std::optional<SourcedNoise> source = {};  // of a plan whose noise is not independent
   };
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
   /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
   void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow);
+  /// Chooses how steps are computed from here on, for TrainerOptions::memory_budget.
+  void follow_budget(Losses losses);
   /// loss_scaling() of the next step.
   LossScaling scaling_now() const { return loss_scaling().of_step(overflow_scale() ? overflow_scale()->scale() : 1); }
   void add_to_frozen_history();
@@ -137,6 +144,7 @@ class Trainer {
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
   per_sample::ClippedSumSink sink_;
+  ChosenWay way_;
   FixedProgram program_;
   std::vector<index_t> slots_, draw_;
   index_t steps_ = 0;  // without privacy
@@ -172,6 +180,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
+      way_(options, parameters_, is_private()),
       slots_(checked_slots(options.physical_batch)) {
   parameters.check_precision();
   options_.precision.check(parameters_);
@@ -189,6 +198,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
              plan().groups(), ", got ", groups_.count());
   if (plan().options().adaptive) guarantee_->threshold = plan().adaptive_threshold();
   if (counts_overflows) guarantee_->overflow = plan().overflow_scale();
+  guarantee_->source = SourcedNoise::of(ctx, plan());
 }
 
 DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
@@ -207,6 +217,7 @@ DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step, const std::op
 
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
   follow_precision(steps(), overflow_scale());
+  follow_budget(losses);
   if (guarantee_)
     private_step(losses);
   else
@@ -222,19 +233,40 @@ DPMP_KEPT_BODY inline void Trainer::for_each_batch(index_t step, FunctionRef<voi
 
 DPMP_KEPT_BODY inline void Trainer::follow_trainable() {
   sums_.follow_trainable(ctx_);
+  // By what is public, not when a draw happens to need it.
+  const index_t bound =
+      guarantee_ ? plan().facts().batch_bound : dp::poisson_batch_bound(sampler_.records(), sampler_.probability(), 1e-9);
+  sums_.prepare(physical_batches(std::max(bound, sampler_.fixed_slots()), index_t(slots_.size())) * index_t(slots_.size()));
   optimiser_state_.make_moments(ctx_, sums_);
+}
+
+DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
+  if (!options_.memory_budget) return;
+  follow_trainable();
+  const auto pass = [&](const StepWay& way, index_t slots) {
+    const std::vector<index_t> empty(std::size_t(slots), masked_slot);
+    const PhysicalBatch batch{.slots = empty, .step = steps(), .randomness = randomness(empty, steps())};
+    sums_.set_zero();
+    return guarantee_ ? dry_private_pass(ctx_, losses, batch, groups_, sums_, way, scaling_now())
+                      : dry_plain_pass(ctx_, losses, batch, sums_, way, loss_scaling());
+  };
+  if (way_.follow(ctx_, index_t(slots_.size()), pass)) sink_ = per_sample::ClippedSumSink(groups_, way_.strategy());
 }
 
 DPMP_KEPT_BODY inline void Trainer::add_to_frozen_history() {
   std::vector<std::byte> frozen;
   for (const Parameter* p : parameters()) frozen.push_back(std::byte(!p->trainable()));
   const bool any = std::any_of(frozen.begin(), frozen.end(), [](std::byte f) { return f != std::byte(0); });
+  if (guarantee_->source && guarantee_->source->is_correlated()) {
+    frozen_history_ = guarantee_->source->frozen_facts(steps(), frozen_history_, any ? siphash24(0, 0, frozen) : 0);
+    return;
+  }
   if (any || frozen_history_ != 0) frozen_history_ = siphash24(frozen_history_, std::uint64_t(steps()), frozen);
 }
 
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
   add_to_frozen_history();
-  dp::StepTicket ticket = guarantee_->ledger.begin_step(frozen_history_);
+  dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_));
   const index_t step = ticket.step();
   try {
     run_accounted_step(std::move(ticket), losses);
@@ -254,19 +286,25 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   if (index_t(draw_.size()) < sampler_.fixed_slots()) draw_.resize(std::size_t(sampler_.fixed_slots()), masked_slot);
   follow_trainable();
   sums_.set_zero();
+  std::optional<SourcedNoise>& source = guarantee_->source;
+  if (source) source->begin(sums_);
   double count = 0;
-  index_t overflows = 0;
   UnsafeNumbers unsafe;
+  index_t overflows = 0;
   for_each_batch(step, [&](const PhysicalBatch& batch) {
     double here = 0;
     index_t overflows_here = 0;
     detail::RecordNorms norms(options_.unsafe_debug ? index_t(batch.slots.size()) : 0);
-    accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
-                       {.quantile_count = guarantee_->threshold ? &here : nullptr,
-                        .program = &program_,
-                        .norms = options_.unsafe_debug ? &norms : nullptr,
-                        .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
-                        .loss_scaling = scaling_now()});
+    const PassRequests requests{.quantile_count = guarantee_->threshold ? &here : nullptr,
+                                .program = &program_,
+                                .norms = options_.unsafe_debug ? &norms : nullptr,
+                                .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
+                                .loss_scaling = scaling_now(),
+                                .checkpointing = way_.checkpointing()};
+    if (source)
+      source->accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
+    else
+      accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_, requests);
     count += here;
     overflows += overflows_here;
     norms.add_to(unsafe, batch.slots);
@@ -276,7 +314,8 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   const dp::NoiseStream of_counts = ticket.auxiliary_noise();
   if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
   if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
-  const optim::StepNoise noise{ticket.noise(), numbers.noise_standard_deviation};
+  const optim::StepNoise noise = source ? source->add(ctx_, sums_, ticket.noise(), numbers)
+                                        : optim::StepNoise{ticket.noise(), numbers.noise_standard_deviation};
   optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
 
@@ -285,7 +324,9 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   follow_trainable();
   sums_.set_zero();
   const LossScaling scaling = grad_scaler_ ? LossScaling::fixed(grad_scaler_->scale()) : loss_scaling();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, scaling); });
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) {
+    accumulate_plain(ctx_, losses, batch, sums_, scaling, way_.checkpointing());
+  });
   if (grad_scaler_) {
     const bool finite = all_finite(ctx_, sums_.tensors());
     grad_scaler_->update(finite);
@@ -308,13 +349,16 @@ DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   follow_precision(steps(), overflow_scale());
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
   ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
-  per_sample::ClippedSumSink sink(groups_, options_.strategy,
+  follow_budget(losses);
+  if (memory_choice()) report.set_memory(memory_choice()->text());
+  per_sample::ClippedSumSink sink(groups_, way_.strategy(),
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,
                                       const per_sample::NormPlan& chosen) { report.set(p, shape, chosen); });
   const std::vector<index_t> empty(slots_.size(), masked_slot);
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
-                     numbers.groups, sink, sums_, {.program = &program_, .loss_scaling = scaling_now()});
+                     numbers.groups, sink, sums_,
+                     {.program = &program_, .loss_scaling = scaling_now(), .checkpointing = way_.checkpointing()});
   report.set_operations(program_.recorded());
   return report;
 }
@@ -364,6 +408,9 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
   DPMP_CHECK(sampling.kind != dp::SamplingKind::balls_in_bins || steps % sampling.period == 0,
              "expected a run with draws of its own to begin with an epoch of ", sampling.period, " steps, got step ", steps,
              ": some records would be drawn twice in this epoch");
+  DPMP_CHECK(steps == 0 || !plan().options().noise_source.is_correlated(),
+             "expected a run with correlated noise to go on as the same run (TrainerOptions::data_fingerprint), got step ",
+             steps, " with noise of its own: the noise of a step is made of that of all steps before it");
   restart(given_keys_, steps, state, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
 }
