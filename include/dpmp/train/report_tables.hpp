@@ -10,6 +10,7 @@
 #if DPMP_BODIES
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <optional>
 
 #include "dpmp/core/escaped_text.hpp"
@@ -159,6 +160,16 @@ inline std::string about_table(const std::vector<std::pair<std::string, std::str
 }
 #undef DPMP_TEXT_OF
 #undef DPMP_TEXT_OF_
+
+/// What epsilon and delta mean.
+inline std::string meaning_in_words(const dp::Plan& plan, index_t steps) {
+  const std::string unit = dp::detail::unit_name(plan.options());
+  const double factor = std::exp(plan.epsilon_after(steps));
+  return "<p class=\"meaning\">Any conclusion from all that was released is at most " + dp::digits_up(factor, 4) +
+         " times (e to the power of epsilon) as likely with a " + unit +
+         " as without it, plus delta, and the other way "
+         "round.</p>\n";
+}
 
 /// The numbers to see first.
 inline std::string fact_cards(const dp::Plan& plan, index_t steps) {
