@@ -17,6 +17,7 @@
 #undef DPMP_BODIES
 #define DPMP_BODIES 1
 #include <dpmp/dp/audit.hpp>
+#include <dpmp/dp/pld_accountant.hpp>
 #include <dpmp/dp/report_json.hpp>
 #include <dpmp/dp/statement.hpp>
 #include <dpmp/interop/idx.hpp>
@@ -27,10 +28,13 @@
 #include <dpmp/optim/weight_average.hpp>
 #include <dpmp/train/accumulate.hpp>
 #include <dpmp/train/checkpoint.hpp>
+#include <dpmp/train/dry_pass.hpp>
 #include <dpmp/train/evaluate.hpp>
 #include <dpmp/train/gradient_canaries.hpp>
+#include <dpmp/train/input_canaries.hpp>
 #include <dpmp/train/isolation.hpp>
 #include <dpmp/train/log.hpp>
+#include <dpmp/train/memory_choice.hpp>
 #include <dpmp/train/memory_plan.hpp>
 #include <dpmp/train/read_log.hpp>
 #include <dpmp/train/report.hpp>

@@ -2,6 +2,7 @@
 // What follows from the options of a plan, and when facts that another build computed are believed: a compiler that fuses
 // products into sums, other flags and another C library round the last bits otherwise.
 #pragma once
+#include "dpmp/dp/noise_accounting.hpp"
 #include "dpmp/dp/plan_text.hpp"
 #include "dpmp/dp/sampling_accounting.hpp"
 
@@ -34,6 +35,7 @@ PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t 
 /// - batch_bound: the same where batches have a fixed size; else at most one unit away, and still one that batches exceed
 ///   with at most the probability that is paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding;
 ///   half of it must be left here.
+/// - noise_scale: within half of matrix_rounding, by which it is rounded up.
 /// - the others: for the stored batch_bound, within (G + 9) 2^-53 of the value. GroupClipping::sensitivity() errs by at most
 ///   (G + 9) 2^-54 before it is rounded up, however products and sums are fused, and flat clipping by less. What is accepted
 ///   may be below the true sensitivity by less than 2^-49 of it (for G > 15 it is not: the rounding up is by (G + 4) 2^-52),

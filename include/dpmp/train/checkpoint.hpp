@@ -262,7 +262,7 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
   if (trainer.plan().options().adaptive)
     metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
   if (const auto scale = trainer.overflow_scale()) {
-    const dp::OverflowState& state = scale->state();
+    const dp::OverflowState state = scale->state();
     metadata["loss scale exponent"] = detail::hex(std::uint64_t(state.exponent - dp::smallest_loss_exponent));
     metadata["good steps"] = detail::hex(std::uint64_t(state.good_steps));
     metadata["bad steps"] = detail::hex(std::uint64_t(state.bad_steps));

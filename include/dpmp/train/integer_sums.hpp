@@ -104,6 +104,7 @@ DPMP_KEPT_BODY inline void IntegerSums::accumulate(Context& ctx, Losses losses, 
   DPMP_CHECK(!ctx.on_cuda(), "expected a context on the CPU for sums of whole numbers, got ", ctx.device());
   const index_t samples = index_t(batch.slots.size());
   Tape tape(ctx, samples);
+  tape.set_checkpointing(requests.checkpointing);
   const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
   if (requests.program) requests.program->check(tape);
   const LossScaling scaling = requests.loss_scaling ? *requests.loss_scaling : detail::usual_scaling(tape);

@@ -8,6 +8,7 @@
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
 #include "dpmp/train/continuation.hpp"
+#include "dpmp/train/memory_choice.hpp"
 #include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
 #include "dpmp/train/validation_report.hpp"
@@ -48,8 +49,11 @@ class Trainer {
   /// allows one change, as of the next pass; when it is called must be public (a longer context from step 1000 on, say).
   void program_changes() {
     program_.forget();
+    way_.forget();
     ctx_.arena().sizes_change();
   }
+  /// What TrainerOptions::memory_budget came to; null before the first step or validate(), and without a budget.
+  const MemoryChoice* memory_choice() const { return way_.choice(); }
 
   bool is_private() const { return guarantee_.has_value(); }
   /// Throws for a trainer without privacy, as do notes(), repeat_from() and privacy_statement().
@@ -117,6 +121,8 @@ class Trainer {
   void follow_trainable();
   /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
   void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow);
+  /// Chooses how steps are computed from here on, for TrainerOptions::memory_budget.
+  void follow_budget(Losses losses);
   /// loss_scaling() of the next step.
   LossScaling scaling_now() const { return loss_scaling().of_step(overflow_scale() ? overflow_scale()->scale() : 1); }
   void private_step(Losses losses);
@@ -137,6 +143,7 @@ class Trainer {
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
   per_sample::ClippedSumSink sink_;
+  ChosenWay way_;
   FixedProgram program_;
   std::vector<index_t> slots_, draw_;
   index_t steps_ = 0;  // without privacy
@@ -172,6 +179,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
+      way_(options, parameters_, is_private()),
       slots_(checked_slots(options.physical_batch)) {
   parameters.check_precision();
   options_.precision.check(parameters_);
@@ -207,6 +215,7 @@ DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step, const std::op
 
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
   follow_precision(steps(), overflow_scale());
+  follow_budget(losses);
   if (guarantee_)
     private_step(losses);
   else
@@ -222,12 +231,29 @@ DPMP_KEPT_BODY inline void Trainer::for_each_batch(index_t step, FunctionRef<voi
 
 DPMP_KEPT_BODY inline void Trainer::follow_trainable() {
   sums_.follow_trainable(ctx_);
+  // By what is public, not when a draw happens to need it.
+  const index_t bound =
+      guarantee_ ? plan().facts().batch_bound : dp::poisson_batch_bound(sampler_.records(), sampler_.probability(), 1e-9);
+  sums_.prepare(physical_batches(std::max(bound, sampler_.fixed_slots()), index_t(slots_.size())) * index_t(slots_.size()));
   optimiser_state_.make_moments(ctx_, sums_);
+}
+
+DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
+  if (!options_.memory_budget) return;
+  follow_trainable();
+  const auto pass = [&](const StepWay& way, index_t slots) {
+    const std::vector<index_t> empty(std::size_t(slots), masked_slot);
+    const PhysicalBatch batch{.slots = empty, .step = steps(), .randomness = randomness(empty, steps())};
+    sums_.set_zero();
+    return guarantee_ ? dry_private_pass(ctx_, losses, batch, groups_, sums_, way, scaling_now())
+                      : dry_plain_pass(ctx_, losses, batch, sums_, way, loss_scaling());
+  };
+  if (way_.follow(ctx_, index_t(slots_.size()), pass)) sink_ = per_sample::ClippedSumSink(groups_, way_.strategy());
 }
 
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
   frozen_history_.begin_step(steps(), parameters(), plan().options().noise_source.is_correlated());
-  dp::StepTicket ticket = guarantee_->ledger.begin_step(frozen_history_.value());
+  dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_.value()));
   const index_t step = ticket.step();
   try {
     run_accounted_step(std::move(ticket), losses);
@@ -257,7 +283,8 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
                                 .program = &program_,
                                 .norms = options_.unsafe_debug ? &norms : nullptr,
                                 .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
-                                .loss_scaling = scaling_now()};
+                                .loss_scaling = scaling_now(),
+                                .checkpointing = way_.checkpointing()};
     guarantee_->source.accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
     count += here;
     overflows += overflows_here;
@@ -277,7 +304,9 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   follow_trainable();
   sums_.set_zero();
   const LossScaling scaling = grad_scaler_ ? LossScaling::fixed(grad_scaler_->scale()) : loss_scaling();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, scaling); });
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) {
+    accumulate_plain(ctx_, losses, batch, sums_, scaling, way_.checkpointing());
+  });
   if (grad_scaler_) {
     const bool finite = all_finite(ctx_, sums_.tensors());
     grad_scaler_->update(finite);
@@ -300,13 +329,16 @@ DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   follow_precision(steps(), overflow_scale());
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
   ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
-  per_sample::ClippedSumSink sink(groups_, options_.strategy,
+  follow_budget(losses);
+  if (memory_choice()) report.set_memory(memory_choice()->text());
+  per_sample::ClippedSumSink sink(groups_, way_.strategy(),
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,
                                       const per_sample::NormPlan& chosen) { report.set(p, shape, chosen); });
   const std::vector<index_t> empty(slots_.size(), masked_slot);
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
-                     numbers.groups, sink, sums_, {.program = &program_, .loss_scaling = scaling_now()});
+                     numbers.groups, sink, sums_,
+                     {.program = &program_, .loss_scaling = scaling_now(), .checkpointing = way_.checkpointing()});
   report.set_operations(program_.recorded());
   return report;
 }
