@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoints: everything a private run needs to go on bit for bit, in one safetensors file: weights, which of them are
-// trained, the optimiser's state of each, steps, plan, keys, and what the statement has to say.
+// trained, the optimiser's state of each, steps, plan, keys, what the statement has to say, and an average of the weights.
 //
 // The file holds the root key of the run's noise. Whoever has it can subtract the noise: keep a checkpoint as secret as the
 // data, publish weights with save_weights().
@@ -17,6 +17,7 @@
 
 #include "dpmp/interop/safetensors.hpp"
 #include "dpmp/nn/lora.hpp"
+#include "dpmp/optim/weight_average.hpp"
 #include "dpmp/train/trainer.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
@@ -135,8 +136,10 @@ void load_weights(const std::filesystem::path& path, const nn::Parameters& param
 /// or without adapters. Throws unless the file has each of them with its shape; adapters keep their values.
 void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 
-/// All of a private run. Contains a secret: see the top of this file. Throws unless the parameters are the trainer's.
-void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
+/// All of a private run. Contains a secret: see the top of this file. average: the run's, where it has one. Throws unless
+/// the parameters are the trainer's and the average's, and while the average is swapped with the weights.
+void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer,
+                     const optim::WeightAverage* average = nullptr);
 
 namespace detail {
 inline constexpr const char* checkpoint_format = "dpmp private run 5";
@@ -187,6 +190,27 @@ inline void check_parameters(const nn::Parameters& parameters, const Trainer& tr
   DPMP_CHECK(std::ranges::equal(parameters.all(), trainer.parameters()),
              "expected the parameters that the trainer was made for, got others");
 }
+inline void check_average(const nn::Parameters& parameters, const optim::WeightAverage& average) {
+  DPMP_CHECK(std::ranges::equal(parameters.all(), average.parameters()),
+             "expected the parameters that the weight average was made for, got others");
+  DPMP_CHECK(!average.is_swapped(), "expected weights as they are trained, got those of the weight average: swap it back");
+}
+inline NamedTensors averages_of(const nn::Parameters& parameters, const std::vector<Tensor>& averages) {
+  NamedTensors tensors;
+  for (std::size_t k = 0; k < averages.size(); ++k)
+    tensors.push_back({"average/" + parameters.all()[k]->name(), averages[k]});
+  return tensors;
+}
+/// Steps of the average that a file has; throws unless it is one of this decay, and where one side has none.
+inline index_t stored_average_steps(const Metadata& metadata, const optim::WeightAverage* average) {
+  const bool stored = metadata.contains("average steps");
+  DPMP_CHECK(stored == (average != nullptr), "expected a weight average in both of checkpoint and run, or in none, got ",
+             stored ? "it in the checkpoint alone" : "it in the run alone");
+  if (!average) return 0;
+  const double decay = std::bit_cast<double>(from_hex(metadata, "average decay"));
+  DPMP_CHECK(decay == average->decay(), "expected a weight average of decay ", decay, ", got one of ", average->decay());
+  return count_of(metadata, "average steps");
+}
 /// The clip threshold of the next step; 0 unless the plan is adaptive.
 inline double stored_threshold(const Metadata& metadata, const dp::Plan& plan) {
   if (!plan.options().adaptive) return 0;
@@ -223,12 +247,13 @@ CheckpointHeader read_checkpoint_header(const std::filesystem::path& path, const
 /// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and optimiser; what is trained
 /// afterwards is what was trained when the file was saved. Where the fingerprints of file and trainer are equal it becomes
 /// the run of the file, else it goes on with draws and noise of its own; its ledger then does not know what that run
-/// released after the checkpoint (Trainer::privacy_statement says so).
+/// released after the checkpoint (Trainer::privacy_statement says so). average: gets the one of the file.
 /// Throws when the trainer has taken a step, and, naming what differs, when its plan, a parameter's name, shape, dtype,
 /// clipping group, weight decay or factor of the learning rate, or the optimiser and its settings are others than those of
-/// the file; also when the file is damaged: a single changed bit is found by its checksum. Model and trainer are then
-/// unchanged.
-Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer);
+/// the file, or where one of file and run has a weight average and the other none, or of another decay; also when the file
+/// is damaged: a single changed bit is found by its checksum. Model and trainer are then unchanged.
+Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer,
+                        optim::WeightAverage* average = nullptr);
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
@@ -252,8 +277,9 @@ DPMP_KEPT_BODY inline void load_base_weights(const std::filesystem::path& path, 
 }
 
 DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
-                                           const Trainer& trainer) {
+                                           const Trainer& trainer, const optim::WeightAverage* average) {
   detail::check_parameters(parameters, trainer);
+  if (average) detail::check_average(parameters, *average);
   detail::Metadata metadata{{"format", detail::checkpoint_format},
                             {"steps", detail::hex(std::uint64_t(trainer.steps()))},
                             {"run nonce", detail::hex(trainer.keys().run_nonce())}};
@@ -284,6 +310,11 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
       metadata["noise share " + p->name()] = detail::hex(std::bit_cast<std::uint64_t>(state.noise_share));
     detail::append_moments(tensors, *p, state);
   }
+  if (average) {
+    metadata["average steps"] = detail::hex(std::uint64_t(average->steps()));
+    metadata["average decay"] = detail::hex(std::bit_cast<std::uint64_t>(average->decay()));
+    for (const auto& tensor : detail::averages_of(parameters, average->averages())) tensors.push_back(tensor);
+  }
   detail::write_tensors(path, tensors, metadata);
 }
 
@@ -295,10 +326,11 @@ DPMP_KEPT_BODY inline CheckpointHeader read_checkpoint_header(const std::filesys
 }
 
 DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
-                                              Trainer& trainer) {
+                                              Trainer& trainer, optim::WeightAverage* average) {
   DPMP_CHECK(trainer.steps() == 0, "expected a trainer that has taken no step, got one at step ", trainer.steps(),
              ": a ledger never goes back");
   detail::check_parameters(parameters, trainer);
+  if (average) detail::check_average(parameters, *average);
   interop::SafetensorsFile file = detail::open_checkpoint(path);
   const detail::Metadata& metadata = file.metadata();
   const dp::PlanText stored = detail::stored_plan(metadata), plan = trainer.plan().text();
@@ -339,6 +371,11 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
     if (kept == 2) state.second = Tensor::empty(ctx, p->shape(), dtype);
     detail::append_moments(moments, *p, state);
   }
+  const index_t averaged = detail::stored_average_steps(metadata, average);
+  std::vector<Tensor> averages;
+  if (average)
+    for (const Tensor& t : average->averages()) averages.push_back(Tensor::empty(ctx, t.shape(), t.dtype()));
+  for (const auto& tensor : detail::averages_of(parameters, averages)) moments.push_back(tensor);
   detail::check_tensors(file, weights);
   detail::check_tensors(file, moments);
   DPMP_CHECK(file.entries().size() == weights.size() + moments.size(), "expected '", path.string(), "' to have the ",
@@ -353,6 +390,7 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
   else
     trainer.resume_at(steps, released, notes);
   trainer.optimiser_state().restore(states);
+  if (average) average->restore(averaged, averages);
   detail::put_weights(parameters.all(), bytes, ctx);
   for (std::size_t k = 0; k < of_parameters.size(); ++k) parameters.all()[k]->set_trainable(of_parameters[k].trained);
   return {same_run, then.empty() || now.empty() ? std::string() : changed_lines(then, now)};
