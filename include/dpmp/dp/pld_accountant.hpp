@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The accountant by privacy-loss distributions: the default of a plan.
 #pragma once
-#include <map>
+#include <utility>
+#include <vector>
 
-#include "dpmp/dp/privacy_loss.hpp"
+#include "dpmp/dp/connect_dots.hpp"
+#include "dpmp/dp/step_mechanism.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// How a number of a PldAccountant came about.
+/// Where a number of a PldAccountant comes from: nothing was released, the closed form of Gaussian mechanisms, privacy-loss
+/// distributions, or Renyi divergences where their bound is the smaller one.
 enum class AccountingMethod : std::uint8_t { nothing, exact_gaussian, privacy_loss, renyi };
 
 struct PldSpent {
@@ -14,25 +17,244 @@ struct PldSpent {
   AccountingMethod method = AccountingMethod::nothing;
 };
 
-/// Composes steps of any kinds. Every number holds for both directions of the neighbours.
+/// Composes steps of any kinds. Every number holds for both orders of the neighbours.
+///
+/// Steps of q = 1 are one Gaussian mechanism together. The others are privacy-loss distributions, on a grid that is chosen
+/// for the question: tilted so that the epsilon in question is the mean loss, and so fine that connecting the dots adds
+/// about 1e-5 of its variance to the loss (up to 1e-4 for 100,000 steps, in proportion to the steps beyond 2 million).
+/// With a thousand different noise multipliers or more, close ones count as the smallest of them. Every bound is compared
+/// with that by Renyi divergences and with that of q = 1, and the least one is reported: no input is too large.
 class PldAccountant {
  public:
   /// Accounts `steps` >= 0 more steps.
   void add_steps(const StepMechanism& step, index_t steps);
-  index_t steps() const;
+  /// The accounted steps.
+  index_t steps() const { return total_; }
 
-  /// An upper bound of epsilon at `delta` in (0, 1) (a lower one: BoundSide::optimistic), and where it comes from.
-  PldSpent spent(double delta, BoundSide side = BoundSide::pessimistic) const;
+  /// An upper bound of epsilon at `delta` in (0, 1), and where it comes from.
+  PldSpent spent(double delta) const;
   double epsilon(double delta) const { return spent(delta).epsilon; }
-  /// An upper bound of delta at epsilon >= 0 (a lower one: BoundSide::optimistic).
-  double delta(double epsilon, BoundSide side = BoundSide::pessimistic) const;
-  /// The largest true positive rate of any test of one neighbour against the other at a false positive rate in [0, 1]: the
-  /// trade-off curve is 1 minus it. An upper bound.
-  double trade_off(double false_positive_rate) const;
-  /// mu of the Gaussian mechanism that has the same epsilon at `delta`: information, no guarantee.
-  double gdp_mu(double delta) const;
+  /// A lower bound of it: the truth is in between.
+  double least_epsilon(double delta) const;
+  /// An upper bound of delta at epsilon >= 0, and a lower one.
+  double delta(double epsilon) const;
+  double least_delta(double epsilon) const;
+  /// An upper bound of the true positive rate of any test of one neighbour against the other at a false positive rate in
+  /// [0, 1]. 1 minus it is the trade-off curve of Dong, Roth, Su (2022).
+  double true_positive_rate(double false_positive_rate) const;
 
  private:
-  std::map<StepMechanism, index_t> steps_;
+  std::vector<std::pair<StepMechanism, index_t>> steps_;  // that use records
+  index_t total_ = 0;
 };
 }  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "dpmp/dp/gaussian_curve.hpp"
+#include "dpmp/dp/loss_tilt.hpp"
+#include "dpmp/dp/privacy_loss.hpp"
+#include "dpmp/dp/rdp_accountant.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+namespace detail {
+using CountedSteps = std::vector<std::pair<StepMechanism, index_t>>;
+
+/// mu of the Gaussian mechanism that all steps are together where each uses every record: a bound for any sampling.
+inline double gaussian_mu_of(const CountedSteps& steps, bool pessimistic) {
+  double sum = 0;
+  for (const auto& [step, count] : steps) sum += double(count) / (step.noise_multiplier * step.noise_multiplier);
+  return std::sqrt(sum) * (1 + (pessimistic ? 1 : -1) * 0x1p-51 * double(steps.size() + 4));
+}
+inline bool all_gaussian(const CountedSteps& steps) {
+  return std::all_of(steps.begin(), steps.end(), [](const auto& s) { return s.first.sampling_rate == 1; });
+}
+inline bool one_step(const CountedSteps& steps) { return steps.size() == 1 && steps[0].second == 1; }
+inline RdpAccountant rdp_accountant_of(const CountedSteps& steps) {
+  RdpAccountant rdp;
+  for (const auto& [step, count] : steps) rdp.add_steps(step.sampling_rate, step.noise_multiplier, count);
+  return rdp;
+}
+/// The divergences of subsampled_gaussian_rdp() are those of one neighbour that contributes nothing.
+inline bool rdp_holds(const CountedSteps& steps) {
+  return std::all_of(steps.begin(), steps.end(), [](const auto& s) {
+    return s.first.sampling_rate == 1 ||
+           (s.first.kind == StepMechanism::Kind::poisson_gaussian && s.first.relation != NeighbouringRelation::replace_one);
+  });
+}
+
+/// Equal steps together, ascending.
+inline CountedSteps merged(CountedSteps steps) {
+  std::sort(steps.begin(), steps.end(), [](const auto& x, const auto& y) { return x.first < y.first; });
+  CountedSteps r;
+  for (const auto& s : steps)
+    if (!r.empty() && r.back().first == s.first)
+      r.back().second += s.second;
+    else
+      r.push_back(s);
+  return r;
+}
+
+/// The same or more (pessimistic; else the same or less) in at most a thousand parts: steps of q = 1 as one, and close noise
+/// multipliers as one.
+inline CountedSteps pooled(const CountedSteps& steps, bool pessimistic) {
+  constexpr std::size_t most = 1024;
+  CountedSteps gaussian, r;
+  for (const auto& s : steps) (s.first.sampling_rate == 1 ? gaussian : r).push_back(s);
+  for (double width = 1e-6; r.size() > most && width < 1; width *= 2) {
+    CountedSteps closer;
+    double first = 0;  // ascending noise multipliers within equal kinds and rates
+    for (const auto& [step, count] : r) {
+      StepMechanism same = step;
+      if (!closer.empty()) same.noise_multiplier = closer.back().first.noise_multiplier;
+      if (!closer.empty() && closer.back().first == same && step.noise_multiplier <= first * (1 + width)) {
+        closer.back().second += count;
+        if (!pessimistic) closer.back().first.noise_multiplier = step.noise_multiplier;
+      } else {
+        closer.push_back({step, count});
+        first = step.noise_multiplier;
+      }
+    }
+    r = std::move(closer);
+  }
+  if (!gaussian.empty()) r.push_back({{.noise_multiplier = 1 / gaussian_mu_of(gaussian, pessimistic)}, 1});
+  return r;
+}
+
+/// The largest answer of the composition over both orders of the pair, where `answer` is asked of a distribution that is
+/// tilted for the question; none where the grid would be too coarse or too large.
+template <class Answer>
+std::optional<double> largest_answer(const CountedSteps& all, BoundSide side, TiltQuestion question, Answer&& answer) {
+  const CountedSteps steps = pooled(all, side == BoundSide::pessimistic);
+  std::vector<CountedCurve> curves;
+  for (const auto& [step, count] : steps) {
+    if (step.noise_multiplier < 1e-4) return std::nullopt;
+    curves.push_back({privacy_curve(step), count});
+  }
+  const bool symmetric = std::all_of(steps.begin(), steps.end(), [](const auto& s) {
+    return s.first.sampling_rate == 1 || s.first.kind == StepMechanism::Kind::poisson_gaussian_difference ||
+           s.first.relation == NeighbouringRelation::replace_one;
+  });
+  double largest = 0;
+  for (int order = 0; order < (symmetric ? 1 : 2); ++order) {
+    if (order == 1)
+      for (CountedCurve& c : curves) c.curve = c.curve.reversed();
+    if (side == BoundSide::pessimistic && order == 1) question.known = largest;
+    TiltedLosses tilted = tilted_losses(curves, side, question);
+    if (tilted.below_known) continue;
+    if (!tilted.losses) return std::nullopt;
+    largest = std::max(largest, answer(PrivacyLossDistribution(std::move(*tilted.losses))));
+  }
+  return largest;
+}
+
+/// One step needs no composition: the epsilon >= 0 at which its curve is `delta`.
+inline double epsilon_of_one(const PrivacyCurve& curve, double delta, bool pessimistic) {
+  const auto at = [&](double epsilon) {
+    const DeltaBounds x = curve.forward(epsilon), y = curve.backward(epsilon);
+    return pessimistic ? std::max(x.upper, y.upper) : std::max(x.lower, y.lower);
+  };
+  double low = 0, high = 0x1p-40;
+  if (at(0) <= delta) return 0;
+  while (at(high) > delta) {
+    low = high, high *= 2;
+    if (high > 0x1p60) return std::numeric_limits<double>::infinity();
+  }
+  while (high - low > 1e-14 * high) {
+    const double middle = low + (high - low) / 2;
+    (at(middle) <= delta ? high : low) = middle;
+  }
+  return pessimistic ? high : low;
+}
+}  // namespace detail
+
+DPMP_KEPT_BODY inline void PldAccountant::add_steps(const StepMechanism& step, index_t steps) {
+  DPMP_CHECK(steps >= 0, "expected a number of steps >= 0, got ", steps);
+  check_step_mechanism(step);
+  DPMP_CHECK(steps < (index_t(1) << 60) - total_, "expected fewer than 2^60 steps, got ", steps, " more");
+  total_ += steps;
+  if (steps == 0 || step.sampling_rate == 0) return;  // nothing depends on the data
+  if (!steps_.empty() && steps_.back().first == step)
+    steps_.back().second += steps;
+  else
+    steps_.push_back({step, steps});
+}
+
+DPMP_KEPT_BODY inline PldSpent PldAccountant::spent(double delta) const {
+  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
+  const detail::CountedSteps steps = detail::merged(steps_);
+  if (steps.empty()) return {};
+  PldSpent best{gaussian_epsilon(detail::gaussian_mu_of(steps, true), delta), AccountingMethod::exact_gaussian};
+  if (detail::all_gaussian(steps)) return best;
+  const auto or_less = [&](double epsilon, AccountingMethod method) {
+    if (epsilon < best.epsilon) best = {epsilon, method};
+  };
+  if (detail::rdp_holds(steps)) or_less(detail::rdp_accountant_of(steps).epsilon(delta), AccountingMethod::renyi);
+  if (detail::one_step(steps)) {
+    or_less(detail::epsilon_of_one(privacy_curve(steps[0].first), delta, true), AccountingMethod::privacy_loss);
+    return best;
+  }
+  const auto epsilon = detail::largest_answer(steps, BoundSide::pessimistic, {TiltQuestion::Given::delta, delta},
+                                              [&](const PrivacyLossDistribution& d) { return d.epsilon(delta); });
+  if (epsilon) or_less(*epsilon, AccountingMethod::privacy_loss);
+  return best;
+}
+
+DPMP_KEPT_BODY inline double PldAccountant::least_epsilon(double delta) const {
+  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
+  const detail::CountedSteps steps = detail::merged(steps_);
+  if (steps.empty()) return 0;
+  if (detail::all_gaussian(steps)) return gaussian_epsilon(detail::gaussian_mu_of(steps, false), delta) * (1 - 1e-9);
+  if (detail::one_step(steps)) return detail::epsilon_of_one(privacy_curve(steps[0].first), delta, false);
+  return detail::largest_answer(steps, BoundSide::optimistic, {TiltQuestion::Given::delta, delta},
+                                [&](const PrivacyLossDistribution& d) { return d.epsilon(delta); })
+      .value_or(0);
+}
+
+DPMP_KEPT_BODY inline double PldAccountant::delta(double epsilon) const {
+  DPMP_CHECK(epsilon >= 0 && std::isfinite(epsilon), "expected a finite epsilon >= 0, got ", epsilon);
+  const detail::CountedSteps steps = detail::merged(steps_);
+  if (steps.empty()) return 0;
+  double best = gaussian_delta(detail::gaussian_mu_of(steps, true), epsilon).upper;
+  if (detail::all_gaussian(steps)) return best;
+  if (detail::rdp_holds(steps)) best = std::min(best, detail::rdp_accountant_of(steps).delta(epsilon));
+  if (detail::one_step(steps)) {
+    const PrivacyCurve curve = privacy_curve(steps[0].first);
+    return std::min(best, std::max(curve.forward(epsilon).upper, curve.backward(epsilon).upper));
+  }
+  const auto found = detail::largest_answer(steps, BoundSide::pessimistic, {TiltQuestion::Given::epsilon, epsilon},
+                                            [&](const PrivacyLossDistribution& d) { return d.delta(epsilon); });
+  return std::min(best, found.value_or(1));
+}
+
+DPMP_KEPT_BODY inline double PldAccountant::least_delta(double epsilon) const {
+  DPMP_CHECK(epsilon >= 0 && std::isfinite(epsilon), "expected a finite epsilon >= 0, got ", epsilon);
+  const detail::CountedSteps steps = detail::merged(steps_);
+  if (steps.empty()) return 0;
+  if (detail::all_gaussian(steps)) return gaussian_delta(detail::gaussian_mu_of(steps, false), epsilon).lower;
+  if (detail::one_step(steps)) {
+    const PrivacyCurve curve = privacy_curve(steps[0].first);
+    return std::max(curve.forward(epsilon).lower, curve.backward(epsilon).lower);
+  }
+  return detail::largest_answer(steps, BoundSide::optimistic, {TiltQuestion::Given::epsilon, epsilon},
+                                [&](const PrivacyLossDistribution& d) { return d.delta(epsilon); })
+      .value_or(0);
+}
+
+DPMP_KEPT_BODY inline double PldAccountant::true_positive_rate(double rate) const {
+  DPMP_CHECK(rate >= 0 && rate <= 1, "expected a false positive rate in [0, 1], got ", rate);
+  const detail::CountedSteps steps = detail::merged(steps_);
+  if (steps.empty() || rate == 1) return rate;
+  if (rate == 0) return 1;
+  const double best = gaussian_true_positive_rate(detail::gaussian_mu_of(steps, true), rate);
+  if (detail::all_gaussian(steps)) return best;
+  const auto found = detail::largest_answer(steps, BoundSide::pessimistic, {TiltQuestion::Given::false_positive_rate, rate},
+                                            [&](const PrivacyLossDistribution& d) { return d.true_positive_rate(rate); });
+  return std::min(best, found.value_or(1));
+}
+}  // namespace dpmp::inline DPMP_ABI::dp
+#endif

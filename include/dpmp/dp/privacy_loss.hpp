@@ -1,66 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-// Privacy-loss distributions on a grid: made from a curve by connecting its dots, composed by FFT.
+// Privacy-loss distributions: made from a curve by connecting its dots, composed by FFT, and asked for delta and epsilon.
 #pragma once
 #include <span>
 #include <vector>
 
-#include "dpmp/dp/step_mechanism.hpp"
+#include "dpmp/dp/connect_dots.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// On which side of the truth all results are.
-enum class BoundSide : std::uint8_t { pessimistic, optimistic };
-
-/// Where the curve of a step is looked at.
-struct LossGrid {
-  double interval = 1e-4;  // every loss is a multiple of it
-  double tilt = 0;         // lambda >= 0: masses are stored times e^(lambda loss)
-  double centre = 0;       // points of the curve are `interval` apart near `centre`, and
-  double spread = 0;       // at most resolution * max(spread, |loss - centre|) apart elsewhere
-  double resolution = 0;   // 0: `interval` apart everywhere
-  double tail = 1e-18;     // the grid ends where the curve is below it; what is beyond counts as an infinite loss
-};
-
-/// The distribution of the privacy loss log(P / Q) under P for one ordered pair, or a composition of such. Pessimistic ones
-/// bound every delta and epsilon of the pair from above, optimistic ones from below, rounding included.
+/// The distribution of the privacy loss log(P / Q) under P for an ordered pair, on a grid, or a composition of such.
+/// Pessimistic ones bound every delta and epsilon of the pair from above, optimistic ones from below, rounding included.
+///
+/// A composition is found by FFT, whose error is of the size of the largest mass, however small the masses in question are.
+/// So masses are tilted: with a lambda that makes the epsilon in question the mean of the tilted losses, they are as large
+/// as any, and delta keeps its relative accuracy, however small it is. What a finite window leaves out is bounded by
+/// Chernoff, what the transform rounds by RealFourier::rounding(); both go to delta.
 class PrivacyLossDistribution {
  public:
-  struct Atom {
-    index_t index = 0;  // loss / interval
-    double mass = 0;    // tilted and normalised: e^(tilt loss - log_scale) times the mass under P
-  };
   struct Part;
 
-  PrivacyLossDistribution(const PrivacyCurve& curve, BoundSide side, const LossGrid& grid = {});
-  /// All of `parts` together; they have the same side, interval and tilt.
+  /// Throws where a grid has no meaning, or more than 2^24 points.
+  PrivacyLossDistribution(const PrivacyCurve& curve, BoundSide side, const LossGrid& grid = {})
+      : losses_(connect_the_dots(curve, side, grid)) {}
+  explicit PrivacyLossDistribution(LossMasses losses) : losses_(std::move(losses)) {}
+  /// All of `parts` together; they have the same side, interval and tilt. Throws where it takes more than 2^24 points.
   static PrivacyLossDistribution composition(std::span<const Part> parts);
   /// count >= 1 of it in a row.
   PrivacyLossDistribution composed(index_t count) const;
   /// This one and the other.
   PrivacyLossDistribution composed(const PrivacyLossDistribution& other) const;
 
-  /// sup_S P(S) - e^epsilon Q(S), for every finite epsilon.
+  /// sup_S P(S) - e^epsilon Q(S), for every finite epsilon. The tilt decides where it is close.
   double delta(double epsilon) const;
   /// The smallest epsilon >= 0 whose delta is at most `delta` in (0, 1); infinity where there is none.
   double epsilon(double delta) const;
-  /// The largest P(S) where Q(S) is at most `false_positive_rate`, in [0, 1].
+  /// The largest P(S) where Q(S) is at most `false_positive_rate` in [0, 1]. Of pessimistic ones only.
   double true_positive_rate(double false_positive_rate) const;
 
-  BoundSide side() const { return side_; }
-  double interval() const { return interval_; }
-  double tilt() const { return tilt_; }
-  /// Ascending.
-  const std::vector<Atom>& atoms() const { return atoms_; }
-  /// P-mass of the infinite loss.
-  double infinite_mass() const { return infinite_; }
-  double log_scale() const { return log_scale_; }
+  const LossMasses& losses() const { return losses_; }
 
  private:
-  PrivacyLossDistribution() = default;
-  BoundSide side_ = BoundSide::pessimistic;
-  double interval_ = 0, tilt_ = 0, log_scale_ = 0;
-  double infinite_ = 0;  // pessimistic ones
-  double excess_ = 0;    // optimistic ones: tilted mass that may be more than there is
-  std::vector<Atom> atoms_;
+  template <class F>
+  void from_the_top(F&& f) const;
+  LossMasses losses_;
 };
 
 struct PrivacyLossDistribution::Part {
@@ -68,3 +49,105 @@ struct PrivacyLossDistribution::Part {
   index_t count = 1;
 };
 }  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "dpmp/dp/loss_composition.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline PrivacyLossDistribution PrivacyLossDistribution::composition(std::span<const Part> parts) {
+  std::vector<CountedLosses> losses;
+  for (const Part& p : parts) losses.push_back({&p.distribution->losses_, p.count});
+  return PrivacyLossDistribution(compose_losses(losses));
+}
+DPMP_KEPT_BODY inline PrivacyLossDistribution PrivacyLossDistribution::composed(index_t count) const {
+  const Part part{this, count};
+  return composition({&part, 1});
+}
+DPMP_KEPT_BODY inline PrivacyLossDistribution PrivacyLossDistribution::composed(const PrivacyLossDistribution& other) const {
+  const Part parts[] = {{this, 1}, {&other, 1}};
+  return composition(parts);
+}
+
+/// Calls f(loss, mass, delta, below) for every atom from the largest loss down, until f says false, with the delta at that
+/// loss and `below`, by which delta grows times 1 - e^(-distance) on the way to the next one. All terms are positive:
+/// D(l - d) = D(l) + (1 - e^-d) B(l) for B(l) = sum of p_j e^(l - loss_j) over loss_j >= l.
+template <class F>
+void PrivacyLossDistribution::from_the_top(F&& f) const {
+  const double side = losses_.side == BoundSide::pessimistic ? 1 : -1;
+  double delta = 0, below = 0, last = 0, distance = -1, shrink = 1, grow = 0;
+  for (std::size_t k = losses_.atoms.size(); k-- > 0;) {
+    const double loss = double(losses_.atoms[k].index) * losses_.interval;
+    if (k + 1 < losses_.atoms.size()) {
+      if (last - loss != distance) {
+        distance = last - loss;
+        shrink = std::exp(-distance);
+        grow = -std::expm1(-distance);
+      }
+      delta += grow * below;
+      below *= shrink;
+    }
+    const double tilted = losses_.tilt * loss;
+    const double error = (std::fabs(tilted) + std::fabs(losses_.log_scale) + 4) * 0x1p-51;
+    // A sum of n terms, and products of n factors.
+    const double rounding = 1 + side * (error + 0x1p-50 * double(losses_.atoms.size() - k));
+    const double mass = losses_.atoms[k].mass * std::exp(losses_.log_scale - tilted);
+    below += mass;
+    last = loss;
+    if (!f(loss, mass * rounding, delta * rounding, below * rounding)) return;
+  }
+}
+
+DPMP_KEPT_BODY inline double PrivacyLossDistribution::delta(double epsilon) const {
+  DPMP_CHECK(std::isfinite(epsilon), "expected a finite epsilon, got ", epsilon);
+  double last = epsilon, above = 0, below = 0;
+  from_the_top([&](double loss, double, double delta, double next) {
+    if (loss <= epsilon) return false;
+    last = loss, above = delta, below = next;
+    return true;
+  });
+  above += -std::expm1(epsilon - last) * below;
+  if (losses_.side == BoundSide::pessimistic) return std::min(1.0, above + losses_.infinite);
+  return std::max(0.0, above - losses_.excess * std::exp(losses_.log_scale - losses_.tilt * epsilon));
+}
+
+DPMP_KEPT_BODY inline double PrivacyLossDistribution::epsilon(double delta) const {
+  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
+  if (losses_.infinite >= delta) return std::numeric_limits<double>::infinity();
+  // What is asked of the atoms; more where they may have too much.
+  const auto wanted = [&](double loss) {
+    return delta - losses_.infinite + losses_.excess * std::exp(losses_.log_scale - losses_.tilt * loss);
+  };
+  double last = 0, above = 0, below = 0, target = wanted(0);
+  from_the_top([&](double loss, double, double at_loss, double next) {
+    target = wanted(std::max(loss, 0.0));
+    if (at_loss > target || loss <= 0) return false;
+    last = loss, above = at_loss, below = next;
+    return true;
+  });
+  // above <= target: the distance from `last` down to the place where it is reached.
+  const double share = below > 0 ? (target - above) / below : 1, side = losses_.side == BoundSide::pessimistic ? 1 : -1;
+  if (share >= 1) return 0;
+  return std::max(0.0, (last + std::log1p(-std::max(share, 0.0))) * (1 + side * 0x1p-48));
+}
+
+DPMP_KEPT_BODY inline double PrivacyLossDistribution::true_positive_rate(double false_positive_rate) const {
+  DPMP_CHECK(false_positive_rate >= 0 && false_positive_rate <= 1, "expected a false positive rate in [0, 1], got ",
+             false_positive_rate);
+  DPMP_CHECK(losses_.side == BoundSide::pessimistic, "expected a pessimistic distribution, got an optimistic one");
+  // For every epsilon P(S) <= delta(epsilon) + e^epsilon Q(S). Here at the loss where Q of all above reaches the rate.
+  double p = 0, q = 0;
+  from_the_top([&](double loss, double mass, double, double) {
+    const double under_q = mass * std::exp(-loss);
+    const bool more = q + under_q < false_positive_rate;
+    p += more ? mass : (false_positive_rate - q) * std::exp(loss);
+    q += under_q;
+    return more;
+  });
+  return std::min(1.0, p * (1 + 0x1p-50 * double(losses_.atoms.size() + 8)) + losses_.infinite);
+}
+}  // namespace dpmp::inline DPMP_ABI::dp
+#endif

@@ -53,6 +53,9 @@ class RdpAccountant {
   /// ends at, its epsilon holds.
   PrivacySpent spent(double delta, double near_order = 8) const;
   double epsilon(double delta) const { return spent(delta).epsilon; }
+  /// An upper bound of delta at epsilon >= 0, from the order where it is the least one: the conversion of spent(), solved
+  /// for delta. At most 1.
+  double delta(double epsilon) const;
 
  private:
   struct Segment {
@@ -183,6 +186,18 @@ DPMP_KEPT_BODY inline PrivacySpent RdpAccountant::spent(double delta, double nea
     stride = moved ? 2 * stride : stride / 2;
   }
   return {std::max(least, 0.0), orders_[best]};
+}
+
+DPMP_KEPT_BODY inline double RdpAccountant::delta(double epsilon) const {
+  DPMP_CHECK(epsilon >= 0 && std::isfinite(epsilon), "expected a finite epsilon >= 0, got ", epsilon);
+  const auto uses_records = [](const auto& entry) { return entry.first.first > 0 && entry.second.steps > 0; };
+  if (std::none_of(segments_.begin(), segments_.end(), uses_records)) return 0;
+  double least = 0;
+  for (std::size_t k = 0; k < orders_.size(); ++k) {
+    const double a = orders_[k];
+    least = std::min(least, (a - 1) * (rdp_at(k) - epsilon + std::log1p(-1 / a)) - std::log(a));
+  }
+  return std::exp(least + 1e-12);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

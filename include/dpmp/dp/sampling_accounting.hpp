@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a way of sampling means for the numbers of a plan: the sampled Gaussian mechanisms that its steps are accounted as,
-// the part of delta that they leave out, the sizes of batches. Proofs: docs/numerics.md, "Ways of sampling".
+// the part of delta that they leave out, the sizes of batches. Proofs: docs/samplers.md.
 #pragma once
 #include <vector>
 
-#include "dpmp/dp/plan_options.hpp"
+#include "dpmp/dp/noise_accounting.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// Share of delta that pays for each kind of rare draw which the accounted mechanism does not cover.
@@ -40,6 +40,7 @@ struct SampledSteps {
 };
 /// What the first `steps` steps compose to for the unit that is used most often: of cyclic_poisson one in `period`, rounded
 /// up in every part of the noise schedule, else all of them.
+/// Of correlated noise whose columns a record may use together, one Gaussian mechanism of all steps.
 std::vector<SampledSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -115,6 +116,7 @@ DPMP_KEPT_BODY inline double accounted_delta(const PlanOptions& o, index_t steps
 }
 
 DPMP_KEPT_BODY inline double accounted_rate(const PlanOptions& o, double sigma) {
+  if (is_one_mechanism(o)) return 1;
   if (o.sampling.kind != SamplingKind::balls_in_bins) return o.sampling_rate;
   const double least = sigma * o.noise_schedule.smallest(), period = double(o.sampling.period);
   const double epochs = double(detail::rounds_up(o.steps, o.sampling.period));
@@ -125,6 +127,7 @@ DPMP_KEPT_BODY inline double accounted_rate(const PlanOptions& o, double sigma) 
 }
 
 DPMP_KEPT_BODY inline std::vector<SampledSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps) {
+  if (is_one_mechanism(o)) return {{1, sigma * noise_scale(o) / noise_scale(o, steps), 1}};
   const double rate = accounted_rate(o, sigma);
   const bool cyclic = o.sampling.kind == SamplingKind::cyclic_poisson;
   std::vector<SampledSteps> parts;

@@ -88,6 +88,7 @@ DPMP_KEPT_BODY inline std::string sampling_account_in_words(const PlanOptions& o
           << " in each of its steps, but for an event that " << rare_share * 100 << " % of delta is set aside for";
       break;
     case SamplingKind::cyclic_poisson:
+      if (is_one_mechanism(o)) break;
       out << "; a " << unit << " can be drawn in one of every " << o.sampling.period
           << " steps, and so many steps are composed";
       break;

@@ -2,8 +2,8 @@
 // What one step of a private run releases, as the accountants see it.
 #pragma once
 #include <compare>
-#include <functional>
 
+#include "dpmp/dp/privacy_curve.hpp"
 #include "dpmp/dp/privacy_unit.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
@@ -25,20 +25,48 @@ struct StepMechanism {
 /// Throws on every value out of range.
 void check_step_mechanism(const StepMechanism& step);
 
-/// A number between two others: lower <= it <= upper.
-struct DeltaBounds {
-  double lower = 0, upper = 1;
-};
-
-/// The hockey-stick divergences of an ordered pair (P, Q) of distributions, which dominates a mechanism's outputs on
-/// neighbours: sup_S P(S) - e^epsilon Q(S). They determine everything that composition needs to know of the mechanism.
-/// A mechanism with nothing but an upper bound says 0 for `lower`.
-struct PrivacyCurve {
-  std::function<DeltaBounds(double)> forward;   // of (P, Q) at epsilon >= 0
-  std::function<DeltaBounds(double)> backward;  // of (Q, P) at epsilon >= 0
-  PrivacyCurve reversed() const { return {backward, forward}; }
-};
-
 /// The curve of one step in one direction; reversed() is the other one.
 PrivacyCurve privacy_curve(const StepMechanism& step);
 }  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+#include <cmath>
+
+#include "dpmp/dp/gaussian_curve.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+DPMP_KEPT_BODY inline void check_step_mechanism(const StepMechanism& step) {
+  using enum StepMechanism::Kind;
+  DPMP_CHECK(step.kind == poisson_gaussian || step.kind == poisson_gaussian_difference,
+             "expected a kind of step mechanism, got the value ", int(step.kind));
+  name_of(step.relation);  // throws on a value outside of the enumeration
+  DPMP_CHECK(step.sampling_rate >= 0 && step.sampling_rate <= 1, "expected a sampling probability in [0, 1], got ",
+             step.sampling_rate);
+  DPMP_CHECK(step.noise_multiplier > 0 && std::isfinite(step.noise_multiplier),
+             "expected a finite noise multiplier > 0, got ", step.noise_multiplier);
+}
+
+DPMP_KEPT_BODY inline PrivacyCurve privacy_curve(const StepMechanism& step) {
+  check_step_mechanism(step);
+  const double q = step.sampling_rate, mu = 1 / step.noise_multiplier * (1 + 0x1p-51);
+  if (q == 0) {
+    const auto none = [](double) { return DeltaBounds{0, 0}; };
+    return {none, none};
+  }
+  const auto forward = [=](double epsilon) { return detail::sampled_gaussian_forward(q, mu, epsilon); };
+  if (step.kind == StepMechanism::Kind::poisson_gaussian_difference) {
+    // A pair of contributions u and v (one of them may be 0) has the curve
+    // q D(N(u) | (1 - b) N(0) + b N(v)) at 1 + (e^epsilon - 1) / q, b in [0, 1] (Balle, Barthe, Gaboardi, "Privacy
+    // Amplification by Subsampling", 2018, theorem 2), at most what it is for |u - 0| and |u - v| at their largest. No
+    // pair has to reach it.
+    const auto bound = [=](double epsilon) { return DeltaBounds{0, forward(epsilon).upper}; };
+    return {bound, bound};
+  }
+  if (step.relation == NeighbouringRelation::replace_one) {
+    const auto both = [=](double epsilon) { return detail::sampled_gaussian_replaced(q, mu, epsilon); };
+    return {both, both};
+  }
+  return {forward, [=](double epsilon) { return detail::sampled_gaussian_backward(q, mu, epsilon); }};
+}
+}  // namespace dpmp::inline DPMP_ABI::dp
+#endif

@@ -7,6 +7,7 @@
 #include "dpmp/train/batch.hpp"
 #include "dpmp/train/clip_factors.hpp"
 #include "dpmp/train/fixed_program.hpp"
+#include "dpmp/train/unsafe_numbers.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
 /// What else a pass is asked for.
@@ -16,8 +17,8 @@ struct PassRequests {
   double* quantile_count = nullptr;
   /// The operations that the pass must record.
   FixedProgram* program = nullptr;
-  /// [slots], set to 0 where a norm is not finite (private; a GPU is waited for).
-  std::vector<std::uint8_t>* finite = nullptr;
+  /// Receives the norms of all groups (private; a GPU is waited for).
+  detail::RecordNorms* norms = nullptr;
   /// Receives how many records have something that is not finite, so that they contribute 0 (private: what a loss scale that
   /// follows overflows adds noise to); a GPU is waited for.
   index_t* overflow_count = nullptr;
@@ -78,7 +79,7 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
   if (requests.recomputed) *requests.recomputed = tape.recomputed();
   if (requests.program) requests.program->check(tape);
   const Tensor weights = detail::weights_of(ctx, batch, loss);
-  std::vector<std::uint8_t> finite(requests.finite || requests.overflow_count ? batch.slots.size() : 0, 1);
+  std::vector<std::uint8_t> finite(requests.overflow_count ? batch.slots.size() : 0, 1);
   const auto factors = [&](index_t group, const per_sample::NormBounds& norms) {
     const dp::FlatClipping& rule = clipping[std::size_t(group)];
     if (group == 0 && requests.quantile_count)
@@ -87,6 +88,7 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
       const std::vector<std::uint8_t> ok = norms.finite();
       for (std::size_t i = 0; i < ok.size(); ++i) finite[i] = std::uint8_t(finite[i] & ok[i]);
     }
+    if (requests.norms) requests.norms->add_group(norms.upper(), norms.finite(), rule.clip_threshold());
     return clip_factors(ctx, norms, batch.slots, weights, rule);
   };
   const LossScaling scaling = requests.loss_scaling ? *requests.loss_scaling : detail::usual_scaling(tape);
@@ -96,8 +98,6 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
     for (const index_t slot : batch.slots) present.push_back(slot != masked_slot);
     *requests.overflow_count = dp::overflow_count(present, finite);
   }
-  if (requests.finite)
-    for (std::size_t i = 0; i < finite.size(); ++i) (*requests.finite)[i] = std::uint8_t((*requests.finite)[i] & finite[i]);
   if (requests.program) requests.program->take(tape);
 }
 

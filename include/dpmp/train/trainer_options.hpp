@@ -60,8 +60,8 @@ struct TrainerOptions {
   /// The id of the user whose each record is, where the plan's unit is a user (SamplingOptions::records_per_user); empty
   /// where it is a record.
   std::vector<index_t> user_of_record = {};
-  /// Makes Trainer::records_left_out() answer: a number about private records that no noise is added to. For looking
-  /// for mistakes in public data; the privacy statement says that it was on.
+  /// Makes Trainer::unsafe_numbers() and records_left_out() answer: numbers about private records that no noise is added to.
+  /// For looking for mistakes in public data; the privacy statement says that it was on.
   bool unsafe_debug = false;
 };
 

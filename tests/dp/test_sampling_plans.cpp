@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plans of every way of sampling: their numbers, what the accountant composes, and the claims behind it, each compared with
+// the mechanism itself worked out from its definition on a few records.
+#include <doctest/doctest.h>
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "dpmp/dp/statement.hpp"
+#include "support/errors.hpp"
+#include "support/random.hpp"
+
+using namespace dpmp;
+using dp::NeighbouringRelation;
+using dp::Plan;
+using dp::PlanOptions;
+using dp::SamplingKind;
+
+namespace {
+PlanOptions options(const dp::SamplingOptions& sampling, double rate = 0) {
+  return {.delta = 1e-5, .sampling_rate = rate, .steps = 50, .dataset_size = 2000, .sampling = sampling};
+}
+struct Kind {
+  const char* name;
+  PlanOptions options;
+  std::vector<const char*> in_table, in_words;
+};
+std::vector<Kind> kinds() {
+  using enum SamplingKind;
+  std::vector<Kind> r{
+      {"truncated",
+       options({.kind = truncated_poisson, .batch_size = 90}, 0.02),
+       {"truncated Poisson, each record in each step", "batch size", "90", "pays for draws beyond the batch size"},
+       {"drawn independently with probability 0.02, and of a larger draw a uniformly random part of 90 is kept",
+        "set aside for "
+        "draws of more than 90 records"}},
+      {"truncated, chosen", options({.kind = truncated_poisson}, 0.02), {"truncated Poisson"}, {"part of 8"}},
+      {"balls",
+       options({.kind = balls_in_bins, .period = 25}),
+       {"balls in bins, each record once an epoch", "accounted rate", "share of 0.002"},
+       {"drawn once in every epoch of 25 steps, in a uniformly random one",
+        "accounted as Poisson sampling with probability"}},
+      {"cyclic",
+       options({.kind = cyclic_poisson, .period = 4}, 0.08),
+       {"each record in each step of its group", "period"},
+       {"split once at random into 4 groups", "can be drawn in one of every 4 steps"}},
+      {"full", options({.kind = full_batch}), {"every record in each step"}, {"in every step all records are used"}},
+      {"full, replace",
+       options({.kind = full_batch}),
+       {"Delta = 2 C (1 + rho)"},
+       {"is replaced by any other (replace_one)"}},
+      {"full, zero out", options({.kind = full_batch}), {"zero_out"}, {"replaced by an empty one (zero_out)"}},
+      {"users",
+       options({.records_per_user = 3}, 0.02),
+       {"the unit is one user", "Delta = 3 C (1 + rho)", "records per user"},
+       {"The unit of privacy is one user with all of their records", "one has one user more",
+        "at most 3 records, chosen at "
+        "random",
+        "2000 users"}}};
+  r[5].options.relation = NeighbouringRelation::replace_one;
+  r[6].options.relation = NeighbouringRelation::zero_out;
+  return r;
+}
+
+/// A mixture of normal distributions of one deviation: probability by mean.
+using Mixture = std::map<double, double>;
+/// sup_S P(S) - e^epsilon Q(S) by the trapezoidal rule, which is exact to many digits for such integrands but for the kink.
+double hockey_stick(const Mixture& P, const Mixture& Q, double sigma, double epsilon) {
+  const double step = sigma / 100;
+  double sum = 0;
+  const auto density = [&](const Mixture& M, double x) {
+    double d = 0;
+    for (const auto& [mean, p] : M) d += p * std::exp(-0.5 * (x - mean) * (x - mean) / (sigma * sigma));
+    return d;
+  };
+  double low = P.begin()->first, high = P.rbegin()->first;
+  for (double x = low - 9 * sigma; x < high + 9 * sigma; x += step)
+    sum += std::max(0.0, density(P, x) - std::exp(epsilon) * density(Q, x));
+  return sum * step / (sigma * std::sqrt(2 * 3.14159265358979323846));
+}
+/// Adds `weight`, spread evenly over the subsets of `size` of these values, to the mixture of their sums plus `shift`.
+void add_subsets(Mixture& M, const std::vector<double>& values, std::size_t size, double weight, double shift = 0) {
+  std::vector<double> sums;
+  for (unsigned bits = 0; bits < 1u << values.size(); ++bits) {
+    if (std::size_t(__builtin_popcount(bits)) != size) continue;
+    double sum = shift;
+    for (std::size_t k = 0; k < values.size(); ++k) sum += bits >> k & 1 ? values[k] : 0;
+    sums.push_back(sum);
+  }
+  for (double sum : sums) M[sum] += weight / double(sums.size());
+}
+double binomial(index_t n, double q, index_t k) {
+  return std::exp(std::lgamma(double(n) + 1) - std::lgamma(double(k) + 1) - std::lgamma(double(n - k) + 1) +
+                  double(k) * std::log(q) + double(n - k) * std::log1p(-q));
+}
+double binomial_tail(index_t n, double q, index_t from) {
+  double sum = 0;
+  for (index_t k = from; k <= n; ++k) sum += binomial(n, q, k);
+  return sum;
+}
+}  // namespace
+
+TEST_CASE("P20, P26, P33: plans of every sampling survive as text, keep their target and say what they are") {
+  for (const Kind& kind : kinds()) {
+    CAPTURE(kind.name);
+    PlanOptions o = kind.options;
+    o.epsilon = 2;
+    const Plan plan = Plan::calibrate(o), again = Plan::from_text(plan.text());
+    CHECK(again == plan);
+    CHECK(again.facts() == plan.facts());
+    CHECK(again.describe() == plan.describe());
+    CHECK((plan.epsilon() <= 2 && plan.epsilon() >= 2 - 1e-3));
+    CHECK(plan.epsilon_after(25) < plan.epsilon());
+    CHECK(plan.epsilon_after(0) == 0);
+    CHECK(plan.text().contains("sampling"));
+    const std::string table = plan.describe(), words = dp::privacy_statement(plan, 50);
+    INFO(table, words);
+    for (const char* part : kind.in_table) CHECK_MESSAGE(table.find(part) != std::string::npos, part);
+    for (const char* part : kind.in_words) CHECK_MESSAGE(words.find(part) != std::string::npos, part);
+    // Every entry counts: changed or left out it is no plan or another one.
+    for (const auto& [name, value] : plan.text())
+      for (bool erased : {false, true}) {
+        INFO(name);
+        dp::PlanText changed = plan.text();
+        changed[name].back() = value.back() == '1' ? '2' : '1';
+        if (erased) changed.erase(name);
+        bool same = true;
+        try {
+          same = Plan::from_text(changed) == plan;
+        } catch (const Error&) {
+          same = false;
+        }
+        CHECK_FALSE(same);
+      }
+  }
+  // Plans that sample records by Poisson have the text they had before there was a choice.
+  CHECK_FALSE(Plan::with_noise_multiplier(options({}, 0.02), 1).text().contains("sampling"));
+  dp::PlanText text = Plan::with_noise_multiplier(kinds()[0].options, 1).text();
+  text["sampling"] = "shuffled";
+  CHECK(test::refuses([&] { Plan::from_text(text); }, "expected a way of sampling in 'sampling' of a plan, got 'shuffled'"));
+}
+
+TEST_CASE("P4, P5, P16: bounds, divisors and sensitivities follow from the sampling") {
+  const auto facts = [](const PlanOptions& o) { return Plan::with_noise_multiplier(o, 1).facts(); };
+  using enum SamplingKind;
+  const dp::PlanFacts plain = facts(options({}, 0.02)),
+                      truncated = facts(options({.kind = truncated_poisson, .batch_size = 90}, 0.02));
+  CHECK(truncated.batch_bound == 90);
+  CHECK(truncated.expected_batch == 40);
+  const dp::PlanFacts full = facts(options({.kind = full_batch}));
+  CHECK(full.batch_bound == 2001);
+  CHECK(full.expected_batch == 2000);
+  CHECK(facts(options({.kind = balls_in_bins, .period = 3})).expected_batch == 2000.0 / 3);
+  // Each step of four groups draws with 0.08 / 4 from all.
+  const dp::PlanFacts cyclic = facts(options({.kind = cyclic_poisson, .period = 4}, 0.08));
+  CHECK(cyclic.expected_batch == 40);
+  CHECK(cyclic.batch_bound == plain.batch_bound);
+  const dp::PlanFacts users = facts(options({.records_per_user = 3}, 0.02));
+  CHECK(users.batch_bound == 3 * plain.batch_bound);
+  CHECK(users.expected_batch == 3 * plain.expected_batch);
+  CHECK(users.sensitivity == 3 * (1 + users.rho));
+  PlanOptions replaced = options({.kind = full_batch, .records_per_user = 5});
+  replaced.relation = NeighbouringRelation::replace_one;
+  const Plan plan = Plan::with_noise_multiplier(replaced, 0.5);
+  CHECK(plan.facts().sensitivity == 10 * (1 + plan.facts().rho));
+  CHECK(plan.noise_standard_deviation() == 0.5 * plan.facts().sensitivity);
+  // Clipped in groups and by a schedule, too.
+  replaced.group_thresholds = {3, 4};
+  replaced.clip_schedule = dp::Schedule::piecewise({{0, 1.0}, {7, 2.0}});
+  CHECK(Plan::with_noise_multiplier(replaced, 1).at(7).noise_standard_deviation == doctest::Approx(100).epsilon(1e-6));
+}
+
+TEST_CASE("P5, P25: what is composed: all steps, one step of a period, and nothing aside where the size is fixed") {
+  dp::RdpAccountant gaussian, cyclic;
+  gaussian.add_steps(1, 8, 50);
+  cyclic.add_steps(0.08, 1, 13);  // ceil(50 / 4)
+  using enum SamplingKind;
+  CHECK(Plan::with_noise_multiplier(options({.kind = full_batch}), 8).epsilon() == gaussian.epsilon(1e-5));
+  const Plan by_turns = Plan::with_noise_multiplier(options({.kind = cyclic_poisson, .period = 4}, 0.08), 1);
+  CHECK(by_turns.epsilon() == cyclic.epsilon(1e-5 - 1e-8));
+  CHECK(by_turns.epsilon_after(49) == by_turns.epsilon());
+  CHECK(by_turns.epsilon_after(48) < by_turns.epsilon());
+  // In parts of a schedule each is rounded up: 7 steps of one noise and 43 of another hold 2 and 11 of a group.
+  PlanOptions o = options({.kind = cyclic_poisson, .period = 4}, 0.08);
+  o.noise_schedule = dp::Schedule::piecewise({{0, 1.0}, {7, 1.5}});
+  dp::RdpAccountant parts;
+  parts.add_steps(0.08, 1, 2);
+  parts.add_steps(0.08, 1.5, 11);
+  CHECK(Plan::with_noise_multiplier(o, 1).epsilon() == parts.epsilon(1e-5 - 1e-8));
+}
+
+TEST_CASE("P5: the part of delta that truncation takes is a bound on its probability, and the chosen size is the smallest") {
+  test::Rng rng(test::seed(), 1);
+  for (int k = 0; k < 200; ++k) {
+    PlanOptions o = options({.kind = SamplingKind::truncated_poisson}, std::exp(rng.uniform(-5, -1)));
+    o.dataset_size = rng.integer(1, 3000), o.steps = rng.integer(1, 10000), o.delta = std::exp(rng.uniform(-20, -3));
+    const PlanOptions chosen = dp::completed_options(o);
+    const index_t B = chosen.sampling.batch_size;
+    CAPTURE(o.dataset_size);
+    CAPTURE(B);
+    const double exact = double(o.steps) * o.sampling_rate * binomial_tail(o.dataset_size, o.sampling_rate, B);
+    CHECK(dp::delta_aside(chosen, o.steps) >= exact);
+    CHECK(dp::delta_aside(chosen, o.steps) <= 1.001e-3 * o.delta);
+    // Chernoff's bound is above the tail by at most sqrt(8 B) (Ash 1965, lemma 4.7.2): the size is not far from the
+    // smallest.
+    if (B > 1)
+      CHECK(double(o.steps) * o.sampling_rate * binomial_tail(o.dataset_size + 1, o.sampling_rate, B - 1) *
+                std::sqrt(8 * double(B)) >=
+            0.99e-3 * std::min(o.delta, 500 * double(o.steps) * o.sampling_rate));
+  }
+  CHECK(test::refuses(
+      [] { dp::completed_options(options({.kind = SamplingKind::truncated_poisson, .batch_size = 40}, 0.02)); },
+      "expected draws beyond the batch size 40 to cost at most half of delta"));
+}
+
+TEST_CASE("P5, P25: truncated Poisson sampling loses no more than its part of delta, which it can need") {
+  test::Rng rng(test::seed(), 2);
+  int needed = 0;
+  for (int k = 0; k < 40; ++k) {
+    const std::size_t n = 5, B = std::size_t(rng.integer(2, 3));
+    const double q = rng.uniform(0.3, 0.9), sigma = rng.uniform(0.4, 1.5), epsilon = rng.uniform(0, 3.5);
+    std::vector<double> others(n);
+    for (double& v : others) v = k % 2 == 0 ? -1 : rng.uniform(-1, 1);
+    const double x = 1;
+    // Whatever the others draw, x is drawn or not; a larger draw is cut to each of its parts of B with the same probability.
+    Mixture with, without, emptied;
+    double above = 0;
+    for (unsigned bits = 0; bits < 1u << n; ++bits) {
+      std::vector<double> drawn;
+      for (std::size_t i = 0; i < n; ++i)
+        if (bits >> i & 1) drawn.push_back(others[i]);
+      const double p = std::pow(q, double(drawn.size())) * std::pow(1 - q, double(n - drawn.size()));
+      above += drawn.size() >= B ? p : 0;
+      add_subsets(without, drawn, std::min(B, drawn.size()), p);
+      for (Mixture* m : {&with, &emptied}) {
+        std::vector<double> all = drawn;
+        all.push_back(m == &with ? x : 0);
+        add_subsets(*m, drawn, std::min(B, drawn.size()), p * (1 - q));
+        add_subsets(*m, all, std::min(B, all.size()), p * q);
+      }
+    }
+    const Mixture one{{0.0, 1 - q}, {1.0, q}}, none{{0.0, 1.0}};
+    const double forwards = hockey_stick(one, none, sigma, epsilon), back = hockey_stick(none, one, sigma, epsilon);
+    const double aside = q * above, rounding = 1e-5;
+    CHECK(hockey_stick(with, without, sigma, epsilon) <= forwards + aside + rounding);
+    CHECK(hockey_stick(without, with, sigma, epsilon) <= back + aside + rounding);
+    CHECK(hockey_stick(with, emptied, sigma, epsilon) <= forwards + aside + rounding);
+    CHECK(hockey_stick(emptied, with, sigma, epsilon) <= back + aside + rounding);
+    needed += hockey_stick(with, without, sigma, epsilon) > forwards + 0.01 * aside + rounding;
+  }
+  // A record that pushes out an opposite one moves the sum by 2: a hundredth of the correction would not do.
+  CHECK(needed >= 2);
+}
+
+TEST_CASE("P5, P25: balls in bins: but for an event that delta pays for, no step is likelier than the accounted rate") {
+  // Of one record: under Q it is not there, under P in a random step. By what was released before step i it is in that step
+  // with the probability p_i = 1 / (X_1 + .. + X_(i - 1) + t - i + 1), X_j the likelihood ratio of step j.
+  test::Rng rng(test::seed(), 3);
+  const index_t t = 400, trials = 20000;
+  PlanOptions o = options({.kind = SamplingKind::balls_in_bins, .period = t});
+  o.steps = t, o.delta = 0.999;
+  o = dp::completed_options(o);
+  const double sigma = 1.2, rate = dp::accounted_rate(o, sigma), failure = dp::rare_share * o.delta;
+  CHECK(rate < 1.4 / double(t));
+  for (bool present : {false, true})
+    for (bool adaptive : {false, true}) {
+      CAPTURE(present);
+      CAPTURE(adaptive);
+      double rare = 0;
+      for (index_t k = 0; k < trials; ++k) {
+        const index_t place = present ? rng.integer(1, t) : 0;
+        double sum = 0, last = 1, largest = 0;
+        for (index_t i = 1; i <= t; ++i) {
+          largest = std::max(largest, 1 / (sum + double(t - i + 1)));
+          // The next gradient may depend on what was released: smaller after a ratio above 1.
+          const double g = adaptive && last > 1 ? 0.7 : 1, z = rng.normal(sigma) + (i == place ? g : 0);
+          last = std::exp((2 * z * g - g * g) / (2 * sigma * sigma));
+          sum += last;
+        }
+        rare += largest > rate;
+      }
+      // With half of the theta it would be about failure^(1/4) = 0.18 of them, 180 times as many.
+      CHECK(rare / double(trials) <= failure + 5 * std::sqrt(failure / double(trials)));
+    }
+  // It falls to 1 / period where epochs are long, and never exceeds 1.
+  o.sampling.period = 1000000;
+  CHECK(dp::accounted_rate(o, sigma) < 1.01e-6);
+  for (double small : {1e-3, 1e-2, 0.1}) CHECK(dp::accounted_rate(o, small) == 1);
+  CHECK(dp::accounted_rate(o, 3) < dp::accounted_rate(o, 2));
+}
+
+TEST_CASE("bad input: relations that a sampling is not accounted for, counts next to records of users") {
+  using enum SamplingKind;
+  const auto refused = [](PlanOptions o, NeighbouringRelation relation, const char* part) {
+    o.relation = relation;
+    return test::refuses([&] { Plan::with_noise_multiplier(o, 1); }, part);
+  };
+  for (const Kind& kind : kinds())
+    if (kind.options.sampling.kind != full_batch)
+      CHECK(refused(kind.options, NeighbouringRelation::replace_one, "expected add_or_remove_one or zero_out for "));
+  for (NeighbouringRelation r : {NeighbouringRelation::add_or_remove_one, NeighbouringRelation::zero_out})
+    CHECK(refused(options({.kind = without_replacement, .batch_size = 20}), r,
+                  "expected replace_one for without_replacement"));
+  PlanOptions counted = options({.records_per_user = 2}, 0.1);
+  counted.adaptive = dp::AdaptiveOptions{.count_noise = 10};
+  CHECK(refused(counted, NeighbouringRelation::add_or_remove_one, "expected one record of a user in a step"));
+  CHECK(refused(options({.kind = full_batch}, 0.5), NeighbouringRelation::zero_out, "one that it makes, 1, got 0.5"));
+  CHECK(refused(options({.kind = balls_in_bins}), NeighbouringRelation::zero_out, "period in [1, 2^40)"));
+  CHECK(refused(options({.batch_size = 4}, 0.5), NeighbouringRelation::zero_out, "no batch size for poisson"));
+}
