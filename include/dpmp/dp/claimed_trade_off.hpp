@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a plan claims, as the trade-off function that an audit compares with.
 #pragma once
+#include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/one_run_audit.hpp"
 #include "dpmp/dp/plan.hpp"
 

@@ -8,13 +8,12 @@
 #include "dpmp/dp/sampler.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// What one step clips and adds.
+/// What one step clips and adds. Of correlated noise (PlanOptions::noise_source) the standard deviation is that of z.
 struct StepPlan {
-  std::vector<FlatClipping> groups;  // one for flat clipping
-  double noise_multiplier = 0;       // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
-  /// On every coordinate of the clipped sum, all groups alike; of correlated noise: of z.
-  double noise_standard_deviation = 0;
-  std::optional<IntegerGrid> grid = {};  // of discrete noise, which has the standard deviation `units` times its spacing
+  std::vector<FlatClipping> groups;      // one for flat clipping
+  double noise_multiplier = 0;           // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
+  double noise_standard_deviation = 0;   // on every coordinate of the clipped sum, all groups alike
+  std::optional<IntegerGrid> grid = {};  // of discrete noise, whose sigma is `units` times the spacing
   index_t units = 0;
 };
 
@@ -127,10 +126,6 @@ class Plan {
   static GroupClipping scaled(const GroupClipping& clipping, double value);
   Sensitivity sensitivity_at(double clip_schedule_value) const;
   void check_constant(bool noise_too) const;
-  template <class Line>
-  void describe_adaptive(Line&& line) const;
-  template <class Line>
-  void describe_overflow(Line&& line) const;
   PlanOptions options_;
   double noise_multiplier_;
   GroupClipping clipping_;  // where the clip schedule is 1
@@ -143,6 +138,7 @@ class Plan {
 #include <iomanip>
 
 #include "dpmp/dp/noise_source_words.hpp"
+#include "dpmp/dp/noisy_count_words.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
@@ -169,7 +165,6 @@ DPMP_KEPT_BODY inline PlanText Plan::text() const {
   detail::for_each_option(options_, write);
   write("noise multiplier", noise_multiplier_);
   detail::for_each_fact(facts_, write);
-  if (options_.noise_source.is_correlated()) write("noise scale", facts_.noise_scale);
   return text;
 }
 
@@ -305,8 +300,7 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   line("batch bound", facts_.batch_bound,
        sampling.has_fixed_size() ? "public, of every step" : "public, for the rounding of sums; no record is dropped");
   line("clip rule", options_.clip_rule, "");
-  if (options_.adaptive) describe_adaptive(line);
-  if (options_.overflow) describe_overflow(line);
+  describe_counts(options_, options_.adaptive || options_.overflow ? first_step().noise_multiplier : 0, line);
   if (!options_.group_thresholds.empty()) {
     line("groups", groups(), "each clipped alone");
     for (index_t g = 0; g < groups(); ++g)
@@ -382,32 +376,6 @@ DPMP_KEPT_BODY inline void Plan::check_constant(bool noise_too) const {
   DPMP_CHECK(!noise_too || options_.noise_schedule.is_constant(),
              "expected a plan with a constant noise multiplier, got the schedule ", options_.noise_schedule,
              ": ask for at(step)");
-}
-
-template <class Line>
-inline void Plan::describe_adaptive(Line&& line) const {
-  const AdaptiveOptions& a = *options_.adaptive;
-  line("adaptive quantile", a.quantile, "share of gradients that the threshold should leave alone");
-  line("adaptive learning rate", a.learning_rate, "eta");
-  line("adaptive count noise", a.count_noise, "standard deviation on the count, s_b");
-  line("adaptive range", dpmp::detail::concat(a.lowest, " .. ", a.highest), " of the threshold");
-  if (options_.overflow) return;  // which says it of both counts
-  line("gradient noise multiplier", first_step().noise_multiplier,
-       "sigma_z of the first step, above sigma: the count uses the rest");
-}
-
-template <class Line>
-inline void Plan::describe_overflow(Line&& line) const {
-  const OverflowOptions& o = *options_.overflow;
-  line("overflow count noise", digits_down(o.count_noise, 10), "standard deviation on the number of overflows, s_o");
-  line("overflow share", o.share, "of the expected batch; above it the loss scale is halved");
-  line("growth interval", o.growth_interval, "steps until the loss scale is doubled");
-  line("loss scale range", dpmp::detail::concat(o.lowest, " .. ", o.highest), "");
-  line("initial loss scale", o.initial_scale, "");
-  line("alarm after", o.alarm_after, "steps in a row above the share");
-  line("gradient noise multiplier", first_step().noise_multiplier,
-       options_.adaptive ? "sigma_z of the first step, above sigma: both counts use the rest"
-                         : "sigma_z of the first step, above sigma: the count uses the rest");
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -7,6 +7,7 @@
 
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
+#include "dpmp/train/continuation.hpp"
 #include "dpmp/train/memory_choice.hpp"
 #include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
@@ -85,10 +86,9 @@ class Trainer {
   /// train/checkpoint.hpp; throws like resume_at(). frozen_before: frozen_history() of that run.
   void repeat_from(index_t steps, const dp::RunState& state, const dp::StreamKeys& of_the_run,
                    const dp::StatementNotes& before = {}, std::uint64_t frozen_before = 0);
-  /// A hash of what was frozen in which private step so far and of which steps threw after they were accounted; 0 while
-  /// there was neither. The noise of a step depends on it, so that continuations of one run that freeze different
+  /// FrozenHistory::value(): the noise of a step depends on it, so that continuations of one run that freeze different
   /// parameters, or of which one had a step that failed, share none from then on.
-  std::uint64_t frozen_history() const { return frozen_history_; }
+  std::uint64_t frozen_history() const { return frozen_history_.value(); }
   /// run_fingerprint() of this trainer; empty without TrainerOptions::data_fingerprint or without privacy.
   std::string fingerprint() const;
   /// run_description() of this trainer.
@@ -111,10 +111,10 @@ class Trainer {
   struct Guarantee {
     dp::Plan plan;
     dp::StepLedger ledger;
+    SourcedNoise source;
     std::optional<dp::AdaptiveThreshold> threshold;
     std::optional<dp::OverflowScale> overflow;
     dp::StatementNotes notes;
-    std::optional<SourcedNoise> source = {};  // of a plan whose noise is not independent
   };
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
@@ -125,7 +125,6 @@ class Trainer {
   void follow_budget(Losses losses);
   /// loss_scaling() of the next step.
   LossScaling scaling_now() const { return loss_scaling().of_step(overflow_scale() ? overflow_scale()->scale() : 1); }
-  void add_to_frozen_history();
   void private_step(Losses losses);
   void run_accounted_step(dp::StepTicket ticket, Losses losses);
   void plain_step(Losses losses);
@@ -150,14 +149,13 @@ class Trainer {
   index_t steps_ = 0;  // without privacy
   std::optional<GradScaler> grad_scaler_;
   UnsafeNumbers unsafe_numbers_;
-  std::uint64_t frozen_history_ = 0;
+  FrozenHistory frozen_history_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
 #include <algorithm>
 
-#include "dpmp/core/siphash.hpp"
 #include "dpmp/train/isolation.hpp"
 #include "dpmp/train/run_fingerprint.hpp"
 
@@ -169,7 +167,8 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       guarantee_([&]() -> std::optional<Guarantee> {
         const auto* plan = std::get_if<dp::Plan>(&privacy);
         if (!plan) return std::nullopt;
-        return Guarantee{*plan, plan->ledger(keys), {}, {}, {.counts_left_out = options.unsafe_debug}};
+        return Guarantee{
+            *plan, plan->ledger(keys), SourcedNoise(ctx, *plan), {}, {}, {.counts_left_out = options.unsafe_debug}};
       }()),
       sampler_(guarantee_ ? sampler_of(guarantee_->plan, guarantee_->ledger.keys(), records, options.user_of_record)
                           : dp::Sampler(keys, {}, std::get<NoPrivacy>(privacy).sampling_rate, records)),
@@ -198,7 +197,6 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
              plan().groups(), ", got ", groups_.count());
   if (plan().options().adaptive) guarantee_->threshold = plan().adaptive_threshold();
   if (counts_overflows) guarantee_->overflow = plan().overflow_scale();
-  guarantee_->source = SourcedNoise::of(ctx, plan());
 }
 
 DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
@@ -253,27 +251,14 @@ DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
   if (way_.follow(ctx_, index_t(slots_.size()), pass)) sink_ = per_sample::ClippedSumSink(groups_, way_.strategy());
 }
 
-DPMP_KEPT_BODY inline void Trainer::add_to_frozen_history() {
-  std::vector<std::byte> frozen;
-  for (const Parameter* p : parameters()) frozen.push_back(std::byte(!p->trainable()));
-  const bool any = std::any_of(frozen.begin(), frozen.end(), [](std::byte f) { return f != std::byte(0); });
-  if (guarantee_->source && guarantee_->source->is_correlated()) {
-    frozen_history_ = guarantee_->source->frozen_facts(steps(), frozen_history_, any ? siphash24(0, 0, frozen) : 0);
-    return;
-  }
-  if (any || frozen_history_ != 0) frozen_history_ = siphash24(frozen_history_, std::uint64_t(steps()), frozen);
-}
-
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
-  add_to_frozen_history();
-  dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_));
+  frozen_history_.begin_step(steps(), parameters(), plan().options().noise_source.is_correlated());
+  dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_.value()));
   const index_t step = ticket.step();
   try {
     run_accounted_step(std::move(ticket), losses);
   } catch (...) {
-    // The weights are not those of a run in which this step went well: what comes next sums other gradients.
-    static constexpr std::byte failed[] = {std::byte('f'), std::byte('a'), std::byte('i'), std::byte('l')};
-    frozen_history_ = siphash24(frozen_history_, std::uint64_t(step), failed);
+    frozen_history_.step_failed(step);
     throw;
   }
 }
@@ -286,8 +271,7 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   if (index_t(draw_.size()) < sampler_.fixed_slots()) draw_.resize(std::size_t(sampler_.fixed_slots()), masked_slot);
   follow_trainable();
   sums_.set_zero();
-  std::optional<SourcedNoise>& source = guarantee_->source;
-  if (source) source->begin(sums_);
+  guarantee_->source.begin(sums_);
   double count = 0;
   UnsafeNumbers unsafe;
   index_t overflows = 0;
@@ -301,10 +285,7 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
                                 .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
                                 .loss_scaling = scaling_now(),
                                 .checkpointing = way_.checkpointing()};
-    if (source)
-      source->accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
-    else
-      accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_, requests);
+    guarantee_->source.accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
     count += here;
     overflows += overflows_here;
     norms.add_to(unsafe, batch.slots);
@@ -314,8 +295,7 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   const dp::NoiseStream of_counts = ticket.auxiliary_noise();
   if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
   if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
-  const optim::StepNoise noise = source ? source->add(ctx_, sums_, ticket.noise(), numbers)
-                                        : optim::StepNoise{ticket.noise(), numbers.noise_standard_deviation};
+  const optim::StepNoise noise = guarantee_->source.add(ctx_, sums_, ticket.noise(), numbers);
   optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
 
@@ -404,13 +384,7 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
     steps_ = steps;
     return follow_precision(steps, {});
   }
-  const dp::SamplingOptions& sampling = plan().options().sampling;
-  DPMP_CHECK(sampling.kind != dp::SamplingKind::balls_in_bins || steps % sampling.period == 0,
-             "expected a run with draws of its own to begin with an epoch of ", sampling.period, " steps, got step ", steps,
-             ": some records would be drawn twice in this epoch");
-  DPMP_CHECK(steps == 0 || !plan().options().noise_source.is_correlated(),
-             "expected a run with correlated noise to go on as the same run (TrainerOptions::data_fingerprint), got step ",
-             steps, " with noise of its own: the noise of a step is made of that of all steps before it");
+  check_own_noise_from(plan().options(), steps);
   restart(given_keys_, steps, state, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
 }
@@ -418,7 +392,7 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
 DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, const dp::RunState& state, const dp::StreamKeys& of_the_run,
                                                 const dp::StatementNotes& before, std::uint64_t frozen_before) {
   restart(dp::StreamKeys::repeat(of_the_run.root(), of_the_run.run_nonce()), steps, state, before);
-  frozen_history_ = frozen_before;
+  frozen_history_.restore(frozen_before);
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
