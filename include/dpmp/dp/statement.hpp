@@ -99,9 +99,10 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
       << detail::released_in_words(o) << " is (" << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "
       << digits_up(o.delta, 6) << ")-differentially private. " << unit_in_words(o) << " Mechanism: " << sampling_in_words(o)
       << ", " << detail::clipping_in_words(plan) << ", and " << detail::noise_in_words(plan)
-      << "; the result is divided by the public constant " << plan.expected_batch()
-      << ". Accountant: Renyi differential privacy of the sampled Gaussian mechanism, composed over the steps"
-      << sampling_account_in_words(o, plan.noise_multiplier()) << ". "
+      << "; the result is divided by the public constant " << plan.expected_batch() << ". Accountant: "
+      << (has_renyi_accounting(o) ? "Renyi differential privacy of the sampled Gaussian mechanism"
+                                  : "privacy-loss distributions")
+      << ", composed over the steps" << sampling_account_in_words(o) << ". "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; the noise is a "
          "floating-point number (double precision), released on a public grid of at most 2^-20 of its standard deviation, "
          "not "
