@@ -44,9 +44,6 @@ using per_sample::Strategy;
 constexpr Strategy all_strategies[] = {Strategy::automatic, Strategy::book_keeping, Strategy::two_pass,
                                        Strategy::materialised};
 constexpr Checkpointing all_checkpointing[] = {Checkpointing::none, Checkpointing::selective, Checkpointing::block};
-const char* name_of(Checkpointing how) {
-  return how == Checkpointing::none ? "none" : how == Checkpointing::selective ? "selective" : "block";
-}
 
 Options parse(int argc, char** argv, CLI::App& app) {
   Options o;
@@ -202,7 +199,7 @@ void print_row(Context& ctx, const Options& o, DType dtype, index_t batch, Check
   ctx.reset_peak_memory();
   const double fastest = std::min({step(), step(), step()});
   std::printf("%-6s %6lld %14s %12.3f %10.1f\n", std::string(dpmp::name_of(dtype)).c_str(), static_cast<long long>(batch),
-              name_of(how), 1e3 * fastest / double(batch), double(ctx.memory().peak_bytes) / 1e6);
+              std::string(name_of(how)).c_str(), 1e3 * fastest / double(batch), double(ctx.memory().peak_bytes) / 1e6);
   std::fflush(stdout);
 }
 void print_table(Context& ctx, const Options& o) {

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <dpmp/dpmp.hpp>
 #include <dpmp/interop/text_records.hpp>
+#include <dpmp/train/read_log.hpp>
+#include <dpmp/train/report.hpp>
 #include <iostream>
 #include <optional>
 #include <sstream>
@@ -19,12 +21,14 @@ using examples::ByteRecords;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string data, output = "train_gpt_output", resume, weights, log, dtype = "bf16", moments = "f32", optimiser = "adamw";
+  std::string data, output = "train_gpt_output", resume, weights, log, report, dtype = "bf16", moments = "f32",
+                    optimiser = "adamw";
   bool is_private = true;
   double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0, lora_alpha = 16;
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;
   index_t evaluate_every = 10, evaluate_records = 256, checkpoint_every = 0, lines = 3, lora_rank = 0;
-  bool tied = false, chunked_head = false, info = false, fp32_residual = false, fp32_logits = false, fp32_norms = false;
+  bool report_times = false, unsafe_debug = false, tied = false, chunked_head = false, info = false, fp32_residual = false,
+       fp32_logits = false, fp32_norms = false;
   Checkpointing checkpointing = Checkpointing::none;
   std::optional<double> noise_multiplier;
   std::optional<index_t> stop_after;
@@ -94,6 +98,13 @@ Options parse(int argc, char** argv, CLI::App& app) {
       ->capture_default_str();
   app.add_option("--evaluate-every", o.evaluate_every, "steps between progress lines")->capture_default_str();
   app.add_option("--log", o.log, "also write progress to this file, of public facts: .csv, or .jsonl for JSON lines");
+  app.add_option("--report", o.report,
+                 "also write a page about the run, its guarantee and its plots to this file: .html, or "
+                 ".json for the guarantee alone");
+  app.add_flag("--report-times", o.report_times,
+               "the page shows the throughput of private steps, which tells how many records they drew");
+  app.add_flag("--unsafe-debug", o.unsafe_debug,
+               "log and page show how many private records were clipped, and their norms: for public data only");
   app.add_option("--evaluate-records", o.evaluate_records, "held-out records of a progress line")->capture_default_str();
   app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints, 0: only at the end")
       ->capture_default_str();
@@ -108,6 +119,7 @@ Options parse(int argc, char** argv, CLI::App& app) {
       "expected steps, batch, evaluate-every and evaluate-records >= 1, checkpoint-every, lines and stop-after >= 0, got ",
       o.steps, ", ", o.batch, ", ", o.evaluate_every, ", ", o.evaluate_records, ", ", o.checkpoint_every, ", ", o.lines,
       ", ", o.stop_after.value_or(0));
+  DPMP_CHECK(o.is_private || !o.unsafe_debug, "expected --unsafe-debug with private training, got --private=off");
   DPMP_CHECK(o.lora_rank == 0 || !o.weights.empty() || !o.resume.empty(),
              "expected --weights that the adapters of --lora-rank adapt, got none");
   return o;
@@ -174,6 +186,26 @@ std::uint64_t data_fingerprint(const Options& o, const std::vector<std::string>&
   return hash;
 }
 
+/// What a report says of a run beside its plan; public.
+train::ReportOptions about_run(const Options& o, Context& ctx, const nn::Transformer& model, const nn::Precision& precision,
+                               index_t training, index_t held_out) {
+  using dpmp::detail::concat;
+  train::ReportOptions report{.title = "train_gpt: " + std::filesystem::path(o.data).filename().string(),
+                              .times_of_private_steps = o.report_times,
+                              .unsafe_debug = o.unsafe_debug};
+  report.about = {
+      {"data", concat(training, " records to learn, ", held_out, " held out, the first ", o.context, " bytes of each")},
+      {"model", concat("GPT, ", model_text(model.config()), ", ", model.parameters().numel(), " parameters in ", precision)},
+      {"trained", concat(trained_values(model), " parameters")},
+      {"optimiser", concat("AdamW, moments in ", o.moments, ", learning rate at most ", o.learning_rate,
+                           ", cosine, warm-up ", o.warm_up, " steps")},
+      {"dropout", concat(o.dropout)},
+      {"physical batch", concat(o.physical_batch)},
+      {"device", concat(ctx.device(), ", ", ctx.threads(), " threads, kernels ", name_of(best_isa()))},
+      {"products", gemm_backend_info(ctx)}};
+  return report;
+}
+
 std::string clock_text(double seconds) {
   char text[32];
   std::snprintf(text, sizeof text, "%d:%02d", int(seconds) / 60, int(seconds) % 60);
@@ -233,7 +265,8 @@ int run(const Options& o) {
       .learning_rate =
           optim::LearningRate::cosine(o.learning_rate, std::min(o.warm_up, steps), steps, 0.1 * o.learning_rate),
       .data_fingerprint = data_fingerprint(o, lines),
-      .identity = [&](const Key256& secret, index_t record) { return training.identity(secret, record); }};
+      .identity = [&](const Key256& secret, index_t record) { return training.identity(secret, record); },
+      .unsafe_debug = o.unsafe_debug};
   const dp::StreamKeys keys = resumed ? resumed->keys : dp::StreamKeys(dp::random_key());
 
   std::cout << (plan ? "plan:\n" + plan->describe() : "plan: none, training without privacy\n");
@@ -258,7 +291,13 @@ int run(const Options& o) {
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);
   DPMP_CHECK(!failed, "expected a folder that can be made for --output, got '", o.output, "': ", failed.message());
+  std::vector<train::Progress> history;
+  if (resumed && !o.report.empty() && std::filesystem::exists(o.log)) history = train::read_log(o.log);
+  while (!history.empty() && history.back().step > trainer.steps()) history.pop_back();
+  const train::ReportOptions report_options = about_run(o, ctx, model, precision, training.size(), held_out.size());
+  if (!o.report.empty()) train::check_report_path(o.report, trainer);
   const auto save = [&] {
+    if (!o.report.empty()) train::write_report(o.report, trainer, history, report_options);
     train::save_weights(folder / "weights.safetensors", model.parameters(),
                         {{"steps", std::to_string(trainer.steps())},
                          {"model", model_text(model.config())},
@@ -273,7 +312,10 @@ int run(const Options& o) {
   };
   if (o.info && plan) std::cout << trainer.validate(losses).text();
   std::optional<train::Log> log;
-  if (!o.log.empty()) log.emplace(o.log, train::LogOptions{.more = {"bits/byte"}});
+  std::vector<std::string> logged{"bits/byte"};
+  if (o.unsafe_debug)
+    for (const auto& [name, unused] : train::named(trainer.unsafe_numbers())) logged.push_back(name);
+  if (!o.log.empty()) log.emplace(o.log, train::LogOptions{.more = logged});
   train::ProgressLine line;
   const auto start = Clock::now();
   const index_t first = trainer.steps(), last = o.stop_after ? std::min(steps, first + *o.stop_after) : steps;
@@ -282,22 +324,31 @@ int run(const Options& o) {
     trainer.step(losses);
     const bool evaluate = trainer.steps() % o.evaluate_every == 0 || trainer.steps() == last;
     if (evaluate) held_out_bits = bits_per_byte(ctx, model, held_out, o.evaluate_records, o.physical_batch);
-    if (o.checkpoint_every > 0 && trainer.steps() % o.checkpoint_every == 0) save();
-    if (!evaluate && !line.terminal()) continue;
-    train::Progress progress = train::progress_of(trainer, trainer_options.learning_rate, held_out_bits * std::numbers::ln2);
-    progress.steps = steps;
-    progress.more = {{"bits/byte", held_out_bits}};
-    if (evaluate && log) log->write(progress);
-    // How long private steps take tells how many physical batches their draws needed: no times of them (docs/pitfalls.md).
-    std::string speed;
-    if (!plan) {
+    if (evaluate || line.terminal()) {
       const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(trainer.steps() - first);
-      speed = dpmp::detail::concat("  ", std::lround(rate * double(training.size()) / a_step), " samples/s  ETA ",
-                                   clock_text(a_step * double(last - trainer.steps())));
+      const double a_second = rate * double(training.size()) / a_step, peak = double(ctx.memory().peak_bytes);
+      train::Progress progress =
+          train::progress_of(trainer, trainer_options.learning_rate, held_out_bits * std::numbers::ln2);
+      progress.steps = steps;
+      progress.more = {{"bits/byte", held_out_bits}};
+      // How long private steps take tells how many physical batches their draws needed: no times of them
+      // (docs/pitfalls.md) where nobody asked for them.
+      const std::string speed = plan ? ""
+                                     : dpmp::detail::concat("  ", std::lround(a_second), " samples/s  ETA ",
+                                                            clock_text(a_step * double(last - trainer.steps())));
+      const std::string text =
+          dpmp::detail::concat(train::progress_text(progress), "  peak ", std::lround(peak / 1e6), " MB", speed);
+      evaluate ? line.keep(text) : line.show(text);
+      if (evaluate) {
+        if (o.unsafe_debug)
+          for (auto& number : train::named(trainer.unsafe_numbers())) progress.more.push_back(std::move(number));
+        if (log) log->write(progress);
+        progress.more.emplace_back(train::peak_bytes_name, peak);
+        if (!plan || o.report_times) progress.more.emplace_back(train::records_per_second_name, a_second);
+        history.push_back(progress);
+      }
     }
-    const std::string text = dpmp::detail::concat(train::progress_text(progress), "  peak ",
-                                                  std::lround(double(ctx.memory().peak_bytes) / 1e6), " MB", speed);
-    evaluate ? line.keep(text) : line.show(text);
+    if (o.checkpoint_every > 0 && trainer.steps() % o.checkpoint_every == 0) save();
   }
   save();
   std::printf("trained %lld steps; all %lld held-out records: %.4f bits/byte\n",

@@ -18,17 +18,24 @@
 #define DPMP_BODIES 1
 #include <dpmp/dp/audit.hpp>
 #include <dpmp/dp/pld_accountant.hpp>
+#include <dpmp/dp/report_json.hpp>
 #include <dpmp/dp/statement.hpp>
 #include <dpmp/interop/idx.hpp>
+#include <dpmp/interop/npy.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
 #include <dpmp/optim/optimiser.hpp>
 #include <dpmp/optim/weight_average.hpp>
 #include <dpmp/train/accumulate.hpp>
 #include <dpmp/train/checkpoint.hpp>
+#include <dpmp/train/dry_pass.hpp>
 #include <dpmp/train/evaluate.hpp>
 #include <dpmp/train/gradient_canaries.hpp>
+#include <dpmp/train/input_canaries.hpp>
 #include <dpmp/train/isolation.hpp>
 #include <dpmp/train/log.hpp>
+#include <dpmp/train/memory_choice.hpp>
 #include <dpmp/train/memory_plan.hpp>
+#include <dpmp/train/read_log.hpp>
+#include <dpmp/train/report.hpp>
 #include <dpmp/train/trainer.hpp>

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "dpmp/dp/audit.hpp"
+#include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/one_run_audit.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"

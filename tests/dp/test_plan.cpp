@@ -184,7 +184,7 @@ TEST_CASE("P33: statement and description say every number, what is assumed and 
   const std::string text = dp::privacy_statement(plan, 120), table = plan.describe();
   for (const char* part :
        {"120 of 300 planned steps", "1e-05", "one training record", "one record more than the other", "0.02",
-        "Poisson sampling", "Renyi", "Assumptions", "Not accounted", "hyper-parameters", "held-out records"}) {
+        "Poisson sampling", "Renyi", "Assumptions", "Not accounted", "hyper-parameters", "held-out records", "without the records", "initial weights"}) {
     INFO(part);
     CHECK(text.find(part) != std::string::npos);
   }

@@ -288,9 +288,8 @@ TEST_CASE("P5, P25: without replacement: a step loses no more than is accounted,
     add_subsets(before, values, m, 1);
     add_subsets(after, replaced, m, 1);
     // Of sensitivity 2: noise multiplier sigma / 2.
-    const dp::PrivacyCurve curve =
-        dp::privacy_curve(dp::SampledSteps{q, sigma / 2, 1, dp::StepMechanism::Kind::poisson_gaussian_difference}.mechanism(
-            NeighbouringRelation::replace_one));
+    const dp::PrivacyCurve curve = dp::privacy_curve(
+        {dp::StepMechanism::Kind::poisson_gaussian_difference, q, sigma / 2, NeighbouringRelation::replace_one});
     const double there = hockey_stick(after, before, sigma, epsilon), back = hockey_stick(before, after, sigma, epsilon);
     CHECK(there <= curve.forward(epsilon).upper + 1e-5);
     CHECK(back <= curve.forward(epsilon).upper + 1e-5);
@@ -313,6 +312,8 @@ TEST_CASE("bad input: relations that a sampling is not accounted for, counts nex
   PlanOptions counted = options({.records_per_user = 2}, 0.1);
   counted.adaptive = dp::AdaptiveOptions{.count_noise = 10};
   CHECK(refused(counted, NeighbouringRelation::add_or_remove_one, "expected one record of a user in a step"));
+  counted.sampling = {.kind = balls_in_bins, .period = 10}, counted.sampling_rate = 0;
+  CHECK(refused(counted, NeighbouringRelation::zero_out, "expected add_or_remove_one for balls_in_bins"));
   CHECK(refused(options({.kind = full_batch}, 0.5), NeighbouringRelation::zero_out, "one that it makes, 1, got 0.5"));
   CHECK(refused(options({.kind = balls_in_bins}), NeighbouringRelation::zero_out, "period in [1, 2^40)"));
   CHECK(refused(options({.batch_size = 4}, 0.5), NeighbouringRelation::zero_out, "no batch size for poisson"));

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <csignal>
+#include <vector>
 
 #include "dpmp/runtime/atomic_file.hpp"
 #include "support/errors.hpp"
@@ -207,7 +210,7 @@ TEST_CASE("AtomicFile: a crash leaves the old file, and of the new one what only
   CHECK(mode_of(temporary_in(folder.path())) == 0600);
 }
 
-TEST_CASE("AtomicFile: what crashed runs with the same process number left is no obstacle") {
+TEST_CASE("AtomicFile: what writers with the same process number are at is no obstacle, and what they left goes") {
   const test::TemporaryFolder folder;
   // Numbers go up by one in this process: learn the next one, and take the 50 after it.
   std::string next;
@@ -217,12 +220,59 @@ TEST_CASE("AtomicFile: what crashed runs with the same process number left is no
   }
   const std::size_t dash = next.rfind('-');
   const unsigned long number = std::stoul(next.substr(dash + 1));
-  for (unsigned long k = 1; k <= 50; ++k) test::write_text(next.substr(0, dash + 1) + std::to_string(number + k), "left");
-  AtomicFile file(folder / "x");
-  file.write("new", 3);
-  file.commit();
-  CHECK(test::read_text(folder / "x") == "new");
+  std::vector<int> writers;
+  for (unsigned long k = 1; k <= 50; ++k) {
+    const std::string name = next.substr(0, dash + 1) + std::to_string(number + k);
+    test::write_text(name, "theirs");
+    writers.push_back(::open(name.c_str(), O_RDONLY));
+    REQUIRE(::flock(writers.back(), LOCK_EX | LOCK_NB) == 0);
+  }
+  const auto write = [&](const char* text) {
+    AtomicFile file(folder / "x");
+    file.write(text, 3);
+    file.commit();
+    CHECK(test::read_text(folder / "x") == text);
+  };
+  write("new");
   CHECK(folder.entries() == 51);
   for (unsigned long k = 1; k <= 50; ++k)
-    CHECK(test::read_text(next.substr(0, dash + 1) + std::to_string(number + k)) == "left");
+    CHECK(test::read_text(next.substr(0, dash + 1) + std::to_string(number + k)) == "theirs");
+  for (const int writer : writers) ::close(writer);
+  write("two");
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("AtomicFile: only what an ended writer of the same file left is removed") {
+  const test::TemporaryFolder folder;
+  const auto crash = [&] {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      AtomicFile file(folder / "x");
+      file.write("half", 4);
+      ::_exit(0);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+  };
+  // Others' files, and what only looks like ours.
+  for (const char* name : {"x.part-", "x.part-1-2.old", "x.part-a-1", "y.part-1-2", "xx.part-1-2", "x", "part-1-2"})
+    test::write_text(folder / name, "other");
+  std::filesystem::create_directory(folder / "x.part-7-7");
+  std::filesystem::create_symlink("y.part-1-2", folder / "x.part-8-8");
+  REQUIRE(::mkfifo((folder / "x.part-9-9").c_str(), 0600) == 0);
+  const int others = folder.entries();
+  AtomicFile at_work(folder / "x");
+  at_work.write("mine", 4);
+  for (int k = 0; k < 20; ++k) {
+    crash();
+    CHECK(folder.entries() <= others + 2);  // each takes away what the one before it left
+  }
+  {
+    AtomicFile file(folder / "x");
+    file.commit();
+  }
+  CHECK(folder.entries() == others + 1);
+  at_work.commit();
+  CHECK(folder.entries() == others);
+  CHECK(test::read_text(folder / "x") == "mine");
 }

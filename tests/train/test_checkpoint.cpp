@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "dpmp/train/checkpoint.hpp"
+#include "support/checksum.hpp"
 #include "support/errors.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_training.hpp"
@@ -346,7 +347,7 @@ TEST_CASE("a checkpoint cut off at any length, or damaged, is refused with a cle
     std::string bytes = whole;
     const std::size_t at = bytes.find(from);
     REQUIRE(at != std::string::npos);
-    return bytes.replace(at, to.size(), to);
+    return test::sealed(bytes.replace(at, to.size(), to));
   };
   CHECK(refused(replaced("\"updates tokens.weight\":\"1\"", "\"updates tokens.weight\":\"x\"")));
   CHECK(refused(replaced("\"updates tokens.weight\":\"1\"", "\"updates tokens.weight\":\"0\"")));  // it has moments

@@ -76,11 +76,12 @@ SumByHand sum_by_hand(test::TinyTraining& run, train::Losses losses, const dp::S
   std::vector<index_t> batch(std::size_t(slots), 0);
   for (index_t k = 0; k < train::physical_batches(index_t(records.size()), slots); ++k) {
     train::fill_physical_batch(records, k, batch);
-    std::vector<std::uint8_t> finite(batch.size(), 1);
+    train::detail::RecordNorms norms(index_t(batch.size()));
     train::accumulate_clipped(run.ctx, losses, {.slots = batch, .step = step}, numbers.groups, sink, sums,
-                              {.finite = &finite, .loss_scaling = LossScaling::fixed(scale)});
-    for (std::size_t i = 0; i < batch.size(); ++i)
-      if (batch[i] != masked_slot && !finite[i]) ++r.overflows;
+                              {.norms = &norms, .loss_scaling = LossScaling::fixed(scale)});
+    train::UnsafeNumbers numbers_here;
+    norms.add_to(numbers_here, batch);
+    r.overflows += numbers_here.left_out;
   }
   for (const Tensor& t : sums.tensors()) {
     const std::vector<double> part = t.to_doubles();

@@ -68,10 +68,6 @@ bool one_run_refutes(const OneRunGuesses& g, TradeOffFunction claim, double conf
 /// The largest mu whose Gaussian trade-off function is refuted with this confidence; 0: nothing shown. The mechanism is not
 /// mu-GDP for any smaller mu, and if its trade-off function is that of a Gaussian mechanism, its mu is above.
 double one_run_mu(const OneRunGuesses& g, double confidence);
-/// Epsilon of mu-Gaussian differential privacy at delta in (0, 1): delta = Phi(mu / 2 - epsilon / mu) - e^epsilon
-/// Phi(-mu / 2 - epsilon / mu) (Balle, Wang 2018), not below 0. 0 for mu = 0.
-double gaussian_epsilon(double mu, double delta);
-
 /// How many guesses of either kind an audit tries.
 struct GuessCounts {
   index_t in = 0, out = 0;
@@ -207,17 +203,6 @@ DPMP_KEPT_BODY inline bool one_run_refutes(const OneRunGuesses& g, TradeOffFunct
 
 DPMP_KEPT_BODY inline double one_run_mu(const OneRunGuesses& g, double confidence) {
   return detail::largest_refuted(64, [&](double mu) { return one_run_refutes(g, GaussianTradeOff{mu}, confidence); });
-}
-
-DPMP_KEPT_BODY inline double gaussian_epsilon(double mu, double delta) {
-  DPMP_CHECK(mu >= 0 && delta > 0 && delta < 1, "expected mu >= 0 and delta in (0, 1), got ", mu, " and ", delta);
-  if (mu == 0) return 0;
-  // Where the second probability underflows, e^epsilon times it is below the first one's last place.
-  const auto spent = [&](double e) {
-    const double second = detail::normal_probability(-mu / 2 - e / mu);
-    return detail::normal_probability(mu / 2 - e / mu) - (second > 0 ? std::exp(e + std::log(second)) : 0);
-  };
-  return detail::largest_refuted(mu * mu + 80 * mu + 80, [&](double e) { return spent(e) > delta; });
 }
 
 DPMP_KEPT_BODY inline std::vector<GuessCounts> default_guess_counts(index_t canaries) {

@@ -4,7 +4,7 @@
 #pragma once
 #include <vector>
 
-#include "dpmp/dp/plan_options.hpp"
+#include "dpmp/dp/noise_accounting.hpp"
 #include "dpmp/dp/step_mechanism.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
@@ -30,19 +30,17 @@ double delta_aside(const PlanOptions& o, index_t steps);
 double accounted_delta(const PlanOptions& o, index_t steps);
 
 /// Steps of one mechanism; of a random allocation, whole epochs.
-struct SampledSteps {
-  double rate = 0, noise_multiplier = 0;
+struct AccountedSteps {
+  StepMechanism mechanism;
   index_t steps = 0;
-  StepMechanism::Kind kind = StepMechanism::Kind::poisson_gaussian;
-  index_t period = 1;
-  /// As an accountant takes it.
-  StepMechanism mechanism(NeighbouringRelation relation) const { return {kind, rate, noise_multiplier, relation, period}; }
 };
 /// What the first `steps` steps compose to for the unit that is used most often, with a noise multiplier sigma where the
 /// noise schedule is 1. cyclic_poisson: one step in `period`, rounded up in every part of the noise schedule. balls_in_bins:
-/// whole epochs, all with the smallest noise of the schedule. Others: all steps.
-std::vector<SampledSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps);
-/// Whether accounted_steps() are Poisson-sampled Gaussian mechanisms, which an RdpAccountant composes, too.
+/// whole epochs, all with the smallest noise of the schedule. Others: all steps. Of correlated noise whose columns a record
+/// may use together, one Gaussian mechanism of all steps.
+std::vector<AccountedSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps);
+/// Whether accounted_steps() are Poisson-sampled Gaussian mechanisms, which an RdpAccountant composes, too, from their rates
+/// and noise multipliers.
 bool has_renyi_accounting(const PlanOptions& o);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -55,6 +53,14 @@ namespace detail {
 /// The probability of a unit in a step, whatever its group is.
 inline double step_probability(const PlanOptions& o) {
   return o.sampling.kind == SamplingKind::cyclic_poisson ? o.sampling_rate / double(o.sampling.period) : o.sampling_rate;
+}
+/// Whether of the neighbours' contributions to a step (gradient and counts together) no more is known than that they differ
+/// by at most the sensitivity: sets of a fixed size, an empty record that is counted like a full one, records of which one
+/// has a gradient and the other one overflows.
+inline bool only_difference_is_bounded(const PlanOptions& o) {
+  return o.sampling.kind == SamplingKind::without_replacement ||
+         (o.relation == NeighbouringRelation::zero_out && o.adaptive) ||
+         (o.relation == NeighbouringRelation::replace_one && o.overflow);
 }
 inline index_t rounds_up(index_t steps, index_t period) { return steps / period + (steps % period != 0); }
 }  // namespace detail
@@ -119,17 +125,21 @@ DPMP_KEPT_BODY inline bool has_renyi_accounting(const PlanOptions& o) {
   return o.sampling.kind != SamplingKind::without_replacement && o.sampling.kind != SamplingKind::balls_in_bins;
 }
 
-DPMP_KEPT_BODY inline std::vector<SampledSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps) {
+DPMP_KEPT_BODY inline std::vector<AccountedSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps) {
   using enum StepMechanism::Kind;
-  const double q = o.sampling_rate;
+  const auto mechanism = [&](StepMechanism::Kind kind, double rate, double noise_multiplier, index_t epoch = 1) {
+    return StepMechanism{kind, rate, noise_multiplier, o.relation, epoch};
+  };
+  if (is_one_mechanism(o)) return {{mechanism(poisson_gaussian, 1, sigma * noise_scale(o) / noise_scale(o, steps)), 1}};
   const index_t period = o.sampling.period;
   if (o.sampling.kind == SamplingKind::balls_in_bins)
-    return {{q, sigma * o.noise_schedule.smallest(), detail::rounds_up(steps, period), random_allocation_gaussian, period}};
+    return {{mechanism(random_allocation_gaussian, o.sampling_rate, sigma * o.noise_schedule.smallest(), period),
+             detail::rounds_up(steps, period)}};
   const bool cyclic = o.sampling.kind == SamplingKind::cyclic_poisson;
-  std::vector<SampledSteps> parts;
+  const StepMechanism::Kind kind = detail::only_difference_is_bounded(o) ? poisson_gaussian_difference : poisson_gaussian;
+  std::vector<AccountedSteps> parts;
   o.noise_schedule.for_each_part(steps, [&](double value, index_t count) {
-    parts.push_back({q, sigma * value, cyclic ? detail::rounds_up(count, period) : count,
-                     has_renyi_accounting(o) ? poisson_gaussian : poisson_gaussian_difference});
+    parts.push_back({mechanism(kind, o.sampling_rate, sigma * value), cyclic ? detail::rounds_up(count, period) : count});
   });
   return parts;
 }

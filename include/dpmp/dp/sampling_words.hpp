@@ -87,6 +87,7 @@ DPMP_KEPT_BODY inline std::string sampling_account_in_words(const PlanOptions& o
       out << "; whole epochs are composed, each of them as one random allocation of a " << unit;
       break;
     case SamplingKind::cyclic_poisson:
+      if (is_one_mechanism(o)) break;
       out << "; a " << unit << " can be drawn in one of every " << o.sampling.period
           << " steps, and so many steps are composed";
       break;

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "dpmp/core/xxhash64.hpp"
 #include "dpmp/interop/convert.hpp"
 #include "dpmp/interop/safetensors_header.hpp"
 #include "dpmp/runtime/atomic_file.hpp"
@@ -30,11 +31,16 @@ struct TensorView {
   const void* data = nullptr;
 };
 
+/// Whether a file has a checksum of all its bytes, the metadata entry "checksum": 16 hexadecimal digits, XXH64 of the file
+/// with zeros in place of these digits. Programs that change such a file and keep its metadata leave a wrong one.
+enum class Checksum : std::uint8_t { none, of_all };
+
 /// Writes the tensors and the metadata to `path`, which is replaced only when everything is written. Tensors are laid out by
 /// falling element size, then name, so that each is aligned. Throws on equal or empty names, names or metadata that are not
-/// UTF-8, and where AtomicFile does.
+/// UTF-8, metadata with an entry "checksum" where the file gets one, and where AtomicFile does.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                       const std::map<std::string, std::string>& metadata = {}, FileAccess access = FileAccess::by_umask);
+                       const std::map<std::string, std::string>& metadata = {}, FileAccess access = FileAccess::by_umask,
+                       Checksum checksum = Checksum::none);
 
 /// An open file whose header has been checked: every offset is inside the file, no two tensors overlap, no byte is
 /// unclaimed, sizes fit dtypes and shapes. Tensors of dtypes and numbers of axes that dpmp does not have are listed, and
@@ -48,6 +54,10 @@ class SafetensorsFile {
   /// In the order of their bytes in the file.
   const std::vector<TensorEntry>& entries() const { return entries_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  bool has_checksum() const { return metadata_.contains(detail::checksum_key); }
+  /// Reads the whole file. Throws unless it has a checksum and that is its own: no bit was changed since it was written, but
+  /// for a chance of 2^-64.
+  void check_checksum() const;
   bool contains(const std::string& name) const { return find(name) != entries_.end(); }
   /// Throws when there is no such tensor.
   const TensorEntry& entry(const std::string& name) const;
@@ -70,6 +80,7 @@ class SafetensorsFile {
   std::filesystem::path path_;
   InputFile file_;
   index_t data_start_ = 0;
+  std::size_t checksum_at_ = std::string::npos;  // of its digits in the header
   std::vector<TensorEntry> entries_;
   std::map<std::string, std::string> metadata_;
 };
@@ -85,16 +96,32 @@ inline index_t bytes_of(DType dtype, const Shape& shape) {
              shape);
   return bytes;
 }
+/// Where the digits of the checksum are in the text of a header; npos where it has none, or is written in another way than
+/// by write_safetensors. Quotation marks inside of a string are escaped, so this is a key.
+inline std::size_t checksum_place(const std::string& header) {
+  const std::string key = std::string("\"") + checksum_key + "\":\"";
+  const std::size_t at = header.find(key);
+  return at == std::string::npos ? at : at + key.size();
+}
+inline std::string checksum_text(std::uint64_t hash) {
+  std::string text(no_checksum);
+  for (std::size_t k = text.size(); k-- > 0; hash >>= 4) text[k] = "0123456789abcdef"[hash & 15];
+  return text;
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                                             const std::map<std::string, std::string>& metadata, FileAccess access) {
+                                             const std::map<std::string, std::string>& metadata, FileAccess access,
+                                             Checksum checksum) {
   std::vector<const TensorView*> order;
   for (const TensorView& t : tensors) order.push_back(&t);
   std::sort(order.begin(), order.end(), [](const TensorView* x, const TensorView* y) {
     return std::pair(-size_of(x->dtype), x->name) < std::pair(-size_of(y->dtype), y->name);
   });
   detail::SafetensorsHeader header{.tensors = {}, .metadata = metadata};
+  if (checksum == Checksum::of_all)
+    DPMP_CHECK(header.metadata.emplace(detail::checksum_key, detail::no_checksum).second, "expected no metadata entry '",
+               detail::checksum_key, "' of a file that gets one, got '", metadata.at(detail::checksum_key), "'");
   std::set<std::string> names{detail::metadata_key};
   index_t end = 0;
   for (const TensorView* t : order) {
@@ -111,6 +138,14 @@ DPMP_KEPT_BODY inline void write_safetensors(const std::filesystem::path& path, 
   DPMP_CHECK(index_t(text.size()) <= detail::longest_header, "expected a header of at most ", detail::longest_header,
              " bytes, got ", text.size());
   const std::uint64_t length = text.size();
+  if (checksum == Checksum::of_all) {
+    Xxh64 hash;
+    hash.add(&length, sizeof length);
+    hash.add(text.data(), text.size());
+    for (const TensorView* t : order) hash.add(t->data, std::size_t(detail::bytes_of(t->dtype, t->shape)));
+    const std::string digits = detail::checksum_text(hash.value());
+    text.replace(detail::checksum_place(text), digits.size(), digits);
+  }
   AtomicFile file(path, access);
   file.write(&length, sizeof length);
   file.write(text.data(), text.size());
@@ -128,6 +163,7 @@ DPMP_KEPT_BODY inline SafetensorsFile::SafetensorsFile(const std::filesystem::pa
   std::string text(std::size_t(length), '\0');
   check(file_.read(8, text.data(), index_t(length)) == index_t(length), "a readable header", "a read error");
   data_start_ = index_t(8 + length);
+  checksum_at_ = detail::checksum_place(text);
   detail::SafetensorsHeader header = detail::parse_safetensors_header(text, "reading '" + path_.string() + "': ");
   entries_ = std::move(header.tensors);
   metadata_ = std::move(header.metadata);
@@ -135,6 +171,26 @@ DPMP_KEPT_BODY inline SafetensorsFile::SafetensorsFile(const std::filesystem::pa
     return std::tuple(x.begin, x.end, x.name) < std::tuple(y.begin, y.end, y.name);
   });
   check_layout(file_.size() - data_start_);
+}
+
+DPMP_KEPT_BODY inline void SafetensorsFile::check_checksum() const {
+  check(has_checksum(), "a checksum", "none");
+  const std::string& said = metadata_.at(detail::checksum_key);
+  check(checksum_at_ != std::string::npos && said.size() == detail::no_checksum.size(), "a checksum of 16 digits as written",
+        detail::shown(said));
+  constexpr index_t most = index_t(1) << 20;
+  std::vector<char> bytes(std::size_t(std::min(most, file_.size())));
+  Xxh64 hash;
+  const index_t first = 8 + index_t(checksum_at_), last = first + index_t(said.size());
+  for (index_t at = 0; at < file_.size(); at += index_t(bytes.size())) {
+    const index_t count = std::min(index_t(bytes.size()), file_.size() - at), got = file_.read(at, bytes.data(), count);
+    check(got == count, dpmp::detail::concat(file_.size(), " bytes"), "only ", at + got);
+    for (index_t k = std::max(first, at); k < std::min(last, at + count); ++k) bytes[std::size_t(k - at)] = '0';
+    hash.add(bytes.data(), std::size_t(count));
+  }
+  const std::string here = detail::checksum_text(hash.value());
+  check(here == said, "the checksum that the file was written with, " + detail::shown(said), "that of other bytes, ",
+        detail::shown(here), ": it is damaged");
 }
 
 DPMP_KEPT_BODY inline std::vector<TensorEntry>::const_iterator SafetensorsFile::find(const std::string& name) const {

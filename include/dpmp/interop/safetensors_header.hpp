@@ -3,6 +3,7 @@
 #pragma once
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "dpmp/interop/stored_type.hpp"
@@ -19,6 +20,8 @@ struct TensorEntry {
 namespace detail {
 inline constexpr index_t longest_header = 100'000'000;  // the format's own limit
 inline constexpr const char* metadata_key = "__metadata__";
+inline constexpr const char* checksum_key = "checksum";
+inline constexpr std::string_view no_checksum = "0000000000000000";  // what is hashed in place of it
 
 /// What the JSON in front of the tensors says.
 struct SafetensorsHeader {

@@ -9,11 +9,10 @@
 #include <vector>
 
 #include "dpmp/core/error.hpp"
+#include "dpmp/core/escaped_text.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop {
-/// Number of leading bytes of `text` that are well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, at most
-/// U+10FFFF).
-std::size_t utf8_prefix(std::string_view text);
+using dpmp::utf8_prefix;
 
 /// The non-empty lines of a UTF-8 file without their line ends (LF or CRLF; the last line may have none). A byte order mark
 /// at the start of the file is no part of its first record; elsewhere it is a character as any other, as are the separators
@@ -25,27 +24,6 @@ std::vector<std::string> read_text_records(const std::filesystem::path& path);
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::interop {
-DPMP_KEPT_BODY inline std::size_t utf8_prefix(std::string_view text) {
-  std::size_t at = 0;
-  while (at < text.size()) {
-    const auto byte = [&](std::size_t k) { return at + k < text.size() ? static_cast<unsigned char>(text[at + k]) : 0u; };
-    const unsigned first = byte(0);
-    const std::size_t length = first < 0x80                    ? 1
-                               : first >= 0xc2 && first < 0xe0 ? 2
-                               : first >= 0xe0 && first < 0xf0 ? 3
-                               : first >= 0xf0 && first < 0xf5 ? 4
-                                                               : 0;
-    if (length == 0) return at;
-    for (std::size_t k = 1; k < length; ++k)
-      if ((byte(k) & 0xc0u) != 0x80) return at;
-    if ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) >= 0xa0) || (first == 0xf0 && byte(1) < 0x90) ||
-        (first == 0xf4 && byte(1) >= 0x90))
-      return at;
-    at += length;
-  }
-  return at;
-}
-
 DPMP_KEPT_BODY inline std::vector<std::string> read_text_records(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   DPMP_CHECK(file && !std::filesystem::is_directory(path), "expected a readable text file, one record a line, got '",

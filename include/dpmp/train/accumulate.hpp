@@ -7,6 +7,7 @@
 #include "dpmp/train/batch.hpp"
 #include "dpmp/train/clip_factors.hpp"
 #include "dpmp/train/fixed_program.hpp"
+#include "dpmp/train/unsafe_numbers.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
 /// What else a pass is asked for.
@@ -16,14 +17,18 @@ struct PassRequests {
   double* quantile_count = nullptr;
   /// The operations that the pass must record.
   FixedProgram* program = nullptr;
-  /// [slots], set to 0 where a norm is not finite (private; a GPU is waited for).
-  std::vector<std::uint8_t>* finite = nullptr;
+  /// Receives the norms of all groups (private; a GPU is waited for).
+  detail::RecordNorms* norms = nullptr;
   /// Receives how many records have something that is not finite, so that they contribute 0 (private: what a loss scale that
   /// follows overflows adds noise to); a GPU is waited for.
   index_t* overflow_count = nullptr;
   /// Powers of two that the records' backward passes begin at. Not set: LossScaling::per_sample() where the forward pass
   /// recorded something in f16, else none.
   std::optional<LossScaling> loss_scaling = {};
+  /// In the place of the model's own choice.
+  std::optional<Checkpointing> checkpointing = {};
+  /// Receives what each walk computes again.
+  RecomputedWork* recomputed = nullptr;
 };
 
 /// Adds the clipped contributions of a batch's records to sums. clipping: one rule for each of the sink's groups. Throws
@@ -35,7 +40,8 @@ void accumulate_clipped(Context& ctx, Losses losses, const PhysicalBatch& batch,
 /// records are open: on the CPU a token id that no table has is refused, which would else make the sum NaN. Throws for
 /// scales per sample: a product over all samples has no factor for each of them.
 void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch, per_sample::GradientSums& sums,
-                      const LossScaling& scaling = {});
+                      const LossScaling& scaling = {}, std::optional<Checkpointing> checkpointing = {},
+                      RecomputedWork* recomputed = nullptr);
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
@@ -68,10 +74,12 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
   DPMP_CHECK(index_t(clipping.size()) == sink.groups(), "expected one clip rule for each of ", sink.groups(),
              " groups, got ", clipping.size());
   Tape tape(ctx, index_t(batch.slots.size()));
+  tape.set_checkpointing(requests.checkpointing);
   const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
+  if (requests.recomputed) *requests.recomputed = tape.recomputed();
   if (requests.program) requests.program->check(tape);
   const Tensor weights = detail::weights_of(ctx, batch, loss);
-  std::vector<std::uint8_t> finite(requests.finite || requests.overflow_count ? batch.slots.size() : 0, 1);
+  std::vector<std::uint8_t> finite(requests.overflow_count ? batch.slots.size() : 0, 1);
   const auto factors = [&](index_t group, const per_sample::NormBounds& norms) {
     const dp::FlatClipping& rule = clipping[std::size_t(group)];
     if (group == 0 && requests.quantile_count)
@@ -80,6 +88,7 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
       const std::vector<std::uint8_t> ok = norms.finite();
       for (std::size_t i = 0; i < ok.size(); ++i) finite[i] = std::uint8_t(finite[i] & ok[i]);
     }
+    if (requests.norms) requests.norms->add_group(norms.upper(), norms.finite(), rule.clip_threshold());
     return clip_factors(ctx, norms, batch.slots, weights, rule);
   };
   const LossScaling scaling = requests.loss_scaling ? *requests.loss_scaling : detail::usual_scaling(tape);
@@ -89,18 +98,19 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
     for (const index_t slot : batch.slots) present.push_back(slot != masked_slot);
     *requests.overflow_count = dp::overflow_count(present, finite);
   }
-  if (requests.finite)
-    for (std::size_t i = 0; i < finite.size(); ++i) (*requests.finite)[i] = std::uint8_t((*requests.finite)[i] & finite[i]);
   if (requests.program) requests.program->take(tape);
 }
 
 DPMP_KEPT_BODY inline void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch,
-                                            per_sample::GradientSums& sums, const LossScaling& scaling) {
+                                            per_sample::GradientSums& sums, const LossScaling& scaling,
+                                            std::optional<Checkpointing> checkpointing, RecomputedWork* recomputed) {
   DPMP_CHECK(scaling.kind() != LossScaling::Kind::per_sample, "expected no or a fixed loss scale for plain gradients, got ",
              scaling.text(), ": a product over all samples has no factor for each of them");
   per_sample::SumSink sink(sums);
   Tape tape(ctx, index_t(batch.slots.size()), TapeMode::training, RecordsAre::open);
+  tape.set_checkpointing(checkpointing);
   const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
+  if (recomputed) *recomputed = tape.recomputed();
   tape.backward(loss, sink, scaled_seed(tape, loss, detail::weights_of(ctx, batch, loss), scaling).weights);
 }
 }  // namespace dpmp::inline DPMP_ABI::train

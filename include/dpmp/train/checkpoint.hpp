@@ -61,7 +61,8 @@ inline void append_moments(NamedTensors& tensors, const Parameter& p, const opti
 }
 /// A file that only its owner may read (mode 0600, whatever the umask), unless it is said to have no secret.
 inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata,
-                          FileAccess access = FileAccess::owner_only) {
+                          FileAccess access = FileAccess::owner_only,
+                          interop::Checksum checksum = interop::Checksum::of_all) {
   std::vector<interop::TensorView> views;
   std::vector<std::vector<char>> copies;  // of tensors on a GPU
   for (const auto& [name, tensor] : tensors) {
@@ -73,7 +74,7 @@ inline void write_tensors(const std::filesystem::path& path, const NamedTensors&
     }
     views.push_back({name, tensor.dtype(), tensor.shape(), data});
   }
-  interop::write_safetensors(path, views, metadata, access);
+  interop::write_safetensors(path, views, metadata, access, checksum);
 }
 /// Throws unless the file has each of these tensors in its dtype and shape.
 inline void check_tensors(const interop::SafetensorsFile& file, const NamedTensors& tensors) {
@@ -139,10 +140,10 @@ void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& pa
 
 namespace detail {
 inline constexpr const char* checkpoint_format = "dpmp private run 5";
-/// The one before: without the entries that plans have since then, which are optional.
+/// The one before: without a checksum and without the entries that plans have since then, which are optional.
 inline constexpr const char* checkpoint_format_before = "dpmp private run 4";
 
-/// Throws when the file is no checkpoint of a private run, or one of another version.
+/// Throws when the file is no checkpoint of a private run, one of another version, or damaged anywhere.
 inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& path) {
   interop::SafetensorsFile file(path);
   const auto entry = file.metadata().find("format");
@@ -152,6 +153,7 @@ inline interop::SafetensorsFile open_checkpoint(const std::filesystem::path& pat
   DPMP_CHECK(format == checkpoint_format || format == checkpoint_format_before, "expected a checkpoint of the format '",
              checkpoint_format, "' in '", path.string(), "', got '", format,
              "': finish that run with the version of dpmp that wrote it");
+  if (format == checkpoint_format || file.has_checksum()) file.check_checksum();
   return file;
 }
 inline dp::StreamKeys stored_keys(const Metadata& metadata) {
@@ -224,7 +226,8 @@ CheckpointHeader read_checkpoint_header(const std::filesystem::path& path, const
 /// released after the checkpoint (Trainer::privacy_statement says so).
 /// Throws when the trainer has taken a step, and, naming what differs, when its plan, a parameter's name, shape, dtype,
 /// clipping group, weight decay or factor of the learning rate, or the optimiser and its settings are others than those of
-/// the file; also when the file is damaged. Model and trainer are then unchanged.
+/// the file; also when the file is damaged: a single changed bit is found by its checksum. Model and trainer are then
+/// unchanged.
 Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer);
 }  // namespace dpmp::inline DPMP_ABI::train
 
@@ -232,7 +235,7 @@ Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters&
 namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
                                         const detail::Metadata& metadata) {
-  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata, FileAccess::by_umask);
+  detail::write_tensors(path, detail::weights_of(parameters.all()), metadata, FileAccess::by_umask, interop::Checksum::none);
 }
 
 DPMP_KEPT_BODY inline void load_weights(const std::filesystem::path& path, const nn::Parameters& parameters) {
@@ -259,7 +262,7 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
   if (trainer.plan().options().adaptive)
     metadata["clip threshold"] = detail::hex(std::bit_cast<std::uint64_t>(trainer.clip_threshold()));
   if (const auto scale = trainer.overflow_scale()) {
-    const dp::OverflowState& state = scale->state();
+    const dp::OverflowState state = scale->state();
     metadata["loss scale exponent"] = detail::hex(std::uint64_t(state.exponent - dp::smallest_loss_exponent));
     metadata["good steps"] = detail::hex(std::uint64_t(state.good_steps));
     metadata["bad steps"] = detail::hex(std::uint64_t(state.bad_steps));

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a plan guarantees as curves to plot. Every point holds: it is on the side that claims less.
+#pragma once
+#include <utility>
+#include <vector>
+
+#include "dpmp/dp/plan.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+/// Points (x, y), x ascending.
+struct GuaranteeCurves {
+  using Curve = std::vector<std::pair<double, double>>;
+  Curve epsilon_by_steps;  // epsilon at the plan's delta after so many steps, from 0 to the planned ones, or those taken
+  Curve delta_by_epsilon;  // after the steps taken
+  /// After the steps taken: an upper bound of the true positive rate of any test that tells two neighbouring datasets apart
+  /// from all that was released, at each false positive rate in [0, 1].
+  Curve trade_off;
+};
+
+/// The largest true positive rate at this false positive rate that the points (epsilon, delta) of a curve leave possible: of
+/// a test with these rates each of them says true <= delta + e^epsilon false, and the same of the two errors.
+double true_positive_bound(const GuaranteeCurves::Curve& delta_by_epsilon, double false_positive_rate);
+
+/// Throws as Plan::epsilon_after does. After no step the last two curves are those of a mechanism that tells nothing.
+GuaranteeCurves guarantee_curves(const Plan& plan, index_t steps_taken);
+}  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+#include <algorithm>
+#include <cmath>
+
+#include "dpmp/dp/pld_accountant.hpp"
+
+namespace dpmp::inline DPMP_ABI::dp {
+namespace detail {
+/// (epsilon, delta) pairs that hold after so many steps, for deltas from 0.8 down to 10^-20 or what the plan sets aside.
+inline GuaranteeCurves::Curve delta_by_epsilon(const Plan& plan, index_t steps) {
+  const PlanOptions& o = plan.options();
+  RdpAccountant accountant = rdp_accountant_of(o);
+  PldAccountant by_losses;
+  for (const auto& [step, count] : accounted_steps(o, plan.noise_multiplier(), steps)) {
+    by_losses.add_steps(step, count);
+    accountant.add_steps(step.sampling_rate, step.noise_multiplier, count);
+  }
+  const bool renyi = has_renyi_accounting(o);
+  const double aside = delta_aside(o, steps);
+  GuaranteeCurves::Curve curve;
+  for (int k = 1; k <= 200; ++k) {
+    const double delta = std::pow(10.0, -0.1 * k);
+    if (delta - aside <= 0.01 * aside) break;
+    const double epsilon = renyi ? accountant.epsilon(delta - aside) : by_losses.epsilon(delta - aside);
+    if (!curve.empty() && curve.back().first == epsilon) curve.pop_back();
+    curve.emplace_back(epsilon, delta);
+  }
+  return curve;
+}
+}  // namespace detail
+
+DPMP_KEPT_BODY inline double true_positive_bound(const GuaranteeCurves::Curve& delta_by_epsilon,
+                                                 double false_positive_rate) {
+  double bound = 1;
+  for (const auto& [epsilon, delta] : delta_by_epsilon)
+    bound = std::min({bound, delta + std::exp(epsilon) * false_positive_rate,
+                      1 - std::exp(-epsilon) * (1 - delta - false_positive_rate)});
+  return bound;
+}
+
+DPMP_KEPT_BODY inline GuaranteeCurves guarantee_curves(const Plan& plan, index_t steps_taken) {
+  GuaranteeCurves curves;
+  const index_t last = std::max(plan.steps(), steps_taken);
+  constexpr index_t pieces = 60;
+  std::vector<index_t> counts{steps_taken, plan.steps()};
+  // Evenly, and from 1 on each a quarter more than the one before: epsilon grows fastest there.
+  for (index_t k = 0; k <= pieces; ++k) counts.push_back(index_t(double(last) * double(k) / double(pieces)));
+  for (index_t n = 1; n < last / pieces; n += n / 4 + 1) counts.push_back(n);
+  std::sort(counts.begin(), counts.end());
+  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
+  for (const index_t n : counts) curves.epsilon_by_steps.emplace_back(double(n), plan.epsilon_after(n));
+
+  curves.delta_by_epsilon =
+      steps_taken == 0 ? GuaranteeCurves::Curve{{0.0, 0.0}} : detail::delta_by_epsilon(plan, steps_taken);
+  constexpr int rates = 160;
+  for (int k = 0; k <= rates; ++k) {
+    const double false_positive = std::pow(double(k) / rates, 3);  // close together where the curve is steep
+    curves.trade_off.emplace_back(false_positive, true_positive_bound(curves.delta_by_epsilon, false_positive));
+  }
+  return curves;
+}
+}  // namespace dpmp::inline DPMP_ABI::dp
+#endif
