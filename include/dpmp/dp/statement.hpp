@@ -106,8 +106,11 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
       << digits_up(o.delta, 6) << ")-differentially private, and so is whatever is computed from it without the records. "
       << unit_in_words(o) << " Mechanism: " << sampling_in_words(o) << ", " << detail::clipping_in_words(plan) << ", and "
       << detail::noise_in_words(plan) << "; the result is divided by the public constant " << plan.expected_batch()
-      << ". Accountant: Renyi differential privacy of the " << (is_one_mechanism(o) ? "" : "sampled ")
-      << "Gaussian mechanism" << composition_in_words(o) << sampling_account_in_words(o, plan.noise_multiplier()) << ". "
+      << ". Accountant: "
+      << (!has_renyi_accounting(o) ? "privacy-loss distributions"
+          : is_one_mechanism(o)    ? "Renyi differential privacy of the Gaussian mechanism"
+                                   : "Renyi differential privacy of the sampled Gaussian mechanism")
+      << composition_in_words(o) << sampling_account_in_words(o) << ". "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; "
       << noise_assumption_in_words(o) << "; "
       << "which records were "
