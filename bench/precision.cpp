@@ -6,7 +6,7 @@
 //     the noise as it arrives in the weights
 //   bench_precision runs TEXT [seeds] [steps] [only]
 //     the main job (examples/train_gpt), private, to its end; only: a part of the names of what is to run
-//   bench_precision deep [steps]
+//   bench_precision deep [steps] [expected batch] [only]
 //     1,024 tokens and 50,257 classes, whose gradients f16 loses
 #include <algorithm>
 #include <chrono>
@@ -15,6 +15,7 @@
 #include <dpmp/interop/text_records.hpp>
 
 #include "../examples/byte_text.hpp"
+#include "lost_gradient.hpp"
 
 namespace {
 using namespace dpmp;
@@ -276,53 +277,74 @@ std::pair<Tensor, Tensor> chain_batch(Context& ctx, std::span<const index_t> rec
   return {Tensor::from(ctx, shape, ids), Tensor::from(ctx, shape, targets)};
 }
 
-int deep(index_t steps) {
+int deep(index_t steps, index_t expected, const std::string& only) {
   Context ctx;
-  const nn::TransformerConfig config{
-      .vocabulary = 50257, .width = 64, .layers = 12, .heads = 4, .context = 1024, .tied = true, .seed = 1};
-  const index_t records = 4096, physical = 4;
+  const nn::TransformerConfig config{.vocabulary = 50257,
+                                     .width = 64,
+                                     .layers = 12,
+                                     .heads = 4,
+                                     .context = 1024,
+                                     .tied = true,
+                                     .seed = 1,
+                                     .chunked_head = true};
+  const index_t records = 4096, physical = 2;
+  const double noise_multiplier = 0.01;
   std::printf(
-      "%lld layers of width %lld, %lld tokens, %lld classes; losses divided by the tokens; %lld private steps of about "
-      "16 records, noise multiplier 0.3\n\n",
+      "%lld layers of width %lld, %lld tokens, %lld classes, logits in chunks; losses divided by the tokens; %lld private "
+      "steps of about %lld records, noise multiplier %g\n\n",
       static_cast<long long>(config.layers), static_cast<long long>(config.width), static_cast<long long>(config.context),
-      static_cast<long long>(config.vocabulary), static_cast<long long>(steps));
+      static_cast<long long>(config.vocabulary), static_cast<long long>(steps), static_cast<long long>(expected),
+      noise_multiplier);
   std::printf(
-      "| arithmetic | output gradients that are 0, at the start | nats a token at the start | after the steps | seconds "
-      "|\n|---|---|---|---|---|\n");
-  for (const Mode& mode : modes) {
-    const nn::Transformer model(ctx, config, mode.dtype);
-    const auto losses = [&](const train::Batch& b) {
+      "| arithmetic | norm of a record's gradient less that in f32 / the latter's | of the worst parameter | values that "
+      "are 0 and are not in f32 | nats a token at the start | after the steps | seconds | peak MB |\n"
+      "|---|---|---|---|---|---|---|---|\n");
+  const auto losses_of = [&](const nn::Transformer& model) {
+    return [&](const train::Batch& b) {
       const auto [ids, targets] = chain_batch(ctx, b.records, config.context, config.vocabulary);
-      return cross_entropy(model(b.tape, ids), targets, {.divisor = double(config.context)});
+      return model.losses(b.tape, ids, targets, {.divisor = double(config.context)});
     };
+  };
+  for (const Mode& mode : modes) {
+    if (std::string(mode.name).find(only) == std::string::npos) continue;
+    const nn::Transformer model(ctx, config, mode.dtype);
+    const auto losses = losses_of(model);
+    bench::LostGradient lost;
+    {
+      const nn::Transformer wide(ctx, config, DType::f32);
+      copy_weights(model, wide, true);
+      const auto exact = bench::gradient_of(ctx, wide, losses_of(wide), 0, LossScaling()),
+                 here = bench::gradient_of(ctx, model, losses, 0, mode.scaling.of_step(first_scale));
+      for (std::size_t k = 0; k < exact.size(); ++k) lost.add(model.parameters().all()[k]->name(), exact[k], here[k]);
+    }
     const auto open_loss = [&] {
-      const index_t open[] = {5000, 5001, 5002, 5003};
-      Tape tape(ctx, 4, TapeMode::inference);
+      const index_t open[] = {5000, 5001};
+      Tape tape(ctx, 2, TapeMode::inference);
       return mean(losses({tape, open}).value().to_doubles());
     };
-    const index_t first[] = {0};
-    ZeroCount zeros;
-    {
-      Tape tape(ctx, 1);
-      const Variable loss = losses({tape, first});
-      tape.backward(loss, zeros, scaled_seed(tape, loss, Tensor(), mode.scaling.of_step(first_scale)).weights);
-    }
     const dp::PlanOptions options{.delta = 1e-5,
-                                  .sampling_rate = 16.0 / double(records),
+                                  .sampling_rate = double(expected) / double(records),
                                   .steps = steps,
                                   .clip_threshold = 1,
                                   .dataset_size = records};
-    const auto plan = dp::Plan::with_noise_multiplier(with_counts(options, mode), 0.3);
+    const auto plan = dp::Plan::with_noise_multiplier(with_counts(options, mode), noise_multiplier);
     train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), records,
                            {.physical_batch = physical,
                             .optimiser = optim::AdamW{.weight_decay = 0},
                             .learning_rate = optim::LearningRate::constant(3e-3),
                             .loss_scaling = mode.scaling});
     const double before = open_loss();
+    ctx.reset_peak_memory();
     const auto start = std::chrono::steady_clock::now();
-    for (index_t k = 0; k < steps; ++k) trainer.step(losses);
-    std::printf("| %s | %.2f %% | %.4f | %.4f | %.0f |\n", mode.name, 100 * zeros.share(), before, open_loss(),
-                std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    for (index_t k = 0; k < steps; ++k) {
+      trainer.step(losses);
+      std::fprintf(stderr, "%s, step %lld: %.4f\n", mode.name, static_cast<long long>(k + 1), open_loss());
+    }
+    std::printf("| %s |", mode.name);
+    lost.print();
+    std::printf(" %.4f | %.4f | %.0f | %.0f |\n", before, open_loss(),
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+                double(ctx.memory().peak_bytes) / 1e6);
     std::fflush(stdout);
   }
   return 0;
@@ -336,10 +358,11 @@ int main(int argc, char** argv) {
     if (what == "numbers" && argc > 2) return numbers(argv[2], number(3, 60));
     if (what == "noise") return noise();
     if (what == "runs" && argc > 2) return runs(argv[2], number(3, 3), number(4, 160), argc > 5 ? argv[5] : "");
-    if (what == "deep") return deep(number(2, 20));
-    std::fprintf(stderr,
-                 "usage: bench_precision numbers TEXT [steps] | noise | runs TEXT [seeds] [steps] [only] | deep [steps]\n"
-                 "TEXT: one record a line, for example from: bible -f Gen1:1-Rev22:21\n");
+    if (what == "deep") return deep(number(2, 20), number(3, 8), argc > 4 ? argv[4] : "");
+    std::fprintf(
+        stderr,
+        "usage: bench_precision numbers TEXT [steps] | noise | runs TEXT [seeds] [steps] [only] | deep [steps] [expected]\n"
+        "TEXT: one record a line, for example from: bible -f Gen1:1-Rev22:21\n");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "bench_precision: %s\n", e.what());
   }

@@ -28,10 +28,13 @@
 #include <dpmp/optim/weight_average.hpp>
 #include <dpmp/train/accumulate.hpp>
 #include <dpmp/train/checkpoint.hpp>
+#include <dpmp/train/dry_pass.hpp>
 #include <dpmp/train/evaluate.hpp>
 #include <dpmp/train/gradient_canaries.hpp>
+#include <dpmp/train/input_canaries.hpp>
 #include <dpmp/train/isolation.hpp>
 #include <dpmp/train/log.hpp>
+#include <dpmp/train/memory_choice.hpp>
 #include <dpmp/train/memory_plan.hpp>
 #include <dpmp/train/read_log.hpp>
 #include <dpmp/train/report.hpp>

@@ -50,6 +50,7 @@
 #include "dpmp/train/checkpoint.hpp"
 #include "dpmp/train/evaluate.hpp"
 #include "dpmp/train/gradient_canaries.hpp"
+#include "dpmp/train/input_canaries.hpp"
 #include "dpmp/train/isolation.hpp"
 #include "dpmp/train/log.hpp"
 #include "dpmp/train/memory_plan.hpp"

@@ -11,9 +11,9 @@ struct DeviceGpt {
   static constexpr dpmp::index_t tokens = 16;
 
   /// Two of the same config, seed and stream, on whatever devices, hold the same weights and records.
-  DeviceGpt(dpmp::Context& context, dpmp::DType dtype, dpmp::nn::TransformerConfig config = {},
+  DeviceGpt(dpmp::Context& context, const dpmp::nn::Precision& precision, dpmp::nn::TransformerConfig config = {},
             dpmp::index_t record_count = 12, std::uint64_t stream = 0)
-      : ctx(context), model(context, completed(config), dtype), records(record_count) {
+      : ctx(context), model(context, completed(config), precision), records(record_count) {
     Rng rng(seed(), 901 + stream);
     for (dpmp::index_t k = 0; k < records * tokens; ++k) {
       ids.push_back(std::int32_t(rng.integer(0, vocabulary - 1)));

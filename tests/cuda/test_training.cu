@@ -123,6 +123,38 @@ TEST_CASE("P18: an adaptive threshold takes the same way on CUDA") {
   CHECK(here[0] != here[3]);
 }
 
+TEST_CASE("P11: on CUDA overflows are counted, with the noise of the host, and alarms raise the model as they do there") {
+  Context gpu(Device::cuda(0), 1), cpu(Device::cpu(), 1);
+  const auto train = [&](Context& ctx) {
+    test::DeviceGpt run(ctx, nn::Precision::f16().fp32_residual());
+    // At 2^40 every record overflows, and in bf16, after the second step, none does.
+    const dp::Plan plan = dp::Plan::with_noise_multiplier(
+        {.delta = 1e-5,
+         .sampling_rate = 0.5,
+         .steps = 5,
+         .dataset_size = run.records,
+         .overflow =
+             dp::OverflowOptions{
+                 .count_noise = 0.9, .share = 0.3, .growth_interval = 1, .initial_scale = 0x1p40, .alarm_after = 2}},
+        0.7);
+    train::Trainer trainer(ctx, run.model.parameters(), plan, fixed_keys(35), run.records,
+                           {.physical_batch = 4,
+                            .precision = train::PrecisionSchedule().raised_on_overflow("*", DType::bf16),
+                            .unsafe_debug = true});
+    std::vector<double> seen;
+    for (index_t step = 0; step < 5; ++step) {
+      trainer.step(run.losses());
+      const dp::OverflowState state = trainer.overflow_scale()->state();
+      seen.insert(seen.end(), {double(state.exponent), double(state.alarms), double(trainer.records_left_out())});
+    }
+    return seen;
+  };
+  const std::vector<double> here = train(cpu);
+  CHECK(test::difference(train(gpu), here) == "");
+  CHECK(here[2] > 0);
+  CHECK(here.back() == 0);
+}
+
 TEST_CASE("P7, P10: after the first step, a step asks for no memory and nothing comes back to the host") {
   Context ctx(Device::cuda(0), 1);
   for (const auto strategy : {per_sample::Strategy::automatic, per_sample::Strategy::two_pass}) {

@@ -229,7 +229,7 @@ TEST_CASE("the relative deviation of a step is the length of the row of C^-1") {
   }
 }
 
-TEST_CASE("P1: the sensitivity is the largest of all patterns of participation, and columns apart do not add up") {
+TEST_CASE("P2: the sensitivity is the largest of all patterns of participation, and columns apart do not add up") {
   for (const NoiseSourceOptions& o : sources)
     for (std::size_t T = 1; T <= steps; ++T) {
       if (std::size_t(o.bands) > T) continue;
@@ -266,7 +266,7 @@ TEST_CASE("P1: the sensitivity is the largest of all patterns of participation, 
     }
 }
 
-TEST_CASE("P1: gradients of any direction and length up to 1 change C G by no more than the sensitivity") {
+TEST_CASE("P2: gradients of any direction and length up to 1 change C G by no more than the sensitivity") {
   test::Rng rng;
   for (const NoiseSourceOptions& o : sources) {
     const Matrix C = matrix_of(o, steps);

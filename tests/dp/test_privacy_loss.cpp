@@ -93,7 +93,7 @@ TEST_CASE("P25: curves are those of their pairs, by quadrature, in both orders")
     const StepMechanism m = random_step(rng);
     const Pair pair = pair_of(m);
     const dp::PrivacyCurve curve = dp::privacy_curve(m);
-    const double epsilon = std::exp(rng.uniform(-5, 1)) * m.sampling_rate;
+    const double epsilon = k % 4 ? std::exp(rng.uniform(-5, 1)) * m.sampling_rate : 0;
     CAPTURE(m.sampling_rate);
     CAPTURE(m.noise_multiplier);
     CAPTURE(epsilon);

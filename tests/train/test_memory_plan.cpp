@@ -15,6 +15,7 @@ using train::Trainer;
 using train::TrainerOptions;
 
 namespace {
+constexpr Checkpointing choices[] = {Checkpointing::none, Checkpointing::selective, Checkpointing::block};
 constexpr Strategy strategies[] = {Strategy::automatic, Strategy::book_keeping, Strategy::two_pass, Strategy::materialised};
 
 /// A small GPT, and losses that make their tokens as a loader does.
@@ -41,9 +42,10 @@ struct Small {
 }  // namespace
 
 TEST_CASE(
-    "the predicted peak is that of a step on 32 slots within 2 %, on others within 10 %, for each strategy and dtype") {
+    "the predicted peak is that of a step on 32 slots within 2 %, on others within 10 %, for each strategy, checkpointing "
+    "and dtype") {
   test::Rng rng;
-  for (const DType dtype : {DType::f32, DType::bf16})
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
     for (const index_t tokens : {index_t(24), rng.integer(30, 60)}) {
       CAPTURE(name_of(dtype));
       CAPTURE(tokens);
@@ -54,20 +56,53 @@ TEST_CASE(
           train::plan_memory(planned, of_plan.model.parameters(), TrainerOptions{}, of_plan.losses());
       CHECK(planned.memory().live_bytes == before);
       CHECK(planned.memory().reserved_bytes == before);
+      CHECK(plan.predictions().size() == std::size(strategies) * std::size(choices));
       for (const Strategy strategy : strategies)
-        for (const index_t batch : {index_t(32), rng.integer(5, 70)}) {
-          CAPTURE(per_sample::name_of(strategy));
-          CAPTURE(batch);
-          Context ctx(Device::cpu(), 1);
-          Small run(ctx, dtype, tokens);
-          Trainer trainer(ctx, run.model.parameters(), run.plan(0.5, 100), test::random_keys(rng), 100,
-                          {.physical_batch = batch, .strategy = {.strategy = strategy}});
-          for (int step = 0; step < 2; ++step) trainer.step(run.losses());
-          const double peak = double(ctx.memory().peak_bytes);
-          const train::MemoryPrediction& predicted = plan.of(strategy);
-          CHECK(std::fabs(double(predicted.peak_bytes(batch)) - peak) <= (batch == 32 ? 0.02 : 0.1) * peak);
-        }
+        for (const Checkpointing kept : choices)
+          for (const index_t batch : {index_t(32), rng.integer(5, 70)}) {
+            CAPTURE(per_sample::name_of(strategy));
+            CAPTURE(name_of(kept));
+            CAPTURE(batch);
+            Context ctx(Device::cpu(), 1);
+            Small run(ctx, dtype, tokens);
+            Trainer trainer(ctx, run.model.parameters(), run.plan(0.5, 100), test::random_keys(rng), 100,
+                            {.physical_batch = batch, .strategy = {.strategy = strategy}, .checkpointing = kept});
+            for (int step = 0; step < 2; ++step) trainer.step(run.losses());
+            const double peak = double(ctx.memory().peak_bytes);
+            const train::MemoryPrediction& predicted = plan.of(strategy, kept);
+            CHECK(std::fabs(double(predicted.peak_bytes(batch)) - peak) <= (batch == 32 ? 0.02 : 0.1) * peak);
+          }
+      // Only what a walk frees early saves anything, and nothing is free.
+      CHECK(plan.of(Strategy::two_pass, Checkpointing::block).peak_bytes(32) <
+            plan.of(Strategy::two_pass, Checkpointing::selective).peak_bytes(32));
+      CHECK(plan.of(Strategy::two_pass, Checkpointing::selective).peak_bytes(32) <
+            plan.of(Strategy::two_pass).peak_bytes(32));
+      for (const Strategy strategy : strategies) {
+        CHECK(plan.of(strategy, Checkpointing::block).cost() > plan.of(strategy, Checkpointing::selective).cost());
+        CHECK(plan.of(strategy, Checkpointing::selective).cost() > plan.of(strategy).cost());
+      }
     }
+}
+
+TEST_CASE("logical batches of more records than a chain of additions has take what is predicted, however many they are") {
+  test::Rng rng;
+  Context planned(Device::cpu(), 1);
+  Small of_plan(planned, DType::f32, 24);
+  const train::MemoryPlan plan = train::plan_memory(planned, of_plan.model.parameters(), TrainerOptions{}, of_plan.losses());
+  std::vector<double> peaks;
+  for (const index_t records : {index_t(1400), index_t(4000)}) {
+    Context ctx(Device::cpu(), 2);
+    Small run(ctx, DType::f32, 24);
+    const dp::Plan privacy = run.plan(0.5, records);
+    REQUIRE(privacy.facts().batch_bound > samples_per_chain);
+    Trainer trainer(ctx, run.model.parameters(), privacy, test::random_keys(rng), records, {.physical_batch = 32});
+    trainer.step(run.losses());
+    peaks.push_back(double(ctx.memory().peak_bytes));
+    const double predicted = double(plan.of(Strategy::automatic).peak_bytes(32, privacy.facts().batch_bound));
+    CHECK(std::fabs(predicted - peaks.back()) <= 0.02 * peaks.back());
+    CHECK(predicted > double(plan.of(Strategy::automatic).peak_bytes(32, samples_per_chain)));
+  }
+  CHECK(std::fabs(peaks[1] - peaks[0]) <= 0.01 * peaks[0]);
 }
 
 TEST_CASE("a budget: the largest batch that fits is held to, the next one does not fit, the cheapest strategy is chosen") {
@@ -90,8 +125,10 @@ TEST_CASE("a budget: the largest batch that fits is held to, the next one does n
   }
   CHECK(plan.of(Strategy::two_pass).cost() > plan.of(Strategy::book_keeping).cost());
   CHECK(test::refuses([&] { plan.cheapest(1000, 4); }, "expected a budget that a strategy fits into on 4 slots, got 1000"));
+  CHECK_THROWS_AS(plan.cheapest(1000, 4), OutOfMemory);
   const std::string text = plan.text(budget, 8);
   for (const Strategy strategy : strategies) CHECK(text.find(per_sample::name_of(strategy)) != std::string::npos);
+  for (const Checkpointing kept : choices) CHECK(text.find(train::kept_by(kept)) != std::string::npos);
   CHECK(text.find("on 8 slots: ") != std::string::npos);
 
   // Held to: a context with that limit trains, and one with a little less than the peak says what it is used for.
@@ -101,8 +138,9 @@ TEST_CASE("a budget: the largest batch that fits is held to, the next one does n
     Small run(limited, DType::f32, 32);
     limited.limit_memory(enough ? chosen.peak_bytes(4) + chosen.peak_bytes(4) / 20
                                 : chosen.peak_bytes(4) - chosen.peak_bytes(4) / 20);
-    Trainer trainer(limited, run.model.parameters(), run.plan(0.5, 20), test::random_keys(rng), 20,
-                    {.physical_batch = 4, .strategy = {.strategy = chosen.strategy()}});
+    Trainer trainer(
+        limited, run.model.parameters(), run.plan(0.5, 20), test::random_keys(rng), 20,
+        {.physical_batch = 4, .strategy = {.strategy = chosen.strategy()}, .checkpointing = chosen.checkpointing()});
     if (enough) {
       for (int step = 0; step < 3; ++step) trainer.step(run.losses());
       continue;
@@ -132,6 +170,7 @@ TEST_CASE("a model of memory: lines through sizes of blocks in use at the peak, 
   for (const index_t n : {1, 5, 32, 77})
     CHECK(model.peak_bytes(n) ==
           detail::size_class_of(1000) + detail::size_class_of(100 + 3 * n) + detail::size_class_of(1000 * n));
+  CHECK(MemoryModel::peak_bytes_of(on(7)) == model.peak_bytes(7));
   // Other blocks on more samples: one line for all.
   const std::vector<MemoryEvent> one{{0, 640}}, two{{0, 640}, {1, 640}};
   CHECK(MemoryModel(1, one, two).peak_bytes(10) == 6400);

@@ -7,21 +7,17 @@
 #include "dpmp/autograd/tape.hpp"
 
 namespace dpmp::inline DPMP_ABI {
-/// What a model keeps of its blocks for the backward pass. none: all that the rules save. block: a block's input; the rest
-/// is computed again, at the price of one more forward pass without the last product of each block. selective: also the
-/// results of products with parameters, which are dear (Korthikanti et al. 2022, arXiv 2205.05198); norms, activations and
-/// attention are computed again. Changes time and memory alone, no bit of what is trained.
-enum class Checkpointing : std::uint8_t { none, selective, block };
-
 /// f(args...), which records on this tape. Of the steps that it records only f and the args are kept; f is called once more
 /// in each walk, with the same args. `selective` keeps the results of linear layers in addition; `none` and a tape for
 /// inference just call f. f records the same operations of the same shapes and the same parameters every time, or the walk
 /// throws; it must not read the value of the last one that it records, which is not always computed again. What f captures
-/// by reference has to live until the tape was walked. Parts may be nested; each decides for what is directly in it.
+/// by reference has to live until the tape was walked. Parts may be nested; each decides for what is directly in it. A tape
+/// that was told what to do (Tape::set_checkpointing) does that instead.
 template <class F, class... Args>
 auto checkpointed(Checkpointing how, Tape& tape, F f, Args... args) {
-  if (how == Checkpointing::none || tape.mode() == TapeMode::inference) return f(args...);
+  const Checkpointing chosen = tape.checkpointing(how);
+  if (chosen == Checkpointing::none) return f(args...);
   return tape.record_part([f = std::move(f), ... args = std::move(args)] { return f(args...); },
-                          how == Checkpointing::selective);
+                          chosen == Checkpointing::selective);
 }
 }  // namespace dpmp::inline DPMP_ABI

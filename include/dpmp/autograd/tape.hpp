@@ -45,6 +45,15 @@ class Tape {
   /// What dropout on this tape is keyed by: trainers set it (TrainerOptions::identity); null where nobody did.
   const SampleRandomness* randomness() const { return randomness_ ? &*randomness_ : nullptr; }
   void key_randomness(SampleRandomness randomness) { randomness_ = std::move(randomness); }
+  /// What is kept of checkpointed parts on this tape, whatever the model says; trainers set it
+  /// (TrainerOptions::checkpointing).
+  void set_checkpointing(std::optional<Checkpointing> how) { checkpointing_ = how; }
+  /// The same, or a model's own choice where nothing was set; none on a tape for inference.
+  Checkpointing checkpointing(Checkpointing of_the_model) const {
+    return mode_ == TapeMode::inference ? Checkpointing::none : checkpointing_.value_or(of_the_model);
+  }
+  /// What is computed again in each walk.
+  const RecomputedWork& recomputed() const { return recomputed_; }
   /// Everything recorded so far, in order: what must not depend on the records (train/fixed_program.hpp).
   const std::vector<RecordedValue>& recorded() const { return recorded_; }
 
@@ -176,6 +185,8 @@ class Tape {
   Context& ctx_;
   index_t samples_;
   std::optional<SampleRandomness> randomness_;
+  std::optional<Checkpointing> checkpointing_;
+  RecomputedWork recomputed_;
   TapeMode mode_;
   RecordsAre records_;
   bool walked_ = false, released_ = false;
@@ -352,6 +363,7 @@ DPMP_KEPT_BODY inline void Tape::OpenPart::close(std::unique_ptr<CheckpointedPar
   part->parameters = parameters_of(tape_.steps_);
   auto& products = part->products;
   if (!products.empty() && products.back().result && products.back().slot + 1 == part->end) products.pop_back();
+  tape_.recomputed_.add(*part, tape_.recorded_);
   if (!tape_.steps_.empty()) steps_.push_back({-1, nullptr, std::move(part)});
 }
 

@@ -27,6 +27,13 @@ class Error : public std::runtime_error {
   std::string message_;
 };
 
+/// The same for memory that is not there: work that failed by this may succeed on a smaller batch.
+class OutOfMemory : public Error {
+ public:
+  explicit OutOfMemory(const std::string& message, const char* file = __builtin_FILE(), int line = __builtin_LINE())
+      : Error(message, file, line) {}
+};
+
 /// A stream whose numbers are the same in every program: without the grouping and the decimal comma of a global locale.
 struct TextStream : std::ostringstream {
   TextStream() { imbue(std::locale::classic()); }

@@ -11,6 +11,7 @@ PointsTradeOff claimed_trade_off(const Plan& plan, index_t steps);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
+
 namespace dpmp::inline DPMP_ABI::dp {
 DPMP_KEPT_BODY inline PointsTradeOff claimed_trade_off(const Plan& plan, index_t steps) {
   DPMP_CHECK(steps >= 1, "expected at least one step, got ", steps);

@@ -144,7 +144,7 @@ inline DeltaBounds sampled_gaussian_backward(double q, double mu, double epsilon
 inline DeltaBounds sampled_gaussian_replaced(double q, double mu, double epsilon) {
   const double a = mu / 2, half = epsilon / 2;
   double az = half, az_error = 4 * unit_roundoff * half;
-  if (q < 1) {
+  if (q < 1 && epsilon > 0) {
     const double odds = std::log1p(-q) - std::log(q),
                  sinh = half > 20 ? half - std::numbers::ln2 : std::log(std::sinh(half));
     const double log_x = odds + a * a / 2 + sinh;
@@ -178,7 +178,8 @@ DPMP_KEPT_BODY inline DeltaBounds gaussian_delta(double mu, double epsilon) {
 
 DPMP_KEPT_BODY inline double gaussian_epsilon(double mu, double delta) {
   DPMP_CHECK(mu >= 0 && delta > 0 && delta < 1, "expected mu >= 0 and delta in (0, 1), got ", mu, " and ", delta);
-  if (mu == 0 || gaussian_delta(mu, 0).upper <= delta) return 0;
+  if (mu == 0) return 0;
+  if (gaussian_delta(mu, 0).upper <= delta) return 0;
   // Phi(mu / 2 - epsilon / mu) alone is below e^-(epsilon / mu - mu / 2)^2 / 2.
   double low = 0, high = mu * (mu / 2 + std::sqrt(-2 * std::log(delta)) + 1);
   if (!std::isfinite(high)) return std::numeric_limits<double>::infinity();

@@ -31,7 +31,7 @@ GuaranteeCurves guarantee_curves(const Plan& plan, index_t steps_taken);
 
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
-/// (epsilon, delta) pairs that hold after so many steps, for deltas from 1/2 down to the share of batches beyond the bound.
+/// (epsilon, delta) pairs that hold after so many steps, for deltas from 0.8 down to 10^-20 or what the plan sets aside.
 inline GuaranteeCurves::Curve delta_by_epsilon(const Plan& plan, index_t steps) {
   const double aside = delta_aside(plan.options(), steps);
   std::vector<double> deltas;

@@ -17,14 +17,18 @@ namespace dpmp::inline DPMP_ABI::dp {
 /// length 1 (Fichtenberger, Henzinger, Upadhyay 2022, arXiv 2202.11205; Choquette-Choo et al. 2023, arXiv 2306.08153).
 /// tree: C sums blocks of 2^k steps as the binary tree of DP-FTRL does (Kairouz et al. 2021, arXiv 2103.00039); of a tree's
 /// nodes only those that end a prefix are ever used, one for each step.
-enum class NoiseSourceKind : std::uint8_t { independent, banded, tree };
-inline constexpr std::array all_noise_sources{NoiseSourceKind::independent, NoiseSourceKind::banded, NoiseSourceKind::tree};
+/// discrete_gaussian: independent, but of whole numbers: contributions are rounded to a grid, summed as integers, and noised
+/// with exact samples of the discrete Gaussian (integer_grid.hpp).
+enum class NoiseSourceKind : std::uint8_t { independent, banded, tree, discrete_gaussian };
+inline constexpr std::array all_noise_sources{NoiseSourceKind::independent, NoiseSourceKind::banded, NoiseSourceKind::tree,
+                                              NoiseSourceKind::discrete_gaussian};
 
 inline std::string_view name_of(NoiseSourceKind kind) {
   switch (kind) {
     case NoiseSourceKind::independent: return "independent";
     case NoiseSourceKind::banded: return "banded";
     case NoiseSourceKind::tree: return "tree";
+    case NoiseSourceKind::discrete_gaussian: return "discrete_gaussian";
   }
   throw Error(dpmp::detail::concat("expected a NoiseSourceKind, got the value ", int(kind)));
 }
@@ -35,9 +39,14 @@ struct NoiseSourceOptions {
   /// Of banded: each step's noise cancels part of that of the bands - 1 steps before it, which are kept: (bands - 1) *
   /// parameters * 8 bytes. 0 for the others.
   index_t bands = 0;
+  /// Of discrete_gaussian: the grid is 2^-grid_bits of the power of two below C, 8 to 24 (20 is fine for models of up to
+  /// 10^9 values), and `dimensions` is a public bound on the number of trained values, whose rounding adds up. 0 for the
+  /// others.
+  index_t grid_bits = 0, dimensions = 0;
   friend bool operator==(const NoiseSourceOptions&, const NoiseSourceOptions&) = default;
 
-  bool is_correlated() const { return kind != NoiseSourceKind::independent; }
+  bool is_correlated() const { return kind == NoiseSourceKind::banded || kind == NoiseSourceKind::tree; }
+  bool is_discrete() const { return kind == NoiseSourceKind::discrete_gaussian; }
 };
 
 /// Most planned steps of a run with correlated noise: its matrix is walked when a plan is made.
@@ -67,8 +76,7 @@ class NoiseMatrix {
   double column_norm(index_t steps) const;
   /// Whether no two columns that far apart have a row in common.
   bool columns_are_apart(index_t separation) const {
-    return options_.kind == NoiseSourceKind::independent ||
-           (options_.kind == NoiseSourceKind::banded && options_.bands <= separation);
+    return !options_.is_correlated() || (options_.kind == NoiseSourceKind::banded && options_.bands <= separation);
   }
 
  private:
@@ -96,6 +104,8 @@ DPMP_KEPT_BODY inline void check_noise_source(const NoiseSourceOptions& o, index
     DPMP_CHECK(o.bands >= 1 && o.bands <= steps, "expected 1 to ", steps, " bands of the noise, got ", o.bands);
   else
     DPMP_CHECK(o.bands == 0, "expected no bands for ", o.kind, " noise, got ", o.bands);
+  DPMP_CHECK(o.is_discrete() || (o.grid_bits == 0 && o.dimensions == 0), "expected no grid for ", o.kind, " noise, got 2^-",
+             o.grid_bits, " for ", o.dimensions, " values");
   DPMP_CHECK(!o.is_correlated() || steps <= max_correlated_steps, "expected at most 2^20 steps with correlated noise, got ",
              steps);
 }

@@ -62,7 +62,7 @@ class OverflowScale {
   double scale() const;
   /// Times that too many records overflowed in alarm_after steps in a row, although the scale was halved in each of them.
   index_t alarms() const { return state_.alarms; }
-  const OverflowState& state() const { return state_; }
+  OverflowState state() const { return state_; }
   /// Throws unless update() can reach this state.
   void restore(const OverflowState& state);
 

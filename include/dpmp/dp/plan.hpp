@@ -9,11 +9,13 @@
 #include "dpmp/dp/sampler.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// What one step clips and adds.
+/// What one step clips and adds. Of correlated noise (PlanOptions::noise_source) the standard deviation is that of z.
 struct StepPlan {
-  std::vector<FlatClipping> groups;     // one for flat clipping
-  double noise_multiplier = 0;          // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
-  double noise_standard_deviation = 0;  // on every coordinate of the clipped sum, all groups alike
+  std::vector<FlatClipping> groups;      // one for flat clipping
+  double noise_multiplier = 0;           // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
+  double noise_standard_deviation = 0;   // on every coordinate of the clipped sum, all groups alike
+  std::optional<IntegerGrid> grid = {};  // of discrete noise, whose sigma is `units` times the spacing
+  index_t units = 0;
 };
 
 /// What the next step of a run takes from what earlier ones released; all of it is public.
@@ -23,6 +25,8 @@ struct RunState {
   double clip_threshold;                  // of an adaptive plan; 0 for others
   std::optional<OverflowState> overflow;  // of a plan that counts overflows
 };
+
+class PldAccountant;
 
 /// An immutable, checked plan. Copies are equal. It is its options, a noise multiplier and what follows from
 /// them; text() is all of it.
@@ -135,10 +139,6 @@ class Plan {
   static GroupClipping scaled(const GroupClipping& clipping, double value);
   Sensitivity sensitivity_at(double clip_schedule_value) const;
   void check_constant(bool noise_too) const;
-  template <class Line>
-  void describe_adaptive(Line&& line) const;
-  template <class Line>
-  void describe_overflow(Line&& line) const;
   PlanOptions options_;
   double noise_multiplier_;
   GroupClipping clipping_;  // where the clip schedule is 1
@@ -151,6 +151,8 @@ class Plan {
 #include <iomanip>
 
 #include "dpmp/dp/gaussian_curve.hpp"
+#include "dpmp/dp/noise_source_words.hpp"
+#include "dpmp/dp/noisy_count_words.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
@@ -185,6 +187,7 @@ DPMP_KEPT_BODY inline Plan Plan::from_text(const PlanText& text, const std::opti
   Plan plan(options, sigma);
   PlanFacts stored;
   detail::for_each_fact(stored, read);
+  if (options.noise_source.is_correlated()) read("noise scale", stored.noise_scale);
   check_stored_facts(stored, options, plan.clipping_);
   plan.facts_ = stored;
   const PlanText again = plan.text();
@@ -210,7 +213,12 @@ DPMP_KEPT_BODY inline StepPlan Plan::at(index_t step, double adaptive_threshold)
   const std::vector<NoisyCount> counts = noisy_counts(options_);
   r.noise_multiplier = counts.empty() ? sigma : gradient_noise_multiplier(sigma, counts);
   const Sensitivity delta = a ? sensitivity_of(options_, clipping, facts_.batch_bound) : sensitivity_at(scale);
-  r.noise_standard_deviation = r.noise_multiplier * delta.bound;
+  r.noise_standard_deviation = r.noise_multiplier * delta.bound * facts_.noise_scale;
+  if (options_.noise_source.is_discrete()) {
+    r.grid = integer_grid_of(options_);
+    r.units = r.grid->sigma(sigma, options_.relation, options_.sampling.records_per_unit());
+    r.noise_standard_deviation = double(r.units) * r.grid->spacing;
+  }
   return r;
 }
 
@@ -283,8 +291,6 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   if (sampling.batch_size > 0)
     line("batch size", sampling.batch_size, dpmp::detail::concat(detail::unit_name(options_), "s"));
   if (sampling.period > 0) line("period", sampling.period, "steps in which each comes up once");
-  if (sampling.kind == SamplingKind::balls_in_bins)
-    line("accounted rate", up(accounted_rate(options_, noise_multiplier_)), "Poisson, in each step of an epoch");
   if (sampling.records_per_user > 0) line("records per user", sampling.records_per_user, "in a step, at most");
   line("steps", options_.steps, "planned");
   line("dataset size", options_.dataset_size, "public");
@@ -292,8 +298,7 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   line("batch bound", facts_.batch_bound,
        sampling.has_fixed_size() ? "public, of every step" : "public, for the rounding of sums; no record is dropped");
   line("clip rule", options_.clip_rule, "");
-  if (options_.adaptive) describe_adaptive(line);
-  if (options_.overflow) describe_overflow(line);
+  describe_counts(options_, options_.adaptive || options_.overflow ? first_step().noise_multiplier : 0, line);
   if (!options_.group_thresholds.empty()) {
     line("groups", groups(), "each clipped alone");
     for (index_t g = 0; g < groups(); ++g)
@@ -302,7 +307,9 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   } else {
     line("clip threshold", up(facts_.clip_threshold), options_.adaptive ? "C of the first step" : "C");
   }
-  line("rho", up(facts_.rho), "rounding share of the sensitivity, 1.125 * 2^-42 * batch bound");
+  line("rho", up(facts_.rho),
+       options_.noise_source.is_discrete() ? "share of the sensitivity that rounding to the grid adds"
+                                           : "rounding share of the sensitivity, 1.125 * 2^-42 * batch bound");
   const double changed = contributions_changed(options_.relation) * double(sampling.records_per_unit());
   line("sensitivity", up(facts_.sensitivity),
        changed == 1 ? std::string("Delta = C (1 + rho)") : dpmp::detail::concat("Delta = ", changed, " C (1 + rho)"));
@@ -312,10 +319,12 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   if (!(options_.noise_schedule == Schedule::constant()))
     line("noise schedule", dpmp::detail::concat(options_.noise_schedule), " (times sigma)");
   const StepPlan first = first_step();
+  describe_noise_source(options_, facts_.noise_scale, line);
   line("noise standard deviation", down(first.noise_standard_deviation),
-       !is_constant()      ? "on the sum, in the first step"
-       : options_.overflow ? "sigma_z * Delta, on the sum"
-                           : "sigma * Delta, on the sum");
+       options_.noise_source.is_correlated() ? "sigma * Delta * noise scale, of z"
+       : !is_constant()                      ? "on the sum, in the first step"
+       : options_.overflow                   ? "sigma_z * Delta, on the sum"
+                                             : "sigma * Delta, on the sum");
   return out.str();
 }
 
@@ -362,32 +371,6 @@ DPMP_KEPT_BODY inline void Plan::check_constant(bool noise_too) const {
   DPMP_CHECK(!noise_too || options_.noise_schedule.is_constant(),
              "expected a plan with a constant noise multiplier, got the schedule ", options_.noise_schedule,
              ": ask for at(step)");
-}
-
-template <class Line>
-inline void Plan::describe_adaptive(Line&& line) const {
-  const AdaptiveOptions& a = *options_.adaptive;
-  line("adaptive quantile", a.quantile, "share of gradients that the threshold should leave alone");
-  line("adaptive learning rate", a.learning_rate, "eta");
-  line("adaptive count noise", a.count_noise, "standard deviation on the count, s_b");
-  line("adaptive range", dpmp::detail::concat(a.lowest, " .. ", a.highest), " of the threshold");
-  if (options_.overflow) return;  // which says it of both counts
-  line("gradient noise multiplier", first_step().noise_multiplier,
-       "sigma_z of the first step, above sigma: the count uses the rest");
-}
-
-template <class Line>
-inline void Plan::describe_overflow(Line&& line) const {
-  const OverflowOptions& o = *options_.overflow;
-  line("overflow count noise", digits_down(o.count_noise, 10), "standard deviation on the number of overflows, s_o");
-  line("overflow share", o.share, "of the expected batch; above it the loss scale is halved");
-  line("growth interval", o.growth_interval, "steps until the loss scale is doubled");
-  line("loss scale range", dpmp::detail::concat(o.lowest, " .. ", o.highest), "");
-  line("initial loss scale", o.initial_scale, "");
-  line("alarm after", o.alarm_after, "steps in a row above the share");
-  line("gradient noise multiplier", first_step().noise_multiplier,
-       options_.adaptive ? "sigma_z of the first step, above sigma: both counts use the rest"
-                         : "sigma_z of the first step, above sigma: the count uses the rest");
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -58,41 +58,32 @@ double largest_sampling_rate(const PlanOptions& options, double sigma);
 
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
-/// Whether of the neighbours' contributions to a step (gradient and counts together) no more is known than that they differ
-/// by at most the sensitivity: sets of a fixed size, an empty record that is counted like a full one, records of which one
-/// has a gradient and the other one overflows.
-inline bool only_difference_is_bounded(const PlanOptions& o) {
-  return o.sampling.kind == SamplingKind::without_replacement ||
-         (o.relation == NeighbouringRelation::zero_out && o.adaptive) ||
-         (o.relation == NeighbouringRelation::replace_one && o.overflow);
-}
-inline PldAccountant pld_accountant_of(const PlanOptions& o, double sigma, index_t steps) {
-  using enum StepMechanism::Kind;
-  const StepMechanism::Kind kind = only_difference_is_bounded(o) ? poisson_gaussian_difference : poisson_gaussian;
-  PldAccountant r;
-  for (const SampledSteps& s : accounted_steps(o, sigma, steps))
-    r.add_steps({kind, s.rate, s.noise_multiplier, o.relation}, s.steps);
+inline RdpAccountant with_steps(RdpAccountant r, const PlanOptions& o, double sigma, index_t steps) {
+  for (const AccountedSteps& s : accounted_steps(o, sigma, steps))
+    r.add_steps(s.mechanism.sampling_rate, s.mechanism.noise_multiplier, s.steps);
   return r;
 }
 }  // namespace detail
 
 struct PlanAccount::Memo {
-  Memo(const PlanOptions& o, double noise_multiplier) : options(o), sigma(noise_multiplier) {
-    for (const Schedule::Piece& p : o.noise_schedule.pieces()) rdp.add_steps(accounted_rate(o, sigma), sigma * p.value, 0);
+  Memo(const PlanOptions& o, double noise_multiplier) : options(o), sigma(noise_multiplier), rdp(rdp_accountant_of(o)) {
+    const double rate = is_one_mechanism(o) ? 1 : o.sampling_rate;
+    for (const Schedule::Piece& p : o.noise_schedule.pieces()) rdp.add_steps(rate, sigma * p.value, 0);
   }
   const PlanOptions options;
   const double sigma;
-  RdpAccountant rdp;  // knows all (q, sigma) of the plan, counts no steps
+  RdpAccountant rdp;  // knows the (q, sigma) of the plan, counts no steps
   std::mutex mutex;
   std::map<index_t, PldSpent> spent;
 
-  RdpAccountant rdp_after(index_t steps) const {
-    RdpAccountant r = rdp;
-    for (const SampledSteps& s : accounted_steps(options, sigma, steps)) r.add_steps(s.rate, s.noise_multiplier, s.steps);
+  RdpAccountant rdp_after(index_t steps) const { return detail::with_steps(rdp, options, sigma, steps); }
+  PldAccountant pld_after(index_t steps) const {
+    PldAccountant r;
+    for (const AccountedSteps& s : accounted_steps(options, sigma, steps)) r.add_steps(s.mechanism, s.steps);
     return r;
   }
-  PldAccountant pld_after(index_t steps) const { return detail::pld_accountant_of(options, sigma, steps); }
-  bool is_pld() const { return options.accountant == Accountant::pld; }
+  /// The loss of discrete noise is not that of continuous noise; its divergences of whole orders are.
+  bool is_pld() const { return options.accountant == Accountant::pld && !options.noise_source.is_discrete(); }
 };
 
 DPMP_KEPT_BODY inline PlanAccount::PlanAccount(const PlanOptions& options, double sigma)
@@ -170,12 +161,8 @@ DPMP_KEPT_BODY inline double calibration_target(const PlanOptions& o) {
 
 DPMP_KEPT_BODY inline double least_noise_multiplier(const PlanOptions& o) {
   const double target = calibration_target(o), delta = accounted_delta(o, o.steps);
-  const auto rdp = [&](double sigma) {
-    RdpAccountant r;
-    for (const SampledSteps& s : accounted_steps(o, sigma, o.steps)) r.add_steps(s.rate, s.noise_multiplier, s.steps);
-    return r;
-  };
-  if (o.accountant == Accountant::rdp) return calibrate_noise_multiplier(target, delta, rdp);
+  const auto rdp = [&](double sigma) { return detail::with_steps(rdp_accountant_of(o), o, sigma, o.steps); };
+  if (o.accountant == Accountant::rdp || o.noise_source.is_discrete()) return calibrate_noise_multiplier(target, delta, rdp);
   // Renyi divergences take no time and are near, whether they hold or not.
   double near = 1;
   while (near < 0x1p20 && rdp(near).epsilon(delta) > target) near *= 2;

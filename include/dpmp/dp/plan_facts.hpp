@@ -2,6 +2,7 @@
 // What follows from the options of a plan, and when facts that another build computed are believed: a compiler that fuses
 // products into sums, other flags and another C library round the last bits otherwise.
 #pragma once
+#include "dpmp/dp/noise_accounting.hpp"
 #include "dpmp/dp/plan_text.hpp"
 #include "dpmp/dp/sampling_accounting.hpp"
 
@@ -14,6 +15,7 @@ struct PlanFacts {
   double clip_threshold = 0;  // where the clip schedule is 1: sqrt(sum_g C_g^2) of groups, the first one of adaptive plans
   double rho = 0;             // the share that rounding adds to the sensitivity
   double sensitivity = 0;     // Delta, where the clip schedule is 1
+  double noise_scale = 1;     // of correlated noise: noise_scale() of the options, what its matrix adds
   friend bool operator==(const PlanFacts&, const PlanFacts&) = default;
 };
 
@@ -29,11 +31,13 @@ PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t 
 /// - batch_bound: the same where batches have a fixed size; else at most one unit away, and still one that batches exceed
 ///   with at most the probability that is paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding;
 ///   half of it must be left here.
+/// - noise_scale: within half of matrix_rounding, by which it is rounded up.
 /// - the others: for the stored batch_bound, within (G + 9) 2^-53 of the value. GroupClipping::sensitivity() errs by at most
 ///   (G + 9) 2^-54 before it is rounded up, however products and sums are fused, and flat clipping by less. What is accepted
 ///   may be below the true sensitivity by less than 2^-49 of it (for G > 15 it is not: the rounding up is by (G + 4) 2^-52),
 ///   which rounding_share() covers: of the 2^-46 B C that it adds to each neighbour's error its derivation uses 0.65, and
 ///   what is left of both is above 2^-47 C.
+/// - noise_scale: within 2^-31, of the 2^-30 that NoiseMatrix adds to sums of squares that err by less than 2^-33.
 void check_stored_facts(const PlanFacts& stored, const PlanOptions& o, const GroupClipping& clipping);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -48,11 +52,17 @@ void for_each_fact(Facts& facts, F&& f) {
   f("joint clip threshold", facts.clip_threshold);
   f("rho", facts.rho);
   f("sensitivity", facts.sensitivity);
+  if (facts.noise_scale != 1) f("noise scale", facts.noise_scale);  // of correlated noise; read by Plan::from_text
 }
 }  // namespace detail
 
 DPMP_KEPT_BODY inline Sensitivity sensitivity_of(const PlanOptions& o, const GroupClipping& clipping, index_t batch_bound) {
   Sensitivity s = clipping.sensitivity(o.relation, batch_bound);
+  if (o.noise_source.is_discrete()) {
+    const double bound = integer_grid_of(o).bound();
+    s.rho = bound / s.clip_threshold - 1;
+    s.bound = contributions_changed(o.relation) * bound;
+  }
   s.bound *= double(o.sampling.records_per_unit());
   return s;
 }
@@ -63,7 +73,8 @@ DPMP_KEPT_BODY inline PlanFacts facts_of(const PlanOptions& o, const GroupClippi
           .expected_batch = expected_batch_of(o),
           .clip_threshold = s.clip_threshold,
           .rho = s.rho,
-          .sensitivity = s.bound};
+          .sensitivity = s.bound,
+          .noise_scale = noise_scale(o)};
 }
 
 DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const PlanOptions& o, const GroupClipping& clipping) {
@@ -87,6 +98,8 @@ DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const Pla
   agree("joint clip threshold", here.clip_threshold, stored.clip_threshold);
   agree("rho", here.rho, stored.rho);
   agree("sensitivity", here.sensitivity, stored.sensitivity);
+  if (std::abs(here.noise_scale - stored.noise_scale) <= 0x1p-31 * here.noise_scale)
+    computed["noise scale"] = said["noise scale"];
   DPMP_CHECK(computed == said, "expected the facts of a plan, got (computed, stored):\n", difference(computed, said));
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

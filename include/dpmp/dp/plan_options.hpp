@@ -7,6 +7,7 @@
 #include "dpmp/dp/accountant.hpp"
 #include "dpmp/dp/adaptive_clip.hpp"
 #include "dpmp/dp/group_clipping.hpp"
+#include "dpmp/dp/noise_source.hpp"
 #include "dpmp/dp/overflow_scale.hpp"
 #include "dpmp/dp/sampling.hpp"
 #include "dpmp/dp/schedule.hpp"
@@ -27,6 +28,7 @@ struct PlanOptions {
   Schedule clip_schedule = Schedule::constant();   // of every threshold, as a multiple of it
   Schedule noise_schedule = Schedule::constant();  // of the noise multiplier, as a multiple of it
   SamplingOptions sampling = {};                   // how the records of a step are drawn, and of what the unit is
+  NoiseSourceOptions noise_source = {};            // independent noise in each step, or another source
   std::optional<OverflowOptions> overflow = {};    // a loss scale that follows a noisy count of overflows
   Accountant accountant = Accountant::pld;         // what epsilon is computed by
   /// Custom clip rules are compared by name.
@@ -36,6 +38,9 @@ struct PlanOptions {
 /// Throws on every value out of range and on combinations that have no meaning. The noise multiplier is checked with it by
 /// the plan.
 void check_plan_options(const PlanOptions& o);
+
+/// Throws where a noise source is combined with what its analysis does not cover (docs/numerics.md).
+void check_noise_source_of(const PlanOptions& o);
 
 /// The counts that every step releases in addition to its gradient sum.
 std::vector<NoisyCount> noisy_counts(const PlanOptions& o);
@@ -55,9 +60,7 @@ DPMP_KEPT_BODY inline void check_plan_options(const PlanOptions& o) {
              o.clip_threshold);
   check_relation(o.sampling.kind, o.relation);
   name_of(o.accountant);  // throws on a value outside of the enumeration
-  DPMP_CHECK(o.accountant == Accountant::pld || o.relation != NeighbouringRelation::replace_one || rate == 1,
-             "expected the accountant pld for replace_one, got ", o.accountant, " for ", o.relation,
-             ": the RDP analysis of the Poisson-sampled Gaussian does not hold when a record is replaced by another");
+  check_noise_source_of(o);
   const bool thresholds_elsewhere = !o.group_thresholds.empty() || o.adaptive;
   DPMP_CHECK(!thresholds_elsewhere || o.clip_threshold == PlanOptions{}.clip_threshold,
              "expected no clip threshold in addition to ", o.adaptive ? "an adaptive one" : "those of groups", ", got ",
@@ -66,6 +69,9 @@ DPMP_KEPT_BODY inline void check_plan_options(const PlanOptions& o) {
              "expected one record of a user in a step with an adaptive threshold or a count of overflows, got ",
              o.sampling.records_per_unit(), ": a count's sensitivity is that of one record");
   if (!o.adaptive) return;
+  DPMP_CHECK(o.sampling.kind != SamplingKind::balls_in_bins || o.relation != NeighbouringRelation::zero_out,
+             "expected add_or_remove_one for ", o.sampling.kind, " with an adaptive threshold, got ", o.relation,
+             ": an empty record is counted like a full one, and its analysis has one neighbour whose record is not there");
   check_adaptive(*o.adaptive);
   DPMP_CHECK(o.group_thresholds.empty(), "expected flat clipping with an adaptive threshold, got ",
              o.group_thresholds.size(), " groups: one count of norms steers one threshold");
@@ -78,6 +84,26 @@ DPMP_KEPT_BODY inline std::vector<NoisyCount> noisy_counts(const PlanOptions& o)
   if (o.adaptive) counts.push_back({o.adaptive->count_noise, count_sensitivity(o.relation)});
   if (o.overflow) counts.push_back({o.overflow->count_noise, overflow_sensitivity(o.relation)});
   return counts;
+}
+
+DPMP_KEPT_BODY inline void check_noise_source_of(const PlanOptions& o) {
+  const NoiseSourceOptions& source = o.noise_source;
+  check_noise_source(source, o.steps);
+  if (source.kind == NoiseSourceKind::independent) return;
+  const SamplingKind sampling = o.sampling.kind;
+  const bool cyclic = sampling == SamplingKind::cyclic_poisson, full = sampling == SamplingKind::full_batch;
+  DPMP_CHECK(cyclic || full || (source.is_discrete() && sampling == SamplingKind::poisson), "expected ",
+             source.is_discrete() ? "poisson, cyclic_poisson or full_batch" : "cyclic_poisson or full_batch",
+             " sampling with ", source.kind, " noise, got ", sampling,
+             source.is_discrete() ? "" : ": it has to be known which steps may use the same record");
+  DPMP_CHECK(!o.adaptive && !o.overflow, "expected no adaptive threshold and no count of overflows with ", source.kind,
+             " noise, got ", o.adaptive ? "a threshold" : "a count", ": their noise is Gaussian and of each step alone");
+  DPMP_CHECK(o.clip_schedule == Schedule::constant(), "expected no clip schedule with ", source.kind, " noise, got ",
+             o.clip_schedule);
+  DPMP_CHECK(source.is_discrete() || o.noise_schedule == Schedule::constant(), "expected no noise schedule with ",
+             source.kind, " noise, got ", o.noise_schedule);
+  DPMP_CHECK(!source.is_discrete() || o.group_thresholds.empty(), "expected flat clipping with ", source.kind,
+             " noise, got ", o.group_thresholds.size(), " groups");
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -40,6 +40,7 @@ void for_each_option(Options& o, F&& f) {
   f("clip schedule", o.clip_schedule);
   f("noise schedule", o.noise_schedule);
   f("sampling", o.sampling);
+  f("noise source", o.noise_source);
   f("overflow", o.overflow);
   f("accountant", o.accountant);
 }
@@ -57,6 +58,12 @@ void for_each_sampling_option(Options& o, F&& f) {
   f("sampling batch size", o.batch_size);
   f("sampling period", o.period);
   f("sampling records per user", o.records_per_user);
+}
+template <class Options, class F>
+void for_each_noise_source_option(Options& o, F&& f) {
+  f("noise source bands", o.bands);
+  f("noise source grid bits", o.grid_bits);
+  f("noise source dimensions", o.dimensions);
 }
 template <class Options, class F>
 void for_each_overflow_option(Options& o, F&& f) {
@@ -128,6 +135,12 @@ struct PlanWriter {
   /// Plans that were stored before there was a choice have no entry and are accounted by Renyi divergences.
   void operator()(const std::string& name, Accountant accountant) const {
     if (accountant != Accountant::rdp) text[name] = name_of(accountant);
+  }
+  /// Independent noise has none, either.
+  void operator()(const std::string& name, const NoiseSourceOptions& source) const {
+    if (source == NoiseSourceOptions{}) return;
+    text[name] = name_of(source.kind);
+    for_each_noise_source_option(source, *this);
   }
   /// Plans that were stored before there were such counts have no entry, as plans without them.
   void operator()(const std::string& name, const std::optional<OverflowOptions>& overflow) const {
@@ -230,6 +243,15 @@ struct PlanReader {
                "'");
     sampling.kind = *kind;
     for_each_sampling_option(sampling, *this);
+  }
+  void operator()(const std::string& name, NoiseSourceOptions& source) const {
+    source = {};
+    if (!text.contains(name)) return;
+    const auto kind = std::find_if(all_noise_sources.begin(), all_noise_sources.end(),
+                                   [&](NoiseSourceKind k) { return at(name) == name_of(k); });
+    DPMP_CHECK(kind != all_noise_sources.end(), "expected a noise source in '", name, "' of a plan, got '", at(name), "'");
+    source.kind = *kind;
+    for_each_noise_source_option(source, *this);
   }
   void operator()(const std::string& name, std::optional<OverflowOptions>& overflow) const {
     overflow.reset();

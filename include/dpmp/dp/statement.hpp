@@ -2,6 +2,7 @@
 // What a plan guarantees, in words for a report. Numbers are rounded to the side that claims less: epsilon, delta, the
 // sampling probability, thresholds and sensitivities up, noise down.
 #pragma once
+#include "dpmp/dp/audit_note.hpp"
 #include "dpmp/dp/plan.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 
@@ -11,6 +12,7 @@ struct StatementNotes {
   std::optional<index_t> other_noise_since = {};  // resumed from a checkpoint of this step, with draws and noise of its own
   bool counts_left_out = false;                   // train::TrainerOptions::unsafe_debug
   bool times_told = false;                        // train::ReportOptions::times_of_private_steps; not part of a checkpoint
+  std::optional<AuditNote> audit = {};  // of the same program (train/gradient_canaries.hpp); not part of a checkpoint
 };
 
 /// One paragraph: unit, relation, epsilon and delta, mechanism, sampling, accountant, assumptions, and what is not
@@ -19,6 +21,7 @@ std::string privacy_statement(const Plan& plan, index_t steps_taken, const State
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
+#include "dpmp/dp/noise_source_words.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
@@ -64,21 +67,23 @@ inline std::string noise_in_words(const Plan& plan) {
   const PlanOptions& o = plan.options();
   const StepPlan first = plan.first_step();
   TextStream out;
-  out << "Gaussian noise of standard deviation " << digits_down(first.noise_standard_deviation, 6)
+  out << dp::noise_in_words(o) << " of standard deviation " << digits_down(first.noise_standard_deviation, 6)
       << (plan.is_constant() ? "" : " in the first step") << " (noise multiplier " << digits_down(first.noise_multiplier, 6)
       << " times the sensitivity "
       << digits_up(contributions_changed(o.relation) * double(o.sampling.records_per_unit()) * plan.facts().clip_threshold *
                        o.clip_schedule.at(0),
                    6)
       << " (1 + " << digits_up(plan.facts().rho, 3) << ")"
-      << ", which includes the rounding of the sum";
+      << (o.noise_source.is_discrete() ? ", which includes the rounding of contributions to the grid"
+                                       : ", which includes the rounding of the sum");
+  if (o.noise_source.is_correlated()) out << ", times " << digits_up(plan.facts().noise_scale, 6) << " for the matrix";
   if (!plan.is_constant()) out << ", and in every step proportional to the sensitivity of that step";
   out << ")";
   const std::string sigma = digits_down(plan.noise_multiplier(), 6);
   if (!(o.noise_schedule == Schedule::constant()))
     out << ", whose multiplier is accounted as " << sigma << " times a public schedule over the steps ("
         << schedule_in_words(o.noise_schedule, digits_down) << "),";
-  out << " is added once to every coordinate of the sum";
+  out << " is added once to every coordinate of the sum" << correlation_in_words(o);
   if (o.adaptive)
     out << ", and Gaussian noise of standard deviation " << digits_down(o.adaptive->count_noise, 6)
         << " to the count of gradients below the threshold";
@@ -94,16 +99,14 @@ inline std::string noise_in_words(const Plan& plan) {
 /// What the epsilon of these steps comes from.
 inline const char* accountant_in_words(const Plan& plan, index_t steps) {
   switch (plan.account().spent(steps).method) {
+    case AccountingMethod::privacy_loss: return "privacy-loss distributions";
+    case AccountingMethod::exact_gaussian: return "the closed form of the Gaussian mechanism";
     case AccountingMethod::renyi:
-      return "Renyi differential privacy of the sampled Gaussian mechanism, composed over the steps";
-    case AccountingMethod::exact_gaussian: return "the closed form of the Gaussian mechanism that all steps are together";
-    case AccountingMethod::privacy_loss:
-      return "privacy-loss distributions, connecting the dots of each step's curve and composed over the steps by FFT, "
-             "whose "
-             "rounding error is part of delta";
+      return is_one_mechanism(plan.options()) ? "Renyi differential privacy of the Gaussian mechanism"
+                                              : "Renyi differential privacy of the sampled Gaussian mechanism";
     case AccountingMethod::nothing: break;
   }
-  return "nothing is released yet or all of delta is set aside";
+  return plan.options().accountant == Accountant::pld ? "privacy-loss distributions" : "Renyi differential privacy";
 }
 }  // namespace detail
 
@@ -112,20 +115,20 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
   TextStream out;
   out << "After " << steps_taken << " of " << o.steps << " planned steps, the sequence of all released "
       << detail::released_in_words(o) << " is (" << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "
-      << digits_up(o.delta, 6) << ")-differentially private. " << unit_in_words(o) << " Mechanism: " << sampling_in_words(o)
-      << ", " << detail::clipping_in_words(plan) << ", and " << detail::noise_in_words(plan)
-      << "; the result is divided by the public constant " << plan.expected_batch()
-      << ". Accountant: " << detail::accountant_in_words(plan, steps_taken)
-      << sampling_account_in_words(o, plan.noise_multiplier()) << ". "
-      << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; the noise is a "
-         "floating-point number (double precision), released on a public grid of at most 2^-20 of its standard deviation, "
-         "not "
-         "a sample of an exact discrete distribution; which records were "
+      << digits_up(o.delta, 6) << ")-differentially private, and so is whatever is computed from it without the records. "
+      << unit_in_words(o) << " Mechanism: " << sampling_in_words(o) << ", " << detail::clipping_in_words(plan) << ", and "
+      << detail::noise_in_words(plan) << "; the result is divided by the public constant " << plan.expected_batch()
+      << ". Accountant: " << detail::accountant_in_words(plan, steps_taken) << composition_in_words(o)
+      << sampling_account_in_words(o) << ". "
+      << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; "
+      << noise_assumption_in_words(o) << "; "
+      << "which records were "
          "drawn, the "
          "size of the draws, the clipped sums before noise and the running time of a step are not released; the dataset "
          "size "
       << o.dataset_size << (o.sampling.records_per_user > 0 ? " users" : "")
-      << ", all settings of the run and everything that prepares a record (vocabulary, lengths, normalisation, augmentation "
+      << ", the initial weights, all settings of the run and everything that prepares a record (vocabulary, lengths, "
+         "normalisation, augmentation "
          "inside the record) are public"
       << (o.clip_rule.kind() == ClipRule::Kind::custom
               ? "; the clip rule is a function of one gradient's norm and nothing else. "
@@ -143,6 +146,7 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
   if (notes.times_told)
     out << " Unsafe: the time that steps took is told, which depends on the size of their draws; for whoever learns it the "
            "assumption that it is not released does not hold.";
+  if (notes.audit) out << " " << audit_in_words(*notes.audit);
   return out.str();
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

@@ -224,7 +224,7 @@ DPMP_KEPT_BODY inline Blocks::Blocks(const Scope& scope, const BlockOptions& opt
 
 DPMP_KEPT_BODY inline Variable Blocks::operator()(Variable x, const Tensor& keep) const {
   x = cast(x, residual_);
-  if (checkpointing_ != Checkpointing::none && x.tape().mode() == TapeMode::training) {
+  if (x.tape().checkpointing(checkpointing_) != Checkpointing::none) {
     // One tensor between blocks, not the stream and its last branch.
     for (const Block& block : blocks_) x = block(x, keep);
     return normalised(norm_, {std::move(x), std::nullopt}).normed;

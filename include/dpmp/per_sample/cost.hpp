@@ -34,9 +34,11 @@ struct StrategyOptions {
   NormChoice norms = NormChoice::automatic;
   GradientStorage gradients = GradientStorage::accumulate;
   /// Most bytes that a pass may keep between norms and sums, all its groups together (automatic only). What does not fit is
-  /// done by a second walk of the same pass. Not set: no second walk, and per-sample gradients may take up to five times the
-  /// bytes of their sites.
+  /// done by a second walk of the same pass. Not set: no second walk.
   std::optional<index_t> byte_budget = {};
+  /// Without a byte budget: per-sample gradients may take up to so many times the bytes of the sites that they stand for
+  /// (automatic only). Less is less memory, and more work.
+  index_t gradients_per_site = 5;
 };
 
 std::string_view name_of(NormMethod m);
@@ -76,6 +78,10 @@ struct NormPlan {
 /// The cheaper method for outer products that are not kept as gradients.
 NormMethod choose_norm_method(const SiteShape& s, NormChoice choice = NormChoice::automatic);
 inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm_method(shape_of(sites)); }
+
+/// The price of computing results of operations again, `bytes` of them, and so many multiply-adds of products, in those of
+/// NormPlan::cost.
+double recomputation_cost(DType dtype, bool on_cuda, double bytes, double multiply_adds);
 
 /// The cheapest plan that the options allow. kept_bytes: what this pass keeps already.
 NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes);
@@ -182,6 +188,12 @@ DPMP_KEPT_BODY inline NormMethod choose_norm_method(const SiteShape& s, NormChoi
   return cheaper && predicted_slack(s, NormMethod::gram) <= largest_slack ? NormMethod::gram : NormMethod::instantiate;
 }
 
+DPMP_KEPT_BODY inline double recomputation_cost(DType dtype, bool on_cuda, double bytes, double multiply_adds) {
+  const detail::Prices price = detail::prices_of({.dtype = dtype, .on_cuda = on_cuda});
+  // Read and written once each.
+  return 2 * price.element * bytes / double(size_of(DType::f32)) + price.stored_product * multiply_adds;
+}
+
 DPMP_KEPT_BODY inline NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes) {
   const double release = double(s.tokens) * double(s.p) * double(s.d), element = double(s.p) * double(s.d);
   const detail::Prices price = detail::prices_of(s);
@@ -206,7 +218,8 @@ DPMP_KEPT_BODY inline NormPlan plan_parameter(const SiteShape& s, const Strategy
     case Strategy::materialised: return s.vector ? sites : gradients;
     case Strategy::automatic: break;
   }
-  const index_t left = options.byte_budget ? *options.byte_budget - kept_bytes : 5 * sites.kept_bytes;
+  const index_t left =
+      options.byte_budget ? *options.byte_budget - kept_bytes : options.gradients_per_site * sites.kept_bytes;
   if (can_store && gradients.cost < sites.cost && gradients.kept_bytes <= left) return gradients;
   if (options.byte_budget && sites.kept_bytes > left) {
     if (can_store && gradients.kept_bytes <= left) return gradients;

@@ -21,6 +21,12 @@ class GradientSums {
   /// Takes up parameters that became trainable and lets go of frozen ones; the others keep the values of their sums. If any
   /// did, all sums move.
   void follow_trainable(Context& ctx);
+  /// Takes the memory now that more than samples_per_chain samples need: bytes_of_folds() for each trained value. Nothing
+  /// for fewer.
+  void prepare(index_t samples) {
+    if (samples > samples_per_chain && !high_.defined() && !parameters_.empty()) reserve();
+  }
+  static constexpr index_t bytes_of_folds = 12;
   /// The trainable ones.
   const std::vector<Parameter*>& parameters() const { return parameters_; }
   /// The sums, f64, one for each of parameters().

@@ -148,6 +148,7 @@ DPMP_KEPT_BODY inline GroupPass::GroupPass(const StrategyOptions& options, OnCho
                                            std::shared_ptr<index_t> kept_by_all)
     : options_(options), on_choice_(std::move(on_choice)), kept_by_all_(std::move(kept_by_all)) {
   DPMP_CHECK(!options.byte_budget || *options.byte_budget >= 0, "expected a byte budget >= 0, got ", *options.byte_budget);
+  DPMP_CHECK(options.gradients_per_site >= 0, "expected gradients_per_site >= 0, got ", options.gradients_per_site);
   DPMP_CHECK(!options.byte_budget || options.strategy == Strategy::automatic,
              "expected the automatic strategy with a byte budget, got ", name_of(options.strategy));
 }

@@ -76,8 +76,9 @@ class Arena {
   explicit Arena(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
   Backend& backend() const { return *backend_; }
 
-  /// Blocks that nobody uses are given back to the system before an allocation fails. Throws when there is no memory left
-  /// even then, or less than the limit leaves; the message says how much was asked for, how much is held, and what for.
+  /// Blocks that nobody uses are given back to the system before an allocation fails. Throws OutOfMemory when there is no
+  /// memory left even then, or less than the limit leaves; the message says how much was asked for, how much is held, and
+  /// what for.
   Buffer allocate(index_t bytes) {
     DPMP_CHECK(bytes >= 0, "expected a size in bytes >= 0, got ", bytes);
     const index_t want = detail::size_class_of(bytes);
@@ -120,6 +121,10 @@ class Arena {
     DPMP_CHECK(!bytes || *bytes >= 0, "expected a limit of memory >= 0 bytes, got ", *bytes);
     const std::lock_guard lock(guard_);
     limit_ = bytes;
+  }
+  std::optional<index_t> limit() const {
+    const std::lock_guard lock(guard_);
+    return limit_;
   }
   MemoryStatistics statistics() const {
     const std::lock_guard lock(guard_);
@@ -234,9 +239,9 @@ class Arena {
     const std::string held = detail::concat("this context holds ", statistics_.reserved_bytes, " bytes"),
                       in_use =
                           detail::concat(" and uses ", statistics_.live_bytes, ": ", detail::largest_uses(labels_.now()));
-    throw Error(detail::concat("expected ", want, " more bytes of memory, got none; ", held,
-                               limit_ ? detail::concat(" of at most ", *limit_) : "",
-                               statistics_.live_bytes > 0 ? in_use : ""));
+    throw OutOfMemory(detail::concat("expected ", want, " more bytes of memory, got none; ", held,
+                                     limit_ ? detail::concat(" of at most ", *limit_) : "",
+                                     statistics_.live_bytes > 0 ? in_use : ""));
   }
   void release(detail::Block* block) noexcept {
     statistics_.reserved_bytes -= block->bytes;

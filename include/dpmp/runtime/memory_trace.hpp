@@ -31,12 +31,14 @@ class MemoryModel {
   MemoryModel(index_t n, std::span<const MemoryEvent> on_n, std::span<const MemoryEvent> on_twice);
   /// Most bytes in use at once on so many samples.
   index_t peak_bytes(index_t samples) const;
+  /// The same of requests as they are.
+  static index_t peak_bytes_of(std::span<const MemoryEvent> events);
 
  private:
   struct Line {
     double fixed, each;
   };
-  /// Sizes of the blocks in use at the peak, in the order in which they were asked for.
+  /// What was asked for the blocks in use at the peak, in the order in which they were asked for.
   static std::vector<index_t> sizes_at_peak(std::span<const MemoryEvent> events);
   std::vector<Line> blocks_;
   bool same_blocks_ = true;  // else one line for all of them
@@ -63,6 +65,12 @@ DPMP_KEPT_BODY inline std::vector<index_t> MemoryModel::sizes_at_peak(std::span<
   std::vector<index_t> sizes;
   for (const auto& [block, size] : live) sizes.push_back(size);
   return sizes;
+}
+
+DPMP_KEPT_BODY inline index_t MemoryModel::peak_bytes_of(std::span<const MemoryEvent> events) {
+  index_t sum = 0;
+  for (const index_t size : sizes_at_peak(events)) sum += detail::size_class_of(size);
+  return sum;
 }
 
 DPMP_KEPT_BODY inline MemoryModel::MemoryModel(index_t n, std::span<const MemoryEvent> on_n,

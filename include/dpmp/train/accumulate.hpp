@@ -25,6 +25,10 @@ struct PassRequests {
   /// Powers of two that the records' backward passes begin at. Not set: LossScaling::per_sample() where the forward pass
   /// recorded something in f16, else none.
   std::optional<LossScaling> loss_scaling = {};
+  /// In the place of the model's own choice.
+  std::optional<Checkpointing> checkpointing = {};
+  /// Receives what each walk computes again.
+  RecomputedWork* recomputed = nullptr;
 };
 
 /// Adds the clipped contributions of a batch's records to sums. clipping: one rule for each of the sink's groups. Throws
@@ -36,7 +40,8 @@ void accumulate_clipped(Context& ctx, Losses losses, const PhysicalBatch& batch,
 /// records are open: on the CPU a token id that no table has is refused, which would else make the sum NaN. Throws for
 /// scales per sample: a product over all samples has no factor for each of them.
 void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch, per_sample::GradientSums& sums,
-                      const LossScaling& scaling = {});
+                      const LossScaling& scaling = {}, std::optional<Checkpointing> checkpointing = {},
+                      RecomputedWork* recomputed = nullptr);
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
@@ -69,7 +74,9 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
   DPMP_CHECK(index_t(clipping.size()) == sink.groups(), "expected one clip rule for each of ", sink.groups(),
              " groups, got ", clipping.size());
   Tape tape(ctx, index_t(batch.slots.size()));
+  tape.set_checkpointing(requests.checkpointing);
   const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
+  if (requests.recomputed) *requests.recomputed = tape.recomputed();
   if (requests.program) requests.program->check(tape);
   const Tensor weights = detail::weights_of(ctx, batch, loss);
   std::vector<std::uint8_t> finite(requests.overflow_count ? batch.slots.size() : 0, 1);
@@ -95,12 +102,15 @@ DPMP_KEPT_BODY inline void accumulate_clipped(Context& ctx, Losses losses, const
 }
 
 DPMP_KEPT_BODY inline void accumulate_plain(Context& ctx, Losses losses, const PhysicalBatch& batch,
-                                            per_sample::GradientSums& sums, const LossScaling& scaling) {
+                                            per_sample::GradientSums& sums, const LossScaling& scaling,
+                                            std::optional<Checkpointing> checkpointing, RecomputedWork* recomputed) {
   DPMP_CHECK(scaling.kind() != LossScaling::Kind::per_sample, "expected no or a fixed loss scale for plain gradients, got ",
              scaling.text(), ": a product over all samples has no factor for each of them");
   per_sample::SumSink sink(sums);
   Tape tape(ctx, index_t(batch.slots.size()), TapeMode::training, RecordsAre::open);
+  tape.set_checkpointing(checkpointing);
   const Variable loss = detail::forward_pass(ctx, losses, tape, batch);
+  if (recomputed) *recomputed = tape.recomputed();
   tape.backward(loss, sink, scaled_seed(tape, loss, detail::weights_of(ctx, batch, loss), scaling).weights);
 }
 }  // namespace dpmp::inline DPMP_ABI::train

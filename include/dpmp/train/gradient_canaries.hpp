@@ -17,6 +17,7 @@
 #include "dpmp/dp/claimed_trade_off.hpp"
 #include "dpmp/nn/parameters.hpp"
 #include "dpmp/train/batch.hpp"
+#include "dpmp/train/canary_coins.hpp"
 #include "dpmp/train/trainer_options.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
@@ -33,17 +34,19 @@ struct CanaryOptions {
   std::optional<std::uint64_t> seed = {};
 };
 
-/// The canaries of one run of a plan. Under add_or_remove_one, those that are in come before the caller's own records and
-/// the others are not there; under zero_out all are there, and those that are out have no gradient.
+/// The canaries of one run of a plan. Which record is which: CanaryCoins; under zero_out those that are out have no
+/// gradient.
 class GradientCanaries {
  public:
-  /// own_records >= 1: of the caller's data, beside the canaries. options: of the run to audit; its clipping groups are
-  /// kept, its optimiser becomes plain descent. Throws for an adaptive plan, for more records than the plan's dataset_size,
-  /// and where the trained parameters of a group have fewer weights than there are canaries.
+  /// own_records >= 1: of the caller's data, beside the canaries. Their gradients are in the same sums and hide canaries
+  /// where they add up along a weight: of a small model, audit with few of them (the bound holds with any). options: of the
+  /// run to audit; its clipping groups are kept, its optimiser becomes plain descent. Throws for a plan with an adaptive
+  /// threshold, other sampling than Poisson's of records (or all of them), correlated noise or the relation replace_one, for
+  /// more records than the plan's dataset_size, and where a group has fewer trained weights than there are canaries.
   GradientCanaries(Context& ctx, const nn::Parameters& parameters, const dp::Plan& plan, index_t own_records,
                    const TrainerOptions& options = {}, const CanaryOptions& canaries = {});
   /// Of the data set to train on, canaries and all: what the trainer is made for.
-  index_t records() const { return index_t(present_.size()) + own_records_; }
+  index_t records() const { return coins_.records(); }
   const TrainerOptions& trainer_options() const { return options_; }
   /// Of a batch of records(): a canary's own loss in its slots, else those of `own`, which is given the caller's numbers of
   /// the records (record 0 in a canary's slot).
@@ -51,9 +54,8 @@ class GradientCanaries {
   /// Looks at the weights after a step. Throws beyond max_steps of the plan's steps.
   void observe();
 
-  index_t canaries() const { return index_t(included_.size()); }
-  /// The coins: 1 for in.
-  std::span<const std::uint8_t> included() const { return included_; }
+  index_t canaries() const { return coins_.canaries(); }
+  const CanaryCoins& coins() const { return coins_; }
   /// What step `step` released along each canary, over what a canary adds that is in and was drawn: 1 plus noise of
   /// deviation noise_share(step), or 0 plus the same.
   const std::vector<double>& released(index_t step) const { return released_[std::size_t(step)]; }
@@ -73,7 +75,7 @@ class GradientCanaries {
     std::size_t parameter = 0;
     index_t element = 0;
   };
-  void choose_places(std::uint64_t seed);
+  void choose_places();
   /// The loss of the canary in each slot (-1: none).
   Variable canary_losses(Tape& tape, std::span<const index_t> canary_of_slot) const;
   std::vector<double> read_weights() const;
@@ -83,9 +85,8 @@ class GradientCanaries {
   dp::Plan plan_;
   TrainerOptions options_;
   CanaryOptions settings_;
-  index_t own_records_;
-  std::vector<std::uint8_t> included_;
-  std::vector<index_t> present_;              // canary of each of the first records
+  std::uint64_t seed_;
+  CanaryCoins coins_;
   std::vector<std::vector<Place>> places_;    // [group][canary]
   std::vector<double> thresholds_, weights_;  // of the first step; [group * canaries + canary], before the next step
   std::vector<std::vector<double>> released_;
@@ -111,34 +112,34 @@ DPMP_KEPT_BODY inline GradientCanaries::GradientCanaries(Context& ctx, const nn:
       plan_(plan),
       options_(options),
       settings_(canaries),
-      own_records_(own_records) {
-  DPMP_CHECK(canaries.canaries >= 1 && canaries.uses >= 1 && own_records >= 1,
-             "expected canaries with uses and a record of the caller's own, got ", canaries.canaries, " canaries, ",
-             canaries.uses, " uses and ", own_records, " records");
+      seed_(canaries.seed ? *canaries.seed : dp::random_nonce()),
+      coins_(plan, canaries.canaries, own_records, seed_) {
+  DPMP_CHECK(canaries.uses >= 1, "expected canaries that use their weight, got ", canaries.uses, " uses");
   DPMP_CHECK(canaries.norm > 0 && std::isfinite(canaries.norm) && canaries.learning_rate > 0 &&
                  std::isfinite(canaries.learning_rate),
              "expected a finite gradient norm and learning rate > 0, got ", canaries.norm, " and ", canaries.learning_rate);
-  DPMP_CHECK(!plan.options().adaptive, "expected a plan whose thresholds are known before the run, got an adaptive one");
-  const std::uint64_t seed = canaries.seed ? *canaries.seed : dp::random_nonce();
-  const bool all_present = plan.options().relation == dp::NeighbouringRelation::zero_out;
-  for (index_t k = 0; k < canaries.canaries; ++k) {
-    included_.push_back(std::uint8_t(philox_block(seed, 0, std::uint64_t(k)).word[0] >> 31));
-    if (all_present || included_.back()) present_.push_back(k);
-  }
-  DPMP_CHECK(records() <= plan.options().dataset_size, "expected a plan for the canaries and the caller's records, ",
-             canaries.canaries + own_records, ", got one for ", plan.options().dataset_size);
-  choose_places(seed);
+  const dp::PlanOptions& o = plan.options();
+  DPMP_CHECK(
+      (o.sampling.kind == dp::SamplingKind::poisson || o.sampling.kind == dp::SamplingKind::full_batch) &&
+          o.sampling.records_per_user == 0 && o.noise_source.kind == dp::NoiseSourceKind::independent &&
+          o.relation != dp::NeighbouringRelation::replace_one,
+      "expected a plan of records drawn by Poisson sampling (or all of them) that come or go, with independent noise, "
+      "got sampling ",
+      o.sampling.kind, ", ", o.sampling.records_per_user, " records of a user, the relation ", o.relation, " and noise ",
+      o.noise_source.kind);
+  DPMP_CHECK(!o.adaptive, "expected a plan whose thresholds are known before the run, got an adaptive one");
+  choose_places();
   weights_ = read_weights();
   options_.optimiser = optim::Sgd{};
   options_.learning_rate = optim::LearningRate::constant(canaries.learning_rate);
   options_.rate_factors = {};
   if (options_.identity)
-    options_.identity = [own = options.identity, first = index_t(present_.size())](const Key256& secret, index_t record) {
-      return own(secret, record < first ? 0 : record - first);
+    options_.identity = [own = options.identity, coins = coins_](const Key256& secret, index_t record) {
+      return own(secret, coins.own(record));
     };
 }
 
-DPMP_KEPT_BODY inline void GradientCanaries::choose_places(std::uint64_t seed) {
+DPMP_KEPT_BODY inline void GradientCanaries::choose_places() {
   const per_sample::Groups groups = options_.groups ? *options_.groups : per_sample::Groups::flat(parameters_);
   DPMP_CHECK(groups.count() == plan_.groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan_.groups(), ", got ", groups.count());
@@ -163,7 +164,7 @@ DPMP_KEPT_BODY inline void GradientCanaries::choose_places(std::uint64_t seed) {
         if (free[p] == 0 || index_t(places.size()) == m) continue;
         index_t element = 0;
         do {
-          const PhiloxBlock bits = philox_block(seed, 1 + std::uint64_t(g), draws++);
+          const PhiloxBlock bits = philox_block(seed_, 1 + std::uint64_t(g), draws++);
           element = index_t((std::uint64_t(bits.word[0]) << 31 | bits.word[1] >> 1) % std::uint64_t(n));
         } while (taken[p][std::size_t(element)]);
         taken[p][std::size_t(element)] = true;
@@ -194,7 +195,7 @@ DPMP_KEPT_BODY inline Variable GradientCanaries::canary_losses(Tape& tape, std::
       for (std::size_t i = 0; i < slots; ++i) {
         if (canary_of_slot[i] < 0) continue;
         const Place& at = places_[g][std::size_t(canary_of_slot[i])];
-        if (at.parameter != p || (emptied && !included_[std::size_t(canary_of_slot[i])])) continue;
+        if (at.parameter != p || (emptied && !coins_.is_in(canary_of_slot[i]))) continue;
         if (table) rows[i] = std::int32_t(at.element / index_t(width));
         gradient[i * width + std::size_t(table ? at.element % index_t(width) : at.element)] +=
             settings_.norm * thresholds_[g] / double(uses);
@@ -210,13 +211,12 @@ DPMP_KEPT_BODY inline Variable GradientCanaries::canary_losses(Tape& tape, std::
 }
 
 DPMP_KEPT_BODY inline Variable GradientCanaries::losses(const Batch& batch, Losses own) const {
-  const index_t first = index_t(present_.size());
   std::vector<index_t> records, canary_of_slot;
   std::vector<std::int32_t> is_canary;
   for (const index_t r : batch.records) {
-    is_canary.push_back(r < first);
-    canary_of_slot.push_back(r < first ? present_[std::size_t(r)] : -1);
-    records.push_back(r < first ? 0 : r - first);
+    canary_of_slot.push_back(coins_.canary(r));
+    is_canary.push_back(canary_of_slot.back() >= 0);
+    records.push_back(coins_.own(r));
   }
   const Variable theirs = own({batch.tape, records, batch.step});
   const Variable ours = cast(canary_losses(batch.tape, canary_of_slot), theirs.dtype());
@@ -244,7 +244,7 @@ DPMP_KEPT_BODY inline void GradientCanaries::observe() {
   const dp::StepPlan numbers = plan_.at(steps());
   double squares = 0;
   for (const dp::FlatClipping& c : numbers.groups) squares += c.clip_threshold() * c.clip_threshold();
-  const std::size_t m = included_.size();
+  const std::size_t m = std::size_t(canaries());
   std::vector<double> seen(m, 0.0);
   for (std::size_t g = 0; g < numbers.groups.size(); ++g)
     for (std::size_t k = 0; k < m; ++k)
@@ -256,7 +256,7 @@ DPMP_KEPT_BODY inline void GradientCanaries::observe() {
 
 DPMP_KEPT_BODY inline std::vector<double> GradientCanaries::scores() const {
   const double q = plan_.options().sampling_rate;
-  std::vector<double> all(included_.size(), 0.0);
+  std::vector<double> all(std::size_t(canaries()), 0.0);
   for (index_t t = 0; t < steps(); ++t) {
     const double variance = std::pow(noise_share(t), 2);
     for (std::size_t k = 0; k < all.size(); ++k) {
@@ -276,8 +276,8 @@ DPMP_KEPT_BODY inline dp::OneRunResult GradientCanaries::result(double confidenc
 DPMP_KEPT_BODY inline dp::OneRunResult GradientCanaries::result(std::span<const std::vector<double>> scores,
                                                                 double confidence) const {
   DPMP_CHECK(steps() >= 1, "expected a step to have been observed, got none");
-  return dp::audit_one_run(scores, included_, dp::default_guess_counts(canaries()), plan_.options().delta, confidence,
-                           dp::claimed_trade_off(plan_, steps()));
+  return dp::audit_one_run(scores, coins_.included(), dp::default_guess_counts(canaries()), plan_.options().delta,
+                           confidence, dp::claimed_trade_off(plan_, steps()));
 }
 
 DPMP_KEPT_BODY inline dp::AuditNote GradientCanaries::note(const dp::OneRunResult& result) const {

@@ -214,7 +214,7 @@ inline std::string report_page(ReportedRun run) {
       (run.plan ? "Differential privacy report" : "Report of a run without privacy") + "</p><h1 class=\"user\">" + title +
       "</h1></header>\n";
   if (run.plan) {
-    out += fact_cards(*run.plan, run.steps);
+    out += fact_cards(*run.plan, run.steps) + meaning_in_words(*run.plan, run.steps);
     if (run.notes.counts_left_out || run.notes.times_told)
       out +=
           "<p class=\"warning\">Unsafe: this run, or this report of it, tells more than its statement covers. See "

@@ -32,6 +32,15 @@ std::string difference_of_descriptions(const std::string& checkpoint, const std:
 
 #if DPMP_BODIES
 namespace dpmp::inline DPMP_ABI::train {
+namespace detail {
+/// What runs of earlier versions did not have, where it is not what they did.
+inline std::string gradients_text(const per_sample::StrategyOptions& strategy) {
+  const index_t share = strategy.gradients_per_site;
+  return share == per_sample::StrategyOptions().gradients_per_site ? ""
+                                                                   : dpmp::detail::concat(", gradients at most ", share);
+}
+}  // namespace detail
+
 DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, const TrainerOptions& options, index_t steps) {
   DPMP_CHECK(options.data_fingerprint.has_value(), "expected a data_fingerprint, got none");
   TextStream out;
@@ -44,7 +53,8 @@ DPMP_KEPT_BODY inline std::string run_fingerprint(Context& ctx, const TrainerOpt
       << "physical batch: " << options.physical_batch << '\n'
       << "strategy: " << per_sample::name_of(options.strategy.strategy) << ", norms " << int(options.strategy.norms)
       << ", gradients " << int(options.strategy.gradients) << ", budget " << options.strategy.byte_budget.value_or(-1)
-      << '\n'
+      << detail::gradients_text(options.strategy) << '\n'
+      << (options.memory_budget ? dpmp::detail::concat("memory budget: ", *options.memory_budget, '\n') : "")
       << "loss scaling: " << options.loss_scaling.value_or(LossScaling()).text() << '\n'
       << "learning rate: " << options.learning_rate.fingerprint(steps) << '\n'
       << "data: " << *options.data_fingerprint << '\n';

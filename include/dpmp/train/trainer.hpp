@@ -7,7 +7,9 @@
 
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
-#include "dpmp/train/accumulate.hpp"
+#include "dpmp/train/continuation.hpp"
+#include "dpmp/train/memory_choice.hpp"
+#include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
 #include "dpmp/train/validation_report.hpp"
 
@@ -47,8 +49,11 @@ class Trainer {
   /// allows one change, as of the next pass; when it is called must be public (a longer context from step 1000 on, say).
   void program_changes() {
     program_.forget();
+    way_.forget();
     ctx_.arena().sizes_change();
   }
+  /// What TrainerOptions::memory_budget came to; null before the first step or validate(), and without a budget.
+  const MemoryChoice* memory_choice() const { return way_.choice(); }
 
   bool is_private() const { return guarantee_.has_value(); }
   /// Throws for a trainer without privacy, as do notes(), repeat_from() and privacy_statement().
@@ -81,10 +86,9 @@ class Trainer {
   /// train/checkpoint.hpp; throws like resume_at(). frozen_before: frozen_history() of that run.
   void repeat_from(index_t steps, const dp::RunState& state, const dp::StreamKeys& of_the_run,
                    const dp::StatementNotes& before = {}, std::uint64_t frozen_before = 0);
-  /// A hash of what was frozen in which private step so far and of which steps threw after they were accounted; 0 while
-  /// there was neither. The noise of a step depends on it, so that continuations of one run that freeze different
+  /// FrozenHistory::value(): the noise of a step depends on it, so that continuations of one run that freeze different
   /// parameters, or of which one had a step that failed, share none from then on.
-  std::uint64_t frozen_history() const { return frozen_history_; }
+  std::uint64_t frozen_history() const { return frozen_history_.value(); }
   /// run_fingerprint() of this trainer; empty without TrainerOptions::data_fingerprint or without privacy.
   std::string fingerprint() const;
   /// run_description() of this trainer.
@@ -107,6 +111,7 @@ class Trainer {
   struct Guarantee {
     dp::Plan plan;
     dp::StepLedger ledger;
+    SourcedNoise source;
     std::optional<dp::AdaptiveThreshold> threshold;
     std::optional<dp::OverflowScale> overflow;
     dp::StatementNotes notes;
@@ -116,9 +121,10 @@ class Trainer {
   void follow_trainable();
   /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
   void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow);
+  /// Chooses how steps are computed from here on, for TrainerOptions::memory_budget.
+  void follow_budget(Losses losses);
   /// loss_scaling() of the next step.
   LossScaling scaling_now() const { return loss_scaling().of_step(overflow_scale() ? overflow_scale()->scale() : 1); }
-  void add_to_frozen_history();
   void private_step(Losses losses);
   void run_accounted_step(dp::StepTicket ticket, Losses losses);
   void plain_step(Losses losses);
@@ -137,19 +143,19 @@ class Trainer {
   per_sample::GradientSums sums_;
   per_sample::Groups groups_;
   per_sample::ClippedSumSink sink_;
+  ChosenWay way_;
   FixedProgram program_;
   std::vector<index_t> slots_, draw_;
   index_t steps_ = 0;  // without privacy
   std::optional<GradScaler> grad_scaler_;
   UnsafeNumbers unsafe_numbers_;
-  std::uint64_t frozen_history_ = 0;
+  FrozenHistory frozen_history_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
 #include <algorithm>
 
-#include "dpmp/core/siphash.hpp"
 #include "dpmp/train/isolation.hpp"
 #include "dpmp/train/run_fingerprint.hpp"
 
@@ -161,7 +167,8 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       guarantee_([&]() -> std::optional<Guarantee> {
         const auto* plan = std::get_if<dp::Plan>(&privacy);
         if (!plan) return std::nullopt;
-        return Guarantee{*plan, plan->ledger(keys), {}, {}, {.counts_left_out = options.unsafe_debug}};
+        return Guarantee{
+            *plan, plan->ledger(keys), SourcedNoise(ctx, *plan), {}, {}, {.counts_left_out = options.unsafe_debug}};
       }()),
       sampler_(guarantee_ ? sampler_of(guarantee_->plan, guarantee_->ledger.keys(), records, options.user_of_record)
                           : dp::Sampler(keys, {}, std::get<NoPrivacy>(privacy).sampling_rate, records)),
@@ -172,6 +179,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       sums_(ctx, parameters_),
       groups_(options.groups ? *options.groups : per_sample::Groups::flat(parameters_)),
       sink_(groups_, options.strategy),
+      way_(options, parameters_, is_private()),
       slots_(checked_slots(options.physical_batch)) {
   parameters.check_precision();
   options_.precision.check(parameters_);
@@ -207,6 +215,7 @@ DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step, const std::op
 
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
   follow_precision(steps(), overflow_scale());
+  follow_budget(losses);
   if (guarantee_)
     private_step(losses);
   else
@@ -222,26 +231,34 @@ DPMP_KEPT_BODY inline void Trainer::for_each_batch(index_t step, FunctionRef<voi
 
 DPMP_KEPT_BODY inline void Trainer::follow_trainable() {
   sums_.follow_trainable(ctx_);
+  // By what is public, not when a draw happens to need it.
+  const index_t bound =
+      guarantee_ ? plan().facts().batch_bound : dp::poisson_batch_bound(sampler_.records(), sampler_.probability(), 1e-9);
+  sums_.prepare(physical_batches(std::max(bound, sampler_.fixed_slots()), index_t(slots_.size())) * index_t(slots_.size()));
   optimiser_state_.make_moments(ctx_, sums_);
 }
 
-DPMP_KEPT_BODY inline void Trainer::add_to_frozen_history() {
-  std::vector<std::byte> frozen;
-  for (const Parameter* p : parameters()) frozen.push_back(std::byte(!p->trainable()));
-  const bool any = std::any_of(frozen.begin(), frozen.end(), [](std::byte f) { return f != std::byte(0); });
-  if (any || frozen_history_ != 0) frozen_history_ = siphash24(frozen_history_, std::uint64_t(steps()), frozen);
+DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
+  if (!options_.memory_budget) return;
+  follow_trainable();
+  const auto pass = [&](const StepWay& way, index_t slots) {
+    const std::vector<index_t> empty(std::size_t(slots), masked_slot);
+    const PhysicalBatch batch{.slots = empty, .step = steps(), .randomness = randomness(empty, steps())};
+    sums_.set_zero();
+    return guarantee_ ? dry_private_pass(ctx_, losses, batch, groups_, sums_, way, scaling_now())
+                      : dry_plain_pass(ctx_, losses, batch, sums_, way, loss_scaling());
+  };
+  if (way_.follow(ctx_, index_t(slots_.size()), pass)) sink_ = per_sample::ClippedSumSink(groups_, way_.strategy());
 }
 
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
-  add_to_frozen_history();
-  dp::StepTicket ticket = guarantee_->ledger.begin_step(frozen_history_);
+  frozen_history_.begin_step(steps(), parameters(), plan().options().noise_source.is_correlated());
+  dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_.value()));
   const index_t step = ticket.step();
   try {
     run_accounted_step(std::move(ticket), losses);
   } catch (...) {
-    // The weights are not those of a run in which this step went well: what comes next sums other gradients.
-    static constexpr std::byte failed[] = {std::byte('f'), std::byte('a'), std::byte('i'), std::byte('l')};
-    frozen_history_ = siphash24(frozen_history_, std::uint64_t(step), failed);
+    frozen_history_.step_failed(step);
     throw;
   }
 }
@@ -254,6 +271,7 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   if (index_t(draw_.size()) < sampler_.fixed_slots()) draw_.resize(std::size_t(sampler_.fixed_slots()), masked_slot);
   follow_trainable();
   sums_.set_zero();
+  guarantee_->source.begin(sums_);
   double count = 0;
   UnsafeNumbers unsafe;
   index_t overflows = 0;
@@ -261,12 +279,13 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
     double here = 0;
     index_t overflows_here = 0;
     detail::RecordNorms norms(options_.unsafe_debug ? index_t(batch.slots.size()) : 0);
-    accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_,
-                       {.quantile_count = guarantee_->threshold ? &here : nullptr,
-                        .program = &program_,
-                        .norms = options_.unsafe_debug ? &norms : nullptr,
-                        .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
-                        .loss_scaling = scaling_now()});
+    const PassRequests requests{.quantile_count = guarantee_->threshold ? &here : nullptr,
+                                .program = &program_,
+                                .norms = options_.unsafe_debug ? &norms : nullptr,
+                                .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
+                                .loss_scaling = scaling_now(),
+                                .checkpointing = way_.checkpointing()};
+    guarantee_->source.accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
     count += here;
     overflows += overflows_here;
     norms.add_to(unsafe, batch.slots);
@@ -276,7 +295,7 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   const dp::NoiseStream of_counts = ticket.auxiliary_noise();
   if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
   if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
-  const optim::StepNoise noise{ticket.noise(), numbers.noise_standard_deviation};
+  const optim::StepNoise noise = guarantee_->source.add(ctx_, sums_, ticket.noise(), numbers);
   optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
 
@@ -285,7 +304,9 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   follow_trainable();
   sums_.set_zero();
   const LossScaling scaling = grad_scaler_ ? LossScaling::fixed(grad_scaler_->scale()) : loss_scaling();
-  for_each_batch(steps_, [&](const PhysicalBatch& batch) { accumulate_plain(ctx_, losses, batch, sums_, scaling); });
+  for_each_batch(steps_, [&](const PhysicalBatch& batch) {
+    accumulate_plain(ctx_, losses, batch, sums_, scaling, way_.checkpointing());
+  });
   if (grad_scaler_) {
     const bool finite = all_finite(ctx_, sums_.tensors());
     grad_scaler_->update(finite);
@@ -308,13 +329,16 @@ DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   follow_precision(steps(), overflow_scale());
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
   ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
-  per_sample::ClippedSumSink sink(groups_, options_.strategy,
+  follow_budget(losses);
+  if (memory_choice()) report.set_memory(memory_choice()->text());
+  per_sample::ClippedSumSink sink(groups_, way_.strategy(),
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,
                                       const per_sample::NormPlan& chosen) { report.set(p, shape, chosen); });
   const std::vector<index_t> empty(slots_.size(), masked_slot);
   sums_.follow_trainable(ctx_);
   accumulate_clipped(ctx_, losses, {.slots = empty, .step = steps(), .randomness = randomness(empty, steps())},
-                     numbers.groups, sink, sums_, {.program = &program_, .loss_scaling = scaling_now()});
+                     numbers.groups, sink, sums_,
+                     {.program = &program_, .loss_scaling = scaling_now(), .checkpointing = way_.checkpointing()});
   report.set_operations(program_.recorded());
   return report;
 }
@@ -360,10 +384,7 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
     steps_ = steps;
     return follow_precision(steps, {});
   }
-  const dp::SamplingOptions& sampling = plan().options().sampling;
-  DPMP_CHECK(sampling.kind != dp::SamplingKind::balls_in_bins || steps % sampling.period == 0,
-             "expected a run with draws of its own to begin with an epoch of ", sampling.period, " steps, got step ", steps,
-             ": some records would be drawn twice in this epoch");
+  check_own_noise_from(plan().options(), steps);
   restart(given_keys_, steps, state, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
 }
@@ -371,7 +392,7 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
 DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, const dp::RunState& state, const dp::StreamKeys& of_the_run,
                                                 const dp::StatementNotes& before, std::uint64_t frozen_before) {
   restart(dp::StreamKeys::repeat(of_the_run.root(), of_the_run.run_nonce()), steps, state, before);
-  frozen_history_ = frozen_before;
+  frozen_history_.restore(frozen_before);
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {

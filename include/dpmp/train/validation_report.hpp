@@ -41,10 +41,13 @@ class ValidationReport {
   /// Counts what a pass recorded, inputs apart, in the order in which they first appear.
   void set_operations(std::span<const RecordedValue> recorded);
   const std::vector<OperationCount>& operations() const { return operations_; }
+  /// What was chosen to fit a memory budget, and from what (MemoryChoice::text).
+  void set_memory(std::string text) { memory_ = std::move(text); }
   /// Bytes kept between norms and clipped sums, all groups together.
   index_t kept_bytes() const;
 
-  /// A table, one parameter a line, and the totals; a table of the operations by dtype, with what they are computed in.
+  /// A table, one parameter a line, and the totals; the choice for a memory budget; a table of the operations by dtype, with
+  /// what they are computed in.
   std::string text() const;
 
  private:
@@ -55,6 +58,7 @@ class ValidationReport {
   std::vector<OperationCount> operations_;
   index_t samples_, group_count_;
   LossScaling loss_scaling_;
+  std::string memory_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
 
@@ -129,7 +133,7 @@ DPMP_KEPT_BODY inline std::string ValidationReport::text() const {
       << " slots a physical batch; slack: what certifying the norm costs; cost: million multiply-adds for norm and "
          "clipped sum; kept at most "
       << millions(double(kept_bytes())) << " MB between them; loss scaling: " << loss_scaling_.text() << '\n';
-  return out.str() + operations_text();
+  return out.str() + memory_ + operations_text();
 }
 
 DPMP_KEPT_BODY inline void ValidationReport::set_operations(std::span<const RecordedValue> recorded) {
