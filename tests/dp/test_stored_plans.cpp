@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "dpmp/dp/batch_bound.hpp"
 #include "dpmp/dp/plan.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
@@ -55,7 +56,7 @@ TEST_CASE("P20: facts that are a few units of the last place away load, and the 
     CHECK(again.text() == text);  // what a checkpoint of the resumed run compares
     CHECK(again == plan);
     const double noise = plan.noise_multiplier() * again.facts().sensitivity;
-    CHECK(stored(again.facts().sensitivity) == text.at("sensitivity"));
+    CHECK(dp::detail::bits_text(again.facts().sensitivity) == text.at("sensitivity"));
     CHECK(again.first_step().noise_standard_deviation == noise);
     CHECK(again.noise_standard_deviation() == noise);
     CHECK(again.sensitivity().bound == again.facts().sensitivity);
