@@ -104,9 +104,10 @@ footer { color: var(--quiet); font-size: 13.5px; margin-top: 40px; }
     --one: #1f4f99; --two: #a94c12; --warn: #8f2d0a; --warn-paper: #ffffff;
   }
   body { font-size: 10.5pt; }
-  main { max-width: none; padding: 0; }
+  main { max-width: none; padding: 0 1px; }
   h2 { margin: 22pt 0 8pt; break-after: avoid; }
-  .facts { grid-template-columns: repeat(5, 1fr); }
+  .facts { grid-template-columns: repeat(5, 1fr); gap: 0; background: none; }
+  .facts > div + div { border-left: 1px solid var(--edge); }
   .facts > div { padding: 8pt 10pt; }
   .facts dd { font-size: 13pt; }
   .facts dd small, .facts dt { font-size: 8.5pt; }
