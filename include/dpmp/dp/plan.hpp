@@ -18,14 +18,6 @@ struct StepPlan {
   index_t units = 0;
 };
 
-/// What the next step of a run takes from what earlier ones released; all of it is public.
-struct RunState {
-  RunState(double threshold = 0, const std::optional<OverflowState>& scale = {})
-      : clip_threshold(threshold), overflow(scale) {}
-  double clip_threshold;                  // of an adaptive plan; 0 for others
-  std::optional<OverflowState> overflow;  // of a plan that counts overflows
-};
-
 class PldAccountant;
 
 /// An immutable, checked plan. Copies are equal. It is its options, a noise multiplier and what follows from
