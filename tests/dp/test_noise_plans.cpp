@@ -156,8 +156,8 @@ TEST_CASE("P3, P25: discrete noise is at least the plan's, its accountant uses w
     for (int a = 2; a <= 1024; ++a)
       if (a < 64 || a % (std::bit_floor(unsigned(a)) / 8) == 0) whole.push_back(a);
     dp::RdpAccountant by_hand(whole);
-    for (const dp::SampledSteps& s : dp::accounted_steps(plan.options(), 1.1, 40))
-      by_hand.add_steps(s.rate, s.noise_multiplier, s.steps);
+    for (const auto& [step, count] : dp::accounted_steps(plan.options(), 1.1, 40))
+      by_hand.add_steps(step.sampling_rate, step.noise_multiplier, count);
     CHECK(plan.epsilon() == by_hand.epsilon(dp::accounted_delta(plan.options(), 40)));
     other_orders += plan.epsilon() > continuous.epsilon();
     CHECK(plan.epsilon() >= continuous.epsilon());

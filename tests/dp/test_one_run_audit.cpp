@@ -4,8 +4,10 @@
 #include <doctest/doctest.h>
 
 #include "dpmp/dp/audit.hpp"
+#include "dpmp/dp/claimed_trade_off.hpp"
 #include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/one_run_audit.hpp"
+#include "dpmp/dp/statement.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
 
@@ -217,8 +219,52 @@ TEST_CASE("one run: trade-off functions are their own inverses, convex, and agre
     if (b > 0) CHECK(points(b) == doctest::Approx(a).epsilon(1e-9));
     CHECK(b <= (points(a - 0.001) + points(a + 0.001)) / 2 + 1e-12);
   }
-  CHECK(dp::gaussian_epsilon(1, 1e-5) == doctest::Approx(4.37717).epsilon(1e-5));
-  CHECK(dp::gaussian_epsilon(0, 1e-5) == 0);
+}
+
+TEST_CASE(
+    "one run: a plan's claim is what its accountant states, and the exact Gaussian where all records are in all steps") {
+  const dp::PlanOptions all{.delta = 1e-5, .sampling_rate = 1, .steps = 4, .dataset_size = 100};
+  const double sigma = 2, mu = 1;  // sqrt(4) / 2
+  const dp::PointsTradeOff f = dp::claimed_trade_off(dp::Plan::with_noise_multiplier(all, sigma), 4);
+  const dp::GaussianTradeOff exact{mu};
+  for (double a = 1e-6; a < 1; a *= 1.3) {
+    // Lines that touch a curve are below it, between deltas that are a fifth apart by less than that; and the deltas include
+    // what is set aside for large batches.
+    CHECK(f(a) <= exact(a) + 1e-9);
+    CHECK(1 - f(a) <= 1.25 * (1 - exact(a)) + 1e-7);
+  }
+  dp::PlanOptions sampled = all;
+  sampled.sampling_rate = 0.1;
+  const dp::Plan plan = dp::Plan::with_noise_multiplier(sampled, sigma);
+  const dp::PointsTradeOff g = dp::claimed_trade_off(plan, 4);
+  CHECK(g.points.size() > 50);
+  // At the plan's own delta it claims no less than the plan, and hardly more.
+  for (const dp::PrivacyPoint& p : g.points)
+    if (p.delta < 1.2e-5 && p.delta > 1e-5 / 1.2) CHECK(p.epsilon == doctest::Approx(plan.epsilon()).epsilon(0.05));
+  dp::PlanOptions fixed = sampled;
+  fixed.sampling = {.kind = dp::SamplingKind::truncated_poisson, .batch_size = 30};
+  fixed.sampling_rate = 0.1;
+  const dp::Plan other = dp::Plan::with_noise_multiplier(fixed, sigma);
+  REQUIRE(dp::claimed_trade_off(other, 4).points.size() == 1);
+  CHECK(dp::claimed_trade_off(other, 4).points[0].epsilon == other.epsilon());
+  CHECK(test::refuses([&] { dp::claimed_trade_off(plan, 0); }, "expected at least one step"));
+}
+
+TEST_CASE("P31, P33: a statement says of an audit what it has shown, bounds down and claims up") {
+  const dp::Plan plan =
+      dp::Plan::with_noise_multiplier({.delta = 1e-5, .sampling_rate = 0.1, .steps = 4, .dataset_size = 100}, 2);
+  dp::AuditNote note{
+      .canaries = 1000, .steps = 4, .claimed_epsilon = 2.00000049, .delta = 1e-5, .epsilon = 1.23456, .confidence = 0.95};
+  const std::string text = dp::privacy_statement(plan, 4, {.audit = note});
+  for (const char* words : {"Audited: one run of 4 steps with 1000 canaries",
+                            "lower bound of epsilon of 1.234 at delta 1e-05, "
+                            "at 95 % confidence",
+                            "where epsilon 2.00001 was claimed", "was not refuted at 95 %", "proves none"})
+    CHECK_MESSAGE(text.find(words) != std::string::npos, words, " in ", text);
+  CHECK(dp::privacy_statement(plan, 4).find("Audited") == std::string::npos);
+  note.refuted = true;
+  CHECK(dp::audit_in_words(note).find("the claim WAS REFUTED at 95 %") != std::string::npos);
+  CHECK(test::refuses([] { dp::audit_in_words({}); }, "expected an audit with canaries"));
 }
 
 TEST_CASE("one run: bad input is refused") {
@@ -232,6 +278,5 @@ TEST_CASE("one run: bad input is refused") {
   CHECK(test::refuses([] { dp::one_run_epsilon({10, 5, 6}, 0, 0.9); }, "expected right guesses of guesses of canaries"));
   CHECK(test::refuses([] { dp::one_run_mu({10, 5, 4}, 1); }, "expected a confidence in (0, 1)"));
   CHECK(test::refuses([] { dp::one_run_chance({10, 5, 4}, -1, 0); }, "expected epsilon >= 0"));
-  CHECK(test::refuses([] { dp::gaussian_epsilon(1, 0); }, "expected mu >= 0 and delta in (0, 1)"));
   CHECK(test::refuses([] { dp::default_guess_counts(0); }, "expected at least one canary"));
 }

@@ -66,6 +66,28 @@ TEST_CASE("course: networks, own layers, own loops and adapters learn") {
   CHECK(lora.back().back() < 0.9 * lora.front().front());
 }
 
+TEST_CASE("course: an audit refutes the claim where half of the noise is missing, and only there") {
+  // One audit sees half of the noise in more than nine runs of ten.
+  bool found = false;
+  for (int run = 0; run < 6 && !found; ++run) {
+    const test::TemporaryFolder folder;
+    test::Process process({std::string(DPMP_COURSE) + "/audit"}, folder.path());
+    const int status = process.wait();
+    const std::string text = process.out();
+    CHECK(process.error() == "");
+    const double claim = numbers(text, "claim: epsilon " + number)[0][0];
+    const auto bounds = numbers(text, "epsilon is at least " + number + ", mu at least " + number);
+    REQUIRE(bounds.size() == 3);
+    CHECK(bounds[0][0] > 0);
+    CHECK(bounds[0][0] < claim);
+    CHECK(bounds[2][0] < claim);
+    CHECK(text.find("Audited: one run of 4 steps") != std::string::npos);
+    CHECK(text.find("the claim is not refuted") != std::string::npos);
+    found = status == 0 && text.find("refuted, as it should be") != std::string::npos;
+  }
+  CHECK(found);
+}
+
 TEST_CASE("course: models from public pieces learn") {
   for (const auto& row : numbers(output_of("models"), "held-out loss " + number + " -> " + number)) CHECK(row[1] < row[0]);
 }

@@ -68,6 +68,7 @@ bool one_run_refutes(const OneRunGuesses& g, TradeOffFunction claim, double conf
 /// The largest mu whose Gaussian trade-off function is refuted with this confidence; 0: nothing shown. The mechanism is not
 /// mu-GDP for any smaller mu, and if its trade-off function is that of a Gaussian mechanism, its mu is above.
 double one_run_mu(const OneRunGuesses& g, double confidence);
+
 /// How many guesses of either kind an audit tries.
 struct GuessCounts {
   index_t in = 0, out = 0;

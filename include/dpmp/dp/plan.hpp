@@ -17,13 +17,7 @@ struct StepPlan {
   index_t units = 0;
 };
 
-/// What the next step of a run takes from what earlier ones released; all of it is public.
-struct RunState {
-  RunState(double threshold = 0, const std::optional<OverflowState>& scale = {})
-      : clip_threshold(threshold), overflow(scale) {}
-  double clip_threshold;                  // of an adaptive plan; 0 for others
-  std::optional<OverflowState> overflow;  // of a plan that counts overflows
-};
+class PldAccountant;
 
 /// An immutable, checked plan. Copies are equal. It is its options, a noise multiplier and what follows from
 /// them; text() is all of it.
@@ -121,6 +115,7 @@ class Plan {
   Plan(const PlanOptions& o, double sigma);
   /// With these steps added.
   static RdpAccountant accounted(RdpAccountant accountant, const PlanOptions& o, double sigma, index_t steps);
+  static PldAccountant accounted(PldAccountant accountant, const PlanOptions& o, double sigma, index_t steps);
   void check_units(index_t units, std::string_view name) const;
   static GroupClipping base_clipping(const PlanOptions& o);
   static GroupClipping scaled(const GroupClipping& clipping, double value);
@@ -139,6 +134,7 @@ class Plan {
 
 #include "dpmp/dp/noise_source_words.hpp"
 #include "dpmp/dp/noisy_count_words.hpp"
+#include "dpmp/dp/pld_accountant.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
@@ -147,9 +143,14 @@ DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& given) {
   const PlanOptions options = completed_options(given);
   DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
              options.epsilon);
+  const double target = options.epsilon * (1 - calibration_margin), delta = accounted_delta(options, options.steps);
   const double sigma =
-      calibrate_noise_multiplier(options.epsilon * (1 - calibration_margin), accounted_delta(options, options.steps),
-                                 [&](double s) { return accounted(rdp_accountant_of(options), options, s, options.steps); });
+      has_renyi_accounting(options)
+          ? calibrate_noise_multiplier(
+                target, delta, [&](double s) { return accounted(rdp_accountant_of(options), options, s, options.steps); })
+          : least_noise_multiplier(target, delta, [&](double s) {
+              return accounted(PldAccountant(), options, s, options.steps).epsilon(delta);
+            });
   return Plan(options, sigma);
 }
 
@@ -261,7 +262,14 @@ DPMP_KEPT_BODY inline StepLedger Plan::ledger(const StreamKeys& keys, index_t st
 
 DPMP_KEPT_BODY inline RdpAccountant Plan::accounted(RdpAccountant accountant, const PlanOptions& o, double sigma,
                                                     index_t steps) {
-  for (const SampledSteps& s : accounted_steps(o, sigma, steps)) accountant.add_steps(s.rate, s.noise_multiplier, s.steps);
+  for (const auto& [step, count] : accounted_steps(o, sigma, steps))
+    accountant.add_steps(step.sampling_rate, step.noise_multiplier, count);
+  return accountant;
+}
+
+DPMP_KEPT_BODY inline PldAccountant Plan::accounted(PldAccountant accountant, const PlanOptions& o, double sigma,
+                                                    index_t steps) {
+  for (const auto& [step, count] : accounted_steps(o, sigma, steps)) accountant.add_steps(step, count);
   return accountant;
 }
 
@@ -270,6 +278,7 @@ DPMP_KEPT_BODY inline double Plan::epsilon_after(index_t steps) const {
   if (steps == 0) return 0;
   const double delta = accounted_delta(options_, steps);
   if (delta <= 0) return detail::infinity;
+  if (!has_renyi_accounting(options_)) return accounted(PldAccountant(), options_, noise_multiplier_, steps).epsilon(delta);
   return accounted(accountant_, options_, noise_multiplier_, steps).epsilon(delta);
 }
 
@@ -284,15 +293,15 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   const SamplingOptions& sampling = options_.sampling;
   line("relation", name_of(options_.relation),
        dpmp::detail::concat("neighbouring datasets; the unit is one ", detail::unit_name(options_)));
-  line("epsilon", up(epsilon()), "after all planned steps, by the RDP accountant");
+  line("epsilon", up(epsilon()),
+       has_renyi_accounting(options_) ? "after all planned steps, by the RDP accountant"
+                                      : "after all planned steps, by privacy-loss distributions");
   if (options_.epsilon > 0) line("target epsilon", up(options_.epsilon), "what the noise was calibrated for");
   line("delta", up(options_.delta), delta_remark(options_));
   line("sampling rate", up(options_.sampling_rate), rate_remark(options_));
   if (sampling.batch_size > 0)
     line("batch size", sampling.batch_size, dpmp::detail::concat(detail::unit_name(options_), "s"));
   if (sampling.period > 0) line("period", sampling.period, "steps in which each comes up once");
-  if (sampling.kind == SamplingKind::balls_in_bins)
-    line("accounted rate", up(accounted_rate(options_, noise_multiplier_)), "Poisson, in each step of an epoch");
   if (sampling.records_per_user > 0) line("records per user", sampling.records_per_user, "in a step, at most");
   line("steps", options_.steps, "planned");
   line("dataset size", options_.dataset_size, "public");
@@ -346,8 +355,8 @@ DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
     gradient_noise_multiplier(sigma * o.noise_schedule.largest(), counts);
   facts_ = facts_of(o, clipping_, bound);
   accountant_ = rdp_accountant_of(o);
-  for (const Schedule::Piece& p : o.noise_schedule.pieces())
-    accountant_.add_steps(accounted_rate(o, sigma), sigma * p.value, 0);
+  const double rate = is_one_mechanism(o) ? 1 : o.sampling_rate;
+  for (const Schedule::Piece& p : o.noise_schedule.pieces()) accountant_.add_steps(rate, sigma * p.value, 0);
 }
 
 DPMP_KEPT_BODY inline GroupClipping Plan::base_clipping(const PlanOptions& o) {

@@ -2,6 +2,7 @@
 // What a plan guarantees, in words for a report. Numbers are rounded to the side that claims less: epsilon, delta, the
 // sampling probability, thresholds and sensitivities up, noise down.
 #pragma once
+#include "dpmp/dp/audit_note.hpp"
 #include "dpmp/dp/plan.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 
@@ -11,6 +12,7 @@ struct StatementNotes {
   std::optional<index_t> other_noise_since = {};  // resumed from a checkpoint of this step, with draws and noise of its own
   bool counts_left_out = false;                   // train::TrainerOptions::unsafe_debug
   bool times_told = false;                        // train::ReportOptions::times_of_private_steps; not part of a checkpoint
+  std::optional<AuditNote> audit = {};  // of the same program (train/gradient_canaries.hpp); not part of a checkpoint
 };
 
 /// One paragraph: unit, relation, epsilon and delta, mechanism, sampling, accountant, assumptions, and what is not
@@ -104,8 +106,11 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
       << digits_up(o.delta, 6) << ")-differentially private, and so is whatever is computed from it without the records. "
       << unit_in_words(o) << " Mechanism: " << sampling_in_words(o) << ", " << detail::clipping_in_words(plan) << ", and "
       << detail::noise_in_words(plan) << "; the result is divided by the public constant " << plan.expected_batch()
-      << ". Accountant: Renyi differential privacy of the " << (is_one_mechanism(o) ? "" : "sampled ")
-      << "Gaussian mechanism" << composition_in_words(o) << sampling_account_in_words(o, plan.noise_multiplier()) << ". "
+      << ". Accountant: "
+      << (!has_renyi_accounting(o) ? "privacy-loss distributions"
+          : is_one_mechanism(o)    ? "Renyi differential privacy of the Gaussian mechanism"
+                                   : "Renyi differential privacy of the sampled Gaussian mechanism")
+      << composition_in_words(o) << sampling_account_in_words(o) << ". "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; "
       << noise_assumption_in_words(o) << "; "
       << "which records were "
@@ -132,6 +137,7 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
   if (notes.times_told)
     out << " Unsafe: the time that steps took is told, which depends on the size of their draws; for whoever learns it the "
            "assumption that it is not released does not hold.";
+  if (notes.audit) out << " " << audit_in_words(*notes.audit);
   return out.str();
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

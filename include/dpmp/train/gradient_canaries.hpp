@@ -38,9 +38,11 @@ struct CanaryOptions {
 /// gradient.
 class GradientCanaries {
  public:
-  /// own_records >= 1: of the caller's data, beside the canaries. options: of the run to audit; its clipping groups are
-  /// kept, its optimiser becomes plain descent. Throws for an adaptive plan, for more records than the plan's dataset_size,
-  /// and where the trained parameters of a group have fewer weights than there are canaries.
+  /// own_records >= 1: of the caller's data, beside the canaries. Their gradients are in the same sums and hide canaries
+  /// where they add up along a weight: of a small model, audit with few of them (the bound holds with any). options: of the
+  /// run to audit; its clipping groups are kept, its optimiser becomes plain descent. Throws for a plan with an adaptive
+  /// threshold, other sampling than Poisson's of records (or all of them), correlated noise or the relation replace_one, for
+  /// more records than the plan's dataset_size, and where a group has fewer trained weights than there are canaries.
   GradientCanaries(Context& ctx, const nn::Parameters& parameters, const dp::Plan& plan, index_t own_records,
                    const TrainerOptions& options = {}, const CanaryOptions& canaries = {});
   /// Of the data set to train on, canaries and all: what the trainer is made for.
@@ -116,7 +118,16 @@ DPMP_KEPT_BODY inline GradientCanaries::GradientCanaries(Context& ctx, const nn:
   DPMP_CHECK(canaries.norm > 0 && std::isfinite(canaries.norm) && canaries.learning_rate > 0 &&
                  std::isfinite(canaries.learning_rate),
              "expected a finite gradient norm and learning rate > 0, got ", canaries.norm, " and ", canaries.learning_rate);
-  DPMP_CHECK(!plan.options().adaptive, "expected a plan whose thresholds are known before the run, got an adaptive one");
+  const dp::PlanOptions& o = plan.options();
+  DPMP_CHECK(
+      (o.sampling.kind == dp::SamplingKind::poisson || o.sampling.kind == dp::SamplingKind::full_batch) &&
+          o.sampling.records_per_user == 0 && o.noise_source.kind == dp::NoiseSourceKind::independent &&
+          o.relation != dp::NeighbouringRelation::replace_one,
+      "expected a plan of records drawn by Poisson sampling (or all of them) that come or go, with independent noise, "
+      "got sampling ",
+      o.sampling.kind, ", ", o.sampling.records_per_user, " records of a user, the relation ", o.relation, " and noise ",
+      o.noise_source.kind);
+  DPMP_CHECK(!o.adaptive, "expected a plan whose thresholds are known before the run, got an adaptive one");
   choose_places();
   weights_ = read_weights();
   options_.optimiser = optim::Sgd{};

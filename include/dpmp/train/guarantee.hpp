@@ -3,6 +3,7 @@
 #pragma once
 #include <variant>
 
+#include "dpmp/dp/counted_state.hpp"
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/train/sourced_noise.hpp"
 
@@ -19,8 +20,7 @@ struct Guarantee {
   dp::Plan plan;
   dp::StepLedger ledger;
   SourcedNoise source;
-  std::optional<dp::AdaptiveThreshold> threshold;
-  std::optional<dp::OverflowScale> overflow;
+  dp::CountedState counted;
   dp::StatementNotes notes;
 
   /// Of a new run; nothing without a plan. Throws what SourcedNoise does.
@@ -39,24 +39,15 @@ DPMP_KEPT_BODY inline std::optional<Guarantee> Guarantee::of(const Context& ctx,
                                                              const dp::StreamKeys& keys, const dp::StatementNotes& notes) {
   const auto* plan = std::get_if<dp::Plan>(&privacy);
   if (!plan) return std::nullopt;
-  Guarantee g{*plan, plan->ledger(keys), SourcedNoise(ctx, *plan), {}, {}, notes};
-  if (plan->options().adaptive) g.threshold = plan->adaptive_threshold();
-  if (plan->options().overflow) g.overflow = plan->overflow_scale();
-  return g;
+  return Guarantee{*plan, plan->ledger(keys), SourcedNoise(ctx, *plan), dp::CountedState(*plan), notes};
 }
 
 DPMP_KEPT_BODY inline Guarantee Guarantee::restarted(const Context& ctx, const dp::StreamKeys& keys, index_t steps,
                                                      const dp::RunState& state, const dp::StatementNotes& before) const {
   DPMP_CHECK(ledger.steps() == 0, "expected a trainer that has taken no step, got one at step ", ledger.steps(),
              ": its ledger would go back, and noise be drawn again");
-  DPMP_CHECK(threshold || state.clip_threshold == 0, "expected no clip threshold for a plan that is not adaptive, got ",
-             state.clip_threshold);
-  DPMP_CHECK(overflow.has_value() == state.overflow.has_value(),
-             "expected the state of a loss scale where the plan counts overflows, and nowhere else, got ",
-             state.overflow ? "one" : "none");
-  Guarantee g{plan, plan.ledger(keys, steps), SourcedNoise(ctx, plan), threshold, overflow, before};
-  if (g.threshold) g.threshold->restore(state.clip_threshold);
-  if (g.overflow) g.overflow->restore(*state.overflow);
+  Guarantee g{plan, plan.ledger(keys, steps), SourcedNoise(ctx, plan), counted, before};
+  g.counted.restore(state);
   g.notes.counts_left_out = before.counts_left_out || notes.counts_left_out;
   return g;
 }

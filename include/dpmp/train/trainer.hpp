@@ -52,10 +52,10 @@ class Trainer {
   /// Steps taken so far; of a private run, accounted.
   index_t steps() const { return guarantee_ ? guarantee_->ledger.steps() : steps_; }
   /// The public clip threshold of the next step of an adaptive plan; 0 for others, whose thresholds plan().at() knows.
-  double clip_threshold() const;
+  double clip_threshold() const { return guarantee_ ? guarantee_->counted.clip_threshold() : 0; }
   /// The loss scale of the next step and its state, all of it public, where the plan counts overflows; else nothing.
   std::optional<dp::OverflowScale> overflow_scale() const {
-    return guarantee_ ? guarantee_->overflow : std::optional<dp::OverflowScale>();
+    return guarantee_ ? guarantee_->counted.overflow_scale() : std::optional<dp::OverflowScale>();
   }
   /// Records of the last step that contributed nothing because something of them was not finite: a token id that no table
   /// has, or an overflow. Private, and without noise: throws unless TrainerOptions::unsafe_debug was set.
@@ -63,7 +63,7 @@ class Trainer {
   /// The same, of how many were drawn and clipped and of their gradient norms; all 0 before the first step.
   const UnsafeNumbers& unsafe_numbers() const;
   /// What may be said of the run so far.
-  std::string privacy_statement() const;
+  std::string privacy_statement() const { return dp::privacy_statement(plan(), steps(), notes()); }
   const dp::StatementNotes& notes() const { return guarantee().notes; }
   /// Continues a run at this step, in this state (clip_threshold(), state of overflow_scale()), with draws and noise of its
   /// own: what the run released after this step is not in the new ledger (privacy_statement() says so). Throws when this
@@ -100,7 +100,9 @@ class Trainer {
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
   /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
-  void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow);
+  void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow) {
+    if (options_.precision.apply(ctx_, parameters_, step, overflow ? overflow->alarms() : 0)) program_.forget();
+  }
   /// Chooses how steps are computed from here on, for TrainerOptions::memory_budget.
   void follow_budget(Losses losses);
   /// loss_scaling() of the next step.
@@ -159,11 +161,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
   parameters.check_precision();
   options_.precision.check(parameters_);
   for (const Parameter* p : parameters_) groups_.of(*p);
-  const bool counts_overflows = guarantee_ && plan().options().overflow;
-  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private(), counts_overflows);
-  DPMP_CHECK(counts_overflows || !options.precision.follows_overflows(),
-             "expected a plan that counts overflows (dp::PlanOptions::overflow) for a schedule that follows them, got '",
-             options.precision.text(), "' without one");
+  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private(), overflow_scale().has_value());
   if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
   DPMP_CHECK(guarantee_ || options.user_of_record.empty(), "expected no users without privacy, got those of ",
              options.user_of_record.size(), " records");
@@ -175,15 +173,6 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
 DPMP_KEPT_BODY inline const Guarantee& Trainer::guarantee() const {
   DPMP_CHECK(guarantee_, "expected a trainer with a plan, got one without privacy");
   return *guarantee_;
-}
-
-DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow) {
-  for (Parameter* p : parameters_) {
-    const DType dtype = options_.precision.at(*p, p->dtype(), step, overflow ? overflow->alarms() : 0);
-    if (dtype == p->dtype()) continue;
-    p->store_in(ctx_, dtype);
-    program_.forget();
-  }
 }
 
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
@@ -245,29 +234,25 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   follow_trainable();
   sums_.set_zero();
   guarantee_->source.begin(sums_);
-  double count = 0;
+  dp::CountedState& counted = guarantee_->counted;
+  dp::StepCounts counts;
   UnsafeNumbers unsafe;
-  index_t overflows = 0;
   for_each_batch(step, [&](const PhysicalBatch& batch) {
-    double here = 0;
-    index_t overflows_here = 0;
+    dp::StepCounts here;
     detail::RecordNorms norms(options_.unsafe_debug ? index_t(batch.slots.size()) : 0);
-    const PassRequests requests{.quantile_count = guarantee_->threshold ? &here : nullptr,
+    const PassRequests requests{.quantile_count = counted.counts_norms() ? &here.quantile : nullptr,
                                 .program = &program_,
                                 .norms = options_.unsafe_debug ? &norms : nullptr,
-                                .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
+                                .overflow_count = counted.counts_overflows() ? &here.overflows : nullptr,
                                 .loss_scaling = scaling_now(),
                                 .checkpointing = way_.checkpointing()};
     guarantee_->source.accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
-    count += here;
-    overflows += overflows_here;
+    counts += here;
     norms.add_to(unsafe, batch.slots);
   });
   detail::RecordNorms::finish(unsafe);
   unsafe_numbers_ = unsafe;
-  const dp::NoiseStream of_counts = ticket.auxiliary_noise();
-  if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
-  if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
+  counted.update(counts, ticket.auxiliary_noise());
   const optim::StepNoise noise = guarantee_->source.add(ctx_, sums_, ticket.noise(), numbers);
   optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
@@ -283,10 +268,7 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   if (grad_scaler_) {
     const bool finite = all_finite(ctx_, sums_.tensors());
     grad_scaler_->update(finite);
-    if (!finite) {
-      ++steps_;
-      return;
-    }
+    if (!finite) return void(++steps_);
   }
   optimiser_state_.step(ctx_, sums_, 1 / (scaling.public_scale() * sampler_.probability() * double(sampler_.records())),
                         options_.learning_rate.at(steps_));
@@ -325,17 +307,9 @@ DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses, std::spa
   return validate(losses);
 }
 
-DPMP_KEPT_BODY inline double Trainer::clip_threshold() const {
-  return guarantee_ && guarantee_->threshold ? guarantee_->threshold->threshold() : 0;
-}
-
 DPMP_KEPT_BODY inline const UnsafeNumbers& Trainer::unsafe_numbers() const {
   DPMP_CHECK(options_.unsafe_debug, "expected TrainerOptions::unsafe_debug for a number about private records, got none");
   return unsafe_numbers_;
-}
-
-DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
-  return dp::privacy_statement(plan(), steps(), notes());
 }
 
 DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::span<const index_t> slots,
@@ -380,7 +354,7 @@ DPMP_KEPT_BODY inline std::string Trainer::description() const {
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, const dp::RunState& state,
                                             const dp::StatementNotes& before) {
   Guarantee again = guarantee().restarted(ctx_, keys, steps, state, before);
-  follow_precision(steps, again.overflow);
+  follow_precision(steps, again.counted.overflow_scale());
   sampler_ = sampler_.with_keys(again.ledger.keys());
   guarantee_ = std::move(again);
 }
