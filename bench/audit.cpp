@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A black-box audit: trains many times on neighbouring data sets, looks only at what is released (the weights, and the
-// threshold of an adaptive plan), and states lower bounds of epsilon and mu beside what the plan claims. Beside each variant
-// its power: the same run with half of the noise that the claim is about must be found. Prints a Markdown table, and JSON
-// with --json FILE.
+// threshold or loss scale of a plan that has one), and states lower bounds of epsilon and mu beside what the plan claims.
+// Beside each variant its power: the same run with half of the noise that the claim is about must be found. Prints a
+// Markdown table, and JSON with --json FILE.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,8 +17,10 @@ using namespace audit;
 std::vector<Experiment> all_experiments(bool planted) {
   std::vector<Experiment> all = variants();
   if (planted) all.push_back(adaptive_experiment(dp::NeighbouringRelation::zero_out, 0.5));
-  for (const auto relation : {dp::NeighbouringRelation::add_or_remove_one, dp::NeighbouringRelation::zero_out})
+  for (const auto relation : {dp::NeighbouringRelation::add_or_remove_one, dp::NeighbouringRelation::zero_out}) {
     all.push_back(adaptive_experiment(relation));
+    all.push_back(overflow_experiment(relation));
+  }
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
     for (const int threads : {1, 2})
       if (threads == 1 || dtype == DType::f32) all.push_back(slot_experiment(dtype, threads));

@@ -171,6 +171,46 @@ inline Experiment adaptive_experiment(dp::NeighbouringRelation relation) {
   return adaptive_experiment(relation, dp::count_sensitivity(relation));
 }
 
+/// A loss scale that follows overflows moves up or down in every step, by whether the noisy count is above a half: record 0
+/// overflows where it is there and full, and nothing else does. Nearly all of the budget is in the count; what the scale
+/// tells of it is one bit a step, about 2 / pi of mu^2.
+inline Experiment overflow_experiment(dp::NeighbouringRelation relation) {
+  constexpr index_t records = 9, steps = 4;
+  const bool emptied = relation == dp::NeighbouringRelation::zero_out;
+  const auto ctx = std::make_shared<Context>(Device::cpu(), 1);
+  const double sigma = std::sqrt(double(steps));  // mu = 1
+  const dp::PlanOptions claimed{
+      .delta = 1e-5, .sampling_rate = 1, .steps = steps, .dataset_size = records, .relation = relation};
+  const auto plan_of = [=](double share) {
+    dp::PlanOptions o = claimed;
+    o.overflow = dp::OverflowOptions{
+        .count_noise = sigma / 0.99 * share, .share = 0.5 / double(records), .growth_interval = 1, .initial_scale = 1};
+    return dp::Plan::with_noise_multiplier(o, sigma * share);
+  };
+  Experiment e;
+  e.name = dpmp::detail::concat("overflows, ", name_of(relation));
+  const dp::Plan claim = dp::Plan::with_noise_multiplier(claimed, sigma);
+  e.claimed_epsilon = claim.epsilon();
+  e.claimed_power = gaussian_power(mu_of(claim));
+  e.scores = [ctx, emptied, whole = plan_of(1), half = plan_of(0.5)](std::mt19937_64& r, bool with, double share) {
+    nn::Parameters parameters(*ctx, DType::f32, 3);
+    Parameter& w = parameters.constant("w", {1, 1}, 0);
+    const index_t shift = with || emptied ? 0 : 1;
+    const auto losses = [&](const train::Batch& batch) {
+      std::vector<double> x;
+      for (const index_t i : batch.records) x.push_back(i >= 0 && i + shift == 0 && with ? HUGE_VAL : 1);
+      const Variable y = linear(batch.tape.input(Tensor::from(*ctx, {batch.size(), 1}, DType::f32, x)), w);
+      return weighted_sum(y, std::vector<double>(x.size(), 1.0));
+    };
+    train::Trainer trainer(
+        *ctx, parameters, share == 1 ? whole : half, fresh_keys(r), records - shift,
+        {.physical_batch = records, .optimiser = optim::Sgd{}, .learning_rate = optim::LearningRate::constant(1)});
+    for (index_t step = 0; step < steps; ++step) trainer.step(losses);
+    return std::vector<double>{-double(trainer.overflow_scale()->state().exponent)};
+  };
+  return e;
+}
+
 /// Every record goes through dropout. Where masks are keyed by a seed that the adversary knows and by an index, removing
 /// record 0 gives every other record another mask, and the adversary knows which.
 inline Experiment dropout_experiment(double rate) {

@@ -177,44 +177,84 @@ DiffusionData made_up_images(const Options& o, index_t records) {
   return {std::move(data), o.model};
 }
 
-/// Time of a private step of one physical batch, the fastest of three, and its peak memory.
-void print_row(Context& ctx, const Options& o, DType dtype, index_t batch, Checkpointing how) {
-  const DiffusionData data = made_up_images(o, batch);
-  DiffusionTransformer model(ctx, o.model, precision_of(o, dtype), o.seed, how);
-  const auto plan = dp::Plan::with_noise_multiplier(
-      {.delta = o.delta, .sampling_rate = 1, .steps = 4, .clip_threshold = o.clip, .dataset_size = batch}, 1);
-  train::Trainer trainer(ctx, model.parameters(), plan, dp::StreamKeys(dp::random_key()), batch,
-                         {.physical_batch = batch,
-                          .strategy = {.strategy = o.strategy},
-                          .identity = [&](const Key256& secret, index_t record) { return data.identity(secret, record); }});
-  const auto step = [&] {
-    ctx.backend().synchronize();
+/// Private steps of one physical batch with one choice of checkpointing, in a context of their own.
+class TableRun {
+ public:
+  TableRun(const Options& o, const DiffusionData& data, DType dtype, Checkpointing how)
+      : options_(o),
+        data_(data),
+        ctx_(o.device == "cuda" ? Device::cuda() : Device::cpu(), o.threads),
+        model_(ctx_, o.model, precision_of(o, dtype), o.seed, how),
+        trainer_(
+            ctx_, model_.parameters(),
+            dp::Plan::with_noise_multiplier(
+                {.delta = o.delta, .sampling_rate = 1, .steps = 1000, .clip_threshold = o.clip, .dataset_size = data.size()},
+                1),
+            dp::StreamKeys(dp::random_key()), data.size(),
+            {.physical_batch = data.size(),
+             .strategy = {.strategy = o.strategy},
+             .identity = [&](const Key256& secret, index_t record) { return data_.identity(secret, record); }}) {}
+  TableRun(const TableRun&) = delete;
+  double step() {
+    ctx_.backend().synchronize();
     const auto start = Clock::now();
-    trainer.step(
-        [&](const train::Batch& b) { return data.losses(model, b.tape, b.records, *b.tape.randomness(), o.diffusion); });
-    ctx.backend().synchronize();
+    trainer_.step([&](const train::Batch& b) {
+      return data_.losses(model_, b.tape, b.records, *b.tape.randomness(), options_.diffusion);
+    });
+    ctx_.backend().synchronize();
     return std::chrono::duration<double>(Clock::now() - start).count();
-  };
-  step();
-  ctx.reset_peak_memory();
-  const double fastest = std::min({step(), step(), step()});
-  std::printf("%-6s %6lld %14s %12.3f %10.1f\n", std::string(dpmp::name_of(dtype)).c_str(), static_cast<long long>(batch),
-              std::string(name_of(how)).c_str(), 1e3 * fastest / double(batch), double(ctx.memory().peak_bytes) / 1e6);
+  }
+  void restart_peak() { ctx_.reset_peak_memory(); }
+  double peak_megabytes() const { return double(ctx_.memory().peak_bytes) / 1e6; }
+  std::vector<double> seconds = {};
+
+ private:
+  const Options& options_;
+  const DiffusionData& data_;
+  Context ctx_;
+  DiffusionTransformer model_;
+  train::Trainer trainer_;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// The choices take turns: medians, and of each the median of its ratios to the step without checkpointing next to it.
+void print_rows(const Options& o, DType dtype, index_t batch) {
+  constexpr int rounds = 5;
+  const DiffusionData data = made_up_images(o, batch);
+  TableRun runs[] = {{o, data, dtype, Checkpointing::none},
+                     {o, data, dtype, Checkpointing::selective},
+                     {o, data, dtype, Checkpointing::block}};
+  for (TableRun& run : runs) run.step(), run.restart_peak();
+  for (int k = 0; k < rounds; ++k)
+    for (TableRun& run : runs) run.seconds.push_back(run.step());
+  for (int r = 0; r < 3; ++r) {
+    std::vector<double> ratios;
+    for (std::size_t k = 0; k < runs[r].seconds.size(); ++k) ratios.push_back(runs[r].seconds[k] / runs[0].seconds[k]);
+    std::printf("%-6s %6lld %14s %12.3f %8.2f %10.1f %8.2f\n", std::string(dpmp::name_of(dtype)).c_str(),
+                static_cast<long long>(batch), std::string(name_of(all_checkpointing[r])).c_str(),
+                1e3 * median(runs[r].seconds) / double(batch), median(ratios), runs[r].peak_megabytes(),
+                runs[r].peak_megabytes() / runs[0].peak_megabytes());
+  }
   std::fflush(stdout);
 }
-void print_table(Context& ctx, const Options& o) {
+void print_table(const Options& o, int threads) {
   std::cout << "private steps of one physical batch of made-up images, strategy " << per_sample::name_of(o.strategy) << "; "
-            << o.model.text() << ", " << ctx.threads() << " threads\n";
-  std::printf("%-6s %6s %14s %12s %10s\n", "dtype", "batch", "checkpointing", "ms a record", "peak MB");
+            << o.model.text() << ", " << threads << " threads\n";
+  std::printf("%-6s %6s %14s %12s %8s %10s %8s\n", "dtype", "batch", "checkpointing", "ms a record", "/ none", "peak MB",
+              "/ none");
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
     for (index_t batch = std::min<index_t>(16, o.physical_batch); batch <= o.physical_batch; batch *= 2)
-      for (const Checkpointing how : all_checkpointing) print_row(ctx, o, dtype, batch, how);
+      print_rows(o, dtype, batch);
 }
 
 int run(const Options& o) {
   Context ctx(o.device == "cuda" ? Device::cuda() : Device::cpu(), o.threads);
   if (o.table) {
-    print_table(ctx, o);
+    print_table(o, ctx.threads());
     return 0;
   }
   const nn::Precision precision = precision_of(o, parse_dtype(o.dtype));

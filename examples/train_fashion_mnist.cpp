@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <dpmp/dpmp.hpp>
+#include <dpmp/train/report.hpp>
 #include <iostream>
 #include <optional>
 
@@ -20,7 +21,7 @@ using namespace dpmp;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string data = "/usr/share/datasets/fashion-mnist", dtype = "f32";
+  std::string data = "/usr/share/datasets/fashion-mnist", dtype = "f32", report;
   bool is_private = true, info = false;
   double epsilon = 2.7, delta = 1e-5, clip = 0.1, learning_rate = 32, momentum = 0.9, average = 0.95;
   index_t steps = 146, batch = 4096, physical_batch = 128, warm_up = 0, evaluate_every = 25;
@@ -54,6 +55,10 @@ Options parse(int argc, char** argv, CLI::App& app) {
   app.add_option("--seed", o.seed, "of the initial weights; noise and batches are keyed by the operating system")
       ->capture_default_str();
   app.add_option("--evaluate-every", o.evaluate_every, "steps between progress lines")->capture_default_str();
+  app.add_option(
+      "--report", o.report,
+      "also write a page about the run, its guarantee and its plots to this file: .html, or .json for the guarantee "
+      "alone");
   app.add_flag("--info", o.info, "print which matrix product and instruction set run");
   app.parse(argc, argv);
   o.is_private = privacy == "on";
@@ -193,6 +198,8 @@ int run(const Options& o) {
     return cross_entropy(network(batch.tape.input(images)), labels);
   };
   if (o.info && plan) std::cout << trainer.validate(losses).text();
+  if (!o.report.empty()) train::check_report_path(o.report, trainer);
+  std::vector<train::Progress> history;
   const auto start = Clock::now();
   double share = 0;
   for (index_t done = 1; done <= o.steps; ++done) {
@@ -204,8 +211,11 @@ int run(const Options& o) {
     average.swap();
     // How long private steps take tells how many physical batches their draws needed: no times of them (docs/pitfalls.md).
     std::string speed;
+    history.push_back(train::progress_of(trainer, trainer_options.learning_rate));
+    history.back().more = {{"test accuracy", share}, {train::peak_bytes_name, double(ctx.memory().peak_bytes)}};
     if (!plan) {
       const double a_step = std::chrono::duration<double>(Clock::now() - start).count() / double(done);
+      history.back().more.emplace_back(train::records_per_second_name, double(o.batch) / a_step);
       speed = dpmp::detail::concat("  ", std::lround(double(o.batch) / a_step), " samples/s  ETA ",
                                    clock_text(a_step * double(o.steps - done)));
     }
@@ -217,6 +227,13 @@ int run(const Options& o) {
   }
   std::printf("trained %lld steps; all %lld test images: %.2f %% right\n", static_cast<long long>(o.steps),
               static_cast<long long>(test.size()), 100 * share);
+  if (!o.report.empty())
+    train::write_report(
+        o.report, trainer, history,
+        {.title = "Fashion-MNIST, a small convolutional network",
+         .about = {{"data", dpmp::detail::concat(training.size(), " images to learn, ", test.size(), " to test")},
+                   {"model", dpmp::detail::concat(network.parameters().numel(), " parameters in ", o.dtype)},
+                   {"products", gemm_backend_info(ctx)}}});
   if (plan) std::cout << '\n' << trainer.privacy_statement() << '\n';
   return 0;
 }

@@ -22,7 +22,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string data, output = "train_gpt_output", resume, weights, log, report, dtype = "bf16", moments = "f32",
-              optimiser = "adamw";
+                    optimiser = "adamw";
   bool is_private = true;
   double epsilon = 8, delta = 1e-5, clip = 1, learning_rate = 4e-3, dropout = 0, lora_alpha = 16;
   index_t steps = 160, batch = 512, physical_batch = 64, width = 96, layers = 2, heads = 4, context = 128, warm_up = 10;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "dpmp/dp/batch_bound.hpp"
 #include "dpmp/dp/plan.hpp"
 
 using namespace dpmp;

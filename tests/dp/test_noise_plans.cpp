@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plans with a noise source: what is accounted, how much noise follows, what is stored and said, what is refused.
 #include <doctest/doctest.h>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -91,6 +92,12 @@ TEST_CASE("P20: a plan of independent noise is stored as before there were noise
   CHECK(!text.contains("noise scale"));
   dp::PlanText other = Plan::with_noise_multiplier(with(full(), tree), 1).text();
   CHECK(other.at("noise source") == "tree");
+  dp::PlanText near = other, far = other;
+  const double scale = dp::noise_scale(with(full(), tree));
+  near["noise scale"] = dp::detail::bits_text(scale * (1 - 0x1p-33)),
+  far["noise scale"] = dp::detail::bits_text(scale * (1 - 1e-8));
+  CHECK(Plan::from_text(near).text() == near);
+  CHECK(test::refuses([&] { Plan::from_text(far); }, "noise scale"));
   other["noise source"] = "forest";
   CHECK(test::refuses([&] { Plan::from_text(other); }, "a noise source in 'noise source'"));
   other["noise source"] = "banded";
@@ -140,10 +147,19 @@ TEST_CASE("P25: correlated noise over full batches, worked out as a sum over pai
 }
 
 TEST_CASE("P3, P25: discrete noise is at least the plan's, its accountant uses whole orders, its sensitivity the grid") {
+  int other_orders = 0;
   for (const PlanOptions& base : {poisson(), cyclic(8), full()}) {
     const Plan plan = Plan::with_noise_multiplier(with(base, discrete), 1.1),
                continuous = Plan::with_noise_multiplier(base, 1.1);
     // Whole orders are some of the orders: never a smaller epsilon, and close to it.
+    std::vector<double> whole;
+    for (int a = 2; a <= 1024; ++a)
+      if (a < 64 || a % (std::bit_floor(unsigned(a)) / 8) == 0) whole.push_back(a);
+    dp::RdpAccountant by_hand(whole);
+    for (const auto& [step, count] : dp::accounted_steps(plan.options(), 1.1, 40))
+      by_hand.add_steps(step.sampling_rate, step.noise_multiplier, count);
+    CHECK(plan.epsilon() == by_hand.epsilon(dp::accounted_delta(plan.options(), 40)));
+    other_orders += plan.epsilon() > continuous.epsilon();
     CHECK(plan.epsilon() >= continuous.epsilon());
     CHECK(plan.epsilon() <= continuous.epsilon() * 1.02 + 0.02);
     const dp::StepPlan step = plan.at(0);
@@ -159,6 +175,7 @@ TEST_CASE("P3, P25: discrete noise is at least the plan's, its accountant uses w
     CHECK(step.noise_standard_deviation >= 1.1 * plan.facts().sensitivity);
     CHECK(step.noise_standard_deviation <= 1.1 * plan.facts().sensitivity + 1.001 * spacing);
   }
+  CHECK(other_orders > 0);
   PlanOptions users = with(cyclic(8), discrete);
   users.sampling.records_per_user = 3;
   const Plan of_users = Plan::with_noise_multiplier(users, 1.1),

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "dpmp/dp/batch_bound.hpp"
 #include "dpmp/dp/statement.hpp"
 #include "support/random.hpp"
 
@@ -182,9 +183,9 @@ TEST_CASE("P33: statement and description say every number, what is assumed and 
   o.epsilon = 3;
   const Plan plan = Plan::calibrate(o);
   const std::string text = dp::privacy_statement(plan, 120), table = plan.describe();
-  for (const char* part :
-       {"120 of 300 planned steps", "1e-05", "one training record", "one record more than the other", "0.02",
-        "Poisson sampling", "Renyi", "Assumptions", "Not accounted", "hyper-parameters", "held-out records"}) {
+  for (const char* part : {"120 of 300 planned steps", "1e-05", "one training record", "one record more than the other",
+                           "0.02", "Poisson sampling", "Renyi", "Assumptions", "Not accounted", "hyper-parameters",
+                           "held-out records", "without the records", "initial weights"}) {
     INFO(part);
     CHECK(text.find(part) != std::string::npos);
   }

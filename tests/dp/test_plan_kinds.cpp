@@ -141,7 +141,7 @@ TEST_CASE("P20: plans of different kinds differ, and every changed, missing or a
 TEST_CASE("P20: every field of the options is in the text") {
   // One field more here does not compile: it needs a name in dp/plan_text.hpp, and a kind in this file.
   [[maybe_unused]] const auto [epsilon, delta, rate, steps, threshold, size, relation, rule, groups, adaptive, clip, noise,
-                               sampling, overflow] = options();
+                               sampling, source, overflow] = options();
   const dp::AdaptiveOptions a{.count_noise = 1};
   [[maybe_unused]] const auto [quantile, learning_rate, count_noise, lowest, highest, initial] = a;
   const dp::OverflowOptions f{.count_noise = 3, .share = 0.5};

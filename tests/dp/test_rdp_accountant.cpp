@@ -215,3 +215,21 @@ TEST_CASE("P26: calibration meets the target, from below and within 1e-3, and fi
 TEST_CASE("P26: a target that no noise can meet is an error that says the least epsilon") {
   CHECK_THROWS_WITH_AS(dp::calibrate_noise_multiplier(1e-4, 1e-6, 0.01, 10), doctest::Contains("stays at or above"), Error);
 }
+
+TEST_CASE("P25: a noise multiplier of any size has a divergence, an infinite one where it overflows, and never NaN") {
+  test::Rng rng(test::seed(), 4);
+  for (int k = 0; k < 3000; ++k) {
+    const double sigma = std::ldexp(rng.uniform(1, 2), int(rng.integer(-1074, 1022)));
+    const double q = k % 10 == 0 ? 1 : std::ldexp(rng.uniform(0.5, 1), int(rng.integer(-1000, 0)));
+    const double order = k % 2 ? double(rng.integer(2, 1024)) : rng.uniform(1.01, 100);
+    const double divergence = dp::subsampled_gaussian_rdp(q, sigma, order);
+    INFO("q ", q, " sigma ", sigma, " order ", order, " divergence ", divergence);
+    CHECK(divergence >= 0);  // not NaN
+    // The mixture is at least q times the shifted Gaussian: A >= q^a exp((a^2 - a) / (2 sigma^2)).
+    const double least = order / (2 * sigma * sigma), drawn = order * std::log(q) / (order - 1);
+    if (least + drawn > 0) CHECK(divergence >= (least + drawn) * (1 - 1e-12));
+    const double epsilon = epsilon_of(q, sigma, 1, 1e-5);
+    CHECK(epsilon >= 0);
+    if (sigma < 0x1p-520 && q > 0x1p-100) CHECK(std::isinf(epsilon));
+  }
+}

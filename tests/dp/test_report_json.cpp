@@ -67,6 +67,7 @@ TEST_CASE("the JSON of a plan has every number of it, and epsilon is rounded up"
     CHECK(guarantee["delta"].get<double>() == o.delta);
     CHECK(guarantee["relation"] == name_of(o.relation));
     CHECK(guarantee["unit"] == "record");
+    CHECK(guarantee["sampler"] == "poisson");
     CHECK(guarantee["steps_taken"] == steps);
     CHECK(guarantee["steps_planned"] == o.steps);
 

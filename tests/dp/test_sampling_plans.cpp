@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "dpmp/dp/pld_accountant.hpp"
 #include "dpmp/dp/statement.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
@@ -35,11 +36,16 @@ std::vector<Kind> kinds() {
         "set aside for "
         "draws of more than 90 records"}},
       {"truncated, chosen", options({.kind = truncated_poisson}, 0.02), {"truncated Poisson"}, {"part of 8"}},
+      {"without replacement",
+       options({.kind = without_replacement, .batch_size = 40}),
+       {"without replacement, batch size over dataset size", "Delta = 2 C (1 + rho)", "by privacy-loss distributions"},
+       {"a uniformly random set of 40 of the 2000 records is drawn (sampling without replacement)", "replace_one",
+        "Accountant: privacy-loss distributions"}},
       {"balls",
        options({.kind = balls_in_bins, .period = 25}),
-       {"balls in bins, each record once an epoch", "accounted rate", "share of 0.002"},
+       {"balls in bins, each record once an epoch", "share of 0.001", "by privacy-loss distributions"},
        {"drawn once in every epoch of 25 steps, in a uniformly random one",
-        "accounted as Poisson sampling with probability"}},
+        "whole epochs are composed, each of them as one random allocation of a record", "0.1 % of delta is set aside"}},
       {"cyclic",
        options({.kind = cyclic_poisson, .period = 4}, 0.08),
        {"each record in each step of its group", "period"},
@@ -57,8 +63,11 @@ std::vector<Kind> kinds() {
         "at most 3 records, chosen at "
         "random",
         "2000 users"}}};
-  r[5].options.relation = NeighbouringRelation::replace_one;
-  r[6].options.relation = NeighbouringRelation::zero_out;
+  for (Kind& kind : r) {
+    const std::string name = kind.name;
+    if (name == "without replacement" || name == "full, replace") kind.options.relation = NeighbouringRelation::replace_one;
+    if (name == "full, zero out") kind.options.relation = NeighbouringRelation::zero_out;
+  }
   return r;
 }
 
@@ -78,6 +87,7 @@ double hockey_stick(const Mixture& P, const Mixture& Q, double sigma, double eps
     sum += std::max(0.0, density(P, x) - std::exp(epsilon) * density(Q, x));
   return sum * step / (sigma * std::sqrt(2 * 3.14159265358979323846));
 }
+double normal_cdf(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
 /// Adds `weight`, spread evenly over the subsets of `size` of these values, to the mixture of their sums plus `shift`.
 void add_subsets(Mixture& M, const std::vector<double>& values, std::size_t size, double weight, double shift = 0) {
   std::vector<double> sums;
@@ -111,6 +121,7 @@ TEST_CASE("P20, P26, P33: plans of every sampling survive as text, keep their ta
     CHECK(again.describe() == plan.describe());
     CHECK((plan.epsilon() <= 2 && plan.epsilon() >= 2 - 1e-3));
     CHECK(plan.epsilon_after(25) < plan.epsilon());
+    if (kind.options.sampling.kind == SamplingKind::balls_in_bins) CHECK(plan.epsilon_after(26) == plan.epsilon());
     CHECK(plan.epsilon_after(0) == 0);
     CHECK(plan.text().contains("sampling"));
     const std::string table = plan.describe(), words = dp::privacy_statement(plan, 50);
@@ -121,6 +132,10 @@ TEST_CASE("P20, P26, P33: plans of every sampling survive as text, keep their ta
     for (const auto& [name, value] : plan.text())
       for (bool erased : {false, true}) {
         INFO(name);
+        // Facts may be off by the rounding of another build (test_stored_plans.cpp).
+        const bool fact = name == "batch bound" || name == "expected batch" || name == "joint clip threshold" ||
+                          name == "rho" || name == "sensitivity";
+        if (fact && !erased) continue;
         dp::PlanText changed = plan.text();
         changed[name].back() = value.back() == '1' ? '2' : '1';
         if (erased) changed.erase(name);
@@ -180,6 +195,13 @@ TEST_CASE("P5, P25: what is composed: all steps, one step of a period, and nothi
   CHECK(by_turns.epsilon() == cyclic.epsilon(1e-5 - 1e-8));
   CHECK(by_turns.epsilon_after(49) == by_turns.epsilon());
   CHECK(by_turns.epsilon_after(48) < by_turns.epsilon());
+  // Fixed sizes leave all of delta; one step of them has the closed form q D(log(1 + (e^epsilon - 1) / q)).
+  PlanOptions fixed = options({.kind = without_replacement, .batch_size = 40});
+  fixed.relation = NeighbouringRelation::replace_one, fixed.steps = 1;
+  const double epsilon = Plan::with_noise_multiplier(fixed, 1).epsilon(), q = 0.02;
+  const double amplified = std::log1p(std::expm1(epsilon) / q);
+  CHECK(q * (normal_cdf(0.5 - amplified) - std::exp(amplified) * normal_cdf(-0.5 - amplified)) ==
+        doctest::Approx(1e-5).epsilon(1e-6));
   // In parts of a schedule each is rounded up: 7 steps of one noise and 43 of another hold 2 and 11 of a group.
   PlanOptions o = options({.kind = cyclic_poisson, .period = 4}, 0.08);
   o.noise_schedule = dp::Schedule::piecewise({{0, 1.0}, {7, 1.5}});
@@ -252,41 +274,27 @@ TEST_CASE("P5, P25: truncated Poisson sampling loses no more than its part of de
   CHECK(needed >= 2);
 }
 
-TEST_CASE("P5, P25: balls in bins: but for an event that delta pays for, no step is likelier than the accounted rate") {
-  // Of one record: under Q it is not there, under P in a random step. By what was released before step i it is in that step
-  // with the probability p_i = 1 / (X_1 + .. + X_(i - 1) + t - i + 1), X_j the likelihood ratio of step j.
+TEST_CASE("P5, P25: without replacement: a step loses no more than is accounted, and opposite records reach it") {
   test::Rng rng(test::seed(), 3);
-  const index_t t = 400, trials = 20000;
-  PlanOptions o = options({.kind = SamplingKind::balls_in_bins, .period = t});
-  o.steps = t, o.delta = 0.999;
-  o = dp::completed_options(o);
-  const double sigma = 1.2, rate = dp::accounted_rate(o, sigma), failure = dp::rare_share * o.delta;
-  CHECK(rate < 1.4 / double(t));
-  for (bool present : {false, true})
-    for (bool adaptive : {false, true}) {
-      CAPTURE(present);
-      CAPTURE(adaptive);
-      double rare = 0;
-      for (index_t k = 0; k < trials; ++k) {
-        const index_t place = present ? rng.integer(1, t) : 0;
-        double sum = 0, last = 1, largest = 0;
-        for (index_t i = 1; i <= t; ++i) {
-          largest = std::max(largest, 1 / (sum + double(t - i + 1)));
-          // The next gradient may depend on what was released: smaller after a ratio above 1.
-          const double g = adaptive && last > 1 ? 0.7 : 1, z = rng.normal(sigma) + (i == place ? g : 0);
-          last = std::exp((2 * z * g - g * g) / (2 * sigma * sigma));
-          sum += last;
-        }
-        rare += largest > rate;
-      }
-      // With half of the theta it would be about failure^(1/4) = 0.18 of them, 180 times as many.
-      CHECK(rare / double(trials) <= failure + 5 * std::sqrt(failure / double(trials)));
-    }
-  // It falls to 1 / period where epochs are long, and never exceeds 1.
-  o.sampling.period = 1000000;
-  CHECK(dp::accounted_rate(o, sigma) < 1.01e-6);
-  for (double small : {1e-3, 1e-2, 0.1}) CHECK(dp::accounted_rate(o, small) == 1);
-  CHECK(dp::accounted_rate(o, 3) < dp::accounted_rate(o, 2));
+  for (int k = 0; k < 30; ++k) {
+    const std::size_t n = 6, m = std::size_t(rng.integer(1, 6));
+    const double sigma = rng.uniform(0.5, 2), epsilon = rng.uniform(0, 2), q = double(m) / double(n);
+    const bool opposite = k % 2 == 0;
+    std::vector<double> values(n), replaced;
+    for (double& v : values) v = opposite ? -1 : rng.uniform(-1, 1);
+    replaced = values;
+    replaced[0] = opposite ? 1 : rng.uniform(-1, 1);
+    Mixture before, after;
+    add_subsets(before, values, m, 1);
+    add_subsets(after, replaced, m, 1);
+    // Of sensitivity 2: noise multiplier sigma / 2.
+    const dp::PrivacyCurve curve = dp::privacy_curve(
+        {dp::StepMechanism::Kind::poisson_gaussian_difference, q, sigma / 2, NeighbouringRelation::replace_one});
+    const double there = hockey_stick(after, before, sigma, epsilon), back = hockey_stick(before, after, sigma, epsilon);
+    CHECK(there <= curve.forward(epsilon).upper + 1e-5);
+    CHECK(back <= curve.forward(epsilon).upper + 1e-5);
+    if (opposite) CHECK(there >= curve.forward(epsilon).upper - 1e-5);
+  }
 }
 
 TEST_CASE("bad input: relations that a sampling is not accounted for, counts next to records of users") {
@@ -296,7 +304,7 @@ TEST_CASE("bad input: relations that a sampling is not accounted for, counts nex
     return test::refuses([&] { Plan::with_noise_multiplier(o, 1); }, part);
   };
   for (const Kind& kind : kinds())
-    if (kind.options.sampling.kind != full_batch)
+    if (kind.options.sampling.kind != full_batch && kind.options.sampling.kind != without_replacement)
       CHECK(refused(kind.options, NeighbouringRelation::replace_one, "expected add_or_remove_one or zero_out for "));
   for (NeighbouringRelation r : {NeighbouringRelation::add_or_remove_one, NeighbouringRelation::zero_out})
     CHECK(refused(options({.kind = without_replacement, .batch_size = 20}), r,
@@ -304,6 +312,8 @@ TEST_CASE("bad input: relations that a sampling is not accounted for, counts nex
   PlanOptions counted = options({.records_per_user = 2}, 0.1);
   counted.adaptive = dp::AdaptiveOptions{.count_noise = 10};
   CHECK(refused(counted, NeighbouringRelation::add_or_remove_one, "expected one record of a user in a step"));
+  counted.sampling = {.kind = balls_in_bins, .period = 10}, counted.sampling_rate = 0;
+  CHECK(refused(counted, NeighbouringRelation::zero_out, "expected add_or_remove_one for balls_in_bins"));
   CHECK(refused(options({.kind = full_batch}, 0.5), NeighbouringRelation::zero_out, "one that it makes, 1, got 0.5"));
   CHECK(refused(options({.kind = balls_in_bins}), NeighbouringRelation::zero_out, "period in [1, 2^40)"));
   CHECK(refused(options({.batch_size = 4}, 0.5), NeighbouringRelation::zero_out, "no batch size for poisson"));

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "dpmp/core/escaped_text.hpp"
 #include "dpmp/interop/safetensors.hpp"
 #include "support/train_gpt.hpp"
 
@@ -88,6 +89,27 @@ TEST_CASE("a log has the public facts of each progress line and no times, and a 
   CHECK(refused.code == 1);
   CHECK(has(refused.error, "expected a log that ends with .csv"));
   CHECK_FALSE(has(refused.out, "step "));
+}
+
+TEST_CASE("P19: a report has every step of the run, before and after it was resumed, and times only where they are public") {
+  const Workplace place;
+  const std::string page = (place / "r.html").string();
+  const Words options{"--log=" + (place / "log.csv").string(), "--report=" + page};
+  checkpoint_after(place, "c", 2, options);
+  CHECK(has(test::read_text(page), "After 2 of 6 planned steps"));
+  const Result r = resume(place, "c", "out", options);
+  const std::string text = test::read_text(page);
+  const auto statement = dpmp::json_text(r.out.substr(r.out.find("After 6"), 100));
+  CHECK(has(text, statement.substr(1, statement.size() - 2)));
+  for (int step = 1; step <= 6; ++step) CHECK(count(text, "<td class=\"number\">" + std::to_string(step) + "</td>") >= 3);
+  for (const char* private_number : {"Throughput", "unsafe_", "Unsafe"}) CHECK_FALSE(has(text, private_number));
+  CHECK(run(place, "o", {"--private=off", "--report=" + page}).code == 0);
+  CHECK(has(test::read_text(page), "<figcaption>Throughput</figcaption>"));
+  CHECK(run(place, "o", {"--unsafe-debug", "--report-times", "--report=" + page}).code == 0);
+  for (const char* told : {"Throughput", "unsafe_mean_norm", "(unsafe_debug)", "steps took is told"})
+    CHECK(has(test::read_text(page), told));
+  CHECK(has(run(place, "no", {"--report=" + (place / "r.txt").string()}).error, "expected a report that ends with"));
+  CHECK_FALSE(std::filesystem::exists(place / "no" / "weights.safetensors"));
 }
 
 TEST_CASE("the lines at the end are drawn from the seed: the same from the same weights, others from another seed") {

@@ -1,23 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a fuzz target where there is no libFuzzer: on its seeds, then on random changes of them, for some seconds.
+// Runs a fuzz target where there is no libFuzzer: on its seeds, then on random changes of them, a given number of times. An
+// allocation that is out of proportion to its input ends the program.
 //
-//     fuzz_idx SECONDS        DPMP_TEST_SEED=N repeats the inputs of a run
+//     fuzz_idx RUNS           DPMP_TEST_SEED=N repeats the inputs of a run
 //     fuzz_idx FILE...        runs the target on files
+//     fuzz_idx --seeds FOLDER writes the inputs to start from to files, for libFuzzer
 //
 // The input at hand is written to fuzz_input before the target sees it where DPMP_FUZZ_KEEP is set, so that it is there
 // after a crash.
 #include <algorithm>
-#include <chrono>
+#include <atomic>
+#include <new>
 #include <string_view>
 
 #include "fuzz/fuzz.hpp"
 #include "support/random.hpp"
 
 namespace {
+std::atomic<std::size_t> allocation_limit{std::size_t(-1)};
+
+void* allocate(std::size_t bytes, std::size_t alignment) {
+  if (bytes > allocation_limit.load(std::memory_order_relaxed)) {
+    allocation_limit = std::size_t(-1);
+    std::fprintf(stderr, "does not hold: an allocation in proportion to the input, got %zu bytes\n", bytes);
+    std::abort();
+  }
+  void* memory = nullptr;
+  if (alignment <= alignof(std::max_align_t))
+    memory = std::malloc(bytes == 0 ? 1 : bytes);
+  else if (::posix_memalign(&memory, alignment, bytes) != 0)
+    memory = nullptr;
+  if (!memory) throw std::bad_alloc();
+  return memory;
+}
+
 void run(const std::string& input) {
   static const bool keep = std::getenv("DPMP_FUZZ_KEEP") != nullptr;
   if (keep) test::write_text("fuzz_input", input);
+  allocation_limit = fuzz::most_bytes + fuzz::most_times_input * input.size();
   LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(input.data()), input.size());
+  allocation_limit = std::size_t(-1);
 }
 
 class Mutator {
@@ -74,10 +96,28 @@ class Mutator {
 };
 }  // namespace
 
+void* operator new(std::size_t bytes) { return allocate(bytes, alignof(std::max_align_t)); }
+void* operator new[](std::size_t bytes) { return allocate(bytes, alignof(std::max_align_t)); }
+void* operator new(std::size_t bytes, std::align_val_t alignment) { return allocate(bytes, std::size_t(alignment)); }
+void* operator new[](std::size_t bytes, std::align_val_t alignment) { return allocate(bytes, std::size_t(alignment)); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
 int main(int argc, char** argv) {
   char* end = nullptr;
-  const double seconds = argc == 2 ? std::strtod(argv[1], &end) : 0;
-  if (argc < 2) return std::fprintf(stderr, "expected SECONDS or files\n"), 2;
+  const std::uint64_t most = argc == 2 ? std::strtoull(argv[1], &end, 10) : 0;
+  if (argc < 2) return std::fprintf(stderr, "expected RUNS or files\n"), 2;
+  if (argc == 3 && std::string_view(argv[1]) == "--seeds") {
+    int number = 0;
+    for (const std::string& input : fuzz::seeds()) test::write_text(argv[2] + ("/" + std::to_string(number++)), input);
+    return 0;
+  }
   if (argc > 2 || *end != '\0') {
     for (int k = 1; k < argc; ++k) run(test::read_text(argv[k]));
     return 0;
@@ -87,14 +127,12 @@ int main(int argc, char** argv) {
   Mutator mutator;
   std::uint64_t runs = 0;
   for (const std::string& input : fuzz::seeds()) run(input), ++runs;
-  const auto stop = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  while (std::chrono::steady_clock::now() < stop)
-    for (int k = 0; k < 100; ++k, ++runs) {
-      const std::string input = mutator.next();
-      const std::uint64_t before = fuzz::accepted;
-      run(input);
-      if (fuzz::accepted > before) mutator.keep(input);
-    }
+  for (; runs < most; ++runs) {
+    const std::string input = mutator.next();
+    const std::uint64_t before = fuzz::accepted;
+    run(input);
+    if (fuzz::accepted > before) mutator.keep(input);
+  }
   std::printf("%llu inputs, %llu of them accepted\n", static_cast<unsigned long long>(runs),
               static_cast<unsigned long long>(fuzz::accepted));
   return fuzz::accepted > 0 ? 0 : 1;

@@ -20,6 +20,10 @@ std::vector<std::string> seeds();
 std::vector<std::string> words();
 /// How many inputs were accepted so far: a target that refuses everything tests nothing.
 inline std::uint64_t accepted = 0;
+/// Most bytes that one allocation may take while an input is run, in addition to most_times_input times its own: what a file
+/// says of its size must not be believed before it is compared with the file.
+inline std::size_t most_bytes = 1 << 18;
+inline constexpr std::size_t most_times_input = 32;
 
 inline void hold(bool holds, const char* what) {
   if (holds) return;

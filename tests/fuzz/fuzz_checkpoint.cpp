@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints of private runs. An input is a file of save_checkpoint() whose length in front is made to fit: "C", the
-// header, an ASCII record separator and the tensors' bytes.
+// Checkpoints of private runs. An input is a file of save_checkpoint() whose length in front and whose checksum are made to
+// fit: "C", the header, an ASCII record separator and the tensors' bytes. With "D" in place of "C" the checksum is left as
+// it is, and the file is refused where it is another one than that of what was saved.
 //
 // A file is loaded or refused with dpmp::Error. Refused, the model, what is trained, the optimiser's state and the trainer
 // are as they were; loaded, a file that is saved from them says the same, and the run goes on.
@@ -10,6 +11,7 @@
 #include "dpmp/nn/linear.hpp"
 #include "dpmp/train/checkpoint.hpp"
 #include "fuzz/fuzz.hpp"
+#include "support/checksum.hpp"
 
 namespace {
 using namespace dpmp;
@@ -65,13 +67,14 @@ struct Run {
 };
 
 std::string image(const std::string& input) {
-  const std::string rest = input.empty() || input[0] != 'C' ? input : input.substr(1);
+  const bool keep = !input.empty() && input[0] == 'D';
+  const std::string rest = keep || (!input.empty() && input[0] == 'C') ? input.substr(1) : input;
   const std::size_t end = rest.find('\x1e');
   const std::string header = rest.substr(0, end), data = end == std::string::npos ? "" : rest.substr(end + 1);
   const std::uint64_t length = header.size();
   std::string bytes(8, '\0');
   std::memcpy(bytes.data(), &length, 8);
-  return bytes + header + data;
+  return keep ? bytes + header + data : test::sealed(bytes + header + data);
 }
 std::string input_of(const std::string& file) {
   std::uint64_t length = 0;
@@ -110,6 +113,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
 
 std::vector<std::string> fuzz::seeds() {
   std::vector<std::string> all;
+  fuzz::most_bytes = 1 << 24;  // a model, its gradients and work space
   const auto save = [&](Run& run) {
     const std::filesystem::path path = file_of("");
     std::filesystem::remove(path);
@@ -136,6 +140,7 @@ std::vector<std::string> fuzz::words() {
           "\"plan ",
           "dpmp private run 5",
           "dpmp private run 4",
+          "\"checksum\":\"",
           "\"counts left out\":\"1\",",
           "\"other noise since\":\"1\",",
           "optimiser/a.weight.first_moment",

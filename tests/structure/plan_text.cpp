@@ -15,26 +15,57 @@ namespace {
 using namespace dpmp;
 using dp::Plan;
 
-dp::PlanOptions random_options(test::Rng& rng) {
+constexpr int kinds = 12;
+
+dp::PlanOptions random_options(test::Rng& rng, int kind) {
   dp::PlanOptions o{.epsilon = std::exp(rng.uniform(-0.7, 2.1)),
                     .delta = std::exp(rng.uniform(-18, -8)),
                     .sampling_rate = std::exp(rng.uniform(-6, -1)),
-                    .steps = rng.integer(1, 3000),
+                    .steps = rng.integer(20, 400),
                     .dataset_size = rng.integer(1000, 1000000)};
-  switch (rng.integer(0, 3)) {
-    case 0: o.clip_threshold = std::exp(rng.uniform(-3, 3)); break;
+  const auto sampled = [&](dp::SamplingKind how, index_t batch_size, index_t period) {
+    o.sampling = {.kind = how, .batch_size = batch_size, .period = period, .records_per_user = rng.integer(0, 3)};
+    if (how != dp::SamplingKind::truncated_poisson && how != dp::SamplingKind::cyclic_poisson) o.sampling_rate = 0;
+  };
+  switch (kind) {
+    case 0:
+      o.sampling_rate = rng.uniform(0.1, 0.5);
+      o.dataset_size = 1000000;
+      o.overflow = dp::OverflowOptions{.count_noise = 5000, .share = 0.5};
+      break;
     case 1:
       for (auto g = rng.integer(2, 40); g > 0; --g) o.group_thresholds.push_back(std::exp(rng.uniform(-3, 3)));
       break;
-    case 2: o.adaptive = dp::AdaptiveOptions{.count_noise = 2000}; break;
-    default: o.noise_schedule = dp::Schedule::piecewise({{0, 1.0}, {10, 1.25}});
+    case 2: o.adaptive = dp::AdaptiveOptions{.count_noise = 5000}; break;
+    case 3: o.noise_schedule = o.clip_schedule = dp::Schedule::piecewise({{0, 1.0}, {10, 1.25}}); break;
+    case 4: sampled(dp::SamplingKind::truncated_poisson, 0, 0); break;
+    case 5:
+      sampled(dp::SamplingKind::without_replacement, rng.integer(1, 500), 0);
+      o.relation = dp::NeighbouringRelation::replace_one;
+      break;
+    case 6: sampled(dp::SamplingKind::balls_in_bins, 0, rng.integer(2, 30)); break;
+    case 7: sampled(dp::SamplingKind::cyclic_poisson, 0, rng.integer(2, 9)); break;
+    case 8: sampled(dp::SamplingKind::full_batch, 0, 0); break;
+    case 9:
+      o.noise_source = {.kind = dp::NoiseSourceKind::tree};
+      o.sampling = {.kind = dp::SamplingKind::full_batch};
+      o.sampling_rate = 0;
+      break;
+    case 10:
+      o.noise_source = {.kind = dp::NoiseSourceKind::banded, .bands = rng.integer(2, 12)};
+      o.sampling = {.kind = dp::SamplingKind::cyclic_poisson, .period = rng.integer(2, 12)};
+      break;
+    default:
+      o.clip_threshold = std::exp(rng.uniform(-3, 3));
+      o.noise_source = {
+          .kind = dp::NoiseSourceKind::discrete_gaussian, .grid_bits = 20, .dimensions = rng.integer(1, 100000)};
   }
   return o;
 }
 int write(std::uint64_t seed) {
   test::Rng rng(seed);
-  for (int k = 0; k < 12; ++k) {
-    const Plan plan = Plan::calibrate(random_options(rng));
+  for (int kind = 0; kind < kinds; ++kind) {
+    const Plan plan = Plan::calibrate(random_options(rng, kind));
     for (const auto& [name, value] : plan.text()) std::printf("%s=%s\n", name.c_str(), value.c_str());
     std::printf("epsilon=%a\n\n", plan.epsilon());
   }

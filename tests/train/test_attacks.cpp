@@ -44,6 +44,12 @@ TEST_CASE("P18: attack: an emptied record changes the count that an adaptive thr
   CHECK(found.result.mu > found.claimed_mu);
 }
 
+TEST_CASE("P11: attack: a record that overflows moves the loss scale that follows a count of such records") {
+  using dpmp::dp::NeighbouringRelation;
+  check(audit::overflow_experiment(NeighbouringRelation::add_or_remove_one), 3000, 13);
+  check(audit::overflow_experiment(NeighbouringRelation::zero_out), 3000, 14);
+}
+
 TEST_CASE("P35: attack: a removed record changes the dropout masks of all others") {
   check(audit::dropout_experiment(0.1), 4000, 20);
   check(audit::dropout_experiment(0.3), 6000, 21);

@@ -7,15 +7,14 @@
 #include <unistd.h>
 
 #include <charconv>
-#include <clocale>
 #include <csignal>
 #include <cstring>
-#include <locale>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "dpmp/train/log.hpp"
 #include "support/errors.hpp"
+#include "support/german.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_training.hpp"
 
@@ -111,21 +110,6 @@ std::vector<std::string> lines_of(const std::filesystem::path& file) {
   lines.pop_back();
   return lines;
 }
-/// German numbers, 1.234,5, in C and C++ for as long as this lives.
-struct GermanNumbers {
-  struct Facet : std::numpunct<char> {
-    char do_decimal_point() const override { return ','; }
-    char do_thousands_sep() const override { return '.'; }
-    std::string do_grouping() const override { return "\3"; }
-  };
-  std::locale before = std::locale::global(std::locale(std::locale(), new Facet));
-  std::string c_before = std::setlocale(LC_ALL, nullptr);
-  GermanNumbers() { std::setlocale(LC_ALL, "de_DE.UTF-8"); }  // where there is one
-  ~GermanNumbers() {
-    std::locale::global(before);
-    std::setlocale(LC_ALL, c_before.c_str());
-  }
-};
 }  // namespace
 
 TEST_CASE("a log is read back as it was written, number by number, whatever the locale, over several runs") {
@@ -137,7 +121,7 @@ TEST_CASE("a log is read back as it was written, number by number, whatever the 
       const bool csv = std::string(name) == "log.csv";
       std::vector<Progress> written;
       {
-        std::optional<GermanNumbers> locale;
+        std::optional<test::German> locale;
         if (german) locale.emplace();
         for (int run = 0; run < 3; ++run) {
           Log log((folder / name).string(), {.more = own_names});
@@ -283,7 +267,7 @@ TEST_CASE("P10: the progress of a trainer is its plan's numbers, the schedule's 
 }
 
 TEST_CASE("the text of progress: epsilon rounded up, none without privacy, a point in every locale") {
-  const GermanNumbers locale;
+  const test::German locale;
   Progress p{.step = 10, .steps = 1600, .epsilon = 1.2341, .learning_rate = 0.004, .held_out_loss = 3.21};
   p.more = {{"bits/byte", 4.632}};
   CHECK(train::progress_text(p) ==

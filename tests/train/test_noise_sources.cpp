@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <cmath>
 
+#include "dpmp/dp/discrete_gaussian.hpp"
 #include "dpmp/train/checkpoint.hpp"
 #include "support/errors.hpp"
 #include "support/noise.hpp"

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a plan claims, as the trade-off function that an audit compares with.
 #pragma once
+#include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/one_run_audit.hpp"
 #include "dpmp/dp/plan.hpp"
+#include "dpmp/dp/pld_accountant.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// The (epsilon, delta) that the plan's accountant states after `steps` >= 1 steps. For independent Gaussian noise and
@@ -25,16 +27,22 @@ DPMP_KEPT_BODY inline PointsTradeOff claimed_trade_off(const Plan& plan, index_t
   RdpAccountant accountant;
   double mu_squared = 0;
   bool always = true;
-  for (const SampledSteps& s : accounted_steps(o, plan.noise_multiplier(), steps)) {
-    accountant.add_steps(s.rate, s.noise_multiplier, s.steps);
-    mu_squared += double(s.steps) / (s.noise_multiplier * s.noise_multiplier);
-    always = always && s.rate == 1;
+  PldAccountant by_losses;
+  for (const auto& [step, count] : accounted_steps(o, plan.noise_multiplier(), steps)) {
+    by_losses.add_steps(step, count);
+    accountant.add_steps(step.sampling_rate, step.noise_multiplier, count);
+    mu_squared += double(count) / (step.noise_multiplier * step.noise_multiplier);
+    always = always && step.sampling_rate == 1;
   }
   const double beyond = delta_aside(o, steps);
   PointsTradeOff f;
   double near_order = 8;
   for (double delta = 0.9; delta > 1e-12; delta *= 0.8) {
     if (delta <= beyond) break;
+    if (!has_renyi_accounting(o)) {
+      f.points.push_back({by_losses.epsilon(delta - beyond), delta});
+      continue;
+    }
     const PrivacySpent spent = accountant.spent(delta - beyond, near_order);
     if (spent.order > 0) near_order = spent.order;
     double epsilon = spent.epsilon;

@@ -9,7 +9,7 @@ namespace dpmp::inline DPMP_ABI::dp {
 /// mu > 0: sensitivity over the standard deviation of the noise. Also of the two in the other order.
 DeltaBounds gaussian_delta(double mu, double epsilon);
 
-/// An epsilon >= 0 at which gaussian_delta is at most `delta` in (0, 1), to about 1e-14 the smallest one. mu > 0.
+/// An epsilon >= 0 at which gaussian_delta is at most `delta` in (0, 1), to about 1e-14 the smallest one. mu >= 0.
 double gaussian_epsilon(double mu, double delta);
 
 /// The largest true positive rate of a test of N(0, 1) against N(mu, 1) at a false positive rate in (0, 1): Phi(mu +
@@ -177,7 +177,8 @@ DPMP_KEPT_BODY inline DeltaBounds gaussian_delta(double mu, double epsilon) {
 }
 
 DPMP_KEPT_BODY inline double gaussian_epsilon(double mu, double delta) {
-  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
+  DPMP_CHECK(mu >= 0 && delta > 0 && delta < 1, "expected mu >= 0 and delta in (0, 1), got ", mu, " and ", delta);
+  if (mu == 0) return 0;
   if (gaussian_delta(mu, 0).upper <= delta) return 0;
   // Phi(mu / 2 - epsilon / mu) alone is below e^-(epsilon / mu - mu / 2)^2 / 2.
   double low = 0, high = mu * (mu / 2 + std::sqrt(-2 * std::log(delta)) + 1);

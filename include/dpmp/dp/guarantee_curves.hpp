@@ -29,21 +29,26 @@ GuaranteeCurves guarantee_curves(const Plan& plan, index_t steps_taken);
 #include <algorithm>
 #include <cmath>
 
+#include "dpmp/dp/pld_accountant.hpp"
+
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
-/// (epsilon, delta) pairs that hold after so many steps, for deltas from 1/2 down to the share of batches beyond the bound.
+/// (epsilon, delta) pairs that hold after so many steps, for deltas from 0.8 down to 10^-20 or what the plan sets aside.
 inline GuaranteeCurves::Curve delta_by_epsilon(const Plan& plan, index_t steps) {
   const PlanOptions& o = plan.options();
-  RdpAccountant accountant;
-  o.noise_schedule.for_each_part(steps, [&](double value, index_t count) {
-    accountant.add_steps(o.sampling_rate, plan.noise_multiplier() * value, count);
-  });
-  const double batches = Plan::batch_share * o.delta * std::max(1.0, double(steps) / double(o.steps));
+  RdpAccountant accountant = rdp_accountant_of(o);
+  PldAccountant by_losses;
+  for (const auto& [step, count] : accounted_steps(o, plan.noise_multiplier(), steps)) {
+    by_losses.add_steps(step, count);
+    accountant.add_steps(step.sampling_rate, step.noise_multiplier, count);
+  }
+  const bool renyi = has_renyi_accounting(o);
+  const double aside = delta_aside(o, steps);
   GuaranteeCurves::Curve curve;
   for (int k = 1; k <= 200; ++k) {
     const double delta = std::pow(10.0, -0.1 * k);
-    if (delta - batches <= 0.01 * batches) break;
-    const double epsilon = accountant.epsilon(delta - batches);
+    if (delta - aside <= 0.01 * aside) break;
+    const double epsilon = renyi ? accountant.epsilon(delta - aside) : by_losses.epsilon(delta - aside);
     if (!curve.empty() && curve.back().first == epsilon) curve.pop_back();
     curve.emplace_back(epsilon, delta);
   }

@@ -8,23 +8,16 @@
 #include "dpmp/dp/sampler.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// What one step clips and adds.
+/// What one step clips and adds. Of correlated noise (PlanOptions::noise_source) the standard deviation is that of z.
 struct StepPlan {
-  std::vector<FlatClipping> groups;  // one for flat clipping
-  double noise_multiplier = 0;       // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
-  /// On every coordinate of the clipped sum, all groups alike; of correlated noise: of z.
-  double noise_standard_deviation = 0;
-  std::optional<IntegerGrid> grid = {};  // of discrete noise, which has the standard deviation `units` times its spacing
+  std::vector<FlatClipping> groups;      // one for flat clipping
+  double noise_multiplier = 0;           // of the gradient sum: over its sensitivity (sigma_z for plans with counts)
+  double noise_standard_deviation = 0;   // on every coordinate of the clipped sum, all groups alike
+  std::optional<IntegerGrid> grid = {};  // of discrete noise, whose sigma is `units` times the spacing
   index_t units = 0;
 };
 
-/// What the next step of a run takes from what earlier ones released; all of it is public.
-struct RunState {
-  RunState(double threshold = 0, const std::optional<OverflowState>& scale = {})
-      : clip_threshold(threshold), overflow(scale) {}
-  double clip_threshold;                  // of an adaptive plan; 0 for others
-  std::optional<OverflowState> overflow;  // of a plan that counts overflows
-};
+class PldAccountant;
 
 /// An immutable, checked plan. Copies are equal. It is its options, a noise multiplier and what follows from
 /// them; text() is all of it.
@@ -122,15 +115,12 @@ class Plan {
   Plan(const PlanOptions& o, double sigma);
   /// With these steps added.
   static RdpAccountant accounted(RdpAccountant accountant, const PlanOptions& o, double sigma, index_t steps);
+  static PldAccountant accounted(PldAccountant accountant, const PlanOptions& o, double sigma, index_t steps);
   void check_units(index_t units, std::string_view name) const;
   static GroupClipping base_clipping(const PlanOptions& o);
   static GroupClipping scaled(const GroupClipping& clipping, double value);
   Sensitivity sensitivity_at(double clip_schedule_value) const;
   void check_constant(bool noise_too) const;
-  template <class Line>
-  void describe_adaptive(Line&& line) const;
-  template <class Line>
-  void describe_overflow(Line&& line) const;
   PlanOptions options_;
   double noise_multiplier_;
   GroupClipping clipping_;  // where the clip schedule is 1
@@ -143,6 +133,8 @@ class Plan {
 #include <iomanip>
 
 #include "dpmp/dp/noise_source_words.hpp"
+#include "dpmp/dp/noisy_count_words.hpp"
+#include "dpmp/dp/pld_accountant.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
@@ -151,9 +143,14 @@ DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& given) {
   const PlanOptions options = completed_options(given);
   DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
              options.epsilon);
+  const double target = options.epsilon * (1 - calibration_margin), delta = accounted_delta(options, options.steps);
   const double sigma =
-      calibrate_noise_multiplier(options.epsilon * (1 - calibration_margin), accounted_delta(options, options.steps),
-                                 [&](double s) { return accounted(rdp_accountant_of(options), options, s, options.steps); });
+      has_renyi_accounting(options)
+          ? calibrate_noise_multiplier(
+                target, delta, [&](double s) { return accounted(rdp_accountant_of(options), options, s, options.steps); })
+          : least_noise_multiplier(target, delta, [&](double s) {
+              return accounted(PldAccountant(), options, s, options.steps).epsilon(delta);
+            });
   return Plan(options, sigma);
 }
 
@@ -169,7 +166,6 @@ DPMP_KEPT_BODY inline PlanText Plan::text() const {
   detail::for_each_option(options_, write);
   write("noise multiplier", noise_multiplier_);
   detail::for_each_fact(facts_, write);
-  if (options_.noise_source.is_correlated()) write("noise scale", facts_.noise_scale);
   return text;
 }
 
@@ -266,7 +262,14 @@ DPMP_KEPT_BODY inline StepLedger Plan::ledger(const StreamKeys& keys, index_t st
 
 DPMP_KEPT_BODY inline RdpAccountant Plan::accounted(RdpAccountant accountant, const PlanOptions& o, double sigma,
                                                     index_t steps) {
-  for (const SampledSteps& s : accounted_steps(o, sigma, steps)) accountant.add_steps(s.rate, s.noise_multiplier, s.steps);
+  for (const auto& [step, count] : accounted_steps(o, sigma, steps))
+    accountant.add_steps(step.sampling_rate, step.noise_multiplier, count);
+  return accountant;
+}
+
+DPMP_KEPT_BODY inline PldAccountant Plan::accounted(PldAccountant accountant, const PlanOptions& o, double sigma,
+                                                    index_t steps) {
+  for (const auto& [step, count] : accounted_steps(o, sigma, steps)) accountant.add_steps(step, count);
   return accountant;
 }
 
@@ -275,6 +278,7 @@ DPMP_KEPT_BODY inline double Plan::epsilon_after(index_t steps) const {
   if (steps == 0) return 0;
   const double delta = accounted_delta(options_, steps);
   if (delta <= 0) return detail::infinity;
+  if (!has_renyi_accounting(options_)) return accounted(PldAccountant(), options_, noise_multiplier_, steps).epsilon(delta);
   return accounted(accountant_, options_, noise_multiplier_, steps).epsilon(delta);
 }
 
@@ -289,15 +293,15 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   const SamplingOptions& sampling = options_.sampling;
   line("relation", name_of(options_.relation),
        dpmp::detail::concat("neighbouring datasets; the unit is one ", detail::unit_name(options_)));
-  line("epsilon", up(epsilon()), "after all planned steps, by the RDP accountant");
+  line("epsilon", up(epsilon()),
+       has_renyi_accounting(options_) ? "after all planned steps, by the RDP accountant"
+                                      : "after all planned steps, by privacy-loss distributions");
   if (options_.epsilon > 0) line("target epsilon", up(options_.epsilon), "what the noise was calibrated for");
   line("delta", up(options_.delta), delta_remark(options_));
   line("sampling rate", up(options_.sampling_rate), rate_remark(options_));
   if (sampling.batch_size > 0)
     line("batch size", sampling.batch_size, dpmp::detail::concat(detail::unit_name(options_), "s"));
   if (sampling.period > 0) line("period", sampling.period, "steps in which each comes up once");
-  if (sampling.kind == SamplingKind::balls_in_bins)
-    line("accounted rate", up(accounted_rate(options_, noise_multiplier_)), "Poisson, in each step of an epoch");
   if (sampling.records_per_user > 0) line("records per user", sampling.records_per_user, "in a step, at most");
   line("steps", options_.steps, "planned");
   line("dataset size", options_.dataset_size, "public");
@@ -305,8 +309,7 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   line("batch bound", facts_.batch_bound,
        sampling.has_fixed_size() ? "public, of every step" : "public, for the rounding of sums; no record is dropped");
   line("clip rule", options_.clip_rule, "");
-  if (options_.adaptive) describe_adaptive(line);
-  if (options_.overflow) describe_overflow(line);
+  describe_counts(options_, options_.adaptive || options_.overflow ? first_step().noise_multiplier : 0, line);
   if (!options_.group_thresholds.empty()) {
     line("groups", groups(), "each clipped alone");
     for (index_t g = 0; g < groups(); ++g)
@@ -352,8 +355,8 @@ DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
     gradient_noise_multiplier(sigma * o.noise_schedule.largest(), counts);
   facts_ = facts_of(o, clipping_, bound);
   accountant_ = rdp_accountant_of(o);
-  for (const Schedule::Piece& p : o.noise_schedule.pieces())
-    accountant_.add_steps(accounted_rate(o, sigma), sigma * p.value, 0);
+  const double rate = is_one_mechanism(o) ? 1 : o.sampling_rate;
+  for (const Schedule::Piece& p : o.noise_schedule.pieces()) accountant_.add_steps(rate, sigma * p.value, 0);
 }
 
 DPMP_KEPT_BODY inline GroupClipping Plan::base_clipping(const PlanOptions& o) {
@@ -382,32 +385,6 @@ DPMP_KEPT_BODY inline void Plan::check_constant(bool noise_too) const {
   DPMP_CHECK(!noise_too || options_.noise_schedule.is_constant(),
              "expected a plan with a constant noise multiplier, got the schedule ", options_.noise_schedule,
              ": ask for at(step)");
-}
-
-template <class Line>
-inline void Plan::describe_adaptive(Line&& line) const {
-  const AdaptiveOptions& a = *options_.adaptive;
-  line("adaptive quantile", a.quantile, "share of gradients that the threshold should leave alone");
-  line("adaptive learning rate", a.learning_rate, "eta");
-  line("adaptive count noise", a.count_noise, "standard deviation on the count, s_b");
-  line("adaptive range", dpmp::detail::concat(a.lowest, " .. ", a.highest), " of the threshold");
-  if (options_.overflow) return;  // which says it of both counts
-  line("gradient noise multiplier", first_step().noise_multiplier,
-       "sigma_z of the first step, above sigma: the count uses the rest");
-}
-
-template <class Line>
-inline void Plan::describe_overflow(Line&& line) const {
-  const OverflowOptions& o = *options_.overflow;
-  line("overflow count noise", digits_down(o.count_noise, 10), "standard deviation on the number of overflows, s_o");
-  line("overflow share", o.share, "of the expected batch; above it the loss scale is halved");
-  line("growth interval", o.growth_interval, "steps until the loss scale is doubled");
-  line("loss scale range", dpmp::detail::concat(o.lowest, " .. ", o.highest), "");
-  line("initial loss scale", o.initial_scale, "");
-  line("alarm after", o.alarm_after, "steps in a row above the share");
-  line("gradient noise multiplier", first_step().noise_multiplier,
-       options_.adaptive ? "sigma_z of the first step, above sigma: both counts use the rest"
-                         : "sigma_z of the first step, above sigma: the count uses the rest");
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -15,7 +15,7 @@ struct PlanFacts {
   double clip_threshold = 0;  // where the clip schedule is 1: sqrt(sum_g C_g^2) of groups, the first one of adaptive plans
   double rho = 0;             // the share that rounding adds to the sensitivity
   double sensitivity = 0;     // Delta, where the clip schedule is 1
-  double noise_scale = 1;     // of correlated noise: what its matrix adds to the sensitivity of all steps together
+  double noise_scale = 1;     // of correlated noise: noise_scale() of the options, what its matrix adds
   friend bool operator==(const PlanFacts&, const PlanFacts&) = default;
 };
 
@@ -41,6 +41,7 @@ PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t 
 ///   may be below the true sensitivity by less than 2^-49 of it (for G > 15 it is not: the rounding up is by (G + 4) 2^-52),
 ///   which rounding_share() covers: of the 2^-46 B C that it adds to each neighbour's error its derivation uses 0.65, and
 ///   what is left of both is above 2^-47 C.
+/// - noise_scale: within 2^-31, of the 2^-30 that NoiseMatrix adds to sums of squares that err by less than 2^-33.
 void check_stored_facts(const PlanFacts& stored, const PlanOptions& o, const GroupClipping& clipping);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -55,6 +56,7 @@ void for_each_fact(Facts& facts, F&& f) {
   f("joint clip threshold", facts.clip_threshold);
   f("rho", facts.rho);
   f("sensitivity", facts.sensitivity);
+  if (facts.noise_scale != 1) f("noise scale", facts.noise_scale);  // of correlated noise; read by Plan::from_text
 }
 }  // namespace detail
 
@@ -100,11 +102,8 @@ DPMP_KEPT_BODY inline void check_stored_facts(const PlanFacts& stored, const Pla
   agree("joint clip threshold", here.clip_threshold, stored.clip_threshold);
   agree("rho", here.rho, stored.rho);
   agree("sensitivity", here.sensitivity, stored.sensitivity);
-  // Of correlated noise: at least the truth by matrix_rounding, of which rounding takes an eighth at most in any build.
-  if (std::abs(here.noise_scale - stored.noise_scale) > detail::matrix_rounding / 2 * here.noise_scale) {
-    detail::PlanWriter{computed}("noise scale", here.noise_scale);
-    detail::PlanWriter{said}("noise scale", stored.noise_scale);
-  }
+  if (std::abs(here.noise_scale - stored.noise_scale) <= 0x1p-31 * here.noise_scale)
+    computed["noise scale"] = said["noise scale"];
   DPMP_CHECK(computed == said, "expected the facts of a plan, got (computed, stored):\n", difference(computed, said));
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

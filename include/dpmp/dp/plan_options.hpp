@@ -66,6 +66,9 @@ DPMP_KEPT_BODY inline void check_plan_options(const PlanOptions& o) {
              "expected one record of a user in a step with an adaptive threshold or a count of overflows, got ",
              o.sampling.records_per_unit(), ": a count's sensitivity is that of one record");
   if (!o.adaptive) return;
+  DPMP_CHECK(o.sampling.kind != SamplingKind::balls_in_bins || o.relation != NeighbouringRelation::zero_out,
+             "expected add_or_remove_one for ", o.sampling.kind, " with an adaptive threshold, got ", o.relation,
+             ": an empty record is counted like a full one, and its analysis has one neighbour whose record is not there");
   check_adaptive(*o.adaptive);
   DPMP_CHECK(o.group_thresholds.empty(), "expected flat clipping with an adaptive threshold, got ",
              o.group_thresholds.size(), " groups: one count of norms steers one threshold");

@@ -16,6 +16,11 @@ using PlanText = std::map<std::string, std::string>;
 /// The entries that differ, one a line, doubles in decimal ("delta: 1e-05, 1e-06"; "none" where a text lacks the entry);
 /// empty where there are none.
 std::string difference(const PlanText& x, const PlanText& y);
+
+namespace detail {
+/// A double as an entry has it.
+std::string bits_text(double x);
+}  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
@@ -76,7 +81,7 @@ void for_each_overflow_option(Options& o, F&& f) {
 }
 inline std::string entry_name(const std::string& list, std::size_t k) { return list + ' ' + std::to_string(k); }
 
-inline std::string bits_text(double x) {
+DPMP_KEPT_BODY inline std::string bits_text(double x) {
   const auto bits = std::bit_cast<std::uint64_t>(x);
   std::string text = "0x";
   for (int shift = 60; shift >= 0; shift -= 4) text += "0123456789abcdef"[bits >> shift & 15];

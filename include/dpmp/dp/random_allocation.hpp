@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// The privacy curve of an epoch in which a record is used once, in a uniformly random one of t steps (balls in bins): Gaussian
-// mechanisms of sensitivity 1 and noise sigma. The pair is P = (1 / t) sum_i N(e_i, sigma^2) and Q = N(0, sigma^2) in t
-// dimensions (docs/samplers.md), with the likelihood ratio A = (X_1 + .. + X_t) / t for independent log-normal X_i of mean 1
-// under Q. Both orders are convex functions of A: E_Q[(A - e^epsilon)_+] and E_Q[(1 - e^epsilon A)_+].
+// The privacy curve of an epoch in which a record is used once, in a uniformly random one of t steps (balls in bins):
+// Gaussian mechanisms of sensitivity 1 and noise sigma. The pair is P = (1 / t) sum_i N(e_i, sigma^2) and Q = N(0, sigma^2)
+// in t dimensions (docs/samplers.md), with the likelihood ratio A = (X_1 + .. + X_t) / t for independent log-normal X_i of
+// mean 1 under Q. Both orders are convex functions of A: E_Q[(A - e^epsilon)_+] and E_Q[(1 - e^epsilon A)_+].
 #pragma once
 #include <vector>
 
 #include "dpmp/core/error.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// Upper bounds of both. The law of an X_i is replaced by one on a grid, each value by its two neighbours with the same mean,
-/// and so is every sum of two laws: that makes convex functions larger, never smaller (as connecting the dots of a curve
-/// does), and adds about 0.2 % to the variance of A. Sums are found by direct convolution, of positive terms only, so that
-/// tails keep their digits.
+/// Upper bounds of both, but for `lost`. The law of an X_i is replaced by one on a grid, each value by its two neighbours
+/// with the same mean, and so is every sum of two laws: that makes convex functions larger, never smaller (as connecting the
+/// dots of a curve does), and adds about 0.2 % to the variance of A. Sums are found by direct convolution, of positive terms
+/// only, so that tails keep their digits.
 class RandomAllocation {
  public:
-  /// sigma: finite, > 0. steps: t in [1, 2^20].
+  /// Outcomes of this probability, under P and under Q, are not in the curves, which end where those of the rest do: who
+  /// composes them pays for it, once an epoch, out of delta.
+  static constexpr double lost = 1e-20;
+
+  /// sigma: above 0.06, finite. steps: t in [1, 2^20].
   RandomAllocation(double sigma, index_t steps);
   /// sup_S P(S) - e^epsilon Q(S) at epsilon >= 0: of the data set with the record to the one without.
   double forward(double epsilon) const;
@@ -24,7 +28,7 @@ class RandomAllocation {
 
  private:
   double value(index_t k) const;  // of atom k: e^(interval * (first + k))
-  double interval_, steps_, lost_, inflate_, zero_;
+  double interval_, steps_, inflate_;
   index_t first_;
   std::vector<double> at_least_, above_, at_most_, below_;  // Q(S >= s_k), E(S - s_k)_+, Q(S <= s_k), E(s_k - S)_+
 };
@@ -109,8 +113,8 @@ inline RatioLaw sum_of(const RatioLaw& a, const RatioLaw& b, double interval) {
   return sum;
 }
 
-/// Moves what is negligible at the lower end to 0 and to the lowest atom that stays, and takes it away at the upper end. What
-/// that is, under P: of `steps` ratios in all, each part of this many terms may be in it.
+/// Moves what is negligible at the lower end to 0 and to the lowest atom that stays, and takes it away at the upper end.
+/// What that is, under P: of `steps` ratios in all, each part of this many terms may be in it.
 inline double prune(RatioLaw& law, double interval, double steps, double negligible) {
   std::size_t low = 0, high = law.mass.size();
   double mass = 0, mean = 0;
@@ -135,29 +139,30 @@ inline double prune(RatioLaw& law, double interval, double steps, double negligi
 }
 }  // namespace detail
 
-DPMP_KEPT_BODY inline RandomAllocation::RandomAllocation(double sigma, index_t steps) : steps_(double(steps)), lost_(0) {
+DPMP_KEPT_BODY inline RandomAllocation::RandomAllocation(double sigma, index_t steps) : steps_(double(steps)) {
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
   DPMP_CHECK(steps >= 1 && steps <= (index_t(1) << 20), "expected 1 to 2^20 steps of an epoch, got ", steps);
-  constexpr double reach = 10.5, negligible = 1e-24;  // tails of 4e-26, below any delta
+  constexpr double reach = 11, negligible = 1e-24;  // tails of 2e-28 for each of the ratios
   const double range = 2 * reach / sigma + 1 / (sigma * sigma), variance = std::expm1(1 / (sigma * sigma));
   // Moving values to neighbours adds at most interval^2 t^2 / 2 to the variance of the sum, t * variance.
   interval_ = std::max(std::min(0.02, std::sqrt(0.004 * variance / steps_)), range / 8192);
-  DPMP_CHECK(range < 700, "expected a noise multiplier above 0.05 for a random allocation, got ", sigma);
+  DPMP_CHECK(range < 700, "expected a noise multiplier above 0.06 for a random allocation, got ", sigma);
   detail::RatioLaw power = detail::one_ratio(sigma, interval_, reach), sum;
-  lost_ = detail::normal_tail(reach) * (1 + steps_);
+  double left_out = detail::normal_tail(reach) * (1 + steps_);
   bool any = false;
   for (index_t left = steps;;) {
-    lost_ += detail::prune(power, interval_, steps_, negligible);
+    left_out += detail::prune(power, interval_, steps_, negligible);
     if (left & 1) {
       sum = any ? detail::sum_of(sum, power, interval_) : power;
       any = true;
-      lost_ += detail::prune(sum, interval_, steps_, negligible);
+      left_out += detail::prune(sum, interval_, steps_, negligible);
     }
     if ((left >>= 1) == 0) break;
     power = detail::sum_of(power, power, interval_);
   }
+  left_out += sum.zero;
+  DPMP_CHECK(left_out <= lost, "expected at most ", lost, " of an allocation to be left out, got ", left_out);
   first_ = sum.first;
-  zero_ = sum.zero;
   const std::size_t n = sum.mass.size();
   at_least_.resize(n), above_.resize(n), at_most_.resize(n), below_.resize(n);
   double mass = 0, mean = 0;
@@ -167,7 +172,7 @@ DPMP_KEPT_BODY inline RandomAllocation::RandomAllocation(double sigma, index_t s
     mass += sum.mass[k];
     at_least_[k] = mass;
   }
-  mass = zero_, mean = zero_ * value(0);
+  mass = 0, mean = 0;
   for (std::size_t k = 0; k < n; ++k) {
     if (k > 0) mean += (value(index_t(k)) - value(index_t(k) - 1)) * mass;
     below_[k] = mean;
@@ -184,19 +189,19 @@ DPMP_KEPT_BODY inline double RandomAllocation::value(index_t k) const { return s
 DPMP_KEPT_BODY inline double RandomAllocation::forward(double epsilon) const {
   const double x = steps_ * std::exp(epsilon), place = std::ceil(std::log(x) / interval_) - double(first_);
   const index_t n = index_t(above_.size());
-  if (!(place < double(n))) return std::min(1.0, lost_);
+  if (!(place < double(n))) return 0;
   index_t k = index_t(std::max(0.0, place));
   while (k < n && value(k) < x) ++k;  // where rounding has it otherwise
-  if (k == n) return std::min(1.0, lost_);
-  return std::min(1.0, (above_[std::size_t(k)] + (value(k) - x) * at_least_[std::size_t(k)]) / steps_ * inflate_ + lost_);
+  if (k == n) return 0;
+  return std::min(1.0, (above_[std::size_t(k)] + (value(k) - x) * at_least_[std::size_t(k)]) / steps_ * inflate_);
 }
 
 DPMP_KEPT_BODY inline double RandomAllocation::backward(double epsilon) const {
   const double y = steps_ * std::exp(-epsilon), place = std::floor(std::log(y) / interval_) - double(first_);
   index_t k = index_t(std::clamp(place, -1.0, double(below_.size()) - 1));
   while (k >= 0 && value(k) > y) --k;
-  const double mean = k < 0 ? y * zero_ : below_[std::size_t(k)] + (y - value(k)) * at_most_[std::size_t(k)];
-  return std::min(1.0, mean / y * inflate_ + lost_);
+  if (k < 0) return 0;
+  return std::min(1.0, (below_[std::size_t(k)] + (y - value(k)) * at_most_[std::size_t(k)]) / y * inflate_);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -91,6 +91,8 @@ DPMP_KEPT_BODY inline void check_sampling(const SamplingOptions& o, index_t unit
   DPMP_CHECK(rounds || o.period == 0, "expected no period for ", o.kind, ", got ", o.period);
   DPMP_CHECK(!rounds || (o.period >= 1 && o.period < max_steps), "expected a period in [1, 2^40) for ", o.kind, ", got ",
              o.period);
+  DPMP_CHECK(o.kind != balls_in_bins || o.period <= index_t(1) << 20, "expected epochs of at most 2^20 steps, got ",
+             o.period);
   DPMP_CHECK(o.records_per_user >= 0 && o.records_per_user <= (index_t(1) << 20),
              "expected 0 or 1 to 2^20 records of a user in a step, got ", o.records_per_user);
 }

@@ -5,9 +5,10 @@
 #include <vector>
 
 #include "dpmp/dp/noise_accounting.hpp"
+#include "dpmp/dp/step_mechanism.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// Share of delta that pays for each kind of rare draw which the accounted mechanism does not cover.
+/// Share of delta that pays for rare draws which the accounted mechanism does not cover.
 inline constexpr double rare_share = 1e-3;
 
 /// check_plan_options() and the numbers that the sampling makes: its rate, and the smallest batch size of truncated_poisson
@@ -21,37 +22,45 @@ index_t batch_bound_of(const PlanOptions& o);
 double expected_batch_of(const PlanOptions& o);
 
 /// The part of delta that pays for rare draws of `steps` steps, also beyond the planned ones; 0 where there are none.
-/// poisson, cyclic_poisson: draws beyond the batch bound, a share of 10^-3 of delta for the planned steps.
-/// truncated_poisson: steps * q * P[Binomial(dataset_size, q) >= batch_size] (by Chernoff's bound).
-/// balls_in_bins: draws beyond the batch bound, and the same share for the event of accounted_rate().
+/// poisson, cyclic_poisson, balls_in_bins: draws beyond the batch bound, a share of 10^-3 of delta for the planned steps
+/// (and what RandomAllocation leaves out). truncated_poisson: steps * q * P[Binomial(dataset_size, q) >= batch_size] (by
+/// Chernoff's bound).
 double delta_aside(const PlanOptions& o, index_t steps);
 /// What delta_aside() leaves of delta for the accountant; 0 or less where nothing is left.
 double accounted_delta(const PlanOptions& o, index_t steps);
 
-/// The probability that steps of noise multiplier sigma (where the noise schedule is 1) are accounted with: the sampling
-/// rate, and for balls_in_bins min(1, 1 / (period (1 - theta))), theta = L / 3 + sqrt(L^2 / 9 + 2 L v), v = e^(1 / sigma^2)
-/// - 1, L = log(1 / failure) / period, for a probability `failure` in each epoch that delta_aside() pays for.
-double accounted_rate(const PlanOptions& o, double sigma);
-
-/// Steps of one sampled Gaussian mechanism.
-struct SampledSteps {
-  double rate = 0, noise_multiplier = 0;
+/// Steps of one mechanism; of a random allocation, whole epochs.
+struct AccountedSteps {
+  StepMechanism mechanism;
   index_t steps = 0;
 };
-/// What the first `steps` steps compose to for the unit that is used most often: of cyclic_poisson one in `period`, rounded
-/// up in every part of the noise schedule, else all of them.
-/// Of correlated noise whose columns a record may use together, one Gaussian mechanism of all steps.
-std::vector<SampledSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps);
+/// What the first `steps` steps compose to for the unit that is used most often, with a noise multiplier sigma where the
+/// noise schedule is 1. cyclic_poisson: one step in `period`, rounded up in every part of the noise schedule. balls_in_bins:
+/// whole epochs, all with the smallest noise of the schedule. Others: all steps. Of correlated noise whose columns a record
+/// may use together, one Gaussian mechanism of all steps.
+std::vector<AccountedSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps);
+/// Whether accounted_steps() are Poisson-sampled Gaussian mechanisms, which an RdpAccountant composes, too, from their rates
+/// and noise multipliers.
+bool has_renyi_accounting(const PlanOptions& o);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
 #include "dpmp/dp/batch_bound.hpp"
+#include "dpmp/dp/random_allocation.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
 /// The probability of a unit in a step, whatever its group is.
 inline double step_probability(const PlanOptions& o) {
   return o.sampling.kind == SamplingKind::cyclic_poisson ? o.sampling_rate / double(o.sampling.period) : o.sampling_rate;
+}
+/// Whether of the neighbours' contributions to a step (gradient and counts together) no more is known than that they differ
+/// by at most the sensitivity: sets of a fixed size, an empty record that is counted like a full one, records of which one
+/// has a gradient and the other one overflows.
+inline bool only_difference_is_bounded(const PlanOptions& o) {
+  return o.sampling.kind == SamplingKind::without_replacement ||
+         (o.relation == NeighbouringRelation::zero_out && o.adaptive) ||
+         (o.relation == NeighbouringRelation::replace_one && o.overflow);
 }
 inline index_t rounds_up(index_t steps, index_t period) { return steps / period + (steps % period != 0); }
 }  // namespace detail
@@ -94,11 +103,8 @@ DPMP_KEPT_BODY inline double delta_aside(const PlanOptions& o, index_t steps) {
   switch (o.sampling.kind) {
     case SamplingKind::poisson:
     case SamplingKind::cyclic_poisson: return share;
-    case SamplingKind::balls_in_bins: {
-      const double epochs = double(detail::rounds_up(steps, o.sampling.period)),
-                   planned = double(detail::rounds_up(o.steps, o.sampling.period));
-      return share + rare_share * std::max(1.0, epochs / planned) * o.delta;
-    }
+    case SamplingKind::balls_in_bins:
+      return share + double(detail::rounds_up(steps, o.sampling.period)) * RandomAllocation::lost;
     case SamplingKind::truncated_poisson: {
       // A millionth more, far above the rounding error of the bound.
       const double tail = std::exp(log_binomial_tail(o.dataset_size, o.sampling_rate, o.sampling.batch_size));
@@ -115,24 +121,25 @@ DPMP_KEPT_BODY inline double accounted_delta(const PlanOptions& o, index_t steps
   return o.delta - delta_aside(o, steps);
 }
 
-DPMP_KEPT_BODY inline double accounted_rate(const PlanOptions& o, double sigma) {
-  if (is_one_mechanism(o)) return 1;
-  if (o.sampling.kind != SamplingKind::balls_in_bins) return o.sampling_rate;
-  const double least = sigma * o.noise_schedule.smallest(), period = double(o.sampling.period);
-  const double epochs = double(detail::rounds_up(o.steps, o.sampling.period));
-  const double v = std::expm1(1 / (least * least)), L = std::log(epochs / (rare_share * o.delta)) / period;
-  // A millionth more, far above the rounding error.
-  const double theta = (L / 3 + std::sqrt(L * L / 9 + 2 * L * v)) * (1 + 1e-6);
-  return theta < 1 ? std::min(1.0, 1 / (period * (1 - theta)) * (1 + 1e-12)) : 1;
+DPMP_KEPT_BODY inline bool has_renyi_accounting(const PlanOptions& o) {
+  return o.sampling.kind != SamplingKind::without_replacement && o.sampling.kind != SamplingKind::balls_in_bins;
 }
 
-DPMP_KEPT_BODY inline std::vector<SampledSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps) {
-  if (is_one_mechanism(o)) return {{1, sigma * noise_scale(o) / noise_scale(o, steps), 1}};
-  const double rate = accounted_rate(o, sigma);
+DPMP_KEPT_BODY inline std::vector<AccountedSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps) {
+  using enum StepMechanism::Kind;
+  const auto mechanism = [&](StepMechanism::Kind kind, double rate, double noise_multiplier, index_t epoch = 1) {
+    return StepMechanism{kind, rate, noise_multiplier, o.relation, epoch};
+  };
+  if (is_one_mechanism(o)) return {{mechanism(poisson_gaussian, 1, sigma * noise_scale(o) / noise_scale(o, steps)), 1}};
+  const index_t period = o.sampling.period;
+  if (o.sampling.kind == SamplingKind::balls_in_bins)
+    return {{mechanism(random_allocation_gaussian, o.sampling_rate, sigma * o.noise_schedule.smallest(), period),
+             detail::rounds_up(steps, period)}};
   const bool cyclic = o.sampling.kind == SamplingKind::cyclic_poisson;
-  std::vector<SampledSteps> parts;
+  const StepMechanism::Kind kind = detail::only_difference_is_bounded(o) ? poisson_gaussian_difference : poisson_gaussian;
+  std::vector<AccountedSteps> parts;
   o.noise_schedule.for_each_part(steps, [&](double value, index_t count) {
-    parts.push_back({rate, sigma * value, cyclic ? detail::rounds_up(count, o.sampling.period) : count});
+    parts.push_back({mechanism(kind, o.sampling_rate, sigma * value), cyclic ? detail::rounds_up(count, period) : count});
   });
   return parts;
 }

@@ -13,7 +13,7 @@ std::string unit_in_words(const PlanOptions& o);
 std::string sampling_in_words(const PlanOptions& o);
 /// What the accountant composes other than the steps as they are drawn, and what delta is set aside for; "" for neither.
 /// Begins with "; ".
-std::string sampling_account_in_words(const PlanOptions& o, double sigma);
+std::string sampling_account_in_words(const PlanOptions& o);
 /// Remarks of a plan's table: on delta, and on the sampling rate.
 std::string delta_remark(const PlanOptions& o);
 std::string rate_remark(const PlanOptions& o);
@@ -75,7 +75,7 @@ DPMP_KEPT_BODY inline std::string sampling_in_words(const PlanOptions& o) {
   return out.str();
 }
 
-DPMP_KEPT_BODY inline std::string sampling_account_in_words(const PlanOptions& o, double sigma) {
+DPMP_KEPT_BODY inline std::string sampling_account_in_words(const PlanOptions& o) {
   const std::string unit = detail::unit_name(o);
   TextStream out;
   switch (o.sampling.kind) {
@@ -84,8 +84,7 @@ DPMP_KEPT_BODY inline std::string sampling_account_in_words(const PlanOptions& o
           << o.sampling.batch_size << ' ' << unit << "s";
       return out.str();
     case SamplingKind::balls_in_bins:
-      out << "; an epoch is accounted as Poisson sampling with probability " << digits_up(accounted_rate(o, sigma), 6)
-          << " in each of its steps, but for an event that " << rare_share * 100 << " % of delta is set aside for";
+      out << "; whole epochs are composed, each of them as one random allocation of a " << unit;
       break;
     case SamplingKind::cyclic_poisson:
       if (is_one_mechanism(o)) break;
@@ -104,8 +103,6 @@ DPMP_KEPT_BODY inline std::string delta_remark(const PlanOptions& o) {
   switch (o.sampling.kind) {
     case SamplingKind::truncated_poisson:
       return "of which " + digits_up(delta_aside(o, o.steps), 10) + " pays for draws beyond the batch size";
-    case SamplingKind::balls_in_bins:
-      return "of which a share of 0.002 pays for batches beyond the batch bound and for rare allocations";
     case SamplingKind::without_replacement:
     case SamplingKind::full_batch: return "";
     default: return "of which a share of 0.001 pays for batches beyond the batch bound";

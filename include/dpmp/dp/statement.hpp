@@ -103,11 +103,14 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
   TextStream out;
   out << "After " << steps_taken << " of " << o.steps << " planned steps, the sequence of all released "
       << detail::released_in_words(o) << " is (" << rounded_up(plan.epsilon_after(steps_taken), 4) << ", "
-      << digits_up(o.delta, 6) << ")-differentially private. " << unit_in_words(o) << " Mechanism: " << sampling_in_words(o)
-      << ", " << detail::clipping_in_words(plan) << ", and " << detail::noise_in_words(plan)
-      << "; the result is divided by the public constant " << plan.expected_batch()
-      << ". Accountant: Renyi differential privacy of the " << (is_one_mechanism(o) ? "" : "sampled ")
-      << "Gaussian mechanism" << composition_in_words(o) << sampling_account_in_words(o, plan.noise_multiplier()) << ". "
+      << digits_up(o.delta, 6) << ")-differentially private, and so is whatever is computed from it without the records. "
+      << unit_in_words(o) << " Mechanism: " << sampling_in_words(o) << ", " << detail::clipping_in_words(plan) << ", and "
+      << detail::noise_in_words(plan) << "; the result is divided by the public constant " << plan.expected_batch()
+      << ". Accountant: "
+      << (!has_renyi_accounting(o) ? "privacy-loss distributions"
+          : is_one_mechanism(o)    ? "Renyi differential privacy of the Gaussian mechanism"
+                                   : "Renyi differential privacy of the sampled Gaussian mechanism")
+      << composition_in_words(o) << sampling_account_in_words(o) << ". "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; "
       << noise_assumption_in_words(o) << "; "
       << "which records were "
@@ -115,7 +118,8 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
          "size of the draws, the clipped sums before noise and the running time of a step are not released; the dataset "
          "size "
       << o.dataset_size << (o.sampling.records_per_user > 0 ? " users" : "")
-      << ", all settings of the run and everything that prepares a record (vocabulary, lengths, normalisation, augmentation "
+      << ", the initial weights, all settings of the run and everything that prepares a record (vocabulary, lengths, "
+         "normalisation, augmentation "
          "inside the record) are public"
       << (o.clip_rule.kind() == ClipRule::Kind::custom
               ? "; the clip rule is a function of one gradient's norm and nothing else. "

@@ -116,6 +116,12 @@ inline double log_moment_fractional(double q, double sigma, double order) {
   return std::max(sum.log_upper(), 0.0);
 }
 
+/// Where sigma is so small that terms overflow, a difference of infinities is no number; infinity is an upper bound.
+inline double divergence_of(double log_moment, double order) {
+  const double divergence = log_moment / (order - 1);
+  return divergence >= 0 ? divergence : infinity;
+}
+
 inline void check_sampled_gaussian(double q, double sigma) {
   DPMP_CHECK(q >= 0 && q <= 1, "expected a sampling probability in [0, 1], got ", q);
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
@@ -128,13 +134,13 @@ DPMP_KEPT_BODY inline double subsampled_gaussian_rdp(double q, double sigma, dou
   if (q == 0) return 0;
   if (q == 1) return order / (2 * sigma * sigma);
   const double floor = std::floor(order);
-  if (order == floor) return detail::log_moment_integer(q, sigma, index_t(order)) / (order - 1);
+  if (order == floor) return detail::divergence_of(detail::log_moment_integer(q, sigma, index_t(order)), order);
   // log A is convex in the order, so the line between its integer neighbours (log A(1) = 0) is an upper bound too; it wins
   // where A - 1 is so small that the series, which computes A itself, has no digits left.
   const double lower = floor == 1 ? 0 : detail::log_moment_integer(q, sigma, index_t(floor));
   const double upper = detail::log_moment_integer(q, sigma, index_t(floor) + 1);
   const double line = lower + (order - floor) * (upper - lower);
-  return std::min(line, detail::log_moment_fractional(q, sigma, order)) / (order - 1);
+  return detail::divergence_of(std::min(line, detail::log_moment_fractional(q, sigma, order)), order);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -36,12 +36,25 @@ class WeightAverage {
   /// Exchanges the averages and the parameters' values: once to evaluate or save the averages, once more to train on.
   void swap();
 
+  double decay() const { return decay_; }
+  /// Calls of follow().
+  index_t steps() const { return steps_; }
+  /// Whether the parameters have the averages' values: after an odd number of swap().
+  bool is_swapped() const { return swapped_; }
+  std::span<Parameter* const> parameters() const { return parameters_; }
+  /// Of each parameter, in the dtype of its master; sharing memory with this.
+  const std::vector<Tensor>& averages() const { return averages_; }
+  /// Goes on after `steps` >= 0 calls of follow(), with these averages, which are copied: one for each parameter, in its
+  /// shape and the dtype of its master. Throws where one does not fit, and while this is swapped; nothing is changed then.
+  void restore(index_t steps, const std::vector<Tensor>& averages);
+
  private:
   Context& ctx_;
   std::vector<Parameter*> parameters_;
   std::vector<Tensor> averages_;
   double decay_;
   index_t steps_ = 0;
+  bool swapped_ = false;
 };
 }  // namespace dpmp::inline DPMP_ABI::optim
 
@@ -75,6 +88,19 @@ DPMP_KEPT_BODY inline void WeightAverage::swap() {
     averages_[k].copy_from(before);
     parameters_[k]->refresh(ctx_);
   }
+  swapped_ = !swapped_;
+}
+
+DPMP_KEPT_BODY inline void WeightAverage::restore(index_t steps, const std::vector<Tensor>& averages) {
+  DPMP_CHECK(!swapped_, "expected a weight average that is not swapped, got one whose averages the parameters have");
+  DPMP_CHECK(steps >= 0 && averages.size() == averages_.size(), "expected ", averages_.size(),
+             " averages after a number of steps >= 0, got ", averages.size(), " after ", steps);
+  for (std::size_t k = 0; k < averages.size(); ++k)
+    DPMP_CHECK(averages[k].shape() == averages_[k].shape() && averages[k].dtype() == averages_[k].dtype(),
+               "expected the average of '", parameters_[k]->name(), "' as ", averages_[k].dtype(), averages_[k].shape(),
+               ", got ", averages[k].dtype(), averages[k].shape());
+  for (std::size_t k = 0; k < averages.size(); ++k) averages_[k].copy_from(averages[k]);
+  steps_ = steps;
 }
 }  // namespace dpmp::inline DPMP_ABI::optim
 #endif

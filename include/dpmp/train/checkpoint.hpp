@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoints: everything a private run needs to go on bit for bit, in one safetensors file: weights, which of them are
-// trained, the optimiser's state of each, steps, plan, keys, and what the statement has to say.
+// trained, the optimiser's state of each, steps, plan, keys, what the statement has to say, and an average of the weights.
 //
 // The file holds the root key of the run's noise. Whoever has it can subtract the noise: keep a checkpoint as secret as the
 // data, publish weights with save_weights().
@@ -12,118 +12,14 @@
 #pragma once
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <filesystem>
 
-#include "dpmp/interop/safetensors.hpp"
 #include "dpmp/nn/lora.hpp"
+#include "dpmp/optim/weight_average.hpp"
+#include "dpmp/train/checkpoint_entries.hpp"
 #include "dpmp/train/trainer.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
-namespace detail {
-using Metadata = std::map<std::string, std::string>;
-
-inline std::string hex(std::uint64_t value) {
-  char text[17] = {};
-  std::to_chars(text, text + 16, value, 16);
-  return text;
-}
-inline std::uint64_t from_hex(const Metadata& metadata, const std::string& name) {
-  const auto at = metadata.find(name);
-  DPMP_CHECK(at != metadata.end(), "expected the checkpoint entry '", name, "', got none");
-  std::uint64_t value = 0;
-  const char* end = at->second.data() + at->second.size();
-  const auto parsed = std::from_chars(at->second.data(), end, value, 16);
-  DPMP_CHECK(parsed.ec == std::errc() && parsed.ptr == end, "expected a hexadecimal number in '", name, "', got '",
-             at->second, "'");
-  return value;
-}
-inline index_t count_of(const Metadata& metadata, const std::string& name) {
-  const std::uint64_t value = from_hex(metadata, name);
-  DPMP_CHECK(value < std::uint64_t(dp::max_steps), "expected '", name, "' in [0, 2^40), got ", value);
-  return index_t(value);
-}
-struct NamedTensor {
-  std::string name;
-  Tensor tensor;
-};
-using NamedTensors = std::vector<NamedTensor>;
-inline NamedTensors weights_of(std::span<Parameter* const> parameters) {
-  NamedTensors tensors;
-  for (const Parameter* p : parameters) tensors.push_back({p->name(), p->master()});
-  return tensors;
-}
-/// Moments belong to a count of updates: without one they are zeros, and not stored.
-inline void append_moments(NamedTensors& tensors, const Parameter& p, const optim::ParameterState& state) {
-  if (state.updates == 0) return;
-  if (state.first.defined()) tensors.push_back({"optimiser/" + p.name() + ".first_moment", state.first});
-  if (state.second.defined()) tensors.push_back({"optimiser/" + p.name() + ".second_moment", state.second});
-}
-/// A file that only its owner may read (mode 0600, whatever the umask), unless it is said to have no secret.
-inline void write_tensors(const std::filesystem::path& path, const NamedTensors& tensors, const Metadata& metadata,
-                          FileAccess access = FileAccess::owner_only,
-                          interop::Checksum checksum = interop::Checksum::of_all) {
-  std::vector<interop::TensorView> views;
-  std::vector<std::vector<char>> copies;  // of tensors on a GPU
-  for (const auto& [name, tensor] : tensors) {
-    const void* data = tensor.raw();
-    if (tensor.device() != Device::cpu()) {
-      copies.emplace_back(std::size_t(tensor.bytes()));
-      tensor.copy_to_host(copies.back().data());
-      data = copies.back().data();
-    }
-    views.push_back({name, tensor.dtype(), tensor.shape(), data});
-  }
-  interop::write_safetensors(path, views, metadata, access, checksum);
-}
-/// Throws unless the file has each of these tensors in its dtype and shape.
-inline void check_tensors(const interop::SafetensorsFile& file, const NamedTensors& tensors) {
-  for (const auto& [name, tensor] : tensors) {
-    const interop::TensorEntry& entry = file.entry(name);
-    DPMP_CHECK(entry.shape == tensor.shape() && entry.dtype == tensor.dtype(), "expected '", name, "' as ", tensor.dtype(),
-               tensor.shape(), ", got ", entry.dtype, entry.shape);
-  }
-}
-inline void read_tensors(interop::SafetensorsFile& file, NamedTensors tensors) {
-  for (auto& [name, tensor] : tensors) {
-    const bool on_host = tensor.device() == Device::cpu();
-    std::vector<char> copy(on_host ? 0 : std::size_t(tensor.bytes()));
-    file.read(name, tensor.dtype(), tensor.shape(), on_host ? tensor.raw() : copy.data());
-    if (!on_host) tensor.copy_from_host(copy.data());
-  }
-}
-/// What the file has of these tensors, all of it before any of them is changed: a file may end early although its header was
-/// whole.
-inline std::vector<std::vector<char>> read_bytes(interop::SafetensorsFile& file, const NamedTensors& tensors) {
-  std::vector<std::vector<char>> bytes;
-  for (const auto& [name, tensor] : tensors) {
-    bytes.emplace_back(std::size_t(tensor.bytes()));
-    file.read(name, tensor.dtype(), tensor.shape(), bytes.back().data());
-  }
-  return bytes;
-}
-inline void put_weights(std::span<Parameter* const> parameters, const std::vector<std::vector<char>>& bytes, Context& ctx) {
-  for (std::size_t k = 0; k < parameters.size(); ++k) {
-    if (bytes[k].empty()) continue;
-    parameters[k]->master().copy_from_host(bytes[k].data());
-    parameters[k]->refresh(ctx);
-  }
-}
-inline void read_weights(interop::SafetensorsFile& file, std::span<Parameter* const> parameters, Context& ctx) {
-  put_weights(parameters, read_bytes(file, weights_of(parameters)), ctx);
-}
-inline constexpr const char* plan_prefix = "plan ";
-inline void put_plan(Metadata& metadata, const dp::Plan& plan) {
-  for (const auto& [name, value] : plan.text()) metadata[plan_prefix + name] = value;
-}
-inline dp::PlanText stored_plan(const Metadata& metadata) {
-  dp::PlanText text;
-  for (auto at = metadata.lower_bound(plan_prefix); at != metadata.end() && at->first.starts_with(plan_prefix); ++at)
-    text[at->first.substr(std::string_view(plan_prefix).size())] = at->second;
-  return text;
-}
-}  // namespace detail
-
 /// The FP32 master weights by parameter name, atomically. Throws where the file cannot be written; nothing is half-written.
 void save_weights(const std::filesystem::path& path, const nn::Parameters& parameters,
                   const detail::Metadata& metadata = {});
@@ -135,8 +31,10 @@ void load_weights(const std::filesystem::path& path, const nn::Parameters& param
 /// or without adapters. Throws unless the file has each of them with its shape; adapters keep their values.
 void load_base_weights(const std::filesystem::path& path, const nn::Parameters& parameters);
 
-/// All of a private run. Contains a secret: see the top of this file. Throws unless the parameters are the trainer's.
-void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer);
+/// All of a private run. Contains a secret: see the top of this file. average: the run's, where it has one. Throws unless
+/// the parameters are the trainer's and the average's, and while the average is swapped with the weights.
+void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, const Trainer& trainer,
+                     const optim::WeightAverage* average = nullptr);
 
 namespace detail {
 inline constexpr const char* checkpoint_format = "dpmp private run 5";
@@ -187,6 +85,21 @@ inline void check_parameters(const nn::Parameters& parameters, const Trainer& tr
   DPMP_CHECK(std::ranges::equal(parameters.all(), trainer.parameters()),
              "expected the parameters that the trainer was made for, got others");
 }
+inline void check_average(const nn::Parameters& parameters, const optim::WeightAverage& average) {
+  DPMP_CHECK(std::ranges::equal(parameters.all(), average.parameters()),
+             "expected the parameters that the weight average was made for, got others");
+  DPMP_CHECK(!average.is_swapped(), "expected weights as they are trained, got those of the weight average: swap it back");
+}
+/// Steps of the average that a file has; throws unless it is one of this decay, and where one side has none.
+inline index_t stored_average_steps(const Metadata& metadata, const optim::WeightAverage* average) {
+  const bool stored = metadata.contains("average steps");
+  DPMP_CHECK(stored == (average != nullptr), "expected a weight average in both of checkpoint and run, or in none, got ",
+             stored ? "it in the checkpoint alone" : "it in the run alone");
+  if (!average) return 0;
+  const double decay = std::bit_cast<double>(from_hex(metadata, "average decay"));
+  DPMP_CHECK(decay == average->decay(), "expected a weight average of decay ", decay, ", got one of ", average->decay());
+  return count_of(metadata, "average steps");
+}
 /// The clip threshold of the next step; 0 unless the plan is adaptive.
 inline double stored_threshold(const Metadata& metadata, const dp::Plan& plan) {
   if (!plan.options().adaptive) return 0;
@@ -223,12 +136,13 @@ CheckpointHeader read_checkpoint_header(const std::filesystem::path& path, const
 /// Restores a trainer made from read_checkpoint_header()'s plan and keys and the same model and optimiser; what is trained
 /// afterwards is what was trained when the file was saved. Where the fingerprints of file and trainer are equal it becomes
 /// the run of the file, else it goes on with draws and noise of its own; its ledger then does not know what that run
-/// released after the checkpoint (Trainer::privacy_statement says so).
+/// released after the checkpoint (Trainer::privacy_statement says so). average: gets the one of the file.
 /// Throws when the trainer has taken a step, and, naming what differs, when its plan, a parameter's name, shape, dtype,
 /// clipping group, weight decay or factor of the learning rate, or the optimiser and its settings are others than those of
-/// the file; also when the file is damaged: a single changed bit is found by its checksum. Model and trainer are then
-/// unchanged.
-Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer);
+/// the file, or where one of file and run has a weight average and the other none, or of another decay; also when the file
+/// is damaged: a single changed bit is found by its checksum. Model and trainer are then unchanged.
+Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters, Trainer& trainer,
+                        optim::WeightAverage* average = nullptr);
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
@@ -252,8 +166,9 @@ DPMP_KEPT_BODY inline void load_base_weights(const std::filesystem::path& path, 
 }
 
 DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
-                                           const Trainer& trainer) {
+                                           const Trainer& trainer, const optim::WeightAverage* average) {
   detail::check_parameters(parameters, trainer);
+  if (average) detail::check_average(parameters, *average);
   detail::Metadata metadata{{"format", detail::checkpoint_format},
                             {"steps", detail::hex(std::uint64_t(trainer.steps()))},
                             {"run nonce", detail::hex(trainer.keys().run_nonce())}};
@@ -284,6 +199,11 @@ DPMP_KEPT_BODY inline void save_checkpoint(const std::filesystem::path& path, co
       metadata["noise share " + p->name()] = detail::hex(std::bit_cast<std::uint64_t>(state.noise_share));
     detail::append_moments(tensors, *p, state);
   }
+  if (average) {
+    metadata["average steps"] = detail::hex(std::uint64_t(average->steps()));
+    metadata["average decay"] = detail::hex(std::bit_cast<std::uint64_t>(average->decay()));
+    for (const auto& tensor : detail::averages_of(parameters, average->averages())) tensors.push_back(tensor);
+  }
   detail::write_tensors(path, tensors, metadata);
 }
 
@@ -295,10 +215,11 @@ DPMP_KEPT_BODY inline CheckpointHeader read_checkpoint_header(const std::filesys
 }
 
 DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
-                                              Trainer& trainer) {
+                                              Trainer& trainer, optim::WeightAverage* average) {
   DPMP_CHECK(trainer.steps() == 0, "expected a trainer that has taken no step, got one at step ", trainer.steps(),
              ": a ledger never goes back");
   detail::check_parameters(parameters, trainer);
+  if (average) detail::check_average(parameters, *average);
   interop::SafetensorsFile file = detail::open_checkpoint(path);
   const detail::Metadata& metadata = file.metadata();
   const dp::PlanText stored = detail::stored_plan(metadata), plan = trainer.plan().text();
@@ -339,6 +260,11 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
     if (kept == 2) state.second = Tensor::empty(ctx, p->shape(), dtype);
     detail::append_moments(moments, *p, state);
   }
+  const index_t averaged = detail::stored_average_steps(metadata, average);
+  std::vector<Tensor> averages;
+  if (average)
+    for (const Tensor& t : average->averages()) averages.push_back(Tensor::empty(ctx, t.shape(), t.dtype()));
+  for (const auto& tensor : detail::averages_of(parameters, averages)) moments.push_back(tensor);
   detail::check_tensors(file, weights);
   detail::check_tensors(file, moments);
   DPMP_CHECK(file.entries().size() == weights.size() + moments.size(), "expected '", path.string(), "' to have the ",
@@ -353,6 +279,7 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
   else
     trainer.resume_at(steps, released, notes);
   trainer.optimiser_state().restore(states);
+  if (average) average->restore(averaged, averages);
   detail::put_weights(parameters.all(), bytes, ctx);
   for (std::size_t k = 0; k < of_parameters.size(); ++k) parameters.all()[k]->set_trainable(of_parameters[k].trained);
   return {same_run, then.empty() || now.empty() ? std::string() : changed_lines(then, now)};

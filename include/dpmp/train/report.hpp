@@ -155,7 +155,7 @@ inline std::string run_plots(const ReportedRun& run) {
       if (const std::optional<double> y = value(p); y && std::isfinite(*y)) points.emplace_back(double(p.step), *y);
     if (points.empty()) return;
     out += figure({.title = title,
-                   .x = {.label = "steps"},
+                   .x = {.label = "steps", .low = 0, .high = points.back().first},
                    .y = {.label = unit, .from_zero = from_zero},
                    .lines = {{"line-1", some_of(points, 1500)}},
                    .marks = {{points.back().first, points.back().second, number_of_digits(points.back().second, 4)}}},
@@ -214,7 +214,7 @@ inline std::string report_page(ReportedRun run) {
       (run.plan ? "Differential privacy report" : "Report of a run without privacy") + "</p><h1 class=\"user\">" + title +
       "</h1></header>\n";
   if (run.plan) {
-    out += fact_cards(*run.plan, run.steps);
+    out += fact_cards(*run.plan, run.steps) + meaning_in_words(*run.plan, run.steps);
     if (run.notes.counts_left_out || run.notes.times_told)
       out +=
           "<p class=\"warning\">Unsafe: this run, or this report of it, tells more than its statement covers. See "

@@ -38,6 +38,7 @@ h3 { font-size: 14px; margin: 0 0 6px; color: var(--quiet); font-weight: 600; }
 .facts dt { color: var(--quiet); font-size: 13px; }
 .facts dd { font-size: 22px; line-height: 1.35; font-weight: 600; letter-spacing: -0.01em; overflow-wrap: normal; }
 .facts dd small { font-size: 13px; font-weight: 400; color: var(--quiet); letter-spacing: 0; display: block; line-height: 1.4; }
+.meaning { margin-top: 14px; color: var(--quiet); max-width: 56em; }
 .card { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 20px 24px; }
 .warning { background: var(--warn-paper); border: 1px solid var(--warn); border-radius: 10px; color: var(--warn);
   padding: 14px 18px; margin-top: 20px; }
@@ -46,9 +47,9 @@ h3 { font-size: 14px; margin: 0 0 6px; color: var(--quiet); font-weight: 600; }
 .words dt { font-weight: 600; }
 .words dt.unsafe, .words dd.unsafe { color: var(--warn); }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr)); gap: 18px; }
-figure { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 16px 16px 12px; }
+figure { display: flex; flex-direction: column; background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 16px 16px 12px; }
 figcaption { font-weight: 600; line-height: 1.35; }
-figure p { color: var(--quiet); font-size: 13.5px; line-height: 1.45; margin-top: 2px; }
+figure p { flex: 1; color: var(--quiet); font-size: 13.5px; line-height: 1.45; margin-top: 2px; }
 figure svg { display: block; width: 100%; height: auto; margin-top: 10px; }
 svg text { font-size: 12px; fill: var(--quiet); font-family: inherit; }
 svg text.words { fill: var(--ink); font-weight: 600; paint-order: stroke; stroke: var(--card); stroke-width: 4px;
@@ -103,9 +104,10 @@ footer { color: var(--quiet); font-size: 13.5px; margin-top: 40px; }
     --one: #1f4f99; --two: #a94c12; --warn: #8f2d0a; --warn-paper: #ffffff;
   }
   body { font-size: 10.5pt; }
-  main { max-width: none; padding: 0; }
+  main { max-width: none; padding: 0 1px; }
   h2 { margin: 22pt 0 8pt; break-after: avoid; }
-  .facts { grid-template-columns: repeat(5, 1fr); }
+  .facts { grid-template-columns: repeat(5, 1fr); gap: 0; background: none; }
+  .facts > div + div { border-left: 1px solid var(--edge); }
   .facts > div { padding: 8pt 10pt; }
   .facts dd { font-size: 13pt; }
   .facts dd small, .facts dt { font-size: 8.5pt; }

@@ -10,10 +10,12 @@
 #if DPMP_BODIES
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <optional>
 
 #include "dpmp/core/escaped_text.hpp"
 #include "dpmp/dp/rounded_text.hpp"
+#include "dpmp/dp/sampling_words.hpp"
 
 namespace dpmp::inline DPMP_ABI::train::detail {
 /// For what is no bound: at most so many significant digits.
@@ -56,7 +58,12 @@ class PlanEntries {
     const auto value = take(name);
     return value ? table_row(name, *value, remark) : "";
   }
-  /// The row of a list with "<name> count" entries; `several` behind the name of what has more than one.
+  /// The row of a number that is unset where it is 0.
+  std::string positive_row(const std::string& name, const std::string& remark) {
+    const auto value = take(name);
+    return value && *value != "0" ? table_row(name, *value, remark) : "";
+  }
+  /// The row of a list with "<name> count" entries, none for an empty one.
   std::string list(const std::string& name, const std::string& remark) {
     const auto count = take(name + " count");
     if (!count) return "";
@@ -86,13 +93,20 @@ inline std::string plan_table(const dp::Plan& plan) {
   if (o.epsilon > 0) privacy += entries.row("target epsilon", "what the noise was calibrated for");
   entries.take("target epsilon");
   privacy += table_row("epsilon", number_text(plan.epsilon()), "after all planned steps, as accounted");
-  privacy += entries.row("delta", "a share of 0.001 of it pays for draws above the batch bound");
+  privacy += entries.row("delta", dp::delta_remark(o));
   privacy += entries.row("steps", "planned");
 
-  std::string sampling = entries.row("sampling rate", "probability of a record in a step");
-  sampling += entries.row("dataset size", "public");
+  const std::string unit = dp::detail::unit_name(o);
+  std::string sampling = table_row("sampling", std::string(name_of(o.sampling.kind)), "how a step draws " + unit + "s");
+  entries.take("sampling");
+  sampling += entries.row("sampling rate", dp::rate_remark(o));
+  sampling += entries.positive_row("sampling batch size", unit + "s");
+  sampling += entries.positive_row("sampling period", "steps in which each comes up once");
+  sampling += entries.positive_row("sampling records per user", "in a step, at most");
+  sampling += entries.row("dataset size", unit + "s; public");
   sampling += entries.row("expected batch", "public divisor of the noised sum");
-  sampling += entries.row("batch bound", "records; for the rounding of sums, none is dropped");
+  sampling += entries.row("batch bound", o.sampling.has_fixed_size() ? "records of every step, at most"
+                                                                     : "records; for the rounding of sums, none is dropped");
 
   std::string clipping = entries.row("clip rule", "");
   const auto parameter = entries.take("clip rule parameter");
@@ -106,7 +120,7 @@ inline std::string plan_table(const dp::Plan& plan) {
     clipping += entries.row(name, "");
   clipping += entries.row("joint clip threshold", "of all groups, in the first step");
   clipping += entries.row("rho", "what rounding adds to the sensitivity, as a share");
-  clipping += entries.row("sensitivity", "Delta = C (1 + rho)");
+  clipping += entries.row("sensitivity", "Delta: what one " + unit + " changes the sum by, in the norm");
   clipping += entries.list("clip schedule", "factors of the threshold");
 
   std::string noise = entries.row("noise multiplier", "sigma, as the accountant sees it");
@@ -114,11 +128,20 @@ inline std::string plan_table(const dp::Plan& plan) {
       table_row("noise standard deviation", number_text(plan.first_step().noise_standard_deviation),
                 plan.is_constant() ? "on each coordinate of the sum" : "on each coordinate of the sum, in the first step");
   noise += entries.list("noise schedule", "factors of the multiplier");
+  noise += entries.row("noise source", "how the noise of the steps hangs together");
+  noise += entries.positive_row("noise source bands", "of the matrix");
+  noise += entries.positive_row("noise source grid bits", "of the public grid");
+  noise += entries.positive_row("noise source dimensions", "trained values, at most");
+  noise += entries.row("noise scale", "sensitivity of the matrix");
+  std::string scale = entries.row("overflow", "whether a loss scale follows a noisy count of overflows");
+  for (const char* name : {"overflow count noise", "overflow share", "overflow growth interval", "overflow lowest scale",
+                           "overflow highest scale", "overflow initial scale", "overflow alarm after"})
+    scale += entries.row(name, "");
 
   std::string other;
   for (const auto& [name, unused] : dp::PlanText(entries.left())) other += entries.row(name, "");
   return table(rows_about("Privacy", privacy) + rows_about("Sampling", sampling) + rows_about("Clipping", clipping) +
-               rows_about("Noise", noise) + rows_about("Other options", other));
+               rows_about("Noise", noise) + rows_about("Loss scale", scale) + rows_about("Other options", other));
 }
 
 #define DPMP_TEXT_OF_(...) #__VA_ARGS__
@@ -138,6 +161,16 @@ inline std::string about_table(const std::vector<std::pair<std::string, std::str
 #undef DPMP_TEXT_OF
 #undef DPMP_TEXT_OF_
 
+/// What epsilon and delta mean.
+inline std::string meaning_in_words(const dp::Plan& plan, index_t steps) {
+  const std::string unit = dp::detail::unit_name(plan.options());
+  const double factor = std::exp(plan.epsilon_after(steps));
+  return "<p class=\"meaning\">Any conclusion from all that was released is at most " + dp::digits_up(factor, 4) +
+         " times (e to the power of epsilon) as likely with a " + unit +
+         " as without it, plus delta, and the other way "
+         "round.</p>\n";
+}
+
 /// The numbers to see first.
 inline std::string fact_cards(const dp::Plan& plan, index_t steps) {
   const dp::PlanOptions& o = plan.options();
@@ -145,13 +178,14 @@ inline std::string fact_cards(const dp::Plan& plan, index_t steps) {
     return "<div><dt>" + html_text(name) + "</dt><dd>" + html_text(value) + "<small>" + html_text(small) +
            "</small></dd></div>\n";
   };
-  const bool zero_out = o.relation == dp::NeighbouringRelation::zero_out;
+  const char* neighbours = o.relation == dp::NeighbouringRelation::zero_out      ? "one emptied"
+                           : o.relation == dp::NeighbouringRelation::replace_one ? "one replaced"
+                                                                                 : "one more";
   return "<dl class=\"facts\">\n" + card("epsilon", dp::rounded_up(plan.epsilon_after(steps), 4), "spent so far") +
          card("delta", dp::digits_up(o.delta, 6), "at that epsilon") +
          card("steps", std::to_string(steps), "of " + std::to_string(o.steps) + " planned") +
-         card("unit", "record", "what is protected") +
-         card("neighbours", zero_out ? "emptied" : "one more", zero_out ? "zero_out" : std::string(name_of(o.relation))) +
-         "</dl>\n";
+         card("unit", dp::detail::unit_name(o), "what is protected") +
+         card("neighbours", neighbours, std::string(name_of(o.relation))) + "</dl>\n";
 }
 }  // namespace dpmp::inline DPMP_ABI::train::detail
 #endif

@@ -5,8 +5,10 @@
 #pragma once
 #include <variant>
 
+#include "dpmp/dp/counted_state.hpp"
 #include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
+#include "dpmp/train/continuation.hpp"
 #include "dpmp/train/memory_choice.hpp"
 #include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
@@ -62,10 +64,10 @@ class Trainer {
   /// Steps taken so far; of a private run, accounted.
   index_t steps() const { return guarantee_ ? guarantee_->ledger.steps() : steps_; }
   /// The public clip threshold of the next step of an adaptive plan; 0 for others, whose thresholds plan().at() knows.
-  double clip_threshold() const;
+  double clip_threshold() const { return guarantee_ ? guarantee_->counted.clip_threshold() : 0; }
   /// The loss scale of the next step and its state, all of it public, where the plan counts overflows; else nothing.
   std::optional<dp::OverflowScale> overflow_scale() const {
-    return guarantee_ ? guarantee_->overflow : std::optional<dp::OverflowScale>();
+    return guarantee_ ? guarantee_->counted.overflow_scale() : std::optional<dp::OverflowScale>();
   }
   /// Records of the last step that contributed nothing because something of them was not finite: a token id that no table
   /// has, or an overflow. Private, and without noise: throws unless TrainerOptions::unsafe_debug was set.
@@ -73,7 +75,7 @@ class Trainer {
   /// The same, of how many were drawn and clipped and of their gradient norms; all 0 before the first step.
   const UnsafeNumbers& unsafe_numbers() const;
   /// What may be said of the run so far.
-  std::string privacy_statement() const;
+  std::string privacy_statement() const { return dp::privacy_statement(plan(), steps(), notes()); }
   const dp::StatementNotes& notes() const { return guarantee().notes; }
   /// Continues a run at this step, in this state (clip_threshold(), state of overflow_scale()), with draws and noise of its
   /// own: what the run released after this step is not in the new ledger (privacy_statement() says so). Throws when this
@@ -85,10 +87,9 @@ class Trainer {
   /// train/checkpoint.hpp; throws like resume_at(). frozen_before: frozen_history() of that run.
   void repeat_from(index_t steps, const dp::RunState& state, const dp::StreamKeys& of_the_run,
                    const dp::StatementNotes& before = {}, std::uint64_t frozen_before = 0);
-  /// A hash of what was frozen in which private step so far and of which steps threw after they were accounted; 0 while
-  /// there was neither. The noise of a step depends on it, so that continuations of one run that freeze different
+  /// FrozenHistory::value(): the noise of a step depends on it, so that continuations of one run that freeze different
   /// parameters, or of which one had a step that failed, share none from then on.
-  std::uint64_t frozen_history() const { return frozen_history_; }
+  std::uint64_t frozen_history() const { return frozen_history_.value(); }
   /// run_fingerprint() of this trainer; empty without TrainerOptions::data_fingerprint or without privacy.
   std::string fingerprint() const;
   /// run_description() of this trainer.
@@ -111,21 +112,21 @@ class Trainer {
   struct Guarantee {
     dp::Plan plan;
     dp::StepLedger ledger;
-    std::optional<dp::AdaptiveThreshold> threshold;
-    std::optional<dp::OverflowScale> overflow;
+    SourcedNoise source;
+    dp::CountedState counted;
     dp::StatementNotes notes;
-    std::optional<SourcedNoise> source = {};  // of a plan whose noise is not independent
   };
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
   /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
-  void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow);
+  void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow) {
+    if (options_.precision.apply(ctx_, parameters_, step, overflow ? overflow->alarms() : 0)) program_.forget();
+  }
   /// Chooses how steps are computed from here on, for TrainerOptions::memory_budget.
   void follow_budget(Losses losses);
   /// loss_scaling() of the next step.
   LossScaling scaling_now() const { return loss_scaling().of_step(overflow_scale() ? overflow_scale()->scale() : 1); }
-  void add_to_frozen_history();
   void private_step(Losses losses);
   void run_accounted_step(dp::StepTicket ticket, Losses losses);
   void plain_step(Losses losses);
@@ -150,14 +151,13 @@ class Trainer {
   index_t steps_ = 0;  // without privacy
   std::optional<GradScaler> grad_scaler_;
   UnsafeNumbers unsafe_numbers_;
-  std::uint64_t frozen_history_ = 0;
+  FrozenHistory frozen_history_;
 };
 }  // namespace dpmp::inline DPMP_ABI::train
 
 #if DPMP_BODIES
 #include <algorithm>
 
-#include "dpmp/core/siphash.hpp"
 #include "dpmp/train/isolation.hpp"
 #include "dpmp/train/run_fingerprint.hpp"
 
@@ -169,7 +169,11 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
       guarantee_([&]() -> std::optional<Guarantee> {
         const auto* plan = std::get_if<dp::Plan>(&privacy);
         if (!plan) return std::nullopt;
-        return Guarantee{*plan, plan->ledger(keys), {}, {}, {.counts_left_out = options.unsafe_debug}};
+        return Guarantee{*plan,
+                         plan->ledger(keys),
+                         SourcedNoise(ctx, *plan),
+                         dp::CountedState(*plan),
+                         {.counts_left_out = options.unsafe_debug}};
       }()),
       sampler_(guarantee_ ? sampler_of(guarantee_->plan, guarantee_->ledger.keys(), records, options.user_of_record)
                           : dp::Sampler(keys, {}, std::get<NoPrivacy>(privacy).sampling_rate, records)),
@@ -185,34 +189,18 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
   parameters.check_precision();
   options_.precision.check(parameters_);
   for (const Parameter* p : parameters_) groups_.of(*p);
-  const bool counts_overflows = guarantee_ && plan().options().overflow;
-  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private(), counts_overflows);
-  DPMP_CHECK(counts_overflows || !options.precision.follows_overflows(),
-             "expected a plan that counts overflows (dp::PlanOptions::overflow) for a schedule that follows them, got '",
-             options.precision.text(), "' without one");
+  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private(), overflow_scale().has_value());
   if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
   DPMP_CHECK(guarantee_ || options.user_of_record.empty(), "expected no users without privacy, got those of ",
              options.user_of_record.size(), " records");
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
-  if (plan().options().adaptive) guarantee_->threshold = plan().adaptive_threshold();
-  if (counts_overflows) guarantee_->overflow = plan().overflow_scale();
-  guarantee_->source = SourcedNoise::of(ctx, plan());
 }
 
 DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
   DPMP_CHECK(guarantee_, "expected a trainer with a plan, got one without privacy");
   return *guarantee_;
-}
-
-DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow) {
-  for (Parameter* p : parameters_) {
-    const DType dtype = options_.precision.at(*p, p->dtype(), step, overflow ? overflow->alarms() : 0);
-    if (dtype == p->dtype()) continue;
-    p->store_in(ctx_, dtype);
-    program_.forget();
-  }
 }
 
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
@@ -253,27 +241,14 @@ DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
   if (way_.follow(ctx_, index_t(slots_.size()), pass)) sink_ = per_sample::ClippedSumSink(groups_, way_.strategy());
 }
 
-DPMP_KEPT_BODY inline void Trainer::add_to_frozen_history() {
-  std::vector<std::byte> frozen;
-  for (const Parameter* p : parameters()) frozen.push_back(std::byte(!p->trainable()));
-  const bool any = std::any_of(frozen.begin(), frozen.end(), [](std::byte f) { return f != std::byte(0); });
-  if (guarantee_->source && guarantee_->source->is_correlated()) {
-    frozen_history_ = guarantee_->source->frozen_facts(steps(), frozen_history_, any ? siphash24(0, 0, frozen) : 0);
-    return;
-  }
-  if (any || frozen_history_ != 0) frozen_history_ = siphash24(frozen_history_, std::uint64_t(steps()), frozen);
-}
-
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
-  add_to_frozen_history();
-  dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_));
+  frozen_history_.begin_step(steps(), parameters(), plan().options().noise_source.is_correlated());
+  dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_.value()));
   const index_t step = ticket.step();
   try {
     run_accounted_step(std::move(ticket), losses);
   } catch (...) {
-    // The weights are not those of a run in which this step went well: what comes next sums other gradients.
-    static constexpr std::byte failed[] = {std::byte('f'), std::byte('a'), std::byte('i'), std::byte('l')};
-    frozen_history_ = siphash24(frozen_history_, std::uint64_t(step), failed);
+    frozen_history_.step_failed(step);
     throw;
   }
 }
@@ -286,36 +261,27 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   if (index_t(draw_.size()) < sampler_.fixed_slots()) draw_.resize(std::size_t(sampler_.fixed_slots()), masked_slot);
   follow_trainable();
   sums_.set_zero();
-  std::optional<SourcedNoise>& source = guarantee_->source;
-  if (source) source->begin(sums_);
-  double count = 0;
+  guarantee_->source.begin(sums_);
+  dp::CountedState& counted = guarantee_->counted;
+  dp::StepCounts counts;
   UnsafeNumbers unsafe;
-  index_t overflows = 0;
   for_each_batch(step, [&](const PhysicalBatch& batch) {
-    double here = 0;
-    index_t overflows_here = 0;
+    dp::StepCounts here;
     detail::RecordNorms norms(options_.unsafe_debug ? index_t(batch.slots.size()) : 0);
-    const PassRequests requests{.quantile_count = guarantee_->threshold ? &here : nullptr,
+    const PassRequests requests{.quantile_count = counted.counts_norms() ? &here.quantile : nullptr,
                                 .program = &program_,
                                 .norms = options_.unsafe_debug ? &norms : nullptr,
-                                .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
+                                .overflow_count = counted.counts_overflows() ? &here.overflows : nullptr,
                                 .loss_scaling = scaling_now(),
                                 .checkpointing = way_.checkpointing()};
-    if (source)
-      source->accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
-    else
-      accumulate_clipped(ctx_, losses, batch, numbers.groups, sink_, sums_, requests);
-    count += here;
-    overflows += overflows_here;
+    guarantee_->source.accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
+    counts += here;
     norms.add_to(unsafe, batch.slots);
   });
   detail::RecordNorms::finish(unsafe);
   unsafe_numbers_ = unsafe;
-  const dp::NoiseStream of_counts = ticket.auxiliary_noise();
-  if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
-  if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
-  const optim::StepNoise noise = source ? source->add(ctx_, sums_, ticket.noise(), numbers)
-                                        : optim::StepNoise{ticket.noise(), numbers.noise_standard_deviation};
+  counted.update(counts, ticket.auxiliary_noise());
+  const optim::StepNoise noise = guarantee_->source.add(ctx_, sums_, ticket.noise(), numbers);
   optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
 
@@ -330,10 +296,7 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   if (grad_scaler_) {
     const bool finite = all_finite(ctx_, sums_.tensors());
     grad_scaler_->update(finite);
-    if (!finite) {
-      ++steps_;
-      return;
-    }
+    if (!finite) return void(++steps_);
   }
   optimiser_state_.step(ctx_, sums_, 1 / (scaling.public_scale() * sampler_.probability() * double(sampler_.records())),
                         options_.learning_rate.at(steps_));
@@ -372,17 +335,9 @@ DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses, std::spa
   return validate(losses);
 }
 
-DPMP_KEPT_BODY inline double Trainer::clip_threshold() const {
-  return guarantee_ && guarantee_->threshold ? guarantee_->threshold->threshold() : 0;
-}
-
 DPMP_KEPT_BODY inline const UnsafeNumbers& Trainer::unsafe_numbers() const {
   DPMP_CHECK(options_.unsafe_debug, "expected TrainerOptions::unsafe_debug for a number about private records, got none");
   return unsafe_numbers_;
-}
-
-DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
-  return dp::privacy_statement(plan(), steps(), notes());
 }
 
 DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::span<const index_t> slots,
@@ -404,13 +359,7 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
     steps_ = steps;
     return follow_precision(steps, {});
   }
-  const dp::SamplingOptions& sampling = plan().options().sampling;
-  DPMP_CHECK(sampling.kind != dp::SamplingKind::balls_in_bins || steps % sampling.period == 0,
-             "expected a run with draws of its own to begin with an epoch of ", sampling.period, " steps, got step ", steps,
-             ": some records would be drawn twice in this epoch");
-  DPMP_CHECK(steps == 0 || !plan().options().noise_source.is_correlated(),
-             "expected a run with correlated noise to go on as the same run (TrainerOptions::data_fingerprint), got step ",
-             steps, " with noise of its own: the noise of a step is made of that of all steps before it");
+  check_own_noise_from(plan().options(), steps);
   restart(given_keys_, steps, state, before);
   if (!guarantee_->notes.other_noise_since) guarantee_->notes.other_noise_since = steps;
 }
@@ -418,7 +367,7 @@ DPMP_KEPT_BODY inline void Trainer::resume_at(index_t steps, const dp::RunState&
 DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, const dp::RunState& state, const dp::StreamKeys& of_the_run,
                                                 const dp::StatementNotes& before, std::uint64_t frozen_before) {
   restart(dp::StreamKeys::repeat(of_the_run.root(), of_the_run.run_nonce()), steps, state, before);
-  frozen_history_ = frozen_before;
+  frozen_history_.restore(frozen_before);
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
@@ -434,21 +383,13 @@ DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t 
                                             const dp::StatementNotes& before) {
   DPMP_CHECK(guarantee().ledger.steps() == 0, "expected a trainer that has taken no step, got one at step ", this->steps(),
              ": its ledger would go back, and noise be drawn again");
-  DPMP_CHECK(guarantee_->threshold || state.clip_threshold == 0,
-             "expected no clip threshold for a plan that is not adaptive, got ", state.clip_threshold);
-  std::optional<dp::AdaptiveThreshold> threshold = guarantee_->threshold;
-  if (threshold) threshold->restore(state.clip_threshold);
-  std::optional<dp::OverflowScale> scale = guarantee_->overflow;
-  DPMP_CHECK(scale.has_value() == state.overflow.has_value(),
-             "expected the state of a loss scale where the plan counts overflows, and nowhere else, got ",
-             state.overflow ? "one" : "none");
-  if (scale) scale->restore(*state.overflow);
+  dp::CountedState counted = guarantee_->counted;
+  counted.restore(state);
   dp::StepLedger ledger = plan().ledger(keys, steps);
-  follow_precision(steps, scale);
+  follow_precision(steps, counted.overflow_scale());
   sampler_ = sampler_.with_keys(ledger.keys());
   // Nothing throws from here on.
-  guarantee_->threshold = threshold;
-  guarantee_->overflow = scale;
+  guarantee_->counted = counted;
   guarantee_->ledger = std::move(ledger);
   guarantee_->notes = before;
   guarantee_->notes.counts_left_out = before.counts_left_out || options_.unsafe_debug;
