@@ -29,28 +29,22 @@ GuaranteeCurves guarantee_curves(const Plan& plan, index_t steps_taken);
 #include <algorithm>
 #include <cmath>
 
-#include "dpmp/dp/pld_accountant.hpp"
-
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
 /// (epsilon, delta) pairs that hold after so many steps, for deltas from 0.8 down to 10^-20 or what the plan sets aside.
 inline GuaranteeCurves::Curve delta_by_epsilon(const Plan& plan, index_t steps) {
-  const PlanOptions& o = plan.options();
-  RdpAccountant accountant = rdp_accountant_of(o);
-  PldAccountant by_losses;
-  for (const auto& [step, count] : accounted_steps(o, plan.noise_multiplier(), steps)) {
-    by_losses.add_steps(step, count);
-    accountant.add_steps(step.sampling_rate, step.noise_multiplier, count);
-  }
-  const bool renyi = has_renyi_accounting(o);
-  const double aside = delta_aside(o, steps);
-  GuaranteeCurves::Curve curve;
+  const double aside = delta_aside(plan.options(), steps);
+  std::vector<double> deltas;
   for (int k = 1; k <= 200; ++k) {
     const double delta = std::pow(10.0, -0.1 * k);
     if (delta - aside <= 0.01 * aside) break;
-    const double epsilon = renyi ? accountant.epsilon(delta - aside) : by_losses.epsilon(delta - aside);
-    if (!curve.empty() && curve.back().first == epsilon) curve.pop_back();
-    curve.emplace_back(epsilon, delta);
+    deltas.push_back(delta);
+  }
+  const std::vector<double> epsilons = plan.account().epsilons(steps, deltas);
+  GuaranteeCurves::Curve curve;
+  for (std::size_t k = 0; k < deltas.size(); ++k) {
+    if (!curve.empty() && curve.back().first >= epsilons[k]) curve.pop_back();
+    curve.emplace_back(epsilons[k], deltas[k]);
   }
   return curve;
 }
