@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/pld_accountant.hpp"
 #include "dpmp/dp/random_allocation.hpp"
 #include "support/errors.hpp"

@@ -46,7 +46,7 @@ Plan random_plan(test::Rng& rng) {
 
 TEST_CASE("the JSON of a plan has every number of it, and epsilon is rounded up") {
   test::Rng rng;
-  for (int trial = 0; trial < 40; ++trial) {
+  for (int trial = 0; trial < 15; ++trial) {
     const Plan plan = random_plan(rng);
     const PlanOptions& o = plan.options();
     const index_t steps = rng.integer(0, o.steps);
@@ -132,7 +132,7 @@ TEST_CASE("an epsilon that is infinite is a word in JSON, and the name of a cust
 
 TEST_CASE("P25: curves of a plan: epsilon grows, delta falls, and no test is promised to do worse than the best one does") {
   test::Rng rng;
-  for (int trial = 0; trial < 20; ++trial) {
+  for (int trial = 0; trial < 6; ++trial) {
     const Plan plan = random_plan(rng);
     const index_t steps = rng.integer(1, plan.steps());
     const dp::GuaranteeCurves curves = dp::guarantee_curves(plan, steps);

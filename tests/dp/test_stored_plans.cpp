@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "dpmp/dp/batch_bound.hpp"
 #include "dpmp/dp/plan.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
@@ -34,11 +35,6 @@ PlanOptions random_options(test::Rng& rng, bool calibrated) {
 double moved(double x, std::int64_t units) {
   return std::bit_cast<double>(std::uint64_t(std::int64_t(std::bit_cast<std::uint64_t>(x)) + units));
 }
-std::string stored(double x) {
-  PlanText text;
-  dp::detail::PlanWriter{text}("", x);
-  return text[""];
-}
 }  // namespace
 
 TEST_CASE("P20: facts that are a few units of the last place away load, and the plan goes on with what was stored") {
@@ -50,7 +46,7 @@ TEST_CASE("P20: facts that are a few units of the last place away load, and the 
     const std::int64_t groups = plan.groups();
     PlanText text = plan.text();
     const auto move = [&](const char* name, double value) {
-      text[name] = stored(moved(value, rng.integer(-4 - groups / 2, 4 + groups / 2)));
+      text[name] = dp::detail::bits_text(moved(value, rng.integer(-4 - groups / 2, 4 + groups / 2)));
     };
     move("expected batch", plan.facts().expected_batch);
     move("joint clip threshold", plan.facts().clip_threshold);
@@ -60,7 +56,7 @@ TEST_CASE("P20: facts that are a few units of the last place away load, and the 
     CHECK(again.text() == text);  // what a checkpoint of the resumed run compares
     CHECK(again == plan);
     const double noise = plan.noise_multiplier() * again.facts().sensitivity;
-    CHECK(stored(again.facts().sensitivity) == text.at("sensitivity"));
+    CHECK(dp::detail::bits_text(again.facts().sensitivity) == text.at("sensitivity"));
     CHECK(again.first_step().noise_standard_deviation == noise);
     CHECK(again.noise_standard_deviation() == noise);
     CHECK(again.sensitivity().bound == again.facts().sensitivity);
@@ -83,14 +79,14 @@ TEST_CASE("P20: a fact that is further away is refused by its name, on either si
         CAPTURE(name);
         CAPTURE(units);
         PlanText text = plan.text();
-        text[name] = stored(moved(value, units));
+        text[name] = dp::detail::bits_text(moved(value, units));
         const std::string refusal = test::error_of([&] { Plan::from_text(text); });
         CHECK(refusal.find("expected the facts of a plan, got (computed, stored):\n" + name + ": ") != std::string::npos);
         CHECK(std::count(refusal.begin(), refusal.end(), '\n') <= 2);  // and no other entry
       }
     for (const char* name : {"sensitivity", "rho", "expected batch"}) {
       PlanText text = plan.text();
-      text[name] = stored(std::nan(""));
+      text[name] = dp::detail::bits_text(std::nan(""));
       CHECK(test::refuses([&] { Plan::from_text(text); }, name));
     }
   }
@@ -109,7 +105,12 @@ TEST_CASE("P20: a stored batch bound is believed where batches exceed it no more
                                                                   : o.group_thresholds);
       PlanText text = plan.text();
       const dp::PlanFacts facts = dp::facts_of(o, clipping, b);
-      dp::detail::for_each_fact(facts, dp::detail::PlanWriter{text});
+      text["batch bound"] = std::to_string(facts.batch_bound);
+      for (const auto& [name, value] : {std::pair{"expected batch", facts.expected_batch},
+                                        {"joint clip threshold", facts.clip_threshold},
+                                        {"rho", facts.rho},
+                                        {"sensitivity", facts.sensitivity}})
+        text[name] = dp::detail::bits_text(value);
       return text;
     };
     REQUIRE(with_bound(bound) == plan.text());
@@ -142,9 +143,9 @@ TEST_CASE("P26: a calibrated plan is below its target by more than builds differ
     CHECK(plan.epsilon() <= o.epsilon * (1 - dp::calibration_margin));
     // An epsilon above the target is refused, by however little.
     PlanText text = plan.text();
-    text["target epsilon"] = stored(plan.epsilon());
+    text["target epsilon"] = dp::detail::bits_text(plan.epsilon());
     CHECK(Plan::from_text(text).epsilon() == plan.epsilon());
-    text["target epsilon"] = stored(std::nextafter(plan.epsilon(), 0));
+    text["target epsilon"] = dp::detail::bits_text(std::nextafter(plan.epsilon(), 0));
     CHECK(test::refuses([&] { Plan::from_text(text); }, "expected a noise multiplier for epsilon"));
   }
 }

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 
+#include "dpmp/dp/discrete_gaussian.hpp"
 #include "dpmp/train/integer_sums.hpp"
 #include "support/errors.hpp"
 #include "support/tiny_training.hpp"

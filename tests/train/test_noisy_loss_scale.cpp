@@ -6,6 +6,7 @@
 #include "dpmp/autograd/rules/elementwise.hpp"
 #include "dpmp/train/checkpoint.hpp"
 #include "dpmp/train/memory_plan.hpp"
+#include "support/checksum.hpp"
 #include "support/errors.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_training.hpp"
@@ -290,7 +291,7 @@ TEST_CASE("P20: a run with a noisy scale is resumed bit for bit, state and all, 
       const std::size_t at = other.find("\"" + entry + "\":\"");
       REQUIRE(at != std::string::npos);
       other[at + entry.size() + 4] = 'f';  // a hexadecimal digit: out of range, or of no state that can be reached
-      test::write_text(folder / "damaged", other);
+      test::write_text(folder / "damaged", test::sealed(other));
       return test::error_of([&] { train::load_checkpoint(folder / "damaged", third.model.parameters(), d); });
     };
     for (const char* entry : {"good steps", "bad steps"}) CHECK(damaged(entry).find("good steps") != std::string::npos);
@@ -344,7 +345,10 @@ TEST_CASE("P11: a noisy scale needs a plan that counts, a count somebody who fol
   Trainer made = trainer(counting, {});
   CHECK(made.validate(run.losses()).text().find("moved by noisy counts of overflows") != std::string::npos);
   CHECK(made.privacy_statement().find("number of records of which something was not finite") != std::string::npos);
-  // Memory is planned without a plan.
+  // Memory is planned without a plan of privacy.
+  TrainerOptions raised = with(LossScaling::per_sample());
+  raised.precision = train::PrecisionSchedule().raised_on_overflow("*", DType::bf16);
+  CHECK_NOTHROW(train::plan_memory(ctx, run.model.parameters(), raised, run.losses()));
   CHECK(train::plan_memory(ctx, run.model.parameters(), with(LossScaling::noisy()), run.losses()).text(1 << 20, 4) ==
         train::plan_memory(ctx, run.model.parameters(), with(LossScaling::fixed(4)), run.losses()).text(1 << 20, 4));
 }

@@ -29,6 +29,14 @@ class ElementBits {
   int taken_ = 16;  // words of the block
 };
 
+namespace detail {
+__extension__ typedef unsigned __int128 Wide;
+/// Uniform in [0, below), below >= 1, by rejection.
+Wide uniform_below(Wide below, ElementBits& bits);
+/// True with probability exp(-numerator / denominator), of any ratio >= 0.
+bool bernoulli_exp(Wide numerator, Wide denominator, ElementBits& bits);
+}  // namespace detail
+
 /// A sample for an integer sigma in [1, 2^40]. Throws otherwise.
 index_t discrete_gaussian(index_t sigma, ElementBits& bits);
 
@@ -42,10 +50,7 @@ void add_discrete_gaussian(ThreadTeam& team, std::span<std::int64_t> sum, index_
 
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
-__extension__ typedef unsigned __int128 Wide;
-
-/// Uniform in [0, below), below >= 1, by rejection.
-inline Wide uniform_below(Wide below, ElementBits& bits) {
+DPMP_KEPT_BODY inline Wide uniform_below(Wide below, ElementBits& bits) {
   const Wide last = below - 1;
   const auto high = std::uint64_t(last >> 64), low = std::uint64_t(last);
   const int width = high ? 64 + int(std::bit_width(high)) : int(std::bit_width(low));
@@ -64,8 +69,7 @@ inline bool bernoulli_exp_of_share(Wide numerator, Wide denominator, ElementBits
   while (uniform_below(denominator * k, bits) < numerator) ++k;
   return k % 2 == 1;
 }
-/// The same for any ratio >= 0.
-inline bool bernoulli_exp(Wide numerator, Wide denominator, ElementBits& bits) {
+DPMP_KEPT_BODY inline bool bernoulli_exp(Wide numerator, Wide denominator, ElementBits& bits) {
   for (; numerator > denominator; numerator -= denominator)
     if (!bernoulli_exp_of_share(1, 1, bits)) return false;
   return bernoulli_exp_of_share(numerator, denominator, bits);

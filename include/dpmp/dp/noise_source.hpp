@@ -156,7 +156,7 @@ DPMP_KEPT_BODY inline double NoiseMatrix::column_norm(index_t steps) const {
   DPMP_CHECK(steps >= 1, "expected at least one step, got ", steps);
   double square = 0;
   if (options_.kind == NoiseSourceKind::tree)
-    square = std::bit_width(std::uint64_t(steps));  // of the first column: nodes of 1, 2, 4, .. steps
+    square = double(std::bit_width(std::uint64_t(steps)));  // of the first column: nodes of 1, 2, 4, .. steps
   else
     for (std::size_t k = 0; k < bands_.size() && index_t(k) < steps; ++k) square += bands_[k] * bands_[k];
   return std::sqrt(square) * (1 + detail::matrix_rounding);

@@ -157,9 +157,9 @@ inline std::vector<MemoryEvent> trace_of_pass(Context& ctx, const nn::Parameters
     optim::OptimiserState state(ctx, parameters.all(), options.optimiser, options.rate_factors);
     per_sample::GradientSums sums(ctx, parameters.all());
     state.make_moments(ctx, sums);
-    const bool noisy = options.loss_scaling && options.loss_scaling->kind() == LossScaling::Kind::noisy;
+    const bool counts = options.precision.follows_overflows() || options.loss_scaling == LossScaling::noisy();
     pass = dry_private_pass(ctx, losses, {.slots = empty, .randomness = randomness}, groups, sums, way,
-                            noisy ? LossScaling::fixed(1) : loss_scaling_of(options, parameters.all(), true));
+                            loss_scaling_of(options, parameters.all(), true, counts).of_step(1));
   }
   return trace.events();
 }

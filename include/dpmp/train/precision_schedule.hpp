@@ -26,6 +26,8 @@ class PrecisionSchedule {
   bool follows_overflows() const;
   /// What a parameter in `dtype` is stored in as of that step and so many alarms.
   DType at(const Parameter& parameter, DType dtype, index_t step, index_t alarms = 0) const;
+  /// Stores the parameters in what they are at(). Whether one of them changed.
+  bool apply(Context& ctx, std::span<Parameter* const> parameters, index_t step, index_t alarms = 0) const;
   /// Throws where a pattern matches no scope with parameters.
   void check(std::span<Parameter* const> parameters) const;
   /// For people: "as of step 100 *: bf16, after overflow alarm 1 head: f32"; "none" without a change.
@@ -86,6 +88,18 @@ DPMP_KEPT_BODY inline DType PrecisionSchedule::at(const Parameter& parameter, DT
     if (change.step <= step && change.alarm <= alarms && rank(change.dtype) > rank(widest) && change.matches(parameter))
       widest = change.dtype;
   return widest;
+}
+
+DPMP_KEPT_BODY inline bool PrecisionSchedule::apply(Context& ctx, std::span<Parameter* const> parameters, index_t step,
+                                                    index_t alarms) const {
+  bool any = false;
+  for (Parameter* p : parameters) {
+    const DType dtype = at(*p, p->dtype(), step, alarms);
+    if (dtype == p->dtype()) continue;
+    p->store_in(ctx, dtype);
+    any = true;
+  }
+  return any;
 }
 
 DPMP_KEPT_BODY inline void PrecisionSchedule::check(std::span<Parameter* const> parameters) const {

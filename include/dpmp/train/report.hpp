@@ -155,7 +155,7 @@ inline std::string run_plots(const ReportedRun& run) {
       if (const std::optional<double> y = value(p); y && std::isfinite(*y)) points.emplace_back(double(p.step), *y);
     if (points.empty()) return;
     out += figure({.title = title,
-                   .x = {.label = "steps"},
+                   .x = {.label = "steps", .low = 0, .high = points.back().first},
                    .y = {.label = unit, .from_zero = from_zero},
                    .lines = {{"line-1", some_of(points, 1500)}},
                    .marks = {{points.back().first, points.back().second, number_of_digits(points.back().second, 4)}}},

@@ -47,9 +47,9 @@ h3 { font-size: 14px; margin: 0 0 6px; color: var(--quiet); font-weight: 600; }
 .words dt { font-weight: 600; }
 .words dt.unsafe, .words dd.unsafe { color: var(--warn); }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr)); gap: 18px; }
-figure { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 16px 16px 12px; }
+figure { display: flex; flex-direction: column; background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 16px 16px 12px; }
 figcaption { font-weight: 600; line-height: 1.35; }
-figure p { color: var(--quiet); font-size: 13.5px; line-height: 1.45; margin-top: 2px; }
+figure p { flex: 1; color: var(--quiet); font-size: 13.5px; line-height: 1.45; margin-top: 2px; }
 figure svg { display: block; width: 100%; height: auto; margin-top: 10px; }
 svg text { font-size: 12px; fill: var(--quiet); font-family: inherit; }
 svg text.words { fill: var(--ink); font-weight: 600; paint-order: stroke; stroke: var(--card); stroke-width: 4px;

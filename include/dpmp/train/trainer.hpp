@@ -3,25 +3,14 @@
 // noise, everything that the guarantee rests on taken from one dp::Plan. Without privacy: the same batches, plain sums, no
 // noise.
 #pragma once
-#include <variant>
-
-#include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
 #include "dpmp/train/continuation.hpp"
+#include "dpmp/train/guarantee.hpp"
 #include "dpmp/train/memory_choice.hpp"
-#include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
 #include "dpmp/train/validation_report.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
-/// The stated absence of a plan: the yardstick of private training. Each record is in a batch with probability
-/// sampling_rate, and the sum of a batch is divided by sampling_rate * records.
-struct NoPrivacy {
-  double sampling_rate = 0;
-};
-/// What a run promises.
-using Privacy = std::variant<dp::Plan, NoPrivacy>;
-
 class Trainer {
  public:
   /// records: size of the training set, at most the plan's public dataset_size (of users where the unit is a user, who are
@@ -63,10 +52,10 @@ class Trainer {
   /// Steps taken so far; of a private run, accounted.
   index_t steps() const { return guarantee_ ? guarantee_->ledger.steps() : steps_; }
   /// The public clip threshold of the next step of an adaptive plan; 0 for others, whose thresholds plan().at() knows.
-  double clip_threshold() const;
+  double clip_threshold() const { return guarantee_ ? guarantee_->counted.clip_threshold() : 0; }
   /// The loss scale of the next step and its state, all of it public, where the plan counts overflows; else nothing.
   std::optional<dp::OverflowScale> overflow_scale() const {
-    return guarantee_ ? guarantee_->overflow : std::optional<dp::OverflowScale>();
+    return guarantee_ ? guarantee_->counted.overflow_scale() : std::optional<dp::OverflowScale>();
   }
   /// Records of the last step that contributed nothing because something of them was not finite: a token id that no table
   /// has, or an overflow. Private, and without noise: throws unless TrainerOptions::unsafe_debug was set.
@@ -74,7 +63,7 @@ class Trainer {
   /// The same, of how many were drawn and clipped and of their gradient norms; all 0 before the first step.
   const UnsafeNumbers& unsafe_numbers() const;
   /// What may be said of the run so far.
-  std::string privacy_statement() const;
+  std::string privacy_statement() const { return dp::privacy_statement(plan(), steps(), notes()); }
   const dp::StatementNotes& notes() const { return guarantee().notes; }
   /// Continues a run at this step, in this state (clip_threshold(), state of overflow_scale()), with draws and noise of its
   /// own: what the run released after this step is not in the new ledger (privacy_statement() says so). Throws when this
@@ -107,20 +96,13 @@ class Trainer {
   const optim::OptimiserState& optimiser_state() const { return optimiser_state_; }
 
  private:
-  /// What a private run has in addition.
-  struct Guarantee {
-    dp::Plan plan;
-    dp::StepLedger ledger;
-    SourcedNoise source;
-    std::optional<dp::AdaptiveThreshold> threshold;
-    std::optional<dp::OverflowScale> overflow;
-    dp::StatementNotes notes;
-  };
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
   /// Stores parameters in the dtypes that TrainerOptions::precision has for this step.
-  void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow);
+  void follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow) {
+    if (options_.precision.apply(ctx_, parameters_, step, overflow ? overflow->alarms() : 0)) program_.forget();
+  }
   /// Chooses how steps are computed from here on, for TrainerOptions::memory_budget.
   void follow_budget(Losses losses);
   /// loss_scaling() of the next step.
@@ -164,12 +146,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
                                        const dp::StreamKeys& keys, index_t records, const TrainerOptions& options)
     : ctx_(ctx),
       given_keys_(keys),
-      guarantee_([&]() -> std::optional<Guarantee> {
-        const auto* plan = std::get_if<dp::Plan>(&privacy);
-        if (!plan) return std::nullopt;
-        return Guarantee{
-            *plan, plan->ledger(keys), SourcedNoise(ctx, *plan), {}, {}, {.counts_left_out = options.unsafe_debug}};
-      }()),
+      guarantee_(Guarantee::of(ctx, privacy, keys, {.counts_left_out = options.unsafe_debug})),
       sampler_(guarantee_ ? sampler_of(guarantee_->plan, guarantee_->ledger.keys(), records, options.user_of_record)
                           : dp::Sampler(keys, {}, std::get<NoPrivacy>(privacy).sampling_rate, records)),
       options_(options),
@@ -184,33 +161,18 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
   parameters.check_precision();
   options_.precision.check(parameters_);
   for (const Parameter* p : parameters_) groups_.of(*p);
-  const bool counts_overflows = guarantee_ && plan().options().overflow;
-  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private(), counts_overflows);
-  DPMP_CHECK(counts_overflows || !options.precision.follows_overflows(),
-             "expected a plan that counts overflows (dp::PlanOptions::overflow) for a schedule that follows them, got '",
-             options.precision.text(), "' without one");
+  options_.loss_scaling = loss_scaling_of(options, parameters_, is_private(), overflow_scale().has_value());
   if (options.grad_scaler) grad_scaler_.emplace(*options.grad_scaler);
   DPMP_CHECK(guarantee_ || options.user_of_record.empty(), "expected no users without privacy, got those of ",
              options.user_of_record.size(), " records");
   if (!guarantee_) return;
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
-  if (plan().options().adaptive) guarantee_->threshold = plan().adaptive_threshold();
-  if (counts_overflows) guarantee_->overflow = plan().overflow_scale();
 }
 
-DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
+DPMP_KEPT_BODY inline const Guarantee& Trainer::guarantee() const {
   DPMP_CHECK(guarantee_, "expected a trainer with a plan, got one without privacy");
   return *guarantee_;
-}
-
-DPMP_KEPT_BODY inline void Trainer::follow_precision(index_t step, const std::optional<dp::OverflowScale>& overflow) {
-  for (Parameter* p : parameters_) {
-    const DType dtype = options_.precision.at(*p, p->dtype(), step, overflow ? overflow->alarms() : 0);
-    if (dtype == p->dtype()) continue;
-    p->store_in(ctx_, dtype);
-    program_.forget();
-  }
 }
 
 DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
@@ -252,7 +214,7 @@ DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
 }
 
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
-  frozen_history_.begin_step(steps(), parameters(), plan().options().noise_source.is_correlated());
+  frozen_history_.begin_step(steps(), parameters(), plan().options().noise_source.is_correlated(), way_.facts(0));
   dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_.value()));
   const index_t step = ticket.step();
   try {
@@ -272,29 +234,25 @@ DPMP_KEPT_BODY inline void Trainer::run_accounted_step(dp::StepTicket ticket, Lo
   follow_trainable();
   sums_.set_zero();
   guarantee_->source.begin(sums_);
-  double count = 0;
+  dp::CountedState& counted = guarantee_->counted;
+  dp::StepCounts counts;
   UnsafeNumbers unsafe;
-  index_t overflows = 0;
   for_each_batch(step, [&](const PhysicalBatch& batch) {
-    double here = 0;
-    index_t overflows_here = 0;
+    dp::StepCounts here;
     detail::RecordNorms norms(options_.unsafe_debug ? index_t(batch.slots.size()) : 0);
-    const PassRequests requests{.quantile_count = guarantee_->threshold ? &here : nullptr,
+    const PassRequests requests{.quantile_count = counted.counts_norms() ? &here.quantile : nullptr,
                                 .program = &program_,
                                 .norms = options_.unsafe_debug ? &norms : nullptr,
-                                .overflow_count = guarantee_->overflow ? &overflows_here : nullptr,
+                                .overflow_count = counted.counts_overflows() ? &here.overflows : nullptr,
                                 .loss_scaling = scaling_now(),
                                 .checkpointing = way_.checkpointing()};
     guarantee_->source.accumulate(ctx_, losses, batch, numbers, sink_, sums_, requests);
-    count += here;
-    overflows += overflows_here;
+    counts += here;
     norms.add_to(unsafe, batch.slots);
   });
   detail::RecordNorms::finish(unsafe);
   unsafe_numbers_ = unsafe;
-  const dp::NoiseStream of_counts = ticket.auxiliary_noise();
-  if (guarantee_->threshold) guarantee_->threshold->update(count, of_counts);
-  if (guarantee_->overflow) guarantee_->overflow->update(overflows, of_counts);
+  counted.update(counts, ticket.auxiliary_noise());
   const optim::StepNoise noise = guarantee_->source.add(ctx_, sums_, ticket.noise(), numbers);
   optimiser_state_.step(ctx_, sums_, 1 / plan().expected_batch(), options_.learning_rate.at(step), &noise);
 }
@@ -310,10 +268,7 @@ DPMP_KEPT_BODY inline void Trainer::plain_step(Losses losses) {
   if (grad_scaler_) {
     const bool finite = all_finite(ctx_, sums_.tensors());
     grad_scaler_->update(finite);
-    if (!finite) {
-      ++steps_;
-      return;
-    }
+    if (!finite) return void(++steps_);
   }
   optimiser_state_.step(ctx_, sums_, 1 / (scaling.public_scale() * sampler_.probability() * double(sampler_.records())),
                         options_.learning_rate.at(steps_));
@@ -352,17 +307,9 @@ DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses, std::spa
   return validate(losses);
 }
 
-DPMP_KEPT_BODY inline double Trainer::clip_threshold() const {
-  return guarantee_ && guarantee_->threshold ? guarantee_->threshold->threshold() : 0;
-}
-
 DPMP_KEPT_BODY inline const UnsafeNumbers& Trainer::unsafe_numbers() const {
   DPMP_CHECK(options_.unsafe_debug, "expected TrainerOptions::unsafe_debug for a number about private records, got none");
   return unsafe_numbers_;
-}
-
-DPMP_KEPT_BODY inline std::string Trainer::privacy_statement() const {
-  return dp::privacy_statement(plan(), steps(), notes());
 }
 
 DPMP_KEPT_BODY inline std::optional<SampleRandomness> Trainer::randomness(std::span<const index_t> slots,
@@ -406,26 +353,10 @@ DPMP_KEPT_BODY inline std::string Trainer::description() const {
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, const dp::RunState& state,
                                             const dp::StatementNotes& before) {
-  DPMP_CHECK(guarantee().ledger.steps() == 0, "expected a trainer that has taken no step, got one at step ", this->steps(),
-             ": its ledger would go back, and noise be drawn again");
-  DPMP_CHECK(guarantee_->threshold || state.clip_threshold == 0,
-             "expected no clip threshold for a plan that is not adaptive, got ", state.clip_threshold);
-  std::optional<dp::AdaptiveThreshold> threshold = guarantee_->threshold;
-  if (threshold) threshold->restore(state.clip_threshold);
-  std::optional<dp::OverflowScale> scale = guarantee_->overflow;
-  DPMP_CHECK(scale.has_value() == state.overflow.has_value(),
-             "expected the state of a loss scale where the plan counts overflows, and nowhere else, got ",
-             state.overflow ? "one" : "none");
-  if (scale) scale->restore(*state.overflow);
-  dp::StepLedger ledger = plan().ledger(keys, steps);
-  follow_precision(steps, scale);
-  sampler_ = sampler_.with_keys(ledger.keys());
-  // Nothing throws from here on.
-  guarantee_->threshold = threshold;
-  guarantee_->overflow = scale;
-  guarantee_->ledger = std::move(ledger);
-  guarantee_->notes = before;
-  guarantee_->notes.counts_left_out = before.counts_left_out || options_.unsafe_debug;
+  Guarantee again = guarantee().restarted(ctx_, keys, steps, state, before);
+  follow_precision(steps, again.counted.overflow_scale());
+  sampler_ = sampler_.with_keys(again.ledger.keys());
+  guarantee_ = std::move(again);
 }
 }  // namespace dpmp::inline DPMP_ABI::train
 #endif

@@ -77,8 +77,8 @@ inline dp::Sampler sampler_of(const dp::Plan& plan, const dp::StreamKeys& keys, 
 
 /// The loss scaling of a run: the one asked for, or the default of these parameters. Throws for a GradScaler with
 /// privacy, for one next to a loss scaling, for scales per sample without privacy (plain gradients are one product over all
-/// samples, which has no factor for each of them), for a noisy scale without a plan that counts overflows, and for such a
-/// plan where nothing follows its counts. counts_overflows: whether the plan does.
+/// samples, which has no factor for each of them), for a noisy scale or a precision schedule that follows overflows without
+/// a plan that counts them, and for such a plan where nothing follows its counts. counts_overflows: whether the plan does.
 inline LossScaling loss_scaling_of(const TrainerOptions& options, std::span<Parameter* const> parameters, bool is_private,
                                    bool counts_overflows = false) {
   DPMP_CHECK(
@@ -87,6 +87,9 @@ inline LossScaling loss_scaling_of(const TrainerOptions& options, std::span<Para
       "whether a single record overflowed, and no noise is added to that. LossScaling::per_sample() leaves such a "
       "record out and skips nothing");
   DPMP_CHECK(!options.grad_scaler || !options.loss_scaling, "expected a GradScaler or a loss scaling, got both");
+  DPMP_CHECK(counts_overflows || !options.precision.follows_overflows(),
+             "expected a plan that counts overflows (dp::PlanOptions::overflow) for a schedule that follows them, got '",
+             options.precision.text(), "' without one");
   const bool noisy = options.loss_scaling && options.loss_scaling->kind() == LossScaling::Kind::noisy;
   DPMP_CHECK(!noisy || counts_overflows,
              "expected a plan that counts overflows (dp::PlanOptions::overflow) for a loss scale that follows them, got ",
