@@ -63,10 +63,16 @@ TEST_CASE("bad input: plan options") {
     CHECK(says(plan_refusal([&](PlanOptions& o) { o.clip_threshold = v; }), "finite clip threshold > 0"));
   for (index_t v : {index_t(0), index_t(-1), index_t(1) << 53})
     CHECK(says(plan_refusal([&](PlanOptions& o) { o.dataset_size = v; }), "public dataset size"));
-  CHECK(says(plan_refusal([](PlanOptions& o) { o.relation = dp::NeighbouringRelation::replace_one; }), "replace_one"));
+  CHECK(says(plan_refusal([](PlanOptions& o) {
+               o.relation = dp::NeighbouringRelation::replace_one;
+               o.accountant = dp::Accountant::rdp;
+             }),
+             "expected the accountant pld for poisson and replace_one, got rdp"));
+  CHECK(says(plan_refusal([](PlanOptions& o) { o.accountant = dp::Accountant(7); }), "an Accountant, got the value 7"));
   CHECK(says(plan_refusal([](PlanOptions& o) { o.dataset_size = index_t(1) << 40, o.sampling_rate = 0.5; }),
              "logical batches"));
-  CHECK(says(plan_refusal([](PlanOptions& o) { o.epsilon = 1e-6; }), "stays at or above"));
+  CHECK(
+      says(plan_refusal([](PlanOptions& o) { o.epsilon = 1e-6, o.accountant = dp::Accountant::rdp; }), "stays at or above"));
 }
 
 TEST_CASE("bad input: noise multipliers, also with a target epsilon") {

@@ -19,8 +19,13 @@ using dp::Plan;
 using dp::PlanOptions;
 
 namespace {
-PlanOptions options() {
-  return {.delta = 1e-5, .sampling_rate = 0.02, .steps = 300, .clip_threshold = 1.5, .dataset_size = 20000};
+PlanOptions options(dp::Accountant accountant = dp::Accountant::pld) {
+  return {.delta = 1e-5,
+          .sampling_rate = 0.02,
+          .steps = 300,
+          .clip_threshold = 1.5,
+          .dataset_size = 20000,
+          .accountant = accountant};
 }
 dp::StreamKeys keys() {
   Key256 key;
@@ -56,12 +61,18 @@ TEST_CASE("P26: a calibrated plan keeps its target epsilon, from below and withi
 
 TEST_CASE("P5, P25: accountant, sampler, clip rule and noise of a plan carry the same numbers") {
   const Plan plan = Plan::with_noise_multiplier(options(), 0.9);
-  dp::RdpAccountant accountant;
-  accountant.add_steps(plan.sampler(keys()).probability(), plan.noise_standard_deviation() / plan.sensitivity().bound,
-                       plan.steps());
-  CHECK(plan.epsilon() ==
-        doctest::Approx(accountant.epsilon(plan.options().delta * (1 - Plan::batch_share))).epsilon(1e-12));
-  CHECK(plan.epsilon() > accountant.epsilon(plan.options().delta));  // part of delta is paid for large batches
+  const double q = plan.sampler(keys()).probability(), sigma = plan.noise_standard_deviation() / plan.sensitivity().bound;
+  const double delta = plan.options().delta;
+  dp::PldAccountant accountant;
+  accountant.add_steps({.sampling_rate = q, .noise_multiplier = sigma}, plan.steps());
+  CHECK(plan.epsilon() == doctest::Approx(accountant.epsilon(delta * (1 - Plan::batch_share))).epsilon(1e-12));
+  CHECK(plan.epsilon() > accountant.epsilon(delta));  // part of delta is paid for large batches
+  const Plan by_rdp = Plan::with_noise_multiplier(options(dp::Accountant::rdp), 0.9);
+  dp::RdpAccountant rdp;
+  rdp.add_steps(q, sigma, plan.steps());
+  CHECK(by_rdp.epsilon() == doctest::Approx(rdp.epsilon(delta * (1 - Plan::batch_share))).epsilon(1e-12));
+  CHECK(by_rdp.epsilon() > rdp.epsilon(delta));
+  CHECK(by_rdp.epsilon() > plan.epsilon());
   CHECK(plan.sampler(keys()).records() == 20000);
   CHECK(plan.clipping().clip_threshold() == 1.5);
   CHECK(plan.sensitivity().rho == 0x1.2p-42 * double(plan.facts().batch_bound));
@@ -84,19 +95,25 @@ TEST_CASE("P4: the divisor is a public constant, whatever is drawn and however m
 
 TEST_CASE("P25: epsilon_after grows, starts at 0, and tells the truth beyond the plan") {
   const Plan plan = Plan::with_noise_multiplier(options(), 0.9);
-  CHECK(plan.epsilon_after(0) == 0);
-  CHECK(plan.epsilon_after(plan.steps()) == plan.epsilon());
-  double last = 0;
-  for (index_t steps : {1, 2, 10, 100, 299, 300, 301, 600, 10000, 299999}) {
-    const double epsilon = plan.epsilon_after(steps);
-    CHECK(epsilon > last);
-    last = epsilon;
+  const Plan by_rdp = Plan::with_noise_multiplier(options(dp::Accountant::rdp), 0.9);
+  for (const Plan& p : {plan, by_rdp}) {
+    CHECK(p.epsilon_after(0) == 0);
+    CHECK(p.epsilon_after(p.steps()) == p.epsilon());
+    double last = 0;
+    for (index_t steps : {1, 2, 10, 100, 299, 300, 301, 600, 10000, 299999}) {
+      const double epsilon = p.epsilon_after(steps);
+      CHECK(epsilon > last);
+      last = epsilon;
+    }
+    CHECK(std::isinf(p.epsilon_after(300000)));
   }
   // Twice the steps spend twice the share of delta that pays for large batches.
-  dp::RdpAccountant accountant;
-  accountant.add_steps(0.02, 0.9, 600);
+  dp::RdpAccountant rdp;
+  rdp.add_steps(0.02, 0.9, 600);
+  CHECK(by_rdp.epsilon_after(600) == doctest::Approx(rdp.epsilon(1e-5 * (1 - 2 * Plan::batch_share))).epsilon(1e-12));
+  dp::PldAccountant accountant;
+  accountant.add_steps({.sampling_rate = 0.02, .noise_multiplier = 0.9}, 600);
   CHECK(plan.epsilon_after(600) == doctest::Approx(accountant.epsilon(1e-5 * (1 - 2 * Plan::batch_share))).epsilon(1e-12));
-  CHECK(std::isinf(plan.epsilon_after(300000)));
   CHECK_THROWS_AS(plan.ledger(keys(), 300).begin_step(), Error);
   CHECK(plan.ledger(keys(), 300, dp::BeyondPlan::account).begin_step().step() == 300);
 }
@@ -129,7 +146,12 @@ TEST_CASE("P17: the relation is explicit, printed, and one that the accountant h
   CHECK(dp::privacy_statement(plan, 3).find("zero_out") != std::string::npos);
   CHECK_FALSE(plan == Plan::with_noise_multiplier(options(), 1));
   o.relation = NeighbouringRelation::replace_one;
-  CHECK_THROWS_WITH_AS(Plan::with_noise_multiplier(o, 1), doctest::Contains("got replace_one: the RDP analysis"), Error);
+  const Plan replaced = Plan::with_noise_multiplier(o, 1);
+  CHECK(replaced.sensitivity().bound == 2 * plan.sensitivity().bound);
+  CHECK(dp::privacy_statement(replaced, 3).find("replace_one") != std::string::npos);
+  o.accountant = dp::Accountant::rdp;
+  CHECK_THROWS_WITH_AS(Plan::with_noise_multiplier(o, 1),
+                       doctest::Contains("pld for poisson and replace_one, got rdp: the RDP analysis"), Error);
 }
 
 TEST_CASE("P20: a plan survives as text, bit for bit, and a changed entry is refused by name") {
@@ -137,7 +159,8 @@ TEST_CASE("P20: a plan survives as text, bit for bit, and a changed entry is ref
   o.epsilon = 2.5;
   const Plan plan = Plan::calibrate(o);
   const dp::PlanText text = plan.text();
-  CHECK(text.size() == 23);
+  CHECK(text.size() == 24);
+  CHECK(text.at("accountant") == "pld");
   CHECK(text.at("relation") == "add_or_remove_one");
   CHECK(text.at("steps") == "300");
   CHECK(text.at("clip threshold") == "0x3ff8000000000000");
@@ -184,11 +207,14 @@ TEST_CASE("P33: statement and description say every number, what is assumed and 
   const Plan plan = Plan::calibrate(o);
   const std::string text = dp::privacy_statement(plan, 120), table = plan.describe();
   for (const char* part : {"120 of 300 planned steps", "1e-05", "one training record", "one record more than the other",
-                           "0.02", "Poisson sampling", "Renyi", "Assumptions", "Not accounted", "hyper-parameters",
-                           "held-out records", "without the records", "initial weights"}) {
+                           "0.02", "Poisson sampling", "privacy-loss distributions", "Assumptions", "Not accounted",
+                           "hyper-parameters", "held-out records", "without the records", "initial weights"}) {
     INFO(part);
     CHECK(text.find(part) != std::string::npos);
   }
+  const std::string by_rdp = dp::privacy_statement(Plan::with_noise_multiplier(options(dp::Accountant::rdp), 1), 120);
+  CHECK(by_rdp.find("Accountant: Renyi") != std::string::npos);
+  CHECK(by_rdp.find("privacy-loss") == std::string::npos);
   CHECK(text.find("(" + dp::rounded_up(plan.epsilon_after(120), 4) + ", 1e-05)") != std::string::npos);
   for (const char* part :
        {"add_or_remove_one", "epsilon", "delta", "sampling rate", "steps", "dataset size", "expected batch", "batch bound",

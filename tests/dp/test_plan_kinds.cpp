@@ -44,6 +44,7 @@ std::vector<Kind> kinds() {
     o.clip_rule = ClipRule::automatic();
     o.clip_schedule = steps;
   });
+  add("by Renyi divergences", [&](PlanOptions& o) { o.accountant = dp::Accountant::rdp; });
   add("adaptive, scheduled noise", [&](PlanOptions& o) {
     o.adaptive = adaptive;
     o.noise_schedule = steps;
@@ -141,7 +142,7 @@ TEST_CASE("P20: plans of different kinds differ, and every changed, missing or a
 TEST_CASE("P20: every field of the options is in the text") {
   // One field more here does not compile: it needs a name in dp/plan_text.hpp, and a kind in this file.
   [[maybe_unused]] const auto [epsilon, delta, rate, steps, threshold, size, relation, rule, groups, adaptive, clip, noise,
-                               sampling, source, overflow] = options();
+                               sampling, source, overflow, accountant] = options();
   const dp::AdaptiveOptions a{.count_noise = 1};
   [[maybe_unused]] const auto [quantile, learning_rate, count_noise, lowest, highest, initial] = a;
   const dp::OverflowOptions f{.count_noise = 3, .share = 0.5};
@@ -261,7 +262,8 @@ TEST_CASE("P20: entries that are no values of their kind are refused by name") {
   // Values of their kind, but of no plan.
   refused("clip schedule count", "0", "pieces of a schedule, got 0");
   refused("clip schedule count", "-1", "pieces of a schedule, got 0");
-  refused("relation", "replace_one", "got replace_one");
+  refused("relation", "replace_one", "sensitivity: ");
+  refused("accountant", "prv", "expected the accountant pld or no entry in 'accountant' of a plan, got 'prv'");
   refused("delta", "0x7ff8000000000000", "expected a delta in (0, 1)");
   refused("steps", "-5", "number of steps");
   // Another way to write the same number.
@@ -283,7 +285,8 @@ TEST_CASE("P33: description and statement of every kind say its numbers") {
       {"overflows",
        {"overflow count noise", "overflow share", "0.25", "growth interval", "0.5 .. 4096", "initial loss scale", "256",
         "alarm after", "the count uses the rest", "sigma_z * Delta, on the sum"}},
-      {"overflows, adaptive", {"adaptive range", "overflow count noise", "both counts use the rest"}}};
+      {"overflows, adaptive", {"adaptive range", "overflow count noise", "both counts use the rest"}},
+      {"by Renyi divergences", {"by the accountant rdp"}}};
   const std::map<std::string, std::vector<std::string>> in_words{
       {"flat", {"its gradient over all parameters is clipped to the norm 1, and Gaussian noise of standard deviation"}},
       {"automatic", {"clipped to the norm 0.3, by the rule automatic: C / (n + 0.05)"}},
@@ -305,7 +308,8 @@ TEST_CASE("P33: description and statement of every kind say its numbers") {
         "(together they are accounted as the noise multiplier 1.25)"}},
       {"overflows, adaptive",
        {"released parameters, clip thresholds and noisy counts of overflows is (", "standard deviation 5 to the count",
-        "standard deviation 3 to the number", "(together they are accounted as the noise multiplier 1.25)"}}};
+        "standard deviation 3 to the number", "(together they are accounted as the noise multiplier 1.25)"}},
+      {"by Renyi divergences", {"Accountant: Renyi differential privacy of the sampled Gaussian mechanism, composed"}}};
   for (const Kind& kind : kinds()) {
     const Plan plan = Plan::with_noise_multiplier(kind.options, 1.25);
     const std::string table = plan.describe(), text = dp::privacy_statement(plan, 3);

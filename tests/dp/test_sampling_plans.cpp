@@ -38,12 +38,12 @@ std::vector<Kind> kinds() {
       {"truncated, chosen", options({.kind = truncated_poisson}, 0.02), {"truncated Poisson"}, {"part of 8"}},
       {"without replacement",
        options({.kind = without_replacement, .batch_size = 40}),
-       {"without replacement, batch size over dataset size", "Delta = 2 C (1 + rho)", "by privacy-loss distributions"},
+       {"without replacement, batch size over dataset size", "Delta = 2 C (1 + rho)", "by the accountant pld"},
        {"a uniformly random set of 40 of the 2000 records is drawn (sampling without replacement)", "replace_one",
         "Accountant: privacy-loss distributions"}},
       {"balls",
        options({.kind = balls_in_bins, .period = 25}),
-       {"balls in bins, each record once an epoch", "share of 0.001", "by privacy-loss distributions"},
+       {"balls in bins, each record once an epoch", "share of 0.001", "by the accountant pld"},
        {"drawn once in every epoch of 25 steps, in a uniformly random one",
         "whole epochs are composed, each of them as one random allocation of a record", "0.1 % of delta is set aside"}},
       {"cyclic",
@@ -186,13 +186,23 @@ TEST_CASE("P4, P5, P16: bounds, divisors and sensitivities follow from the sampl
 }
 
 TEST_CASE("P5, P25: what is composed: all steps, one step of a period, and nothing aside where the size is fixed") {
+  const auto by_rdp = [](PlanOptions o) {
+    o.accountant = dp::Accountant::rdp;
+    return o;
+  };
   dp::RdpAccountant gaussian, cyclic;
   gaussian.add_steps(1, 8, 50);
   cyclic.add_steps(0.08, 1, 13);  // ceil(50 / 4)
   using enum SamplingKind;
-  CHECK(Plan::with_noise_multiplier(options({.kind = full_batch}), 8).epsilon() == gaussian.epsilon(1e-5));
+  CHECK(Plan::with_noise_multiplier(by_rdp(options({.kind = full_batch})), 8).epsilon() == gaussian.epsilon(1e-5));
+  CHECK(Plan::with_noise_multiplier(options({.kind = full_batch}), 8).epsilon() ==
+        doctest::Approx(dp::gaussian_epsilon(std::sqrt(50.0) / 8, 1e-5)).epsilon(1e-12));
+  CHECK(Plan::with_noise_multiplier(by_rdp(options({.kind = cyclic_poisson, .period = 4}, 0.08)), 1).epsilon() ==
+        cyclic.epsilon(1e-5 - 1e-8));
   const Plan by_turns = Plan::with_noise_multiplier(options({.kind = cyclic_poisson, .period = 4}, 0.08), 1);
-  CHECK(by_turns.epsilon() == cyclic.epsilon(1e-5 - 1e-8));
+  dp::PldAccountant turns;
+  turns.add_steps({.sampling_rate = 0.08, .noise_multiplier = 1}, 13);
+  CHECK(by_turns.epsilon() == turns.epsilon(1e-5 - 1e-8));
   CHECK(by_turns.epsilon_after(49) == by_turns.epsilon());
   CHECK(by_turns.epsilon_after(48) < by_turns.epsilon());
   // Fixed sizes leave all of delta; one step of them has the closed form q D(log(1 + (e^epsilon - 1) / q)).
@@ -208,7 +218,11 @@ TEST_CASE("P5, P25: what is composed: all steps, one step of a period, and nothi
   dp::RdpAccountant parts;
   parts.add_steps(0.08, 1, 2);
   parts.add_steps(0.08, 1.5, 11);
-  CHECK(Plan::with_noise_multiplier(o, 1).epsilon() == parts.epsilon(1e-5 - 1e-8));
+  CHECK(Plan::with_noise_multiplier(by_rdp(o), 1).epsilon() == parts.epsilon(1e-5 - 1e-8));
+  dp::PldAccountant pld_parts;
+  pld_parts.add_steps({.sampling_rate = 0.08, .noise_multiplier = 1}, 2);
+  pld_parts.add_steps({.sampling_rate = 0.08, .noise_multiplier = 1.5}, 11);
+  CHECK(Plan::with_noise_multiplier(o, 1).epsilon() == pld_parts.epsilon(1e-5 - 1e-8));
 }
 
 TEST_CASE("P5: the part of delta that truncation takes is a bound on its probability, and the chosen size is the smallest") {
@@ -304,7 +318,7 @@ TEST_CASE("bad input: relations that a sampling is not accounted for, counts nex
     return test::refuses([&] { Plan::with_noise_multiplier(o, 1); }, part);
   };
   for (const Kind& kind : kinds())
-    if (kind.options.sampling.kind != full_batch && kind.options.sampling.kind != without_replacement)
+    if (kind.options.sampling.kind == truncated_poisson || kind.options.sampling.kind == balls_in_bins)
       CHECK(refused(kind.options, NeighbouringRelation::replace_one, "expected add_or_remove_one or zero_out for "));
   for (NeighbouringRelation r : {NeighbouringRelation::add_or_remove_one, NeighbouringRelation::zero_out})
     CHECK(refused(options({.kind = without_replacement, .batch_size = 20}), r,

@@ -16,7 +16,9 @@ using dp::PlanOptions;
 using dp::Schedule;
 
 namespace {
-PlanOptions options() { return {.delta = 1e-5, .sampling_rate = 0.03, .steps = 200, .dataset_size = 8000}; }
+PlanOptions options(dp::Accountant accountant = dp::Accountant::pld) {
+  return {.delta = 1e-5, .sampling_rate = 0.03, .steps = 200, .dataset_size = 8000, .accountant = accountant};
+}
 Schedule random_schedule(test::Rng& rng, index_t steps) {
   std::vector<Schedule::Piece> pieces{{0, std::exp(rng.uniform(-0.7, 0.7))}};
   while (pieces.size() < 6) {
@@ -26,10 +28,14 @@ Schedule random_schedule(test::Rng& rng, index_t steps) {
   return Schedule::piecewise(pieces);
 }
 double epsilon_by_hand(const Plan& plan, index_t steps) {
-  dp::RdpAccountant accountant;
-  for (index_t t = 0; t < steps; ++t) accountant.add_steps(plan.options().sampling_rate, plan.at(t).noise_multiplier, 1);
-  return accountant.epsilon(plan.options().delta *
-                            (1 - Plan::batch_share * std::max(1.0, double(steps) / double(plan.steps()))));
+  dp::RdpAccountant rdp;
+  dp::PldAccountant pld;
+  for (index_t t = 0; t < steps; ++t) {
+    rdp.add_steps(plan.options().sampling_rate, plan.at(t).noise_multiplier, 1);
+    pld.add_steps({.sampling_rate = plan.options().sampling_rate, .noise_multiplier = plan.at(t).noise_multiplier}, 1);
+  }
+  const double delta = plan.options().delta * (1 - Plan::batch_share * std::max(1.0, double(steps) / double(plan.steps())));
+  return plan.options().accountant == dp::Accountant::rdp ? rdp.epsilon(delta) : pld.epsilon(delta);
 }
 }  // namespace
 
@@ -78,8 +84,8 @@ TEST_CASE("linear and cosine schedules start and end where they are told to, in 
 
 TEST_CASE("P25: the accountant of a noise schedule is the sum of its steps, at every prefix and beyond the plan") {
   test::Rng rng(test::seed(), 2);
-  for (int k = 0; k < 3; ++k) {
-    PlanOptions o = options();
+  for (int k = 0; k < 4; ++k) {
+    PlanOptions o = options(k % 2 ? dp::Accountant::rdp : dp::Accountant::pld);
     o.noise_schedule = random_schedule(rng, o.steps);
     o.clip_schedule = random_schedule(rng, o.steps);
     const Plan plan = Plan::with_noise_multiplier(o, 0.9);
@@ -116,7 +122,7 @@ TEST_CASE("P26: calibration under a noise schedule keeps the target, from below 
 
 TEST_CASE("P26: a schedule of ten thousand different values is calibrated with some hundred divergences each") {
   const index_t pieces = 10000;
-  PlanOptions o = options();
+  PlanOptions o = options(dp::Accountant::rdp);
   o.steps = 3 * pieces;
   o.sampling_rate = 0.004;
   o.epsilon = 2.5;

@@ -6,9 +6,11 @@
 #include "dpmp/dp/schedule.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// The smallest sigma (to about 1e-12 relative) with epsilon(sigma) <= target_epsilon, for a function that falls. The value
-/// returned has been a sigma of a call. Throws, naming delta, when the target cannot be reached by any noise.
-double least_noise_multiplier(double target_epsilon, double delta, FunctionRef<double(double)> epsilon);
+/// The smallest sigma (to about `wanted` relative) with epsilon(sigma) <= target_epsilon, for a function that falls. The
+/// value returned has been a sigma of a call. The search begins at `near`. Throws, naming delta, when the target cannot be
+/// reached by any noise.
+double least_noise_multiplier(double target_epsilon, double delta, FunctionRef<double(double)> epsilon, double near = 1,
+                              double wanted = 1e-12);
 
 /// The same for what an accountant of a noise multiplier has accounted: epsilon(delta) of accountant(sigma), which the value
 /// returned meets.
@@ -50,14 +52,14 @@ DPMP_KEPT_BODY inline double calibrate_noise_multiplier(double target_epsilon, d
   return sigma;
 }
 
-DPMP_KEPT_BODY inline double least_noise_multiplier(double target_epsilon, double delta,
-                                                    FunctionRef<double(double)> epsilon) {
+DPMP_KEPT_BODY inline double least_noise_multiplier(double target_epsilon, double delta, FunctionRef<double(double)> epsilon,
+                                                    double near, double wanted) {
   DPMP_CHECK(target_epsilon > 0 && std::isfinite(target_epsilon), "expected a finite target epsilon > 0, got ",
              target_epsilon);
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
   // low misses the target (or is as small as a noise multiplier gets), high meets it.
-  constexpr double smallest = 0x1p-20, largest = 0x1p40;
-  double low = 1, high = 1, at_low = epsilon(1), at_high = at_low;
+  constexpr double smallest = 0x1p-20, largest = 0x1p60;
+  double low = near, high = near, at_low = epsilon(near), at_high = at_low;
   if (at_low <= target_epsilon) do {
       high = low, at_high = at_low;
       low /= 2, at_low = epsilon(low);
@@ -73,7 +75,7 @@ DPMP_KEPT_BODY inline double least_noise_multiplier(double target_epsilon, doubl
              smallest, " is below it already");
   // log epsilon is nearly a straight line in log sigma: the secant (in Dowell and Jarratt's Illinois variant, 1971, which
   // lets both ends follow) needs ten evaluations where bisection needs forty. Every fourth one bisects, whatever the curve.
-  constexpr double wanted = 1e-12;  // relative distance of low and high
+  // `wanted` is the relative distance of low and high.
   double low_miss = std::log(at_low / target_epsilon), high_miss = std::log(at_high / target_epsilon);
   int low_stays = 0, high_stays = 0;
   for (int k = 1; high - low > wanted * high; ++k) {

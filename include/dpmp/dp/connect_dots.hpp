@@ -47,7 +47,6 @@ LossMasses connect_the_dots(const PrivacyCurve& curve, BoundSide side, const Los
 #if DPMP_BODIES
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
@@ -200,11 +199,11 @@ inline Kink kink(const CurveDot* a, const CurveDot& b, const CurveDot* c, double
 /// added to the next loss (pessimistic).
 inline void tilt_masses(LossMasses& m) {
   constexpr double least = 1e-250;
-  const double infinity = std::numeric_limits<double>::infinity(), side = m.side == BoundSide::pessimistic ? 1 : -1;
-  double reference = -infinity, sum = 0, carried = 0;
+  const double side = m.side == BoundSide::pessimistic ? 1 : -1;
+  double reference = -HUGE_VAL, sum = 0, carried = 0;
   for (const LossAtom& a : m.atoms)
     reference = std::max(reference, std::log(a.mass) + m.tilt * (double(a.index) * m.interval));
-  if (reference == -infinity) return;
+  if (reference == -HUGE_VAL) return;
   std::vector<LossAtom> tilted;
   for (const LossAtom& a : m.atoms) {
     const double power = m.tilt * (double(a.index) * m.interval), exponent = power - reference;

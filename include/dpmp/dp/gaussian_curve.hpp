@@ -144,7 +144,7 @@ inline DeltaBounds sampled_gaussian_backward(double q, double mu, double epsilon
 inline DeltaBounds sampled_gaussian_replaced(double q, double mu, double epsilon) {
   const double a = mu / 2, half = epsilon / 2;
   double az = half, az_error = 4 * unit_roundoff * half;
-  if (q < 1) {
+  if (q < 1 && epsilon > 0) {
     const double odds = std::log1p(-q) - std::log(q),
                  sinh = half > 20 ? half - std::numbers::ln2 : std::log(std::sinh(half));
     const double log_x = odds + a * a / 2 + sinh;

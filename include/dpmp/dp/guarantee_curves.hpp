@@ -29,28 +29,22 @@ GuaranteeCurves guarantee_curves(const Plan& plan, index_t steps_taken);
 #include <algorithm>
 #include <cmath>
 
-#include "dpmp/dp/pld_accountant.hpp"
-
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
 /// (epsilon, delta) pairs that hold after so many steps, for deltas from 0.8 down to 10^-20 or what the plan sets aside.
 inline GuaranteeCurves::Curve delta_by_epsilon(const Plan& plan, index_t steps) {
-  const PlanOptions& o = plan.options();
-  RdpAccountant accountant = rdp_accountant_of(o);
-  PldAccountant by_losses;
-  for (const auto& [step, count] : accounted_steps(o, plan.noise_multiplier(), steps)) {
-    by_losses.add_steps(step, count);
-    accountant.add_steps(step.sampling_rate, step.noise_multiplier, count);
-  }
-  const bool renyi = has_renyi_accounting(o);
-  const double aside = delta_aside(o, steps);
-  GuaranteeCurves::Curve curve;
+  const double aside = delta_aside(plan.options(), steps);
+  std::vector<double> deltas;
   for (int k = 1; k <= 200; ++k) {
     const double delta = std::pow(10.0, -0.1 * k);
     if (delta - aside <= 0.01 * aside) break;
-    const double epsilon = renyi ? accountant.epsilon(delta - aside) : by_losses.epsilon(delta - aside);
-    if (!curve.empty() && curve.back().first == epsilon) curve.pop_back();
-    curve.emplace_back(epsilon, delta);
+    deltas.push_back(delta);
+  }
+  const std::vector<double> epsilons = plan.account().epsilons(steps, deltas);
+  GuaranteeCurves::Curve curve;
+  for (std::size_t k = 0; k < deltas.size(); ++k) {
+    if (!curve.empty() && curve.back().first >= epsilons[k]) curve.pop_back();
+    curve.emplace_back(epsilons[k], deltas[k]);
   }
   return curve;
 }
@@ -68,11 +62,12 @@ DPMP_KEPT_BODY inline double true_positive_bound(const GuaranteeCurves::Curve& d
 DPMP_KEPT_BODY inline GuaranteeCurves guarantee_curves(const Plan& plan, index_t steps_taken) {
   GuaranteeCurves curves;
   const index_t last = std::max(plan.steps(), steps_taken);
-  constexpr index_t pieces = 60;
-  std::vector<index_t> counts{steps_taken, plan.steps()};
-  // Evenly, and from 1 on each a quarter more than the one before: epsilon grows fastest there.
-  for (index_t k = 0; k <= pieces; ++k) counts.push_back(index_t(double(last) * double(k) / double(pieces)));
-  for (index_t n = 1; n < last / pieces; n += n / 4 + 1) counts.push_back(n);
+  std::vector<index_t> counts{0, steps_taken, plan.steps()};
+  // Few, as an accountant may take a tenth of a second for each: evenly, and closer together at the beginning, where epsilon
+  // grows fastest.
+  constexpr index_t pieces = 10;
+  for (index_t k = 1; k <= pieces; ++k) counts.push_back(index_t(double(last) * double(k) / double(pieces)));
+  for (index_t n = 1; n < last / pieces; n += n / 2 + 1) counts.push_back(n);
   std::sort(counts.begin(), counts.end());
   counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
   for (const index_t n : counts) curves.epsilon_by_steps.emplace_back(double(n), plan.epsilon_after(n));

@@ -183,22 +183,24 @@ DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> c
   // A grid of the interval resolution * sqrt(variance / steps) adds resolution^2 / 3 of the variance, or less; a window is
   // some 15 standard deviations. A finer grid costs time in proportion.
   const double window = 32 * std::sqrt(steps);
-  double resolution = std::max(curves.size() > 64 ? 1.0 / 48 : 1.0 / 128, std::min(window * 0x1p-18, 1.0 / 48));
+  double resolution = std::max(1.0 / 64, std::min(window * 0x1p-17, 1.0 / 32));
   resolution = std::max(resolution, window * 0x1p-20);
   if (resolution > 0.25) return {};
   const double coarse = resolution * std::sqrt(all.variance / steps);
   double wanted = coarse, largest = 0;
   // Where few large losses make up the variance, a grid for it is too coarse for the many small ones.
   for (std::size_t k = 0; k < rough.size(); ++k) {
-    if (every == 1) wanted = std::min(wanted, std::max(rough[k].median_distance(lambda) / 32, coarse / 64));
+    if (every == 1) wanted = std::min(wanted, std::max(rough[k].median_distance(lambda) / 16, coarse / 64));
     largest = std::max(largest, rough[k].largest(1e-12 / steps));
   }
   // Few steps are no Gaussian: the shape of a curve at the epsilon in question counts, not the variance.
   const bool few = steps <= 256;
-  if (few && all.mean > 0) wanted = std::min(wanted, std::max(all.mean * 0x1p-10, largest * 0x1p-17));
-  const double delta = question.given == TiltQuestion::Given::delta
-                           ? question.value
-                           : std::exp(all.log_moment - lambda * all.mean) / (2 + lambda * std::sqrt(all.variance));
+  if (few && all.mean > 0) wanted = std::min(wanted, std::max(all.mean * 0x1p-9, largest * 0x1p-15));
+  double delta = question.value;
+  if (question.given != TiltQuestion::Given::delta) {
+    const detail::TiltedMoments m = detail::moments_of_all(rough, saddle);
+    delta = std::exp(m.log_moment - saddle * std::max(m.mean, 0.0)) / (2 + saddle * std::sqrt(m.variance)) / (2 + saddle);
+  }
   double interval = detail::power_of_two_below(wanted);
   for (int doubled = 0; doubled < 24; ++doubled, interval *= 2) {
     std::vector<LossMasses> losses;
@@ -218,7 +220,7 @@ DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> c
       if (!losses[k].atoms.empty()) parts.push_back({&losses[k], curves[k].count});
     // A mechanism of which nothing is known from below adds nothing to a lower bound.
     if (parts.empty()) return {.losses = losses[0]};
-    if (detail::loss_window(parts).size() <= (interval < coarse / 2 ? 0x1p19 : 0x1p21))
+    if (detail::loss_window(parts).size() <= (interval < coarse / 2 ? 0x1p16 : 0x1p21))
       return {.losses = compose_losses(parts)};
   }
   return {};

@@ -4,6 +4,7 @@
 #pragma once
 #include "dpmp/dp/calibration.hpp"
 #include "dpmp/dp/ledger.hpp"
+#include "dpmp/dp/plan_account.hpp"
 #include "dpmp/dp/plan_facts.hpp"
 #include "dpmp/dp/sampler.hpp"
 
@@ -26,12 +27,12 @@ class PldAccountant;
 /// them). Poisson batches exceed any such bound with some probability, which is paid out of delta: a share of 10^-3 of delta
 /// covers the planned steps, the accountant gets the rest. Why adding it is enough, for D = D' + x and one draw b of D':
 /// pair the mechanism on D' with one that, where |b| + 1 > batch_bound, releases the sum of b also when x is drawn. Its
-/// Renyi divergences to and from the mechanism on D' are those of the accountant, and it differs from the true one on D only
+/// divergences to and from the mechanism on D' are those of the accountant, and it differs from the true one on D only
 /// where D draws more than batch_bound. The other direction changes the mechanism on D' likewise, where D' draws batch_bound
 /// records or more. Both events have the probability that poisson_batch_bound bounds; steps add up by the union bound.
 ///
 /// Schedules are public, so step t is one sampled Gaussian mechanism of noise multiplier sigma * noise_schedule.at(t),
-/// whatever its thresholds are, and steps compose by adding their Renyi divergences. So do those of adaptive plans: the
+/// whatever its thresholds are, and steps compose. So do those of adaptive plans: the
 /// threshold of a step is a function of what earlier steps released, and the gradient sum with sigma_z and the count with
 /// its own noise are one Gaussian mechanism of noise multiplier sigma (gradient_noise_multiplier). So do those of plans with
 /// a loss scale that follows overflows: the scale is a function of earlier counts, which are composed in the same way.
@@ -102,8 +103,20 @@ class Plan {
   /// Epsilon of the whole plan at options().delta.
   double epsilon() const { return epsilon_after(options_.steps); }
   /// Epsilon at options().delta after `steps` steps, also beyond the planned ones (batch_share of delta is then spent at the
-  /// same rate; infinity when all of delta is). Renyi divergences are computed when they are first needed; then it is cheap.
-  double epsilon_after(index_t steps) const;
+  /// same rate; infinity when all of delta is), by options().accountant. Some 0.1 s for steps that were not asked for
+  /// before.
+  double epsilon_after(index_t steps) const { return account_.spent(steps).epsilon; }
+  /// The whole account: curves, where an epsilon comes from.
+  const PlanAccount& account() const { return account_; }
+  /// Delta of the planned steps, or of `steps`, at epsilon >= 0.
+  double delta_at(double epsilon) const { return account_.delta(options_.steps, epsilon); }
+  double delta_at(double epsilon, index_t steps) const { return account_.delta(steps, epsilon); }
+  /// The trade-off function (Dong, Roth, Su 2022) of the planned steps, or of `steps`: the least false negative rate of any
+  /// test of one neighbour against the other at a false positive rate alpha in [0, 1].
+  double trade_off(double alpha) const { return account_.trade_off(options_.steps, alpha); }
+  double trade_off(double alpha, index_t steps) const { return account_.trade_off(steps, alpha); }
+  /// mu of the Gaussian mechanism with this epsilon() at this delta: information, no guarantee.
+  double gdp_mu() const;
 
   /// All numbers, one a line, rounded like those of a privacy_statement().
   std::string describe() const;
@@ -113,9 +126,6 @@ class Plan {
 
  private:
   Plan(const PlanOptions& o, double sigma);
-  /// With these steps added.
-  static RdpAccountant accounted(RdpAccountant accountant, const PlanOptions& o, double sigma, index_t steps);
-  static PldAccountant accounted(PldAccountant accountant, const PlanOptions& o, double sigma, index_t steps);
   void check_units(index_t units, std::string_view name) const;
   static GroupClipping base_clipping(const PlanOptions& o);
   static GroupClipping scaled(const GroupClipping& clipping, double value);
@@ -125,33 +135,23 @@ class Plan {
   double noise_multiplier_;
   GroupClipping clipping_;  // where the clip schedule is 1
   PlanFacts facts_;
-  RdpAccountant accountant_;  // knows all (q, sigma) of the plan, counts no steps
+  PlanAccount account_;
 };
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
 #include <iomanip>
 
+#include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/noise_source_words.hpp"
 #include "dpmp/dp/noisy_count_words.hpp"
-#include "dpmp/dp/pld_accountant.hpp"
 #include "dpmp/dp/rounded_text.hpp"
 #include "dpmp/dp/sampling_words.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 DPMP_KEPT_BODY inline Plan Plan::calibrate(const PlanOptions& given) {
   const PlanOptions options = completed_options(given);
-  DPMP_CHECK(options.epsilon > 0 && std::isfinite(options.epsilon), "expected a finite target epsilon > 0, got ",
-             options.epsilon);
-  const double target = options.epsilon * (1 - calibration_margin), delta = accounted_delta(options, options.steps);
-  const double sigma =
-      has_renyi_accounting(options)
-          ? calibrate_noise_multiplier(
-                target, delta, [&](double s) { return accounted(rdp_accountant_of(options), options, s, options.steps); })
-          : least_noise_multiplier(target, delta, [&](double s) {
-              return accounted(PldAccountant(), options, s, options.steps).epsilon(delta);
-            });
-  return Plan(options, sigma);
+  return Plan(options, least_noise_multiplier(options));
 }
 
 DPMP_KEPT_BODY inline Plan Plan::with_noise_multiplier(const PlanOptions& given, double sigma) {
@@ -260,26 +260,9 @@ DPMP_KEPT_BODY inline StepLedger Plan::ledger(const StreamKeys& keys, index_t st
   return StepLedger(options_.steps, keys, steps_taken, beyond);
 }
 
-DPMP_KEPT_BODY inline RdpAccountant Plan::accounted(RdpAccountant accountant, const PlanOptions& o, double sigma,
-                                                    index_t steps) {
-  for (const auto& [step, count] : accounted_steps(o, sigma, steps))
-    accountant.add_steps(step.sampling_rate, step.noise_multiplier, count);
-  return accountant;
-}
-
-DPMP_KEPT_BODY inline PldAccountant Plan::accounted(PldAccountant accountant, const PlanOptions& o, double sigma,
-                                                    index_t steps) {
-  for (const auto& [step, count] : accounted_steps(o, sigma, steps)) accountant.add_steps(step, count);
-  return accountant;
-}
-
-DPMP_KEPT_BODY inline double Plan::epsilon_after(index_t steps) const {
-  DPMP_CHECK(steps >= 0, "expected a number of steps >= 0, got ", steps);
-  if (steps == 0) return 0;
-  const double delta = accounted_delta(options_, steps);
-  if (delta <= 0) return detail::infinity;
-  if (!has_renyi_accounting(options_)) return accounted(PldAccountant(), options_, noise_multiplier_, steps).epsilon(delta);
-  return accounted(accountant_, options_, noise_multiplier_, steps).epsilon(delta);
+DPMP_KEPT_BODY inline double Plan::gdp_mu() const {
+  const double spent = epsilon();
+  return spent > 0 && std::isfinite(spent) ? gaussian_mu(spent, options_.delta) : spent;
 }
 
 DPMP_KEPT_BODY inline std::string Plan::describe() const {
@@ -293,9 +276,7 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
   const SamplingOptions& sampling = options_.sampling;
   line("relation", name_of(options_.relation),
        dpmp::detail::concat("neighbouring datasets; the unit is one ", detail::unit_name(options_)));
-  line("epsilon", up(epsilon()),
-       has_renyi_accounting(options_) ? "after all planned steps, by the RDP accountant"
-                                      : "after all planned steps, by privacy-loss distributions");
+  line("epsilon", up(epsilon()), dpmp::detail::concat("after all planned steps, by the accountant ", options_.accountant));
   if (options_.epsilon > 0) line("target epsilon", up(options_.epsilon), "what the noise was calibrated for");
   line("delta", up(options_.delta), delta_remark(options_));
   line("sampling rate", up(options_.sampling_rate), rate_remark(options_));
@@ -340,7 +321,7 @@ DPMP_KEPT_BODY inline std::string Plan::describe() const {
 }
 
 DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
-    : options_(o), noise_multiplier_(sigma), clipping_(base_clipping(o)) {
+    : options_(o), noise_multiplier_(sigma), clipping_(base_clipping(o)), account_(o, sigma) {
   DPMP_CHECK(sigma > 0 && std::isfinite(sigma), "expected a finite noise multiplier > 0, got ", sigma);
   const index_t bound = batch_bound_of(o);
   DPMP_CHECK(bound <= max_batch_bound, "expected logical batches of at most ", max_batch_bound, " records, got the bound ",
@@ -354,9 +335,6 @@ DPMP_KEPT_BODY inline Plan::Plan(const PlanOptions& o, double sigma)
   if (const auto counts = noisy_counts(o); !counts.empty())
     gradient_noise_multiplier(sigma * o.noise_schedule.largest(), counts);
   facts_ = facts_of(o, clipping_, bound);
-  accountant_ = rdp_accountant_of(o);
-  const double rate = is_one_mechanism(o) ? 1 : o.sampling_rate;
-  for (const Schedule::Piece& p : o.noise_schedule.pieces()) accountant_.add_steps(rate, sigma * p.value, 0);
 }
 
 DPMP_KEPT_BODY inline GroupClipping Plan::base_clipping(const PlanOptions& o) {

@@ -19,10 +19,6 @@ struct PlanFacts {
   friend bool operator==(const PlanFacts&, const PlanFacts&) = default;
 };
 
-/// By how much a calibrated epsilon stays below its target: far more than builds differ by when they compute it again, so
-/// that a plan which keeps its target in one build keeps it in all.
-inline constexpr double calibration_margin = 0x1p-40;
-
 /// What one unit changes the clipped sum by: its records, each clipped alone.
 Sensitivity sensitivity_of(const PlanOptions& o, const GroupClipping& clipping, index_t batch_bound);
 

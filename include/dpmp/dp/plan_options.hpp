@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "dpmp/dp/accountant.hpp"
 #include "dpmp/dp/adaptive_clip.hpp"
 #include "dpmp/dp/group_clipping.hpp"
 #include "dpmp/dp/noise_source.hpp"
@@ -29,6 +30,7 @@ struct PlanOptions {
   SamplingOptions sampling = {};                   // how the records of a step are drawn, and of what the unit is
   NoiseSourceOptions noise_source = {};            // independent noise in each step, or another source
   std::optional<OverflowOptions> overflow = {};    // a loss scale that follows a noisy count of overflows
+  Accountant accountant = Accountant::pld;         // what epsilon is computed by
   /// Custom clip rules are compared by name.
   friend bool operator==(const PlanOptions&, const PlanOptions&) = default;
 };
@@ -57,6 +59,7 @@ DPMP_KEPT_BODY inline void check_plan_options(const PlanOptions& o) {
   DPMP_CHECK(o.clip_threshold > 0 && std::isfinite(o.clip_threshold), "expected a finite clip threshold > 0, got ",
              o.clip_threshold);
   check_relation(o.sampling.kind, o.relation);
+  name_of(o.accountant);  // throws on a value outside of the enumeration
   check_noise_source_of(o);
   const bool thresholds_elsewhere = !o.group_thresholds.empty() || o.adaptive;
   DPMP_CHECK(!thresholds_elsewhere || o.clip_threshold == PlanOptions{}.clip_threshold,

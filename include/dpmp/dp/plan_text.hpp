@@ -47,6 +47,7 @@ void for_each_option(Options& o, F&& f) {
   f("sampling", o.sampling);
   f("noise source", o.noise_source);
   f("overflow", o.overflow);
+  f("accountant", o.accountant);
 }
 template <class Options, class F>
 void for_each_adaptive_option(Options& o, F&& f) {
@@ -136,6 +137,10 @@ struct PlanWriter {
     text[name] = name_of(sampling.kind);
     for_each_sampling_option(sampling, *this);
   }
+  /// Plans that were stored before there was a choice have no entry and are accounted by Renyi divergences.
+  void operator()(const std::string& name, Accountant accountant) const {
+    if (accountant != Accountant::rdp) text[name] = name_of(accountant);
+  }
   /// Independent noise has none, either.
   void operator()(const std::string& name, const NoiseSourceOptions& source) const {
     if (source == NoiseSourceOptions{}) return;
@@ -171,6 +176,13 @@ struct PlanReader {
     const auto parsed = std::from_chars(digits.data(), end, value);
     DPMP_CHECK(parsed.ec == std::errc() && parsed.ptr == end, "expected a whole number in '", name, "' of a plan, got '",
                digits, "'");
+  }
+  void operator()(const std::string& name, Accountant& accountant) const {
+    accountant = Accountant::rdp;
+    if (!text.contains(name)) return;
+    DPMP_CHECK(at(name) == name_of(Accountant::pld), "expected the accountant pld or no entry in '", name,
+               "' of a plan, got '", at(name), "'");
+    accountant = Accountant::pld;
   }
   void operator()(const std::string& name, NeighbouringRelation& relation) const {
     using enum NeighbouringRelation;

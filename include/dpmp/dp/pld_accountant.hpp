@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The accountant by privacy-loss distributions: the default of a plan.
 #pragma once
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,8 @@ class PldAccountant {
   /// An upper bound of epsilon at `delta` in (0, 1), and where it comes from.
   PldSpent spent(double delta) const;
   double epsilon(double delta) const { return spent(delta).epsilon; }
+  /// epsilon() at each of these deltas, for a curve: in a time that hardly depends on their number.
+  std::vector<double> epsilons(std::span<const double> deltas) const;
   /// A lower bound of it: the truth is in between.
   double least_epsilon(double delta) const;
   /// An upper bound of delta at epsilon >= 0, and a lower one.
@@ -201,6 +204,38 @@ DPMP_KEPT_BODY inline PldSpent PldAccountant::spent(double delta) const {
   const auto epsilon = detail::largest_answer(steps, BoundSide::pessimistic, {TiltQuestion::Given::delta, delta},
                                               [&](const PrivacyLossDistribution& d) { return d.epsilon(delta); });
   if (epsilon) or_less(*epsilon, AccountingMethod::privacy_loss);
+  return best;
+}
+
+DPMP_KEPT_BODY inline std::vector<double> PldAccountant::epsilons(std::span<const double> deltas) const {
+  const detail::CountedSteps steps = detail::merged(steps_);
+  std::vector<double> best;
+  for (const double delta : deltas) {
+    DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
+    best.push_back(steps.empty() ? 0 : gaussian_epsilon(detail::gaussian_mu_of(steps, true), delta));
+  }
+  if (steps.empty() || detail::all_gaussian(steps)) return best;
+  if (detail::rdp_holds(steps)) {
+    const RdpAccountant rdp = detail::rdp_accountant_of(steps);
+    for (std::size_t k = 0; k < best.size(); ++k) best[k] = std::min(best[k], rdp.epsilon(deltas[k]));
+  }
+  // A tilt serves some orders of magnitude; away from its own delta it is less close, and as true.
+  std::vector<int> decades;
+  for (const double delta : deltas) decades.push_back(std::max(0, int(-std::log10(delta) / 2.5)));
+  for (int decade = 0; decade <= 130; ++decade) {
+    if (std::find(decades.begin(), decades.end(), decade) == decades.end()) continue;
+    std::vector<double> largest(best.size(), 0);
+    const double tilted_for = std::max(std::pow(10.0, -2.5 * (decade + 0.5)), 1e-290);
+    const auto found = detail::largest_answer(steps, BoundSide::pessimistic, {TiltQuestion::Given::delta, tilted_for},
+                                              [&](const PrivacyLossDistribution& d) {
+                                                for (std::size_t k = 0; k < best.size(); ++k)
+                                                  if (decades[k] == decade)
+                                                    largest[k] = std::max(largest[k], d.epsilon(deltas[k]));
+                                                return 0.0;
+                                              });
+    for (std::size_t k = 0; k < best.size(); ++k)
+      if (found && decades[k] == decade) best[k] = std::min(best[k], largest[k]);
+  }
   return best;
 }
 

@@ -66,8 +66,8 @@ struct SamplingOptions {
 
 /// Throws where a field is out of range or does not belong to the kind. units: the public number of units, or a bound.
 void check_sampling(const SamplingOptions& o, index_t units);
-/// Throws unless the accounting of this kind holds for the relation: add_or_remove_one and zero_out for the kinds of Poisson
-/// and balls_in_bins, replace_one for without_replacement, any for full_batch.
+/// Throws unless the accounting of this kind holds for the relation: add_or_remove_one and zero_out for truncated_poisson
+/// and balls_in_bins, replace_one for without_replacement, any for the others.
 void check_relation(SamplingKind kind, NeighbouringRelation relation);
 /// The probability of each unit in a step that may use it, rounded up: given for the kinds of Poisson, else what the kind
 /// makes it (batch_size / units, 1 / period, 1). Throws where `given` is neither 0 nor that. Of checked options.
@@ -105,9 +105,9 @@ DPMP_KEPT_BODY inline void check_relation(SamplingKind kind, NeighbouringRelatio
                ": a set of fixed size has another record in the place of one that is not there; a guarantee for replace_one "
                "covers records that are replaced by empty ones");
   else
-    DPMP_CHECK(!replaces || kind == SamplingKind::full_batch, "expected add_or_remove_one or zero_out for ", kind, ", got ",
-               relation,
-               ": the RDP analysis of the Poisson-sampled Gaussian does not hold when a record is replaced by another");
+    DPMP_CHECK(!replaces || (kind != SamplingKind::truncated_poisson && kind != SamplingKind::balls_in_bins),
+               "expected add_or_remove_one or zero_out for ", kind, ", got ", relation,
+               ": its analysis has one neighbour whose record is not there");
 }
 
 DPMP_KEPT_BODY inline double sampling_rate_of(const SamplingOptions& o, double given, index_t units) {

@@ -12,7 +12,8 @@ namespace dpmp::inline DPMP_ABI::dp {
 inline constexpr double rare_share = 1e-3;
 
 /// check_plan_options() and the numbers that the sampling makes: its rate, and the smallest batch size of truncated_poisson
-/// whose truncation costs at most 10^-3 of delta where it is unset.
+/// whose truncation costs at most 10^-3 of delta where it is unset. Discrete noise has the accountant rdp, whatever was asked
+/// for.
 PlanOptions completed_options(const PlanOptions& given);
 
 /// Public bound on the records of a logical batch that the sensitivity is computed for. By Poisson, cyclic or not, and by
@@ -39,8 +40,8 @@ struct AccountedSteps {
 /// whole epochs, all with the smallest noise of the schedule. Others: all steps. Of correlated noise whose columns a record
 /// may use together, one Gaussian mechanism of all steps.
 std::vector<AccountedSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps);
-/// Whether accounted_steps() are Poisson-sampled Gaussian mechanisms, which an RdpAccountant composes, too, from their rates
-/// and noise multipliers.
+/// Whether accounted_steps() are Gaussian mechanisms on Poisson samples, of neighbours one of which contributes nothing, or
+/// on all records: an RdpAccountant composes those, too, from their rates and noise multipliers.
 bool has_renyi_accounting(const PlanOptions& o);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -69,9 +70,16 @@ DPMP_KEPT_BODY inline PlanOptions completed_options(const PlanOptions& given) {
   check_plan_options(given);
   PlanOptions o = given;
   o.sampling_rate = sampling_rate_of(o.sampling, o.sampling_rate, o.dataset_size);
+  if (o.noise_source.is_discrete()) o.accountant = Accountant::rdp;
   if (o.sampling.kind == SamplingKind::truncated_poisson && o.sampling.batch_size == 0)
     o.sampling.batch_size = poisson_batch_bound(o.dataset_size + 1, o.sampling_rate,
                                                 std::min(0.5, rare_share * o.delta / (double(o.steps) * o.sampling_rate)));
+  DPMP_CHECK(o.accountant == Accountant::pld || has_renyi_accounting(o), "expected the accountant pld for ", o.sampling.kind,
+             " and ", o.relation, ", got ", o.accountant,
+             ": the RDP analysis is that of Poisson samples where one of the neighbours' records is not there");
+  DPMP_CHECK(!o.noise_source.is_discrete() || has_renyi_accounting(o), "expected add_or_remove_one or zero_out for ",
+             o.sampling.kind, " sampling with ", o.noise_source.kind, " noise, got ", o.relation,
+             ": it is accounted by Renyi divergences");
   DPMP_CHECK(delta_aside(o, o.steps) <= o.delta / 2, "expected draws beyond the batch size ", o.sampling.batch_size,
              " to cost at most half of delta, ", o.delta, ", got ", delta_aside(o, o.steps),
              ": take a larger batch size or a smaller sampling rate");
@@ -122,7 +130,9 @@ DPMP_KEPT_BODY inline double accounted_delta(const PlanOptions& o, index_t steps
 }
 
 DPMP_KEPT_BODY inline bool has_renyi_accounting(const PlanOptions& o) {
-  return o.sampling.kind != SamplingKind::without_replacement && o.sampling.kind != SamplingKind::balls_in_bins;
+  if (o.sampling_rate == 1 || is_one_mechanism(o)) return true;
+  return o.sampling.kind != SamplingKind::without_replacement && o.sampling.kind != SamplingKind::balls_in_bins &&
+         o.relation != NeighbouringRelation::replace_one;
 }
 
 DPMP_KEPT_BODY inline std::vector<AccountedSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps) {

@@ -96,6 +96,18 @@ inline std::string noise_in_words(const Plan& plan) {
         << (o.noise_schedule.is_constant() ? ")" : " of that schedule)");
   return out.str();
 }
+/// What the epsilon of these steps comes from.
+inline const char* accountant_in_words(const Plan& plan, index_t steps) {
+  switch (plan.account().spent(steps).method) {
+    case AccountingMethod::privacy_loss: return "privacy-loss distributions";
+    case AccountingMethod::exact_gaussian: return "the closed form of the Gaussian mechanism";
+    case AccountingMethod::renyi:
+      return is_one_mechanism(plan.options()) ? "Renyi differential privacy of the Gaussian mechanism"
+                                              : "Renyi differential privacy of the sampled Gaussian mechanism";
+    case AccountingMethod::nothing: break;
+  }
+  return plan.options().accountant == Accountant::pld ? "privacy-loss distributions" : "Renyi differential privacy";
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t steps_taken, const StatementNotes& notes) {
@@ -106,11 +118,8 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
       << digits_up(o.delta, 6) << ")-differentially private, and so is whatever is computed from it without the records. "
       << unit_in_words(o) << " Mechanism: " << sampling_in_words(o) << ", " << detail::clipping_in_words(plan) << ", and "
       << detail::noise_in_words(plan) << "; the result is divided by the public constant " << plan.expected_batch()
-      << ". Accountant: "
-      << (!has_renyi_accounting(o) ? "privacy-loss distributions"
-          : is_one_mechanism(o)    ? "Renyi differential privacy of the Gaussian mechanism"
-                                   : "Renyi differential privacy of the sampled Gaussian mechanism")
-      << composition_in_words(o) << sampling_account_in_words(o) << ". "
+      << ". Accountant: " << detail::accountant_in_words(plan, steps_taken) << composition_in_words(o)
+      << sampling_account_in_words(o) << ". "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; "
       << noise_assumption_in_words(o) << "; "
       << "which records were "
