@@ -12,7 +12,8 @@ namespace dpmp::inline DPMP_ABI::dp {
 inline constexpr double rare_share = 1e-3;
 
 /// check_plan_options() and the numbers that the sampling makes: its rate, and the smallest batch size of truncated_poisson
-/// whose truncation costs at most 10^-3 of delta where it is unset.
+/// whose truncation costs at most 10^-3 of delta where it is unset. Discrete noise has the accountant rdp, whatever was asked
+/// for.
 PlanOptions completed_options(const PlanOptions& given);
 
 /// Public bound on the records of a logical batch that the sensitivity is computed for. By Poisson, cyclic or not, and by
@@ -69,6 +70,7 @@ DPMP_KEPT_BODY inline PlanOptions completed_options(const PlanOptions& given) {
   check_plan_options(given);
   PlanOptions o = given;
   o.sampling_rate = sampling_rate_of(o.sampling, o.sampling_rate, o.dataset_size);
+  if (o.noise_source.is_discrete()) o.accountant = Accountant::rdp;
   if (o.sampling.kind == SamplingKind::truncated_poisson && o.sampling.batch_size == 0)
     o.sampling.batch_size = poisson_batch_bound(o.dataset_size + 1, o.sampling_rate,
                                                 std::min(0.5, rare_share * o.delta / (double(o.steps) * o.sampling_rate)));
