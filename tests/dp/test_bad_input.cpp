@@ -67,7 +67,7 @@ TEST_CASE("bad input: plan options") {
                o.relation = dp::NeighbouringRelation::replace_one;
                o.accountant = dp::Accountant::rdp;
              }),
-             "expected the accountant pld for replace_one, got rdp"));
+             "expected the accountant pld for poisson and replace_one, got rdp"));
   CHECK(says(plan_refusal([](PlanOptions& o) { o.accountant = dp::Accountant(7); }), "an Accountant, got the value 7"));
   CHECK(says(plan_refusal([](PlanOptions& o) { o.dataset_size = index_t(1) << 40, o.sampling_rate = 0.5; }),
              "logical batches"));

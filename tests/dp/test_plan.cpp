@@ -150,7 +150,8 @@ TEST_CASE("P17: the relation is explicit, printed, and one that the accountant h
   CHECK(replaced.sensitivity().bound == 2 * plan.sensitivity().bound);
   CHECK(dp::privacy_statement(replaced, 3).find("replace_one") != std::string::npos);
   o.accountant = dp::Accountant::rdp;
-  CHECK_THROWS_WITH_AS(Plan::with_noise_multiplier(o, 1), doctest::Contains("for replace_one: the RDP analysis"), Error);
+  CHECK_THROWS_WITH_AS(Plan::with_noise_multiplier(o, 1),
+                       doctest::Contains("pld for poisson and replace_one, got rdp: the RDP analysis"), Error);
 }
 
 TEST_CASE("P20: a plan survives as text, bit for bit, and a changed entry is refused by name") {

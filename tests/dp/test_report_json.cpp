@@ -26,6 +26,7 @@ Plan random_plan(test::Rng& rng) {
                 .dataset_size = rng.integer(500, 5000000)};
   const double quarter = rng.uniform(0.1, 1);
   if (rng.integer(0, 1)) o.relation = dp::NeighbouringRelation::zero_out;
+  if (rng.integer(0, 1)) o.accountant = dp::Accountant::rdp;
   if (rng.integer(0, 2) == 0) o.noise_schedule = dp::Schedule::piecewise({{0, 1.0}, {o.steps / 2, quarter}});
   if (rng.integer(0, 2) == 0) o.clip_rule = dp::ClipRule::automatic(rng.uniform(0.01, 1));
   switch (rng.integer(0, 3)) {
@@ -68,6 +69,7 @@ TEST_CASE("the JSON of a plan has every number of it, and epsilon is rounded up"
     CHECK(guarantee["relation"] == name_of(o.relation));
     CHECK(guarantee["unit"] == "record");
     CHECK(guarantee["sampler"] == "poisson");
+    CHECK(guarantee["accountant"] == name_of(o.accountant));
     CHECK(guarantee["steps_taken"] == steps);
     CHECK(guarantee["steps_planned"] == o.steps);
 
