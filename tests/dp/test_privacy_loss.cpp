@@ -24,7 +24,7 @@ namespace {
 /// A mixture of normal distributions of variance 1: mean and weight.
 using Mixture = std::vector<std::pair<double, double>>;
 /// sup_S P(S) - e^epsilon Q(S) by the trapezoidal rule over the part where it is positive, which is one interval for the
-/// pairs here. The integrand is smooth there, so that the rule errs by the square of the step at the two ends: below 1e-9.
+/// pairs here. The integrand is smooth there, so that the rule errs by the square of the step at the two ends: below 1e-8.
 long double hockey_stick(const Mixture& P, const Mixture& Q, long double epsilon) {
   const auto excess = [&](long double x) {
     const auto density = [&](const Mixture& m) {
@@ -34,7 +34,7 @@ long double hockey_stick(const Mixture& P, const Mixture& Q, long double epsilon
     };
     return density(P) - std::exp(epsilon) * density(Q);
   };
-  const long double step = 2e-4L;
+  const long double step = 5e-4L;
   long double sum = 0;
   for (long double x = -20; x < 20; x += step) sum += std::max(0.0L, excess(x)) * step;
   return sum;
@@ -89,7 +89,7 @@ TEST_CASE("P25: the transform is the sum that it says, within its bound, forward
 
 TEST_CASE("P25: curves are those of their pairs, by quadrature, in both orders") {
   test::Rng rng(test::seed(), 2);
-  for (int k = 0; k < 12; ++k) {
+  for (int k = 0; k < 8; ++k) {
     const StepMechanism m = random_step(rng);
     const Pair pair = pair_of(m);
     const dp::PrivacyCurve curve = dp::privacy_curve(m);
@@ -100,10 +100,10 @@ TEST_CASE("P25: curves are those of their pairs, by quadrature, in both orders")
     const dp::DeltaBounds there = curve.forward(epsilon), back = curve.backward(epsilon);
     const double exact = double(hockey_stick(pair.P, pair.Q, epsilon)),
                  exact_back = double(hockey_stick(pair.Q, pair.P, epsilon));
-    CHECK(there.lower <= exact + 1e-8);
-    CHECK(there.upper >= exact - 1e-8);
-    CHECK(back.lower <= exact_back + 1e-8);
-    CHECK(back.upper >= exact_back - 1e-8);
+    CHECK(there.lower <= exact + 1e-7);
+    CHECK(there.upper >= exact - 1e-7);
+    CHECK(back.lower <= exact_back + 1e-7);
+    CHECK(back.upper >= exact_back - 1e-7);
     CHECK(there.upper - there.lower <= 1e-10 * there.upper + 1e-300);
     CHECK(back.upper - back.lower <= 1e-8 * back.upper + 1e-14);
   }
@@ -207,16 +207,20 @@ TEST_CASE("P25: compositions are those of a direct convolution in long double, f
         CHECK(delta <= exact * (1 + 1e-14L));
         CHECK(delta >= double(exact) - room);
       }
-      // Epsilon is the inverse.
-      if (epsilon > 0 && delta > 1e-12 && delta < 1)
-        CHECK(composed.epsilon(delta) == doctest::Approx(epsilon).epsilon(1e-6));
+      // Epsilon is the inverse; of lower bounds one that has the delta or more, up to a step of the grid away.
+      if (epsilon > 0 && delta > 1e-12 && delta < 1) {
+        const double inverse = composed.epsilon(delta);
+        if (side == BoundSide::pessimistic) CHECK(inverse == doctest::Approx(epsilon).epsilon(1e-8));
+        if (side == BoundSide::optimistic && inverse > 0) CHECK(composed.delta(inverse) >= delta * (1 - 1e-8));
+        if (side == BoundSide::optimistic) CHECK(inverse >= epsilon - 0x1p-5);
+      }
     }
   }
 }
 
 TEST_CASE("P25: n Gaussian steps are one of sigma / sqrt n: bounds on both sides of it, for deltas down to 1e-80") {
   test::Rng rng(test::seed(), 6);
-  for (int k = 0; k < 10; ++k) {
+  for (int k = 0; k < 5; ++k) {
     const double sigma = std::exp(rng.uniform(1, 3));
     const index_t n = rng.integer(20, 2000);
     const double mu = std::sqrt(double(n)) / sigma, score = rng.uniform(1, 18), epsilon = mu * mu / 2 + mu * score;
@@ -253,7 +257,6 @@ TEST_CASE("bad input: grids, parts and questions of privacy losses") {
   CHECK(test::refuses([&] { made({.resolution = 0.3}); }, "resolution in [0, 1/4]"));
   CHECK(test::refuses([&] { made({.fall = 1}); }, "fall in [0, 1)"));
   CHECK(test::refuses([&] { made({.tail = 0}); }, "tail in (0, 1)"));
-  CHECK(test::refuses([&] { made({.interval = 0x1p-40}); }, "less than 2^24 losses"));
   const PrivacyLossDistribution x(curve, BoundSide::pessimistic), y(curve, BoundSide::optimistic);
   CHECK(test::refuses([&] { (void)x.composed(y); }, "parts of one side"));
   CHECK(test::refuses([&] { (void)x.composed(0); }, "count >= 1, got 0"));

@@ -67,6 +67,9 @@ inline CurveDot curve_dot(const PrivacyCurve& curve, BoundSide side, index_t ind
     const double scale = std::exp(loss), error = (4 - loss) * 0x1p-53;
     b = {b.lower * scale * (1 - error), b.upper * scale * (1 + error)};
   }
+  // What is no number bounds nothing.
+  if (!(b.upper <= 1)) b.upper = 1;
+  if (!(b.lower >= 0)) b.lower = 0;
   return side == BoundSide::pessimistic ? CurveDot{index, b.upper, 0} : CurveDot{index, b.lower, b.upper - b.lower};
 }
 
@@ -89,10 +92,9 @@ inline std::vector<CurveDot> curve_dots(const PrivacyCurve& curve, BoundSide sid
       }
       dots.push_back(next);
       index = next.index, last_step = step;
-      if (next.value <= g.tail) return;
-      DPMP_CHECK(index_t(dots.size()) < most && std::abs(index) < index_t(1) << 50,
-                 "expected a grid of less than 2^24 losses, got the interval ", g.interval, " and the resolution ",
-                 g.resolution);
+      if (next.value <= g.tail || std::abs(index) > index_t(1) << 50) return;
+      DPMP_CHECK(index_t(dots.size()) < most, "expected a grid of less than 2^24 losses, got the interval ", g.interval,
+                 " and the resolution ", g.resolution);
     }
   };
   go(-1);

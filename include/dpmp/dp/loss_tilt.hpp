@@ -201,6 +201,9 @@ DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> c
     const detail::TiltedMoments m = detail::moments_of_all(rough, saddle);
     delta = std::exp(m.log_moment - saddle * std::max(m.mean, 0.0)) / (2 + saddle * std::sqrt(m.variance)) / (2 + saddle);
   }
+  // Every loss is a number of intervals that a double holds.
+  for (const detail::RoughLosses& r : rough)
+    wanted = std::max(wanted, 0x1p-44 * std::max(std::fabs(r.loss.front()), std::fabs(r.loss.back())));
   double interval = detail::power_of_two_below(wanted);
   for (int doubled = 0; doubled < 24; ++doubled, interval *= 2) {
     std::vector<LossMasses> losses;

@@ -23,7 +23,7 @@ struct PldSpent {
 /// Steps of q = 1 are one Gaussian mechanism together. The others are privacy-loss distributions, on a grid that is chosen
 /// for the question: tilted so that the epsilon in question is the mean loss, and so fine that connecting the dots adds
 /// about 1e-5 of its variance to the loss (up to 1e-4 for 100,000 steps, in proportion to the steps beyond 2 million).
-/// With a thousand different noise multipliers or more, close ones count as the smallest of them. Every bound is compared
+/// With more than 512 different noise multipliers, close ones count as the smallest of them. Every bound is compared
 /// with that by Renyi divergences and with that of q = 1, and the least one is reported: no input is too large.
 class PldAccountant {
  public:
@@ -102,10 +102,10 @@ inline CountedSteps merged(CountedSteps steps) {
   return r;
 }
 
-/// The same or more (pessimistic; else the same or less) in at most a thousand parts: steps of q = 1 as one, and close noise
+/// The same or more (pessimistic; else the same or less) in at most 512 parts: steps of q = 1 as one, and close noise
 /// multipliers as one.
 inline CountedSteps pooled(const CountedSteps& steps, bool pessimistic) {
-  constexpr std::size_t most = 1024;
+  constexpr std::size_t most = 512;
   CountedSteps gaussian, r;
   for (const auto& s : steps) (s.first.sampling_rate == 1 ? gaussian : r).push_back(s);
   for (double width = 1e-6; r.size() > most && width < 1; width *= 2) {
@@ -219,6 +219,12 @@ DPMP_KEPT_BODY inline std::vector<double> PldAccountant::epsilons(std::span<cons
     const RdpAccountant rdp = detail::rdp_accountant_of(steps);
     for (std::size_t k = 0; k < best.size(); ++k) best[k] = std::min(best[k], rdp.epsilon(deltas[k]));
   }
+  if (detail::one_step(steps)) {
+    const PrivacyCurve curve = privacy_curve(steps[0].first);
+    for (std::size_t k = 0; k < best.size(); ++k)
+      best[k] = std::min(best[k], detail::epsilon_of_one(curve, deltas[k], true));
+    return best;
+  }
   // A tilt serves some orders of magnitude; away from its own delta it is less close, and as true.
   std::vector<int> decades;
   for (const double delta : deltas) decades.push_back(std::max(0, int(-std::log10(delta) / 2.5)));
@@ -285,8 +291,16 @@ DPMP_KEPT_BODY inline double PldAccountant::true_positive_rate(double rate) cons
   const detail::CountedSteps steps = detail::merged(steps_);
   if (steps.empty() || rate == 1) return rate;
   if (rate == 0) return 1;
-  const double best = gaussian_true_positive_rate(detail::gaussian_mu_of(steps, true), rate);
+  double best = gaussian_true_positive_rate(detail::gaussian_mu_of(steps, true), rate);
   if (detail::all_gaussian(steps)) return best;
+  if (detail::one_step(steps)) {
+    // Every epsilon bounds it: true <= delta + e^epsilon false.
+    const PrivacyCurve curve = privacy_curve(steps[0].first);
+    for (double epsilon = 0x1p-40; epsilon < 700; epsilon *= 1.01)
+      best =
+          std::min(best, std::max(curve.forward(epsilon).upper, curve.backward(epsilon).upper) + std::exp(epsilon) * rate);
+    return best;
+  }
   const auto found = detail::largest_answer(steps, BoundSide::pessimistic, {TiltQuestion::Given::false_positive_rate, rate},
                                             [&](const PrivacyLossDistribution& d) { return d.true_positive_rate(rate); });
   return std::min(best, found.value_or(1));

@@ -79,6 +79,10 @@ DPMP_KEPT_BODY inline PrivacyCurve privacy_curve(const StepMechanism& step) {
               return DeltaBounds{0, epoch->backward(epsilon)};
             }};
   }
+  if (q == 1) {
+    const auto both = [=](double epsilon) { return gaussian_delta(mu, epsilon); };
+    return {both, both};
+  }
   const auto forward = [=](double epsilon) { return detail::sampled_gaussian_forward(q, mu, epsilon); };
   if (step.kind == StepMechanism::Kind::poisson_gaussian_difference) {
     // A pair of contributions u and v (one of them may be 0) has the curve
