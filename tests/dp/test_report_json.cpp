@@ -26,6 +26,7 @@ Plan random_plan(test::Rng& rng) {
                 .dataset_size = rng.integer(500, 5000000)};
   const double quarter = rng.uniform(0.1, 1);
   if (rng.integer(0, 1)) o.relation = dp::NeighbouringRelation::zero_out;
+  if (rng.integer(0, 1)) o.accountant = dp::Accountant::rdp;
   if (rng.integer(0, 2) == 0) o.noise_schedule = dp::Schedule::piecewise({{0, 1.0}, {o.steps / 2, quarter}});
   if (rng.integer(0, 2) == 0) o.clip_rule = dp::ClipRule::automatic(rng.uniform(0.01, 1));
   switch (rng.integer(0, 3)) {
@@ -46,7 +47,7 @@ Plan random_plan(test::Rng& rng) {
 
 TEST_CASE("the JSON of a plan has every number of it, and epsilon is rounded up") {
   test::Rng rng;
-  for (int trial = 0; trial < 40; ++trial) {
+  for (int trial = 0; trial < 15; ++trial) {
     const Plan plan = random_plan(rng);
     const PlanOptions& o = plan.options();
     const index_t steps = rng.integer(0, o.steps);
@@ -68,6 +69,7 @@ TEST_CASE("the JSON of a plan has every number of it, and epsilon is rounded up"
     CHECK(guarantee["relation"] == name_of(o.relation));
     CHECK(guarantee["unit"] == "record");
     CHECK(guarantee["sampler"] == "poisson");
+    CHECK(guarantee["accountant"] == name_of(o.accountant));
     CHECK(guarantee["steps_taken"] == steps);
     CHECK(guarantee["steps_planned"] == o.steps);
 
@@ -132,7 +134,7 @@ TEST_CASE("an epsilon that is infinite is a word in JSON, and the name of a cust
 
 TEST_CASE("P25: curves of a plan: epsilon grows, delta falls, and no test is promised to do worse than the best one does") {
   test::Rng rng;
-  for (int trial = 0; trial < 20; ++trial) {
+  for (int trial = 0; trial < 6; ++trial) {
     const Plan plan = random_plan(rng);
     const index_t steps = rng.integer(1, plan.steps());
     const dp::GuaranteeCurves curves = dp::guarantee_curves(plan, steps);

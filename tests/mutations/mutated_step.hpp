@@ -27,6 +27,7 @@ enum class Bug {
   sparse_noise,
   bf16_noise,
   reused_noise,
+  noise_of_one_parameter,
   repeated_run,
   batch_size_divisor,
   empty_batch_skipped,
@@ -202,7 +203,7 @@ class MutatedRun {
     const double rate = s_.options.learning_rate.at(ledger_.steps() - 1) / divisor;
     for (std::size_t k = 0; k < sums.size(); ++k) {
       Parameter& p = *sums_.parameters()[k];
-      const index_t place = sums_.places()[k];
+      const index_t place = bug_ == Bug::noise_of_one_parameter ? 0 : sums_.places()[k];
       std::vector<double>& sum = sums[k];
       const bool silent = bug_ == Bug::no_noise_after_thaw && frozen_once_[std::size_t(place)];
       for (index_t repeat = 0; !silent && repeat < (bug_ == Bug::noise_per_micro_batch ? batches : 1); ++repeat) {

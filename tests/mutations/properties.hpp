@@ -225,6 +225,11 @@ inline Violation noise_is_fresh(const MakeRun& make) {
       noises.push_back(minus(m.weights(), before));
     }
   }
+  const std::ptrdiff_t half = std::ptrdiff_t(noises[0].size() / 2);
+  const std::vector<double> of_w(noises[0].begin(), noises[0].begin() + half),
+      of_u(noises[0].begin() + half, noises[0].end());
+  if (const double c = correlation(of_w, of_u); std::fabs(c) > 6 / std::sqrt(double(half)))
+    return seen("noises of two parameters have a correlation of %.3f", c);
   const char* const names[] = {"steps", "runs of one key"};
   for (const std::size_t other : {1, 2})
     if (const double c = correlation(noises[0], noises[other]); std::fabs(c) > 6 / std::sqrt(double(noises[0].size())))

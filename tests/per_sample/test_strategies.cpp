@@ -346,6 +346,15 @@ TEST_CASE("the choice is a pure function of public shapes, and follows another n
   CHECK(way(512, 256, 256, {.byte_budget = gradients}).keep == Keep::gradients);
   CHECK(way(512, 256, 256, {.byte_budget = gradients}, 1).keep == Keep::second_walk);
   CHECK(way(512, 256, 256, {.norms = NormChoice::gram}).kept_bytes == gradients);
+  // Of at most so many bytes a sample as gradients, what is beyond keeps sites, and is not walked again.
+  const SiteShape square{.samples = 8, .tokens = 512, .p = 256, .d = 256, .site_bytes = 8 * 512 * 512 * 4};
+  const auto limited = [&](index_t bytes, index_t kept) {
+    return per_sample::plan_parameter(square, {.gradient_bytes = bytes}, kept, kept).keep;
+  };
+  CHECK(limited(gradients / 8, 0) == Keep::gradients);
+  CHECK(limited(gradients / 8 - 1, 0) == Keep::sites);
+  CHECK(limited(gradients / 8, 1) == Keep::sites);
+  CHECK(limited(gradients / 4, gradients) == Keep::gradients);
   // A kept gradient in bf16 takes half the bytes; other dtypes keep FP32.
   const auto kept_bytes = [](DType dtype, bool on_cuda) {
     const SiteShape s{.samples = 8, .tokens = 512, .p = 256, .d = 256, .dtype = dtype, .on_cuda = on_cuda};

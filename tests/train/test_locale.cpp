@@ -60,8 +60,8 @@ std::vector<std::string> said(Context& ctx, const std::filesystem::path& folder)
     texts.push_back(dp::privacy_statement(plan, 10000, {.other_noise_since = 1234}));
     texts.push_back(dp::difference(plan.text(), other));
     texts.push_back(dp::report_json(plan, 10000));
-    texts.push_back(train::report_html(plan, 10000, {}, std::vector{progress}));
   }
+  texts.push_back(train::report_html(plans()[1], 10000, {}, std::vector{progress}));
   texts.push_back(dp::audit_in_words(
       {.canaries = 12345, .steps = 1234, .claimed_epsilon = 2.5, .delta = 1e-5, .epsilon = 0.75, .confidence = 0.95}));
 

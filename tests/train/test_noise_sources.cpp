@@ -177,7 +177,7 @@ TEST_CASE("P36: correlated noise goes on in the same run alone, with the same pa
     Parameter& other = *run.model.parameters().all()[0];
     other.set_trainable(false);
     const std::vector<double> before = run.masters();
-    CHECK(test::refuses([&] { trainer.step(run.losses()); }, "the trained parameters of the first step"));
+    CHECK(test::refuses([&] { trainer.step(run.losses()); }, "the trained parameters and the strategy of the first step"));
     CHECK(trainer.steps() == 1);  // nothing was accounted
     CHECK(run.masters() == before);
     other.set_trainable(true);
@@ -197,6 +197,30 @@ TEST_CASE("P36: correlated noise goes on in the same run alone, with the same pa
     CHECK(elsewhere.masters() == fresh);
     CHECK(resumed.steps() == 0);
   }
+}
+
+TEST_CASE("P36: of correlated noise the history is one number for all steps, which knows what is frozen and the strategy") {
+  Context ctx(Device::cpu(), 1);
+  TinyTraining run(ctx, DType::f32);
+  const auto parameters = run.model.parameters().all();
+  const auto after = [&](std::uint64_t way, index_t frozen) {
+    for (Parameter* p : parameters) p->set_trainable(true);
+    if (frozen >= 0) parameters[std::size_t(frozen)]->set_trainable(false);
+    train::FrozenHistory history;
+    for (index_t step = 0; step < 3; ++step) history.begin_step(step, parameters, true, way);
+    train::FrozenHistory resumed;
+    resumed.restore(history.value());
+    resumed.begin_step(3, parameters, true, way);
+    CHECK(resumed.value() == history.value());
+    CHECK(test::refuses([&] { resumed.begin_step(4, parameters, true, way + 1); }, "the strategy of the first step"));
+    history.step_failed(2);
+    CHECK(test::refuses([&] { history.begin_step(3, parameters, true, way); }, "no step that failed"));
+    return resumed.value();
+  };
+  const std::uint64_t values[] = {after(0, -1), after(0, 0), after(0, 1), after(7, -1), after(8, -1), after(7, 0)};
+  CHECK(values[0] == 0);
+  for (std::size_t a = 0; a < std::size(values); ++a)
+    for (std::size_t b = 0; b < a; ++b) CHECK(values[a] != values[b]);
 }
 
 TEST_CASE("discrete noise goes on where parameters are frozen, and in runs with noise of their own") {

@@ -80,7 +80,7 @@ void check_self_contained(const std::string& page) {
 
 TEST_CASE("the page of a plan: well-formed, self-contained, with every number of the plan, its statement and its JSON") {
   test::Rng rng;
-  for (int trial = 0; trial < 10; ++trial) {
+  for (int trial = 0; trial < 4; ++trial) {
     const dp::Plan plan = some_plan(rng);
     const index_t steps = rng.integer(0, plan.steps());
     const std::vector<Progress> history = some_history(rng, steps);

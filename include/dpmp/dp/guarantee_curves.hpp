@@ -62,11 +62,12 @@ DPMP_KEPT_BODY inline double true_positive_bound(const GuaranteeCurves::Curve& d
 DPMP_KEPT_BODY inline GuaranteeCurves guarantee_curves(const Plan& plan, index_t steps_taken) {
   GuaranteeCurves curves;
   const index_t last = std::max(plan.steps(), steps_taken);
-  constexpr index_t pieces = 60;
-  std::vector<index_t> counts{steps_taken, plan.steps()};
-  // Evenly, and from 1 on each a quarter more than the one before: epsilon grows fastest there.
-  for (index_t k = 0; k <= pieces; ++k) counts.push_back(index_t(double(last) * double(k) / double(pieces)));
-  for (index_t n = 1; n < last / pieces; n += n / 4 + 1) counts.push_back(n);
+  std::vector<index_t> counts{0, steps_taken, plan.steps()};
+  // Few, as an accountant may take a tenth of a second for each: evenly, and closer together at the beginning, where epsilon
+  // grows fastest.
+  constexpr index_t pieces = 10;
+  for (index_t k = 1; k <= pieces; ++k) counts.push_back(index_t(double(last) * double(k) / double(pieces)));
+  for (index_t n = 1; n < last / pieces; n += n / 2 + 1) counts.push_back(n);
   std::sort(counts.begin(), counts.end());
   counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
   for (const index_t n : counts) curves.epsilon_by_steps.emplace_back(double(n), plan.epsilon_after(n));

@@ -128,6 +128,9 @@ DPMP_KEPT_BODY inline double PrivacyLossDistribution::epsilon(double delta) cons
     last = loss, above = at_loss, below = next;
     return true;
   });
+  // Comparisons and std::max drop what is no number: nothing is known then.
+  if (std::isnan(target + above + below))
+    return losses_.side == BoundSide::pessimistic ? std::numeric_limits<double>::infinity() : 0;
   // above <= target: the distance from `last` down to the place where it is reached.
   const double share = below > 0 ? (target - above) / below : 1, side = losses_.side == BoundSide::pessimistic ? 1 : -1;
   if (share >= 1) return 0;

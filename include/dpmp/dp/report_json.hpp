@@ -19,8 +19,8 @@ std::vector<std::pair<std::string, std::string>> statement_parts(std::string_vie
 /// A JSON object (RFC 8259, UTF-8) of these members:
 /// - schema "dpmp privacy report", schema_version, library {name, version};
 /// - guarantee: epsilon of the steps taken, rounded up as the statement has it, and delta, unit ("record" or "user"),
-///   relation, sampler (names of their enums), steps_taken, steps_planned; epsilon_accounted, as the accountant computed it,
-///   and epsilon_of_the_plan after all planned steps;
+///   relation, sampler, accountant (names of their enums), steps_taken, steps_planned; epsilon_accounted, as the accountant
+///   computed it, and epsilon_of_the_plan after all planned steps;
 /// - plan: every entry of Plan::text() by its name with _ for spaces, numbers as numbers;
 /// - first_step: clip_thresholds, noise_multiplier, noise_standard_deviation;
 /// - notes: other_noise_since (a step or null), counts_left_out, times_told;
@@ -140,6 +140,7 @@ DPMP_KEPT_BODY inline std::string report_json(const Plan& plan, index_t steps_ta
   json.words("unit", detail::unit_name(o));
   json.words("relation", name_of(o.relation));
   json.words("sampler", name_of(o.sampling.kind));
+  json.words("accountant", name_of(o.accountant));
   json.count("steps_taken", steps_taken);
   json.count("steps_planned", o.steps);
   json.number("epsilon_accounted", spent);

@@ -12,7 +12,8 @@ namespace dpmp::inline DPMP_ABI::dp {
 inline constexpr double rare_share = 1e-3;
 
 /// check_plan_options() and the numbers that the sampling makes: its rate, and the smallest batch size of truncated_poisson
-/// whose truncation costs at most 10^-3 of delta where it is unset.
+/// whose truncation costs at most 10^-3 of delta where it is unset. Discrete noise has the accountant rdp, whatever was asked
+/// for.
 PlanOptions completed_options(const PlanOptions& given);
 
 /// Public bound on the records of a logical batch that the sensitivity is computed for. By Poisson, cyclic or not, and by
@@ -23,8 +24,8 @@ double expected_batch_of(const PlanOptions& o);
 
 /// The part of delta that pays for rare draws of `steps` steps, also beyond the planned ones; 0 where there are none.
 /// poisson, cyclic_poisson, balls_in_bins: draws beyond the batch bound, a share of 10^-3 of delta for the planned steps
-/// (and what RandomAllocation leaves out). truncated_poisson: steps * q * P[Binomial(dataset_size, q) >= batch_size] (by
-/// Chernoff's bound).
+/// (and what RandomAllocation leaves out). truncated_poisson: a bound of steps * q *
+/// P[Binomial(dataset_size, q) >= batch_size].
 double delta_aside(const PlanOptions& o, index_t steps);
 /// What delta_aside() leaves of delta for the accountant; 0 or less where nothing is left.
 double accounted_delta(const PlanOptions& o, index_t steps);
@@ -62,6 +63,15 @@ inline bool only_difference_is_bounded(const PlanOptions& o) {
          (o.relation == NeighbouringRelation::zero_out && o.adaptive) ||
          (o.relation == NeighbouringRelation::replace_one && o.overflow);
 }
+/// At least P[Binomial(n, q) >= b]: Chernoff's bound, and for n q < b < n that of the mass at b, which is at most Chernoff's
+/// bound / sqrt(2 pi b (1 - b / n)) (Ash, Information Theory, 1965, lemma 4.7.1), over 1 - r, because masses above b fall by
+/// r = (n - b) q / ((b + 1) (1 - q)) or faster.
+inline double binomial_tail_bound(index_t n, double q, index_t b) {
+  const double chernoff = std::exp(log_binomial_tail(n, q, b)), size = double(n), from = double(b);
+  if (q == 1 || b >= n || from <= size * q) return chernoff;
+  const double r = (size - from) * q / ((from + 1) * (1 - q)), mass = chernoff / std::sqrt(6.28 * from * (1 - from / size));
+  return std::min(chernoff, mass / (1 - r));
+}
 inline index_t rounds_up(index_t steps, index_t period) { return steps / period + (steps % period != 0); }
 }  // namespace detail
 
@@ -69,6 +79,7 @@ DPMP_KEPT_BODY inline PlanOptions completed_options(const PlanOptions& given) {
   check_plan_options(given);
   PlanOptions o = given;
   o.sampling_rate = sampling_rate_of(o.sampling, o.sampling_rate, o.dataset_size);
+  if (o.noise_source.is_discrete()) o.accountant = Accountant::rdp;
   if (o.sampling.kind == SamplingKind::truncated_poisson && o.sampling.batch_size == 0)
     o.sampling.batch_size = poisson_batch_bound(o.dataset_size + 1, o.sampling_rate,
                                                 std::min(0.5, rare_share * o.delta / (double(o.steps) * o.sampling_rate)));
@@ -113,7 +124,7 @@ DPMP_KEPT_BODY inline double delta_aside(const PlanOptions& o, index_t steps) {
       return share + double(detail::rounds_up(steps, o.sampling.period)) * RandomAllocation::lost;
     case SamplingKind::truncated_poisson: {
       // A millionth more, far above the rounding error of the bound.
-      const double tail = std::exp(log_binomial_tail(o.dataset_size, o.sampling_rate, o.sampling.batch_size));
+      const double tail = detail::binomial_tail_bound(o.dataset_size, o.sampling_rate, o.sampling.batch_size);
       return double(steps) * o.sampling_rate * tail * (1 + 1e-6);
     }
     default: return 0;

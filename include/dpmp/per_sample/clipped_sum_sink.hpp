@@ -91,7 +91,7 @@ DPMP_KEPT_BODY inline ClippedSumSink::ClippedSumSink(const Groups& groups, const
                                                      GroupPass::OnChoice on_choice)
     : groups_(groups) {
   DPMP_CHECK(groups.count() >= 1, "expected at least one clipping group, got ", groups.count());
-  const auto kept_by_all = std::make_shared<index_t>(0);
+  const auto kept_by_all = std::make_shared<KeptBytes>();
   for (index_t g = 0; g < groups.count(); ++g) parts_.emplace_back(GroupPass(options, on_choice, kept_by_all));
 }
 

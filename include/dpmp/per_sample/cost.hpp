@@ -36,9 +36,9 @@ struct StrategyOptions {
   /// Most bytes that a pass may keep between norms and sums, all its groups together (automatic only). What does not fit is
   /// done by a second walk of the same pass. Not set: no second walk.
   std::optional<index_t> byte_budget = {};
-  /// Without a byte budget: per-sample gradients may take up to so many times the bytes of the sites that they stand for
-  /// (automatic only). Less is less memory, and more work.
-  index_t gradients_per_site = 5;
+  /// Most bytes a sample that a pass may keep as per-sample gradients (automatic only), in the order of the walk; where they
+  /// would be more, sites are kept. Not set: no limit of its own. Less is less memory, and more work.
+  std::optional<index_t> gradient_bytes = {};
 };
 
 std::string_view name_of(NormMethod m);
@@ -83,8 +83,8 @@ inline NormMethod choose_norm_method(const SiteList& sites) { return choose_norm
 /// NormPlan::cost.
 double recomputation_cost(DType dtype, bool on_cuda, double bytes, double multiply_adds);
 
-/// The cheapest plan that the options allow. kept_bytes: what this pass keeps already.
-NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes);
+/// The cheapest plan that the options allow. kept_bytes: what this pass keeps already; kept_gradients: as gradients.
+NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes, index_t kept_gradients = 0);
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 
 #if DPMP_BODIES
@@ -194,7 +194,8 @@ DPMP_KEPT_BODY inline double recomputation_cost(DType dtype, bool on_cuda, doubl
   return 2 * price.element * bytes / double(size_of(DType::f32)) + price.stored_product * multiply_adds;
 }
 
-DPMP_KEPT_BODY inline NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes) {
+DPMP_KEPT_BODY inline NormPlan plan_parameter(const SiteShape& s, const StrategyOptions& options, index_t kept_bytes,
+                                              index_t kept_gradients) {
   const double release = double(s.tokens) * double(s.p) * double(s.d), element = double(s.p) * double(s.d);
   const detail::Prices price = detail::prices_of(s);
   const DType kept = kept_dtype(s, options.gradients);
@@ -218,13 +219,12 @@ DPMP_KEPT_BODY inline NormPlan plan_parameter(const SiteShape& s, const Strategy
     case Strategy::materialised: return s.vector ? sites : gradients;
     case Strategy::automatic: break;
   }
-  const index_t left =
-      options.byte_budget ? *options.byte_budget - kept_bytes : options.gradients_per_site * sites.kept_bytes;
-  if (can_store && gradients.cost < sites.cost && gradients.kept_bytes <= left) return gradients;
-  if (options.byte_budget && sites.kept_bytes > left) {
-    if (can_store && gradients.kept_bytes <= left) return gradients;
-    return again;
-  }
+  const index_t left = options.byte_budget ? *options.byte_budget - kept_bytes : 5 * sites.kept_bytes;
+  const bool fits =
+      can_store && gradients.kept_bytes <= left &&
+      (!options.gradient_bytes || kept_gradients + gradients.kept_bytes <= *options.gradient_bytes * s.samples);
+  if (fits && gradients.cost < sites.cost) return gradients;
+  if (options.byte_budget && sites.kept_bytes > left) return fits ? gradients : again;
   return sites;
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample

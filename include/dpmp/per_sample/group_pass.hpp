@@ -28,14 +28,19 @@ class PendingSites {
   std::vector<SiteList> lists_;
 };
 
+/// What the groups of a pass keep at a time, in bytes.
+struct KeptBytes {
+  index_t all = 0, gradients = 0;
+};
+
 /// Walk it (accept, finish), ask for its norms, make factors of them, add its sums, clear it for the next pass.
 class GroupPass : public GradientSink {
  public:
   /// on_choice is told, for each parameter and pass, what was chosen: public facts only.
   using OnChoice = std::function<void(const Parameter&, const SiteShape&, const NormPlan&)>;
-  /// kept_by_all: the bytes that all groups of a pass keep at a time, which share its byte budget.
+  /// kept_by_all: of all groups of a pass, which share its budgets.
   explicit GroupPass(const StrategyOptions& options = {}, OnChoice on_choice = {},
-                     std::shared_ptr<index_t> kept_by_all = std::make_shared<index_t>(0));
+                     std::shared_ptr<KeptBytes> kept_by_all = std::make_shared<KeptBytes>());
   const StrategyOptions& options() const { return options_; }
 
   /// The walk collects sites by parameter. Once all are there, what cost.hpp says is kept of them: per-sample gradients,
@@ -55,7 +60,7 @@ class GroupPass : public GradientSink {
 
   /// What was kept: merged sites, or per-sample gradients as vectors, of all parameters once norms() has been called.
   const std::vector<SiteList>& lists() const { return kept_; }
-  index_t kept_bytes() const { return kept_bytes_; }
+  index_t kept_bytes() const { return kept_here_.all; }
 
   /// Whether a pass by this strategy may need its tape again: walk it with AfterWalk::keep then.
   bool may_walk_again() const { return options_.strategy == Strategy::two_pass || options_.byte_budget; }
@@ -89,8 +94,8 @@ class GroupPass : public GradientSink {
   std::vector<ToNorm> to_norm_;
   std::set<const Parameter*> chosen_, dropped_;
   std::optional<NormBounds> bounds_;
-  index_t kept_bytes_ = 0;
-  std::shared_ptr<index_t> kept_by_all_;
+  KeptBytes kept_here_;
+  std::shared_ptr<KeptBytes> kept_by_all_;
 };
 
 /// Book-keeping (Bu et al. 2022, arXiv 2210.00038): one backward, a and b of every site kept, then norms and one weighted
@@ -145,10 +150,11 @@ DPMP_KEPT_BODY inline SiteList PendingSites::take(const Parameter& parameter) {
 }
 
 DPMP_KEPT_BODY inline GroupPass::GroupPass(const StrategyOptions& options, OnChoice on_choice,
-                                           std::shared_ptr<index_t> kept_by_all)
+                                           std::shared_ptr<KeptBytes> kept_by_all)
     : options_(options), on_choice_(std::move(on_choice)), kept_by_all_(std::move(kept_by_all)) {
   DPMP_CHECK(!options.byte_budget || *options.byte_budget >= 0, "expected a byte budget >= 0, got ", *options.byte_budget);
-  DPMP_CHECK(options.gradients_per_site >= 0, "expected gradients_per_site >= 0, got ", options.gradients_per_site);
+  DPMP_CHECK(!options.gradient_bytes || *options.gradient_bytes >= 0, "expected gradient_bytes >= 0, got ",
+             *options.gradient_bytes);
   DPMP_CHECK(!options.byte_budget || options.strategy == Strategy::automatic,
              "expected the automatic strategy with a byte budget, got ", name_of(options.strategy));
 }
@@ -170,7 +176,7 @@ DPMP_KEPT_BODY inline void GroupPass::choose(Context& ctx, SiteList sites) {
   DPMP_CHECK(chosen_.insert(&parameter).second, "expected all sites of ", parameter.name(),
              " before it is finished, and none in addition to the one that it comes along with as a bias");
   const SiteShape shape = shape_of(sites);
-  const NormPlan plan = plan_parameter(shape, options_, *kept_by_all_);
+  const NormPlan plan = plan_parameter(shape, options_, kept_by_all_->all, kept_by_all_->gradients);
   if (on_choice_) on_choice_(parameter, shape, plan);
   if (!bounds_) bounds_.emplace(ctx, shape.samples);
   DPMP_CHECK(bounds_->samples() == shape.samples, "expected sites of ", bounds_->samples(), " samples, got ", shape.samples,
@@ -195,8 +201,11 @@ DPMP_KEPT_BODY inline void GroupPass::choose(Context& ctx, SiteList sites) {
       dropped_.insert(&parameter);
       break;
   }
-  kept_bytes_ += plan.kept_bytes;
-  *kept_by_all_ += plan.kept_bytes;
+  const index_t as_gradients = plan.keep == Keep::gradients ? plan.kept_bytes : 0;
+  kept_here_.all += plan.kept_bytes;
+  kept_here_.gradients += as_gradients;
+  kept_by_all_->all += plan.kept_bytes;
+  kept_by_all_->gradients += as_gradients;
   for (const ParameterSite& bias : biases) choose(ctx, {bias});
 }
 
@@ -273,7 +282,9 @@ DPMP_KEPT_BODY inline void GroupPass::release() {
   to_norm_.clear();
   chosen_.clear();
   bounds_.reset();
-  *kept_by_all_ -= std::exchange(kept_bytes_, 0);
+  const KeptBytes here = std::exchange(kept_here_, {});
+  kept_by_all_->all -= here.all;
+  kept_by_all_->gradients -= here.gradients;
 }
 
 DPMP_KEPT_BODY inline void GroupPass::clear() {

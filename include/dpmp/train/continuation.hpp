@@ -9,14 +9,15 @@
 
 namespace dpmp::inline DPMP_ABI::train {
 /// A hash of what was frozen in which private step so far and of which steps threw after they were accounted; 0 while there
-/// was neither. Of correlated noise, whose steps share one key: of what is frozen in all of them.
+/// was neither. Of correlated noise, whose steps share one key: of what is frozen, and which strategy was chosen, in all.
 class FrozenHistory {
  public:
   std::uint64_t value() const { return value_; }
   void restore(std::uint64_t value) { value_ = value; }
-  /// Before `step` is accounted. Throws, for correlated noise, where something else is frozen than in the first step, and
-  /// after a step that failed: the noise of a step is made of that of all steps before it.
-  void begin_step(index_t step, std::span<Parameter* const> parameters, bool correlated);
+  /// Before `step` is accounted. way: ChosenWay::facts(0). Throws, for correlated noise, where something else is frozen, or
+  /// another strategy chosen, than in the first step, and after a step that failed: the noise of a step is made of that of
+  /// all steps before it.
+  void begin_step(index_t step, std::span<Parameter* const> parameters, bool correlated, std::uint64_t way);
   /// The weights are not those of a run in which this step went well: what comes next sums other gradients.
   void step_failed(index_t step);
 
@@ -35,15 +36,17 @@ void check_own_noise_from(const dp::PlanOptions& plan, index_t step);
 #include "dpmp/core/siphash.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
-DPMP_KEPT_BODY inline void FrozenHistory::begin_step(index_t step, std::span<Parameter* const> parameters, bool correlated) {
+DPMP_KEPT_BODY inline void FrozenHistory::begin_step(index_t step, std::span<Parameter* const> parameters, bool correlated,
+                                                     std::uint64_t way) {
   std::vector<std::byte> frozen;
   for (const Parameter* p : parameters) frozen.push_back(std::byte(!p->trainable()));
   const bool any = std::any_of(frozen.begin(), frozen.end(), [](std::byte f) { return f != std::byte(0); });
   if (correlated) {
-    const std::uint64_t now = any ? siphash24(0, 0, frozen) : 0;
+    const std::uint64_t now = any || way != 0 ? siphash24(way, 0, frozen) : 0;
     DPMP_CHECK(
         step == 0 || value_ == now,
-        "expected the trained parameters of the first step, and no step that failed, with correlated noise, got others: "
+        "expected the trained parameters and the strategy of the first step, and no step that failed, with correlated "
+        "noise, got others: "
         "the noise of a step is made of that of all steps before it");
     value_ = now;
   } else if (any || value_ != 0) {

@@ -27,6 +27,8 @@ struct DryPass {
   double cost = 0;
   /// Whether a part of the model can be checkpointed.
   bool has_parts = false;
+  /// Kept as per-sample gradients, a sample.
+  index_t gradient_bytes = 0;
 };
 
 /// Runs the losses on a batch, all of whose slots are empty, as a private step does, and adds zeros to sums.
@@ -42,11 +44,10 @@ namespace dpmp::inline DPMP_ABI::train {
 DPMP_KEPT_BODY inline std::string StepWay::text(bool is_private) const {
   const std::string kept = dpmp::detail::concat("blocks keep ", kept_by(checkpointing));
   if (!is_private) return kept;
-  const index_t share = strategy.gradients_per_site;
-  const bool narrow = strategy.strategy == per_sample::Strategy::automatic && !strategy.byte_budget &&
-                      share != per_sample::StrategyOptions().gradients_per_site;
-  return dpmp::detail::concat(per_sample::name_of(strategy.strategy),
-                              narrow ? dpmp::detail::concat(" (gradients at most ", share, " x sites)") : "", ", ", kept);
+  const bool limited = strategy.strategy == per_sample::Strategy::automatic && strategy.gradient_bytes;
+  return dpmp::detail::concat(
+      per_sample::name_of(strategy.strategy),
+      limited ? dpmp::detail::concat(" (gradients ", *strategy.gradient_bytes, " bytes a sample)") : "", ", ", kept);
 }
 
 namespace detail {
@@ -68,6 +69,8 @@ DPMP_KEPT_BODY inline DryPass dry_private_pass(Context& ctx, Losses losses, cons
   per_sample::ClippedSumSink sink(
       groups, way.strategy, [&](const Parameter&, const per_sample::SiteShape& shape, const per_sample::NormPlan& chosen) {
         pass.cost += chosen.cost;
+        if (chosen.keep == per_sample::Keep::gradients)
+          pass.gradient_bytes += chosen.kept_bytes / std::max<index_t>(1, shape.samples);
         // Looked-up rows are no product.
         if (!shape.vector && !shape.one_hot_only)
           second_walk += double(shape.tokens) * double(shape.p) * double(shape.d), dtype = shape.dtype;

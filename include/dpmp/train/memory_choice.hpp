@@ -33,10 +33,11 @@ struct MemoryChoice {
   std::string text() const;
 };
 
-/// The ways that a trainer with such a strategy has: a strategy other than automatic, or a byte budget, is kept to, and so
-/// is a choice of checkpointing.
+/// The ways that a trainer with such a strategy has: a strategy other than automatic, or a budget of its own, is kept to,
+/// and so is a choice of checkpointing. gradient_bytes: what the automatic strategy keeps as gradients of a sample, of which
+/// ways keep shares.
 std::vector<StepWay> ways_of(const per_sample::StrategyOptions& strategy, std::optional<Checkpointing> checkpointing,
-                             bool is_private);
+                             bool is_private, index_t gradient_bytes);
 
 /// Ways of the same cost and memory as another one are left out. pass(way, slots) runs a step's passes on so many empty
 /// slots; what is in use now is a part of what it takes. Nothing above the budget is held meanwhile, and free memory is
@@ -94,7 +95,7 @@ DPMP_KEPT_BODY inline std::string MemoryChoice::text() const {
   out << std::fixed << std::setprecision(3) << "memory budget " << double(budget) / 1e6 << " MB on " << physical_batch
       << " slots: " << chosen().way.text(is_private) << '\n';
   const auto line = [&](const auto& way, const auto& bytes, const auto& cost, const auto& verdict) {
-    out << std::left << std::setw(62) << way << std::setw(12) << bytes << std::setw(24) << cost << verdict << '\n';
+    out << std::left << std::setw(68) << way << std::setw(12) << bytes << std::setw(24) << cost << verdict << '\n';
   };
   line("way", "peak MB", "million multiply-adds", "");
   bool found = false;
@@ -116,14 +117,15 @@ DPMP_KEPT_BODY inline std::string MemoryChoice::text() const {
 }
 
 DPMP_KEPT_BODY inline std::vector<StepWay> ways_of(const per_sample::StrategyOptions& strategy,
-                                                   std::optional<Checkpointing> checkpointing, bool is_private) {
+                                                   std::optional<Checkpointing> checkpointing, bool is_private,
+                                                   index_t gradient_bytes) {
   using per_sample::Strategy;
   std::vector<per_sample::StrategyOptions> strategies{strategy};
-  if (is_private && strategy.strategy == Strategy::automatic && !strategy.byte_budget) {
-    for (const index_t share : {3, 2, 1}) {
-      if (share >= strategy.gradients_per_site) continue;
+  if (is_private && strategy.strategy == Strategy::automatic && !strategy.byte_budget && !strategy.gradient_bytes) {
+    for (const index_t sixteenths : {15, 14, 12, 8, 4, 0}) {
+      if (gradient_bytes == 0) break;
       strategies.push_back(strategy);
-      strategies.back().gradients_per_site = share;
+      strategies.back().gradient_bytes = gradient_bytes / 16 * sixteenths;
     }
     for (const Strategy s : {Strategy::book_keeping, Strategy::two_pass}) {
       strategies.push_back(strategy);
@@ -257,7 +259,8 @@ DPMP_KEPT_BODY inline bool ChosenWay::follow(Context& ctx, index_t physical_batc
   for (const Parameter* p : parameters_) now.push_back(std::uint8_t(2 * int(p->dtype()) + p->trainable()));
   if (choice_ && now == chosen_for_) return false;
   choice_.reset();
-  choice_ = choose_within(ctx, ways_of(strategy_, checkpointing_, is_private_), *budget_, physical_batch, is_private_, pass);
+  choice_ = choose_within(ctx, ways_of(strategy_, checkpointing_, is_private_, pass({strategy_}, 1).gradient_bytes),
+                          *budget_, physical_batch, is_private_, pass);
   chosen_for_.swap(now);
   return true;
 }
@@ -265,8 +268,8 @@ DPMP_KEPT_BODY inline bool ChosenWay::follow(Context& ctx, index_t physical_batc
 DPMP_KEPT_BODY inline std::uint64_t ChosenWay::facts(std::uint64_t history) const {
   if (!choice_) return history;
   const per_sample::StrategyOptions chosen = strategy();
-  const std::byte text[] = {std::byte(chosen.strategy), std::byte(chosen.gradients_per_site)};
-  return siphash24(history, 0, text);
+  const std::byte text[] = {std::byte(chosen.strategy)};
+  return siphash24(history, std::uint64_t(chosen.gradient_bytes.value_or(-1)), text);
 }
 }  // namespace dpmp::inline DPMP_ABI::train
 #endif

@@ -93,6 +93,8 @@ inline std::string plan_table(const dp::Plan& plan) {
   if (o.epsilon > 0) privacy += entries.row("target epsilon", "what the noise was calibrated for");
   entries.take("target epsilon");
   privacy += table_row("epsilon", number_text(plan.epsilon()), "after all planned steps, as accounted");
+  privacy += table_row("accountant", std::string(name_of(o.accountant)), "what epsilon is computed by");
+  entries.take("accountant");
   privacy += entries.row("delta", dp::delta_remark(o));
   privacy += entries.row("steps", "planned");
 

@@ -35,9 +35,9 @@ namespace dpmp::inline DPMP_ABI::train {
 namespace detail {
 /// What runs of earlier versions did not have, where it is not what they did.
 inline std::string gradients_text(const per_sample::StrategyOptions& strategy) {
-  const index_t share = strategy.gradients_per_site;
-  return share == per_sample::StrategyOptions().gradients_per_site ? ""
-                                                                   : dpmp::detail::concat(", gradients at most ", share);
+  return strategy.gradient_bytes
+             ? dpmp::detail::concat(", gradients of at most ", *strategy.gradient_bytes, " bytes a sample")
+             : "";
 }
 }  // namespace detail
 

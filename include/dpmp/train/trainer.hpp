@@ -3,26 +3,14 @@
 // noise, everything that the guarantee rests on taken from one dp::Plan. Without privacy: the same batches, plain sums, no
 // noise.
 #pragma once
-#include <variant>
-
-#include "dpmp/dp/counted_state.hpp"
-#include "dpmp/dp/statement.hpp"
 #include "dpmp/nn/parameters.hpp"
 #include "dpmp/train/continuation.hpp"
+#include "dpmp/train/guarantee.hpp"
 #include "dpmp/train/memory_choice.hpp"
-#include "dpmp/train/sourced_noise.hpp"
 #include "dpmp/train/trainer_options.hpp"
 #include "dpmp/train/validation_report.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
-/// The stated absence of a plan: the yardstick of private training. Each record is in a batch with probability
-/// sampling_rate, and the sum of a batch is divided by sampling_rate * records.
-struct NoPrivacy {
-  double sampling_rate = 0;
-};
-/// What a run promises.
-using Privacy = std::variant<dp::Plan, NoPrivacy>;
-
 class Trainer {
  public:
   /// records: size of the training set, at most the plan's public dataset_size (of users where the unit is a user, who are
@@ -108,14 +96,6 @@ class Trainer {
   const optim::OptimiserState& optimiser_state() const { return optimiser_state_; }
 
  private:
-  /// What a private run has in addition.
-  struct Guarantee {
-    dp::Plan plan;
-    dp::StepLedger ledger;
-    SourcedNoise source;
-    dp::CountedState counted;
-    dp::StatementNotes notes;
-  };
   const Guarantee& guarantee() const;
   /// Sums and moments for what is trained now, before the passes: they would take the memory of later ones.
   void follow_trainable();
@@ -166,15 +146,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
                                        const dp::StreamKeys& keys, index_t records, const TrainerOptions& options)
     : ctx_(ctx),
       given_keys_(keys),
-      guarantee_([&]() -> std::optional<Guarantee> {
-        const auto* plan = std::get_if<dp::Plan>(&privacy);
-        if (!plan) return std::nullopt;
-        return Guarantee{*plan,
-                         plan->ledger(keys),
-                         SourcedNoise(ctx, *plan),
-                         dp::CountedState(*plan),
-                         {.counts_left_out = options.unsafe_debug}};
-      }()),
+      guarantee_(Guarantee::of(ctx, privacy, keys, {.counts_left_out = options.unsafe_debug})),
       sampler_(guarantee_ ? sampler_of(guarantee_->plan, guarantee_->ledger.keys(), records, options.user_of_record)
                           : dp::Sampler(keys, {}, std::get<NoPrivacy>(privacy).sampling_rate, records)),
       options_(options),
@@ -198,7 +170,7 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
              plan().groups(), ", got ", groups_.count());
 }
 
-DPMP_KEPT_BODY inline const Trainer::Guarantee& Trainer::guarantee() const {
+DPMP_KEPT_BODY inline const Guarantee& Trainer::guarantee() const {
   DPMP_CHECK(guarantee_, "expected a trainer with a plan, got one without privacy");
   return *guarantee_;
 }
@@ -242,7 +214,7 @@ DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
 }
 
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
-  frozen_history_.begin_step(steps(), parameters(), plan().options().noise_source.is_correlated());
+  frozen_history_.begin_step(steps(), parameters(), plan().options().noise_source.is_correlated(), way_.facts(0));
   dp::StepTicket ticket = guarantee_->ledger.begin_step(way_.facts(frozen_history_.value()));
   const index_t step = ticket.step();
   try {
@@ -381,18 +353,10 @@ DPMP_KEPT_BODY inline std::string Trainer::description() const {
 
 DPMP_KEPT_BODY inline void Trainer::restart(const dp::StreamKeys& keys, index_t steps, const dp::RunState& state,
                                             const dp::StatementNotes& before) {
-  DPMP_CHECK(guarantee().ledger.steps() == 0, "expected a trainer that has taken no step, got one at step ", this->steps(),
-             ": its ledger would go back, and noise be drawn again");
-  dp::CountedState counted = guarantee_->counted;
-  counted.restore(state);
-  dp::StepLedger ledger = plan().ledger(keys, steps);
-  follow_precision(steps, counted.overflow_scale());
-  sampler_ = sampler_.with_keys(ledger.keys());
-  // Nothing throws from here on.
-  guarantee_->counted = counted;
-  guarantee_->ledger = std::move(ledger);
-  guarantee_->notes = before;
-  guarantee_->notes.counts_left_out = before.counts_left_out || options_.unsafe_debug;
+  Guarantee again = guarantee().restarted(ctx_, keys, steps, state, before);
+  follow_precision(steps, again.counted.overflow_scale());
+  sampler_ = sampler_.with_keys(again.ledger.keys());
+  guarantee_ = std::move(again);
 }
 }  // namespace dpmp::inline DPMP_ABI::train
 #endif
