@@ -31,7 +31,7 @@ struct LossMasses {
   BoundSide side = BoundSide::pessimistic;
   double interval = 0, tilt = 0, log_scale = 0;
   double infinite = 0;          // pessimistic: P-mass of the infinite loss
-  double excess = 0;            // optimistic: tilted mass that may be more than there is
+  double excess = 0;            // tilted mass that may be more than there is (pessimistic: less)
   std::vector<LossAtom> atoms;  // ascending; none where nothing is known (optimistic)
 };
 

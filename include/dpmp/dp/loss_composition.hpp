@@ -148,6 +148,8 @@ inline LossMasses compose_by_fft(std::span<const CountedLosses> parts) {
       r.atoms.push_back({index, mass - 2 * error});
   }
   // The mass above the window came into it somewhere below. Where masses are lower bounds, so did both.
+  // Mass below the window came into it above, where it is less without the tilt.
+  if (pessimistic) r.excess += window.below;
   if (pessimistic)
     r.infinite = r.infinite * (1 + 1e-9) + window.above * std::exp(r.log_scale - r.tilt * window.top);
   else

@@ -110,21 +110,25 @@ DPMP_KEPT_BODY inline double PrivacyLossDistribution::delta(double epsilon) cons
     return true;
   });
   above += -std::expm1(epsilon - last) * below;
-  if (losses_.side == BoundSide::pessimistic) return std::min(1.0, above + losses_.infinite);
-  return std::max(0.0, above - losses_.excess * std::exp(losses_.log_scale - losses_.tilt * epsilon));
+  // Of losses above epsilon, without the tilt.
+  const double excess = losses_.excess * std::exp(losses_.log_scale - losses_.tilt * epsilon);
+  if (losses_.side == BoundSide::pessimistic) return std::min(1.0, above + losses_.infinite + excess);
+  return std::max(0.0, above - excess);
 }
 
 DPMP_KEPT_BODY inline double PrivacyLossDistribution::epsilon(double delta) const {
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
   if (losses_.infinite >= delta) return std::numeric_limits<double>::infinity();
-  // What is asked of the atoms; more where they may have too much.
+  const double side = losses_.side == BoundSide::pessimistic ? 1 : -1;
+  // What is asked of the atoms; more where they may have too much, less where they may have too little.
   const auto wanted = [&](double loss) {
-    return delta - losses_.infinite + losses_.excess * std::exp(losses_.log_scale - losses_.tilt * loss);
+    return delta - losses_.infinite - side * losses_.excess * std::exp(losses_.log_scale - losses_.tilt * loss);
   };
   double last = 0, above = 0, below = 0, target = wanted(0);
+  bool ends = true;
   from_the_top([&](double loss, double, double at_loss, double next) {
     target = wanted(std::max(loss, 0.0));
-    if (at_loss > target || loss <= 0) return false;
+    if (at_loss > target || loss <= 0) return ends = false;
     last = loss, above = at_loss, below = next;
     return true;
   });
@@ -132,7 +136,8 @@ DPMP_KEPT_BODY inline double PrivacyLossDistribution::epsilon(double delta) cons
   if (std::isnan(target + above + below))
     return losses_.side == BoundSide::pessimistic ? std::numeric_limits<double>::infinity() : 0;
   // above <= target: the distance from `last` down to the place where it is reached.
-  const double share = below > 0 ? (target - above) / below : 1, side = losses_.side == BoundSide::pessimistic ? 1 : -1;
+  if (ends && side > 0) return last;  // what is below the lowest loss is not known
+  const double share = below > 0 ? (target - above) / below : 1;
   if (share >= 1) return 0;
   return std::max(0.0, (last + std::log1p(-std::max(share, 0.0))) * (1 + side * 0x1p-48));
 }
@@ -142,15 +147,18 @@ DPMP_KEPT_BODY inline double PrivacyLossDistribution::true_positive_rate(double 
              false_positive_rate);
   DPMP_CHECK(losses_.side == BoundSide::pessimistic, "expected a pessimistic distribution, got an optimistic one");
   // For every epsilon P(S) <= delta(epsilon) + e^epsilon Q(S). Here at the loss where Q of all above reaches the rate.
-  double p = 0, q = 0;
+  double p = 0, q = 0, found = 0;
+  bool ends = true;
   from_the_top([&](double loss, double mass, double, double) {
     const double under_q = mass * std::exp(-loss);
     const bool more = q + under_q < false_positive_rate;
     p += more ? mass : (false_positive_rate - q) * std::exp(loss);
-    q += under_q;
+    q += under_q, found = loss, ends = more;
     return more;
   });
-  return std::min(1.0, p * (1 + 0x1p-50 * double(losses_.atoms.size() + 8)) + losses_.infinite);
+  if (ends) return 1;  // what is below the lowest loss is not known
+  const double excess = losses_.excess * std::exp(losses_.log_scale - losses_.tilt * found);
+  return std::min(1.0, p * (1 + 0x1p-50 * double(losses_.atoms.size() + 8)) + losses_.infinite + excess);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif
