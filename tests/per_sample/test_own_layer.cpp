@@ -2,11 +2,20 @@
 // The layer of docs/adding_a_layer.md, written outside of the library: its rule against differences, its sites through every
 // strategy, clip rule and dtype against triple loops, its per-sample gradients against batches of one.
 #include "../../examples/linear_recurrence.hpp"
+#include "dpmp/per_sample/group_pass.hpp"
 #include "per_sample/family.hpp"
+#include "support/errors.hpp"
 
 using namespace dpmp;
 
 namespace {
+/// Emits a site of a parameter that it does not name.
+struct Silent {
+  static constexpr std::string_view name = "silent";
+  Parameter* p;
+  void backward(BackwardPass& pass, const Tensor& g) const { pass.emit(ParameterSite::vector(*p, g)); }
+};
+
 test::Problem recurrence(test::Draw& draw) {
   const index_t samples = draw.samples(), tokens = draw.tokens(), width = draw.width();
   test::Problem p{samples, {draw.values({samples, tokens, width})}, {draw.values({width})}, {}};
@@ -73,4 +82,14 @@ TEST_CASE("a user's layer in a model: per-sample gradients are those of batches 
       CHECK(test::distance(alone, row) <= 1e-12 * (1 + test::norm(alone)));
     }
   }
+}
+
+TEST_CASE("a rule that emits a site of a parameter it does not name is refused") {
+  Context ctx(Device::cpu(), 1);
+  Parameter w(ctx, "w", Tensor::zeros(ctx, {1}, DType::f32), DType::f32);
+  Tape tape(ctx, 2);
+  const Variable y = tape.record(Tensor::zeros(ctx, {2}, DType::f32), true, Silent{&w});
+  per_sample::GroupPass sink;
+  CHECK(test::refuses([&] { tape.backward(y, sink); },
+                      "silent: expected a site of a parameter that the rule's parameters() names, got one of w"));
 }
