@@ -234,9 +234,11 @@ TEST_CASE("P25: n Gaussian steps are one of sigma / sqrt n: bounds on both sides
     const PrivacyLossDistribution below = PrivacyLossDistribution(curve, BoundSide::optimistic, grid).composed(n);
     CHECK(above.delta(epsilon) >= exact.lower);
     CHECK(below.delta(epsilon) <= exact.upper);
-    // The dots add at most (interval sigma)^2 / 6 < 7e-5 of the variance, and lowering takes as much off.
-    CHECK(above.delta(epsilon) <= exact.upper * (1 + 1e-4 * score * score));
-    CHECK(below.delta(epsilon) >= exact.lower * (1 - 3e-4 * score * score));
+    // The dots add r <= (interval sigma)^2 / 6 < 7e-5 of the variance mu^2 and half as much to the mean, because P and Q
+    // stay densities of each other: r (score + mu) / 2 standard deviations, each worth a factor e^(score + 1) at most.
+    // Lowering takes no more than three times as much off.
+    CHECK(above.delta(epsilon) <= exact.upper * (1 + 7e-5 * (score + mu) * (score + 1)));
+    CHECK(below.delta(epsilon) >= exact.lower * (1 - 2.1e-4 * (score + mu) * (score + 1)));
     // Neyman and Pearson: Phi(mu + Phi^-1(rate)).
     const double z = rng.uniform(-2, 1.5), rate = 0.5 * std::erfc(-z / std::numbers::sqrt2);
     const PrivacyLossDistribution plain =
