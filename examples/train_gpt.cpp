@@ -197,7 +197,7 @@ train::ReportOptions about_run(const Options& o, Context& ctx, const nn::Transfo
       {"data", concat(training, " records to learn, ", held_out, " held out, the first ", o.context, " bytes of each")},
       {"model", concat("GPT, ", model_text(model.config()), ", ", model.parameters().numel(), " parameters in ", precision)},
       {"trained", concat(trained_values(model), " parameters")},
-      {"optimiser", concat("AdamW, moments in ", o.moments, ", learning rate at most ", o.learning_rate,
+      {"optimiser", concat(o.optimiser, ", moments in ", o.moments, ", learning rate at most ", o.learning_rate,
                            ", cosine, warm-up ", o.warm_up, " steps")},
       {"dropout", concat(o.dropout)},
       {"physical batch", concat(o.physical_batch)},
@@ -297,12 +297,12 @@ int run(const Options& o) {
   const train::ReportOptions report_options = about_run(o, ctx, model, precision, training.size(), held_out.size());
   if (!o.report.empty()) train::check_report_path(o.report, trainer);
   const auto save = [&] {
-    if (!o.report.empty()) train::write_report(o.report, trainer, history, report_options);
     train::save_weights(folder / "weights.safetensors", model.parameters(),
                         {{"steps", std::to_string(trainer.steps())},
                          {"model", model_text(model.config())},
                          {"adapters", adapters_text(model.config())}});
     if (plan) train::save_checkpoint(folder / "checkpoint.safetensors", model.parameters(), trainer);
+    if (!o.report.empty()) train::write_report(o.report, trainer, history, report_options);
   };
   for (const char* name : {"weights.safetensors", "checkpoint.safetensors"}) AtomicFile(folder / name);
 
@@ -355,9 +355,12 @@ int run(const Options& o) {
               static_cast<long long>(trainer.steps() - first), static_cast<long long>(held_out.size()),
               bits_per_byte(ctx, model, held_out, held_out.size(), o.physical_batch));
   std::cout << "weights: " << (folder / "weights.safetensors").string() << '\n';
-  if (plan)
+  if (plan) {
+    dp::StatementNotes notes = trainer.notes();
+    notes.times_told = o.report_times;
     std::cout << "checkpoint, as secret as the data: " << (folder / "checkpoint.safetensors").string() << "\n\n"
-              << trainer.privacy_statement() << '\n';
+              << dp::privacy_statement(*plan, trainer.steps(), notes) << '\n';
+  }
   for (index_t k = 0; k < o.lines; ++k) std::cout << "\n> " << examples::generate(model, o.seed, std::uint64_t(k)) << '\n';
   return 0;
 }

@@ -219,7 +219,7 @@ TEST_CASE("statement and table of a plan say which noise it has and how it is ac
   };
   says(with(cyclic(8), banded(8)), {"C^-1 z", "banded, 8 bands", "which share no row of the matrix"},
        {"noise source", "banded", "bands", "of which no two meet"});
-  says(with(full(), tree), {"binary tree", "of all steps together", "for a record that takes part in all steps"},
+  says(with(full(), tree), {"binary tree", "of all steps together", "for what takes part in all steps"},
        {"sensitivity of C for all steps of a record"});
   says(with(cyclic(4), banded(7)), {"takes part in steps that are 4 apart"}, {"noise scale"});
   says(with(poisson(), discrete),

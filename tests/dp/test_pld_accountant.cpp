@@ -216,6 +216,19 @@ TEST_CASE("P26: noise, steps and rate of a plan are calibrated to its epsilon, f
   CHECK(test::refuses([&] { dp::largest_sampling_rate(o, 2); }, "expected a kind of Poisson sampling, got full_batch"));
 }
 
+TEST_CASE("P25: deltas near the mass that a grid leaves out: no epsilon below the truth") {
+  using enum dp::NeighbouringRelation;
+  for (const dp::NeighbouringRelation relation : {add_or_remove_one, replace_one})
+    for (const double delta : {1e-11, 1e-12, 1e-13, 2e-14, 1e-15}) {
+      CAPTURE(delta);
+      PldAccountant a;
+      a.add_steps({.sampling_rate = 1e-4, .noise_multiplier = 0.959, .relation = relation}, 10);
+      const double epsilon = a.epsilon(delta);
+      CHECK(epsilon >= a.least_epsilon(delta) * (1 - 1e-9));
+      if (std::isfinite(epsilon)) CHECK(a.least_delta(epsilon) <= delta * (1 + 1e-6));
+    }
+}
+
 TEST_CASE("bad input: the accountant") {
   PldAccountant a;
   CHECK(test::refuses([&] { a.add_steps({}, -1); }, "number of steps >= 0, got -1"));

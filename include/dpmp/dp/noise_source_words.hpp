@@ -50,7 +50,7 @@ DPMP_KEPT_BODY inline std::string composition_in_words(const PlanOptions& o) {
   const index_t apart = o.sampling.least_separation();
   if (is_one_mechanism(o))
     return dpmp::detail::concat(" of all steps together, whose matrix has the sensitivity ", digits_up(noise_scale(o), 6),
-                                " for a record that takes part in ", apart == 1 ? "all steps" : "steps that are ",
+                                " for what takes part in ", apart == 1 ? "all steps" : "steps that are ",
                                 apart == 1 ? "" : std::to_string(apart) + " apart");
   if (o.noise_source.is_discrete())
     return ", composed over the steps by divergences of whole orders, which are those of the continuous Gaussian";

@@ -18,8 +18,6 @@ struct StepPlan {
   index_t units = 0;
 };
 
-class PldAccountant;
-
 /// An immutable, checked plan. Copies are equal. It is its options, a noise multiplier and what follows from
 /// them; text() is all of it.
 ///

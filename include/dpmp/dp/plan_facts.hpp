@@ -9,7 +9,8 @@
 namespace dpmp::inline DPMP_ABI::dp {
 /// What follows from the options of a plan.
 struct PlanFacts {
-  /// Public bound on the records of a logical batch that the sensitivity is computed for. Larger draws are never cut.
+  /// Public bound on the records of a logical batch that the sensitivity is computed for. Only truncated_poisson cuts larger
+  /// draws.
   index_t batch_bound = 0;
   double expected_batch = 0;  // expected_batch_of() the options
   double clip_threshold = 0;  // where the clip schedule is 1: sqrt(sum_g C_g^2) of groups, the first one of adaptive plans
@@ -31,7 +32,6 @@ PlanFacts facts_of(const PlanOptions& o, const GroupClipping& clipping, index_t 
 /// - batch_bound: the same where batches have a fixed size; else at most one unit away, and still one that batches exceed
 ///   with at most the probability that is paid for. poisson_batch_bound leaves a millionth of the logarithm for rounding;
 ///   half of it must be left here.
-/// - noise_scale: within half of matrix_rounding, by which it is rounded up.
 /// - the others: for the stored batch_bound, within (G + 9) 2^-53 of the value. GroupClipping::sensitivity() errs by at most
 ///   (G + 9) 2^-54 before it is rounded up, however products and sums are fused, and flat clipping by less. What is accepted
 ///   may be below the true sensitivity by less than 2^-49 of it (for G > 15 it is not: the rounding up is by (G + 4) 2^-52),

@@ -23,7 +23,7 @@ struct PldSpent {
 /// Steps of q = 1 are one Gaussian mechanism together. The others are privacy-loss distributions, on a grid that is chosen
 /// for the question: tilted so that the epsilon in question is the mean loss, and so fine that connecting the dots adds
 /// about 1e-5 of its variance to the loss (up to 1e-4 for 100,000 steps, in proportion to the steps beyond 2 million).
-/// With more than 512 different noise multipliers, close ones count as the smallest of them. Every bound is compared
+/// With more than 128 different noise multipliers, close ones count as the smallest of them. Every bound is compared
 /// with that by Renyi divergences and with that of q = 1, and the least one is reported: no input is too large.
 class PldAccountant {
  public:
@@ -102,10 +102,10 @@ inline CountedSteps merged(CountedSteps steps) {
   return r;
 }
 
-/// The same or more (pessimistic; else the same or less) in at most 512 parts: steps of q = 1 as one, and close noise
+/// The same or more (pessimistic; else the same or less) in at most 128 parts: steps of q = 1 as one, and close noise
 /// multipliers as one.
 inline CountedSteps pooled(const CountedSteps& steps, bool pessimistic) {
-  constexpr std::size_t most = 512;
+  constexpr std::size_t most = 128;
   CountedSteps gaussian, r;
   for (const auto& s : steps) (s.first.sampling_rate == 1 ? gaussian : r).push_back(s);
   for (double width = 1e-6; r.size() > most && width < 1; width *= 2) {

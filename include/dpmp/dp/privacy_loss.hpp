@@ -136,10 +136,21 @@ DPMP_KEPT_BODY inline double PrivacyLossDistribution::epsilon(double delta) cons
   if (std::isnan(target + above + below))
     return losses_.side == BoundSide::pessimistic ? std::numeric_limits<double>::infinity() : 0;
   // above <= target: the distance from `last` down to the place where it is reached.
-  if (ends && side > 0) return last;  // what is below the lowest loss is not known
   const double share = below > 0 ? (target - above) / below : 1;
-  if (share >= 1) return 0;
-  return std::max(0.0, (last + std::log1p(-std::max(share, 0.0))) * (1 + side * 0x1p-48));
+  double found = share >= 1 ? 0 : std::max(0.0, (last + std::log1p(-std::max(share, 0.0))) * (1 + side * 0x1p-48));
+  if (ends && side > 0) found = last;  // what is below the lowest loss is not known
+  // What the excess leaves may be less than nothing where the atoms begin: then the smallest epsilon is further up.
+  if (side < 0 || this->delta(found) <= delta * (1 + 1e-9)) return found;
+  double low = found, high = found + 1;
+  while (this->delta(high) > delta) {
+    low = high, high += high;
+    if (!(high < 1e6)) return std::numeric_limits<double>::infinity();
+  }
+  while (high - low > 1e-6 * high) {
+    const double middle = low + (high - low) / 2;
+    (this->delta(middle) <= delta ? high : low) = middle;
+  }
+  return high;
 }
 
 DPMP_KEPT_BODY inline double PrivacyLossDistribution::true_positive_rate(double false_positive_rate) const {

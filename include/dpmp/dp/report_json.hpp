@@ -118,6 +118,7 @@ DPMP_KEPT_BODY inline std::vector<std::pair<std::string, std::string>> statement
     begin_part(' ' + title + ": ", title, "");
   begin_part(" " + std::string(continued), "Continued", continued);
   for (int k = 0; k < 2; ++k) begin_part(" Unsafe: ", "Unsafe", "");
+  begin_part(" Audited: ", "Audited", "");
   parts.back().second = statement;
   return parts;
 }

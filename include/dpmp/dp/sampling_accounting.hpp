@@ -12,8 +12,8 @@ namespace dpmp::inline DPMP_ABI::dp {
 inline constexpr double rare_share = 1e-3;
 
 /// check_plan_options() and the numbers that the sampling makes: its rate, and the smallest batch size of truncated_poisson
-/// whose truncation costs at most 10^-3 of delta where it is unset. Discrete noise has the accountant rdp, whatever was asked
-/// for.
+/// whose truncation costs at most 10^-3 of delta where it is unset. Discrete noise has the accountant rdp, whatever was
+/// asked for.
 PlanOptions completed_options(const PlanOptions& given);
 
 /// Public bound on the records of a logical batch that the sensitivity is computed for. By Poisson, cyclic or not, and by
@@ -83,12 +83,12 @@ DPMP_KEPT_BODY inline PlanOptions completed_options(const PlanOptions& given) {
   if (o.sampling.kind == SamplingKind::truncated_poisson && o.sampling.batch_size == 0)
     o.sampling.batch_size = poisson_batch_bound(o.dataset_size + 1, o.sampling_rate,
                                                 std::min(0.5, rare_share * o.delta / (double(o.steps) * o.sampling_rate)));
-  DPMP_CHECK(o.accountant == Accountant::pld || has_renyi_accounting(o), "expected the accountant pld for ", o.sampling.kind,
-             " and ", o.relation, ", got ", o.accountant,
-             ": the RDP analysis is that of Poisson samples where one of the neighbours' records is not there");
   DPMP_CHECK(!o.noise_source.is_discrete() || has_renyi_accounting(o), "expected add_or_remove_one or zero_out for ",
              o.sampling.kind, " sampling with ", o.noise_source.kind, " noise, got ", o.relation,
              ": it is accounted by Renyi divergences");
+  DPMP_CHECK(o.accountant == Accountant::pld || has_renyi_accounting(o), "expected the accountant pld for ", o.sampling.kind,
+             " and ", o.relation, ", got ", o.accountant,
+             ": the RDP analysis is that of Poisson samples where one of the neighbours' records is not there");
   DPMP_CHECK(delta_aside(o, o.steps) <= o.delta / 2, "expected draws beyond the batch size ", o.sampling.batch_size,
              " to cost at most half of delta, ", o.delta, ", got ", delta_aside(o, o.steps),
              ": take a larger batch size or a smaller sampling rate");
@@ -97,6 +97,10 @@ DPMP_KEPT_BODY inline PlanOptions completed_options(const PlanOptions& given) {
 
 DPMP_KEPT_BODY inline index_t batch_bound_of(const PlanOptions& o) {
   const index_t k = o.sampling.records_per_unit();
+  DPMP_CHECK(
+      o.dataset_size < std::numeric_limits<index_t>::max() / k && o.sampling.batch_size <= o.dataset_size + 1,
+      "expected fewer than 2^63 records of all users, and a batch size of at most one unit more than the dataset, got ",
+      o.dataset_size, " units of ", k, " records and ", o.sampling.batch_size);
   switch (o.sampling.kind) {
     case SamplingKind::truncated_poisson:
     case SamplingKind::without_replacement: return o.sampling.batch_size * k;

@@ -273,7 +273,8 @@ DPMP_KEPT_BODY inline Resumed load_checkpoint(const std::filesystem::path& path,
   const std::vector<std::vector<char>> bytes = detail::read_bytes(file, weights);
   detail::read_tensors(file, moments);
 
-  const bool same_run = !now.empty() && then == now;
+  // A file without a checksum is of another state of the library.
+  const bool same_run = !now.empty() && then == now && metadata.at("format") == detail::checkpoint_format;
   if (same_run)
     trainer.repeat_from(steps, released, keys, notes, frozen);
   else

@@ -49,8 +49,8 @@ DPMP_KEPT_BODY inline void FrozenHistory::begin_step(index_t step, std::span<Par
         "noise, got others: "
         "the noise of a step is made of that of all steps before it");
     value_ = now;
-  } else if (any || value_ != 0) {
-    value_ = siphash24(value_, std::uint64_t(step), frozen);
+  } else if (any || way != 0 || value_ != 0) {
+    value_ = siphash24(way == 0 ? value_ : siphash24(value_, way, {}), std::uint64_t(step), frozen);
   }
 }
 

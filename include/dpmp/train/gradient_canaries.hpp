@@ -127,6 +127,10 @@ DPMP_KEPT_BODY inline GradientCanaries::GradientCanaries(Context& ctx, const nn:
       "got sampling ",
       o.sampling.kind, ", ", o.sampling.records_per_user, " records of a user, the relation ", o.relation, " and noise ",
       o.noise_source.kind);
+  const double norm = canaries.norm * o.clip_threshold * o.clip_schedule.largest();
+  DPMP_CHECK(o.clip_rule.kind() != dp::ClipRule::Kind::custom &&
+                 (o.clip_rule.kind() != dp::ClipRule::Kind::global || norm <= o.clip_rule.parameter()),
+             "expected a clip rule that leaves a gradient of norm ", norm, " something, got ", o.clip_rule);
   DPMP_CHECK(!o.adaptive, "expected a plan whose thresholds are known before the run, got an adaptive one");
   choose_places();
   weights_ = read_weights();

@@ -194,10 +194,10 @@ DPMP_KEPT_BODY inline MemoryChoice choose_within(Context& ctx, std::span<const S
       Candidate c{{.way = way, .cost = std::numeric_limits<double>::infinity()}, {}, {}};
       try {
         DryPass of;
-        const std::vector<MemoryEvent> one = traced(way, 1, of), two = traced(way, 2, of);
+        const std::vector<MemoryEvent> one = traced(way, 1, of), two = physical_batch > 1 ? traced(way, 2, of) : one;
         if (way.checkpointing != Checkpointing::none && !of.has_parts) {
           has_parts = false;
-          continue;
+          if (!candidates.empty()) continue;  // else the choice was the user's, and changes nothing
         }
         c.model.emplace(1, one, two);
         c.tried.cost = of.cost;
@@ -236,7 +236,7 @@ DPMP_KEPT_BODY inline MemoryChoice choose_within(Context& ctx, std::span<const S
       smallest->model
           ? dpmp::detail::concat("takes about ", *smallest->tried.peak_bytes, ", and about ",
                                  detail::most_slots(*smallest->model, base, budget, physical_batch), " slots would fit")
-          : std::string("does not fit with two slots");
+          : std::string("does not fit with ") + (physical_batch > 1 ? "two slots" : "one slot");
   throw OutOfMemory(dpmp::detail::concat("expected a memory budget that a step of ", physical_batch,
                                          " slots fits into, got ", budget, " bytes: ", smallest->tried.way.text(is_private),
                                          ", ", most, "; ", smallest->refused));
@@ -259,8 +259,17 @@ DPMP_KEPT_BODY inline bool ChosenWay::follow(Context& ctx, index_t physical_batc
   for (const Parameter* p : parameters_) now.push_back(std::uint8_t(2 * int(p->dtype()) + p->trainable()));
   if (choice_ && now == chosen_for_) return false;
   choice_.reset();
-  choice_ = choose_within(ctx, ways_of(strategy_, checkpointing_, is_private_, pass({strategy_}, 1).gradient_bytes),
-                          *budget_, physical_batch, is_private_, pass);
+  index_t gradient_bytes = 0;
+  if (strategy_.strategy == per_sample::Strategy::automatic) {
+    const detail::LimitedMemory limited(ctx, *budget_);
+    try {
+      gradient_bytes = pass({strategy_, checkpointing_.value_or(Checkpointing::block)}, 1).gradient_bytes;
+    } catch (const OutOfMemory&) {
+      // Then it fits with no share of the gradients kept, if at all.
+    }
+  }
+  choice_ = choose_within(ctx, ways_of(strategy_, checkpointing_, is_private_, gradient_bytes), *budget_, physical_batch,
+                          is_private_, pass);
   chosen_for_.swap(now);
   return true;
 }

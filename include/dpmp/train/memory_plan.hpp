@@ -164,7 +164,7 @@ inline std::vector<MemoryEvent> trace_of_pass(Context& ctx, const nn::Parameters
   return trace.events();
 }
 
-/// Predictions of one way; nothing for one that the model has no parts for.
+/// Predictions of one way; nothing for one that the model has no parts for or that does not fit with four slots.
 inline std::optional<MemoryPrediction> predicted(Context& ctx, const nn::Parameters& parameters,
                                                  const TrainerOptions& options, Losses losses, const StepWay& way,
                                                  index_t base) {
@@ -172,19 +172,24 @@ inline std::optional<MemoryPrediction> predicted(Context& ctx, const nn::Paramet
   DryPass pass;
   const auto trace_on = [&](index_t slots) { return trace_of_pass(ctx, parameters, options, losses, way, slots, pass); };
   std::vector<MemoryModel> models;
-  std::vector<MemoryEvent> before = trace_on(2);
+  std::vector<MemoryEvent> before;
+  try {
+    before = trace_on(2);
+  } catch (const OutOfMemory&) {
+    return std::nullopt;
+  }
   if (way.checkpointing != Checkpointing::none && !pass.has_parts) return std::nullopt;
   for (index_t n = 2; n < most; n *= 2) {
     std::vector<MemoryEvent> now;
     try {
       now = trace_on(2 * n);
     } catch (const OutOfMemory&) {
-      if (n == 2) throw;
       break;  // what does not fit need not be predicted
     }
     models.emplace_back(n, before, now);
     before.swap(now);
   }
+  if (models.empty()) return std::nullopt;
   index_t trained = 0;
   for (const Parameter* p : parameters.all()) trained += p->trainable() ? p->numel() : 0;
   return MemoryPrediction(way, base, std::move(models), pass.cost, trained);

@@ -70,7 +70,8 @@ class PlotScale {
     } else {
       if (axis.from_zero) low = std::min(low, 0.0);
       // One value alone gets room around it.
-      if (!(high > low)) high += std::max(std::abs(high) * 0.1, 1e-9), low -= axis.from_zero ? 0 : std::abs(low) * 0.1;
+      if (!(high - low > 1e-9 * std::max(std::abs(low), std::abs(high))))
+        high += std::max(std::abs(high) * 0.1, 1e-9), low -= axis.from_zero ? 0 : std::abs(low) * 0.1;
       const double step = round_step((high - low) / most_ticks);
       if (axis.low >= axis.high) {
         low = axis.from_zero && low == 0 ? 0 : std::floor(low / step + 1e-9) * step;

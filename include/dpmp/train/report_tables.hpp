@@ -167,10 +167,14 @@ inline std::string about_table(const std::vector<std::pair<std::string, std::str
 inline std::string meaning_in_words(const dp::Plan& plan, index_t steps) {
   const std::string unit = dp::detail::unit_name(plan.options());
   const double factor = std::exp(plan.epsilon_after(steps));
+  using enum dp::NeighbouringRelation;
+  const dp::NeighbouringRelation relation = plan.options().relation;
+  const std::string other = relation == replace_one ? " as with another in its place"
+                            : relation == zero_out  ? " as with an empty one in its place"
+                                                    : " as without it";
   return "<p class=\"meaning\">Any conclusion from all that was released is at most " + dp::digits_up(factor, 4) +
-         " times (e to the power of epsilon) as likely with a " + unit +
-         " as without it, plus delta, and the other way "
-         "round.</p>\n";
+         " times (e to the power of epsilon) as likely with a " + unit + other +
+         ", plus delta, and the other way round.</p>\n";
 }
 
 /// The numbers to see first.

@@ -166,6 +166,9 @@ DPMP_KEPT_BODY inline Trainer::Trainer(Context& ctx, const nn::Parameters& param
   DPMP_CHECK(guarantee_ || options.user_of_record.empty(), "expected no users without privacy, got those of ",
              options.user_of_record.size(), " records");
   if (!guarantee_) return;
+  const dp::NoiseSourceKind noise = plan().options().noise_source.kind;
+  DPMP_CHECK(!options.memory_budget || noise == dp::NoiseSourceKind::independent,
+             "expected independent noise with a memory budget, got ", noise);
   DPMP_CHECK(groups_.count() == plan().groups(), "expected as many clipping groups as the plan has thresholds, ",
              plan().groups(), ", got ", groups_.count());
 }
@@ -343,7 +346,8 @@ DPMP_KEPT_BODY inline void Trainer::repeat_from(index_t steps, const dp::RunStat
 }
 
 DPMP_KEPT_BODY inline std::string Trainer::fingerprint() const {
-  if (!options_.data_fingerprint || !guarantee_) return "";
+  // What is measured decides the strategy of a memory budget, and may do so otherwise after a resume: a run of its own.
+  if (!options_.data_fingerprint || !guarantee_ || options_.memory_budget) return "";
   return run_fingerprint(ctx_, options_, plan().steps());
 }
 
