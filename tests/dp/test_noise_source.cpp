@@ -108,7 +108,7 @@ TEST_CASE("the entries of the matrices are those of their definitions") {
     const Matrix C = matrix_of(o, 40);
     for (index_t t = 0; t < 40; ++t)
       for (index_t k = 0; k < 40; ++k)
-        CHECK(std::fabs(matrix.entry(t, k) - double(C[std::size_t(t)][std::size_t(k)])) <= 1e-15 * o.bands + 1e-300);
+        CHECK(std::fabs(matrix.entry(t, k) - double(C[std::size_t(t)][std::size_t(k)])) <= 1e-15 * double(o.bands) + 1e-300);
   }
 }
 

@@ -57,6 +57,7 @@ class PldAccountant {
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <tuple>
 
 #include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/loss_tilt.hpp"
@@ -92,7 +93,12 @@ inline bool rdp_holds(const CountedSteps& steps) {
 
 /// Equal steps together, ascending.
 inline CountedSteps merged(CountedSteps steps) {
-  std::sort(steps.begin(), steps.end(), [](const auto& x, const auto& y) { return x.first < y.first; });
+  std::sort(steps.begin(), steps.end(), [](const auto& x, const auto& y) {
+    const auto key = [](const StepMechanism& s) {
+      return std::tuple(s.kind, s.sampling_rate, s.noise_multiplier, s.relation, s.period);
+    };
+    return key(x.first) < key(y.first);
+  });
   CountedSteps r;
   for (const auto& s : steps)
     if (!r.empty() && r.back().first == s.first)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What one step of a private run releases, as the accountants see it.
 #pragma once
-#include <compare>
 
 #include "dpmp/dp/privacy_unit.hpp"
 
@@ -24,7 +23,7 @@ struct StepMechanism {
   double noise_multiplier = 1;  // sigma: standard deviation of the noise over the sensitivity, finite, > 0
   NeighbouringRelation relation = NeighbouringRelation::add_or_remove_one;
   index_t period = 1;  // steps of a random allocation
-  friend auto operator<=>(const StepMechanism&, const StepMechanism&) = default;
+  friend bool operator==(const StepMechanism&, const StepMechanism&) = default;
 };
 
 /// The longest epoch that is accounted.
