@@ -16,6 +16,7 @@
 #include <dpmp/per_sample/sum_sink.hpp>
 #undef DPMP_BODIES
 #define DPMP_BODIES 1
+#include <dpmp/autograd/gradcheck.hpp>
 #include <dpmp/dp/audit.hpp>
 #include <dpmp/dp/pld_accountant.hpp>
 #include <dpmp/dp/report_json.hpp>

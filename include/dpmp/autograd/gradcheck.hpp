@@ -64,17 +64,7 @@ struct WeightedSum {
 }  // namespace rules
 
 /// Turns any value into losses for a check. weights: as many as x has elements.
-inline Variable weighted_sum(const Variable& x, std::span<const double> weights) {
-  DPMP_CHECK(index_t(weights.size()) == x.value().numel(), "weighted_sum: expected ", x.value().numel(), " weights for ",
-             x.shape(), ", got ", weights.size());
-  Tape& tape = x.tape();
-  const std::vector<double> values = x.value().to_doubles();
-  const std::size_t width = std::size_t(x.shape().numel(1, x.shape().rank()));
-  std::vector<double> losses(std::size_t(tape.samples()), 0.0);
-  for (std::size_t k = 0; k < values.size(); ++k) losses[k / width] += weights[k] * values[k];
-  return tape.record(Tensor::from(tape.ctx(), {tape.samples()}, accumulate_dtype(x.dtype()), losses), tape.needs_gradient(x),
-                     rules::WeightedSum{x.slot(), {weights.begin(), weights.end()}});
-}
+Variable weighted_sum(const Variable& x, std::span<const double> weights);
 
 /// The function to differentiate. It is called many times and must record the same operations each time.
 using GradientCheckForward = std::function<std::vector<Variable>(Tape&, const std::vector<Variable>& inputs)>;
@@ -163,3 +153,19 @@ inline GradientCheckResult check_gradients(Context& ctx, index_t samples, const 
   return result;
 }
 }  // namespace dpmp::inline DPMP_ABI
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI {
+DPMP_KEPT_BODY inline Variable weighted_sum(const Variable& x, std::span<const double> weights) {
+  DPMP_CHECK(index_t(weights.size()) == x.value().numel(), "weighted_sum: expected ", x.value().numel(), " weights for ",
+             x.shape(), ", got ", weights.size());
+  Tape& tape = x.tape();
+  const std::vector<double> values = x.value().to_doubles();
+  const std::size_t width = std::size_t(x.shape().numel(1, x.shape().rank()));
+  std::vector<double> losses(std::size_t(tape.samples()), 0.0);
+  for (std::size_t k = 0; k < values.size(); ++k) losses[k / width] += weights[k] * values[k];
+  return tape.record(Tensor::from(tape.ctx(), {tape.samples()}, accumulate_dtype(x.dtype()), losses), tape.needs_gradient(x),
+                     rules::WeightedSum{x.slot(), {weights.begin(), weights.end()}});
+}
+}  // namespace dpmp::inline DPMP_ABI
+#endif

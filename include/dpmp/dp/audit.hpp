@@ -13,32 +13,7 @@
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
 /// I_x(a, b), a, b > 0, to about 12 digits: the continued fraction of DLMF 8.17.22 by the modified Lentz method.
-inline double incomplete_beta(double a, double b, double x) {
-  if (x <= 0) return 0;
-  if (x >= 1) return 1;
-  if (x > (a + 1) / (a + b + 2)) return 1 - incomplete_beta(b, a, 1 - x);
-  const double front =
-      std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x)) / a;
-  constexpr double tiny = 1e-300;
-  double c = 1, d = 1 - (a + b) * x / (a + 1);
-  d = 1 / (std::fabs(d) < tiny ? tiny : d);
-  double fraction = d;
-  for (int m = 1; m < 10000; ++m) {
-    const double even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
-    const double odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
-    double step = 1;
-    for (const double term : {even, odd}) {
-      d = 1 + term * d;
-      d = 1 / (std::fabs(d) < tiny ? tiny : d);
-      c = 1 + term / c;
-      if (std::fabs(c) < tiny) c = tiny;
-      step = c * d;
-      fraction *= step;
-    }
-    if (std::fabs(step - 1) < 1e-14) break;
-  }
-  return front * fraction;
-}
+double incomplete_beta(double a, double b, double x);
 }  // namespace detail
 
 /// Phi^-1(p) to about 14 digits; -inf and +inf at 0 and 1. Abramowitz and Stegun 26.2.23 (off by 4.5e-4), then Halley's
@@ -160,3 +135,34 @@ inline AuditResult audit(const AuditScores& scores, double delta, double confide
   return audit(std::span(&scores, 1), delta, confidence);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
+
+#if DPMP_BODIES
+namespace dpmp::inline DPMP_ABI::dp::detail {
+DPMP_KEPT_BODY inline double incomplete_beta(double a, double b, double x) {
+  if (x <= 0) return 0;
+  if (x >= 1) return 1;
+  if (x > (a + 1) / (a + b + 2)) return 1 - incomplete_beta(b, a, 1 - x);
+  const double front =
+      std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x)) / a;
+  constexpr double tiny = 1e-300;
+  double c = 1, d = 1 - (a + b) * x / (a + 1);
+  d = 1 / (std::fabs(d) < tiny ? tiny : d);
+  double fraction = d;
+  for (int m = 1; m < 10000; ++m) {
+    const double even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
+    const double odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+    double step = 1;
+    for (const double term : {even, odd}) {
+      d = 1 + term * d;
+      d = 1 / (std::fabs(d) < tiny ? tiny : d);
+      c = 1 + term / c;
+      if (std::fabs(c) < tiny) c = tiny;
+      step = c * d;
+      fraction *= step;
+    }
+    if (std::fabs(step - 1) < 1e-14) break;
+  }
+  return front * fraction;
+}
+}  // namespace dpmp::inline DPMP_ABI::dp::detail
+#endif

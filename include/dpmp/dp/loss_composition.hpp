@@ -87,8 +87,8 @@ struct BoundedComplex {
   double size() const { return std::sqrt(re * re + im * im); }
   friend BoundedComplex operator*(const BoundedComplex& x, const BoundedComplex& y) {
     const double a = x.size(), b = y.size();
-    const double error = (a * y.error + b * x.error + x.error * y.error + 0x1p-51 * (a * b)) * (1 + 0x1p-48);
-    return {x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re, error + 1e-280};
+    const double off = (a * y.error + b * x.error + x.error * y.error + 0x1p-51 * (a * b)) * (1 + 0x1p-48);
+    return {x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re, off + 1e-280};
   }
 };
 /// x^count. What is too small to matter is 0 with an error.
