@@ -14,7 +14,7 @@ std::size_t utf8_prefix(std::string_view text);
 /// The shortest decimal that reads as the same double, with a point whatever the locale; "inf", "-inf" and "nan".
 std::string number_text(double x);
 
-/// A JSON string, quotes included (RFC 8259). Control characters and < > & are written as \u escapes, so that it may stand
+/// A JSON string, quotes included (RFC 8259). Control characters and < > & are written as escapes, so that it may stand
 /// in an HTML page; bytes that are no UTF-8 become U+FFFD.
 std::string json_text(std::string_view text);
 /// A JSON number; a string ("inf", "-inf", "nan") where it is not finite, as JSON has no such numbers. A zero with a sign is

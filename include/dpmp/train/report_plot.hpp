@@ -31,7 +31,7 @@ struct Plot {
   std::vector<PlotMark> marks = {};
 };
 
-/// An <svg> element, well-formed XML, without scripts and links. Points that are not finite, and those that a logarithmic
+/// An SVG element, well-formed XML, without scripts and links. Points that are not finite, and those that a logarithmic
 /// axis does not have, are left out and break the line. Throws where no point is left.
 std::string svg_of(const Plot& plot);
 }  // namespace dpmp::inline DPMP_ABI::train
