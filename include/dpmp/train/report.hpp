@@ -31,8 +31,8 @@ struct ReportOptions {
 
 /// The page: an HTML document that is well-formed XML, too. history: the Progress of the run in the order of its steps, for
 /// instance of read_log(); may be empty. Whatever the user supplies is escaped. The page has report_json() of a private run
-/// in a script element of type application/json with the id dpmp-report. Throws as Plan::epsilon_after does, and where `history`
-/// has numbers about private records, or they are asked for, and the statement of the run does not say so.
+/// in a script element of type application/json with the id dpmp-report. Throws as Plan::epsilon_after does, and where
+/// `history` has numbers about private records, or they are asked for, and the statement of the run does not say so.
 std::string report_html(const Trainer& trainer, std::span<const Progress> history, const ReportOptions& options = {});
 /// The same without a trainer, after so many steps of a plan.
 std::string report_html(const dp::Plan& plan, index_t steps_taken, const dp::StatementNotes& notes,
