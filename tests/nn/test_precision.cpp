@@ -199,16 +199,47 @@ TEST_CASE("the islands of a bf16 transformer: what is in f32, and how many casts
       CHECK(count(tape, "cast", DType::bf16) == 5);
     }
   }
-  // The stream keeps what 16 bits lose: the distance to f64 is smaller.
-  nn::Transformer exact(ctx, config(), DType::f64), narrow(ctx, config(), DType::bf16),
-      wide(ctx, config(), Precision::bf16().fp32_residual().fp32_logits());
-  test::copy_weights(narrow, exact);
-  const auto logits = [&](const nn::Transformer& model) {
+}
+
+TEST_CASE("a residual stream in f32 keeps what a stream of 16 bits swallows") {
+  Context ctx(Device::cpu(), 1);
+  test::Rng rng;
+  const test::Tokens data = test::random_tokens(ctx, rng, 2, 12, 23);
+  // The stream starts as +-1, and a branch adds its last bias. All four together are below 2^-9, half a unit in the last
+  // place of bf16 under 1: there every sum is what it was.
+  nn::Transformer exact(ctx, config(), DType::f64);
+  const auto fill = [&](std::string_view name, const auto& value) {
+    double* const x = exact.parameters().find(name).master().data<double>();
+    for (index_t k = 0; k < exact.parameters().find(name).numel(); ++k) x[k] = value();
+    exact.parameters().find(name).refresh(ctx);
+  };
+  fill("tokens.weight", [&] { return rng.uniform() < 0.5 ? -1.0 : 1.0; });
+  fill("positions.weight", [] { return 0.0; });
+  const auto set_branches = [&](double most) {
+    for (const char* last :
+         {"block0.attention.projection", "block0.mlp.down", "block1.attention.projection", "block1.mlp.down"}) {
+      fill(last + std::string(".weight"), [] { return 0.0; });
+      fill(last + std::string(".bias"), [&] { return rng.uniform(-most, most); });
+    }
+  };
+  const auto logits = [&](const Precision& precision) {
+    nn::Transformer model(ctx, config(), precision);
+    test::copy_weights(exact, model);
     Tape tape(ctx, 2);
     return model(tape, data.ids).value().to_doubles();
   };
-  const std::vector<double> truth = logits(exact);
-  CHECK(test::distance(logits(wide), truth) < test::distance(logits(narrow), truth));
+  const Precision narrow = Precision::bf16().override("head", DType::f32);
+  const Precision wide = Precision::bf16().fp32_residual().override("head", DType::f32);
+  set_branches(0x1p-11);
+  const std::vector<double> truth = logits(DType::f64), kept = logits(wide), swallowed = logits(narrow);
+  set_branches(0);
+  const std::vector<double> none = logits(DType::f64);
+  CHECK(swallowed == logits(narrow));
+  // In f32 a branch has the error of its bias, which is rounded to bf16.
+  const double branches = test::distance(truth, none);
+  REQUIRE(branches > 0);
+  CHECK(test::distance(kept, truth) < branches / 16);
+  CHECK(test::distance(swallowed, truth) > branches / 2);
 }
 
 TEST_CASE("generation by a cache with blocks of several dtypes is the whole forward pass to rounding") {

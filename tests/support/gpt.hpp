@@ -29,12 +29,15 @@ inline void backward(dpmp::Context& ctx, const dpmp::nn::Transformer& model, con
   tape.backward(model.losses(tape, data.ids, data.targets, {.divisor = double(data.ids.shape()[1])}), sink, weights);
 }
 
-/// The same model in f64, with the same weights.
+/// The same master weights, each in its own dtype.
 inline void copy_weights(const dpmp::nn::Transformer& from, dpmp::nn::Transformer& to) {
   for (std::size_t k = 0; k < from.parameters().all().size(); ++k) {
     dpmp::Parameter& target = *to.parameters().all()[k];
     const std::vector<double> values = from.parameters().all()[k]->value().to_doubles();
-    std::copy(values.begin(), values.end(), target.master().data<double>());
+    if (target.master().dtype() == dpmp::DType::f64)
+      std::copy(values.begin(), values.end(), target.master().data<double>());
+    else
+      std::transform(values.begin(), values.end(), target.master().data<float>(), [](double v) { return float(v); });
     target.refresh(to.parameters().ctx());
   }
 }
