@@ -12,6 +12,7 @@
 #include "dpmp/autograd/backward_pass.hpp"
 #include "dpmp/autograd/bias_site.hpp"
 #include "dpmp/autograd/checkpointed_part.hpp"
+#include "dpmp/autograd/held_rule.hpp"
 #include "dpmp/autograd/parameter_uses.hpp"
 #include "dpmp/autograd/recorded_value.hpp"
 #include "dpmp/autograd/sample_identities.hpp"
@@ -71,17 +72,8 @@ class Tape {
   /// the rule wants a gradient.
   template <class Rule>
   Variable record(const Tensor& value, bool needs_gradient, Rule rule) {
-    DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, Rule::name,
-               ": expected a result with the sample axis (", samples_, " samples) first, got ", value.shape(),
-               ": an operation that mixes samples has no per-sample gradients");
-    DPMP_CHECK(value.device() == ctx_.device(), Rule::name, ": expected a result on ", ctx_.device(), ", got one on ",
-               value.device());
     const bool keep = needs_gradient && mode_ == TapeMode::training;
-    value.label_memory(Rule::name);
-    const Variable v = add_slot(Rule::name, value, keep, false);
-    if (keep) steps_.push_back({v.slot_, std::make_unique<Holder<Rule>>(std::move(rule)), nullptr});
-    tell(Rule::name, value);
-    return v;
+    return record(Rule::name, value, HeldRule(keep ? new detail::Holder<Rule>(std::move(rule)) : nullptr));
   }
   /// checkpointed() (checkpointing.hpp): run(), which records, now and in every walk.
   template <class Run>
@@ -117,33 +109,10 @@ class Tape {
  private:
   friend class BackwardPass;
   friend class LossProbe;
-  struct RuleBase {
-    virtual ~RuleBase() = default;
-    virtual void backward(BackwardPass& pass, const Tensor& gradient) const = 0;
-    virtual std::vector<Parameter*> parameters() const = 0;
-    virtual std::string_view name() const = 0;
-    virtual Tensor largest_gradients(Context& ctx, const Tensor& gradient) const = 0;
-  };
-  template <class Rule>
-  struct Holder final : RuleBase {
-    explicit Holder(Rule&& r) : rule(std::move(r)) {}
-    void backward(BackwardPass& pass, const Tensor& gradient) const override { rule.backward(pass, gradient); }
-    std::vector<Parameter*> parameters() const override {
-      if constexpr (requires { rule.parameters(); })
-        return rule.parameters();
-      else
-        return {};
-    }
-    std::string_view name() const override { return Rule::name; }
-    Tensor largest_gradients([[maybe_unused]] Context& ctx, [[maybe_unused]] const Tensor& gradient) const override {
-      if constexpr (requires { rule.largest_gradients(ctx, gradient); }) return rule.largest_gradients(ctx, gradient);
-      return Tensor();
-    }
-    Rule rule;
-  };
+  using HeldRule = std::unique_ptr<detail::HeldRule>;
   struct Step {
     index_t slot;  // of the rule's result
-    std::unique_ptr<RuleBase> rule;
+    HeldRule rule;
     std::unique_ptr<CheckpointedPart> part;  // in the place of a rule: steps to record again
   };
   /// While it lives, steps are those of a part.
@@ -168,6 +137,8 @@ class Tape {
     index_t next, end;
   };
 
+  /// The same for a rule that is held; null: nothing is kept for a backward pass.
+  Variable record(std::string_view name, const Tensor& value, HeldRule rule);
   void walk(BackwardPass& pass, std::vector<Step>& steps, bool release);
   std::vector<Step> record_again(CheckpointedPart& part);
   static std::vector<Parameter*> parameters_of(const std::vector<Step>& steps);
@@ -217,6 +188,19 @@ DPMP_KEPT_BODY inline Variable Tape::input(const Tensor& value, bool needs_gradi
   check_device("an input of the tape", value, ctx_);
   const Variable v = add_slot("input", value, needs_gradient, needs_gradient);
   tell("input", value);
+  return v;
+}
+
+DPMP_KEPT_BODY inline Variable Tape::record(std::string_view name, const Tensor& value, HeldRule rule) {
+  DPMP_CHECK(value.shape().rank() > 0 && value.shape().front() == samples_, name,
+             ": expected a result with the sample axis (", samples_, " samples) first, got ", value.shape(),
+             ": an operation that mixes samples has no per-sample gradients");
+  DPMP_CHECK(value.device() == ctx_.device(), name, ": expected a result on ", ctx_.device(), ", got one on ",
+             value.device());
+  value.label_memory(name);
+  const Variable v = add_slot(name, value, rule != nullptr, false);
+  if (rule) steps_.push_back({v.slot_, std::move(rule), nullptr});
+  tell(name, value);
   return v;
 }
 

@@ -96,11 +96,9 @@ struct UpdateChunks {
 /// Runs an update on the cores of a context.
 template <class Update>
 void update_on_host(Context& ctx, const Update& update) {
-  const index_t n = update.n;
-  const UpdateChunks<Update> chunks{update};
-  const index_t alone = update.noise.step ? worth_a_fork::noised : worth_a_fork::elements;
-  ctx.team().parallel_for(
-      dp::noise_chunks(n), [&](index_t begin, index_t end) { run_library_rows(begin, end, chunks); }, n < alone);
+  constexpr index_t as_work = worth_a_fork::elements / worth_a_fork::noised;  // an element with its noise
+  dpmp::detail::launch_library_rows_on_host(
+      ctx, dp::noise_chunks(update.n), dp::noise_chunk * (update.noise.step ? as_work : 1), UpdateChunks<Update>{update});
 }
 
 /// Updates of several parameters in one launch of a GPU, over the blocks of all of them.

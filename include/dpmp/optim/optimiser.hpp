@@ -80,11 +80,21 @@ class OptimiserState {
     ParameterState state = {};
     bool begun = false;  // counted by the last begin_step
   };
+  /// What an update of one parameter has of the step.
+  struct Work {
+    const Member* member;
+    index_t n;
+    const double* sum;
+    const detail::FusedNumbers* numbers;
+    dp::ParameterNoise noise;
+  };
   static double rate_factor_of(const Parameter& p, std::span<const RateFactor> rate_factors);
   const Member& member_of(const Parameter& p) const;
   /// Those that a step of these sums trains, as places in members_.
   std::vector<std::size_t> trained_by(const per_sample::GradientSums& sums) const;
   void make_moments(Context& ctx, std::span<const std::size_t> places);
+  /// Of all trained parameters of that compute dtype.
+  std::vector<Work> work_of(DType dtype, const per_sample::GradientSums& sums, const Key256* noise_key) const;
   /// For a state that has counted the step.
   kernels::UpdateNumbers numbers_of(const ParameterState& state, double gradient_factor, double learning_rate) const;
   template <class R>
@@ -97,12 +107,10 @@ class OptimiserState {
   template <class R>
   static kernels::LambMoments<R> formula_of(const Lamb& a, const Member& m);
   /// All parameters of compute dtype T.
-  template <class T>
-  void update_all_by(Context& ctx, const Sgd& sgd, const per_sample::GradientSums& sums, const Key256* noise_key) const;
+  template <class T, class Kind>
+  void update_all_by(Context& ctx, const Kind& kind, const per_sample::GradientSums& sums, const Key256* noise_key) const;
   template <class T>
   void update_all_by(Context& ctx, const AdamW& a, const per_sample::GradientSums& sums, const Key256* noise_key) const;
-  template <class T>
-  void update_all_by(Context& ctx, const DpAdamBC& a, const per_sample::GradientSums& sums, const Key256* noise_key) const;
   template <class T>
   void update_all_by(Context& ctx, const Lamb& a, const per_sample::GradientSums& sums, const Key256* noise_key) const;
   /// formula_of(member): the optimiser's.
@@ -270,6 +278,22 @@ DPMP_KEPT_BODY inline const OptimiserState::Member& OptimiserState::member_of(co
   throw Error("expected a parameter that this optimiser was made for, got " + p.name());
 }
 
+DPMP_KEPT_BODY inline std::vector<OptimiserState::Work> OptimiserState::work_of(DType dtype,
+                                                                                const per_sample::GradientSums& sums,
+                                                                                const Key256* noise_key) const {
+  std::vector<Work> work;
+  for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
+    const Parameter& parameter = *sums.parameters()[k];
+    if (!parameter.trainable() || parameter.dtype() != dtype) continue;
+    const Member& m = member_of(parameter);
+    DPMP_CHECK(m.begun, "expected begin_step() with '", parameter.name(), "' among the trained, got an update without it");
+    const detail::FusedNumbers* numbers = static_cast<const detail::FusedNumbers*>(numbers_.raw()) + (&m - members_.data());
+    work.push_back({&m, sums.tensors()[k].numel(), sums.tensors()[k].data<double>(), numbers,
+                    noise_key ? dp::ParameterNoise(*noise_key, &numbers->noise, sums.places()[k]) : dp::ParameterNoise()});
+  }
+  return work;
+}
+
 template <class R>
 inline kernels::SgdUpdate<R> OptimiserState::formula_of(const Sgd& sgd, const Member& m) {
   return {m.state.first.defined() ? m.state.first.data<R>() : nullptr, R(sgd.momentum), R(m.decays ? sgd.weight_decay : 0),
@@ -311,11 +335,11 @@ inline kernels::LambMoments<R> OptimiserState::formula_of(const Lamb& a, const M
   return {m.state.first.data<R>(), m.state.second.data<R>(), R(a.beta1), R(1 - a.beta1), R(a.beta2), R(1 - a.beta2)};
 }
 
-template <class T>
-inline void OptimiserState::update_all_by(Context& ctx, const Sgd& sgd, const per_sample::GradientSums& sums,
+template <class T, class Kind>
+inline void OptimiserState::update_all_by(Context& ctx, const Kind& kind, const per_sample::GradientSums& sums,
                                           const Key256* noise_key) const {
   update_all<T>(
-      ctx, [&](const Member& m) { return formula_of<compute_t<T>>(sgd, m); }, sums, noise_key);
+      ctx, [&](const Member& m) { return formula_of<compute_t<T>>(kind, m); }, sums, noise_key);
 }
 
 template <class T>
@@ -325,13 +349,6 @@ inline void OptimiserState::update_all_by(Context& ctx, const AdamW& a, const pe
     if (a.moments == DType::bf16)
       return update_all<T>(
           ctx, [&](const Member& m) { return rounded_formula_of(a, m); }, sums, noise_key);
-  update_all<T>(
-      ctx, [&](const Member& m) { return formula_of<compute_t<T>>(a, m); }, sums, noise_key);
-}
-
-template <class T>
-inline void OptimiserState::update_all_by(Context& ctx, const DpAdamBC& a, const per_sample::GradientSums& sums,
-                                          const Key256* noise_key) const {
   update_all<T>(
       ctx, [&](const Member& m) { return formula_of<compute_t<T>>(a, m); }, sums, noise_key);
 }
@@ -357,19 +374,23 @@ inline void OptimiserState::update_all(Context& ctx, const FormulaOf& formula_of
                                        const Key256* noise_key) const {
   using R = compute_t<T>;
   using Fused = detail::FusedUpdate<decltype(formula_of(members_[0])), T>;
-  std::vector<Fused> updates;
-  for (std::size_t k = 0; k < sums.parameters().size(); ++k) {
-    Parameter& parameter = *sums.parameters()[k];
-    if (!parameter.trainable() || parameter.dtype() != dtype_of<T>) continue;
-    const Member& m = member_of(parameter);
-    DPMP_CHECK(m.begun, "expected begin_step() with '", parameter.name(), "' among the trained, got an update without it");
-    const detail::FusedNumbers* numbers = static_cast<const detail::FusedNumbers*>(numbers_.raw()) + (&m - members_.data());
-    updates.push_back(
-        {sums.tensors()[k].numel(), sums.tensors()[k].template data<double>(), parameter.master().template data<R>(),
-         parameter.value().template data<T>(), formula_of(m), &numbers->update,
-         noise_key ? dp::ParameterNoise(*noise_key, &numbers->noise, sums.places()[k]) : dp::ParameterNoise()});
+  const auto update_of = [&](const Work& w) -> Fused {
+    Parameter& p = *w.member->parameter;
+    return {w.n,
+            w.sum,
+            p.master().template data<R>(),
+            p.value().template data<T>(),
+            formula_of(*w.member),
+            &w.numbers->update,
+            w.noise};
+  };
+  const std::vector<Work> work = work_of(dtype_of<T>, sums, noise_key);
+  DPMP_IF_CUDA (ctx.on_cuda()) {
+    std::vector<Fused> updates;
+    for (const Work& w : work) updates.push_back(update_of(w));
+    return detail::launch_updates<Fused>(ctx, updates);
   }
-  detail::launch_updates<Fused>(ctx, updates);
+  for (const Work& w : work) detail::update_on_host(ctx, update_of(w));
 }
 }  // namespace dpmp::inline DPMP_ABI::optim
 #endif

@@ -84,52 +84,71 @@ inline constexpr bool is_wide = !DPMP_HOST_ISA_LEAN || requires {
 #else
 #define DPMP_UNIT_COPY
 #endif
+/// Rows [begin, end) of the functor at f, on the calling thread.
+using RunRows = void (*)(void* f, index_t begin, index_t end);
 template <class F>
-__attribute__((flatten, noinline, DPMP_UNIT_COPY)) void rows_of_unit(const F& f, index_t begin, index_t end) {
+__attribute__((flatten, noinline, DPMP_UNIT_COPY)) void rows_of_unit(void* at, index_t begin, index_t end) {
+  const F& f = *static_cast<const F*>(at);
   constexpr int width = 4 << DPMP_HOST_UNIT_ISA;  // floats in a register
   using Team = HostTeam<typename F::Real, std::is_same_v<typename F::Real, double> ? width / 2 : width>;
   for (index_t r = begin; r < end; ++r) f(Team{}, r);
 }
 #if DPMP_HOST_ISA_VARIANTS
 template <class F>
-__attribute__((flatten, noinline, target("avx2,fma"))) void rows_avx2(const F& f, index_t begin, index_t end) {
+__attribute__((flatten, noinline, target("avx2,fma"))) void rows_avx2(void* at, index_t begin, index_t end) {
+  const F& f = *static_cast<const F*>(at);
   for (index_t r = begin; r < end; ++r) f(HostTeam<float, 8>{}, r);
 }
 template <class F>
-__attribute__((flatten, noinline, target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))) void rows_avx512(const F& f,
+__attribute__((flatten, noinline, target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))) void rows_avx512(void* at,
                                                                                                            index_t begin,
                                                                                                            index_t end) {
+  const F& f = *static_cast<const F*>(at);
   for (index_t r = begin; r < end; ++r) f(HostTeam<float, 16>{}, r);
 }
 #endif
+/// The copy of a functor for an instruction set.
+template <class F>
+RunRows rows_for([[maybe_unused]] Isa isa) {
+// nvcc reads host code again when it compiles for the device, where a kernel's body may not meet a host team's vectors.
+#if defined(__CUDA_ARCH__)
+  return nullptr;
+#else
+#if DPMP_HOST_ISA_VARIANTS
+  if constexpr (std::is_same_v<typename F::Real, float>) {  // double is for references: one variant will do
+    if constexpr (is_wide<F>)
+      if (isa == Isa::avx512) return rows_avx512<F>;
+    if (isa >= Isa::avx2) return rows_avx2<F>;
+  }
+#endif
+  return rows_of_unit<F>;
+#endif
+}
+template <class F>
+void* address_of(const F& f) {
+  return const_cast<F*>(&f);
+}
 }  // namespace DPMP_UNIT_ABI
 }  // namespace detail
 
 inline namespace DPMP_UNIT_ABI {
 /// Runs f(team, row) for rows [begin, end) on the calling thread. F::Real (float or double) is the type it computes in.
 template <class F>
-void run_rows([[maybe_unused]] index_t begin, [[maybe_unused]] index_t end, [[maybe_unused]] const F& f,
-              [[maybe_unused]] Isa isa = best_isa()) {
-// nvcc reads host code again when it compiles for the device, where a kernel's body may not meet a host team's vectors.
-#if !defined(__CUDA_ARCH__)
-#if DPMP_HOST_ISA_VARIANTS
-  if constexpr (std::is_same_v<typename F::Real, float>) {  // double is for references: one variant will do
-    if constexpr (detail::is_wide<F>)
-      if (isa == Isa::avx512) return detail::rows_avx512(f, begin, end);
-    if (isa >= Isa::avx2) return detail::rows_avx2(f, begin, end);
-  }
-#endif
-  detail::rows_of_unit(f, begin, end);
-#endif
+void run_rows(index_t begin, index_t end, const F& f, Isa isa = best_isa()) {
+  detail::rows_for<F>(isa)(detail::address_of(f), begin, end);
 }
 }  // namespace DPMP_UNIT_ABI
 
 namespace detail {
 inline namespace DPMP_UNIT_ABI {
+// What is the same for all functors is compiled once.
+inline void spread_rows(Context& ctx, index_t rows, index_t row_work, void* f, RunRows run) {
+  if (rows * row_work < worth_a_fork::elements) return run(f, 0, rows);
+  ctx.team().parallel_for(rows, {f, run});
+}
 template <class F>
 void launch_rows_on_host(Context& ctx, index_t rows, index_t row_work, const F& f) {
-  if (rows * row_work < worth_a_fork::elements) return run_rows(0, rows, f);
-  ctx.team().parallel_for(rows, [&](index_t begin, index_t end) { run_rows(begin, end, f); });
+  spread_rows(ctx, rows, row_work, address_of(f), rows_for<F>(best_isa()));
 }
 }  // namespace DPMP_UNIT_ABI
 }  // namespace detail
