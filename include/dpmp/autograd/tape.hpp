@@ -73,7 +73,7 @@ class Tape {
   template <class Rule>
   Variable record(const Tensor& value, bool needs_gradient, Rule rule) {
     const bool keep = needs_gradient && mode_ == TapeMode::training;
-    return record(Rule::name, value, HeldRule(keep ? new detail::Holder<Rule>(std::move(rule)) : nullptr));
+    return record(Rule::name, value, HeldRule(keep ? detail::HeldRule::hold<Rule>(std::move(rule)) : nullptr));
   }
   /// checkpointed() (checkpointing.hpp): run(), which records, now and in every walk.
   template <class Run>
@@ -109,7 +109,7 @@ class Tape {
  private:
   friend class BackwardPass;
   friend class LossProbe;
-  using HeldRule = std::unique_ptr<detail::HeldRule>;
+  using HeldRule = detail::HeldRulePointer;
   struct Step {
     index_t slot;  // of the rule's result
     HeldRule rule;

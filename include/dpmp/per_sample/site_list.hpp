@@ -29,8 +29,7 @@ inline bool formed_again(const SiteList& sites) {
 
 /// f(list, first, last) for some samples [first, last) at a time, with rows that are stored while f runs: what is done with
 /// a sample has the same bits, whether it is done with all of them or with these.
-template <class F>
-void for_formed(Context& ctx, const SiteList& sites, const F& f) {
+inline void for_formed(Context& ctx, const SiteList& sites, FunctionRef<void(const SiteList&, index_t, index_t)> f) {
   index_t each = 0;
   for (const ParameterSite& site : sites)
     if (site.source) each = each == 0 ? site.source->samples_at_once() : std::lcm(each, site.source->samples_at_once());
