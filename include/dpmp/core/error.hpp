@@ -43,16 +43,20 @@ namespace detail {
 /// Something printable, behind a pointer: so that one function composes all texts. Lives as long as the expression it is in.
 class TextPart {
  public:
-  TextPart(const char* text)
-      : at_(text), write_([](std::ostream& out, const void* p) { out << static_cast<const char*>(p); }) {}
+  TextPart(const char* text) : at_(text), write_(write_text) {}
   template <class T>
-  TextPart(const T& x) : at_(&x), write_([](std::ostream& out, const void* p) { out << *static_cast<const T*>(p); }) {}
+  TextPart(const T& x) : at_(&x), write_(write<T>) {}
   friend std::ostream& operator<<(std::ostream& out, const TextPart& part) {
     part.write_(out, part.at_);
     return out;
   }
 
  private:
+  static void write_text(std::ostream& out, const void* p) { out << static_cast<const char*>(p); }
+  template <class T>
+  static void write(std::ostream& out, const void* p) {
+    out << *static_cast<const T*>(p);
+  }
   const void* at_;
   void (*write_)(std::ostream&, const void*);
 };
@@ -65,6 +69,11 @@ template <class... Parts>
 std::string concat(const Parts&... parts) {
   return joined({parts...});
 }
+/// What a DPMP_CHECK that does not hold comes to: a call, so that no function with a check has a string to clean up.
+[[noreturn, gnu::cold, gnu::noinline]] inline void refuse(std::initializer_list<TextPart> parts, const char* file,
+                                                          int line) {
+  throw Error(joined(parts), file, line);
+}
 }  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI
 
@@ -72,5 +81,5 @@ std::string concat(const Parts&... parts) {
 #define DPMP_CHECK(condition, ...) \
   do { \
     if (!(condition)) [[unlikely]] \
-      throw ::dpmp::Error(::dpmp::detail::concat(__VA_ARGS__)); \
+      ::dpmp::detail::refuse({__VA_ARGS__}, __builtin_FILE(), __builtin_LINE()); \
   } while (false)

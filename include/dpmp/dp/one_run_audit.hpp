@@ -98,8 +98,8 @@ OneRunResult audit_one_run(const std::vector<double>& scores, std::span<const st
 #if DPMP_BODIES
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
+#include "dpmp/core/sorted_places.hpp"
 #include "dpmp/dp/audit.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
@@ -155,10 +155,8 @@ DPMP_KEPT_BODY inline OneRunGuesses guess_one_run(std::span<const double> scores
              "expected 1 to ", m, " guesses, got ", most_in, " in and ", most_out, " out");
   DPMP_CHECK(std::none_of(scores.begin(), scores.end(), [](double s) { return std::isnan(s); }),
              "expected scores that are numbers, got NaN");
-  std::vector<index_t> order(std::size_t(m), 0);
-  std::iota(order.begin(), order.end(), index_t(0));
-  std::stable_sort(order.begin(), order.end(),
-                   [&](index_t x, index_t y) { return scores[std::size_t(x)] < scores[std::size_t(y)]; });
+  const std::vector<index_t> order = dpmp::detail::sorted_places(
+      scores.size(), [&](index_t x, index_t y) { return scores[std::size_t(x)] < scores[std::size_t(y)]; });
   OneRunGuesses g{m, most_in + most_out, 0};
   for (index_t k = 0; k < most_out; ++k) g.right += included[std::size_t(order[std::size_t(k)])] == 0;
   for (index_t k = m - most_in; k < m; ++k) g.right += included[std::size_t(order[std::size_t(k)])] != 0;

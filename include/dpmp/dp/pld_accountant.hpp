@@ -57,8 +57,8 @@ class PldAccountant {
 #include <cmath>
 #include <limits>
 #include <optional>
-#include <tuple>
 
+#include "dpmp/core/sorted_places.hpp"
 #include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/loss_tilt.hpp"
 #include "dpmp/dp/privacy_loss.hpp"
@@ -92,19 +92,23 @@ inline bool rdp_holds(const CountedSteps& steps) {
 }
 
 /// Equal steps together, ascending.
-inline CountedSteps merged(CountedSteps steps) {
-  std::sort(steps.begin(), steps.end(), [](const auto& x, const auto& y) {
-    const auto key = [](const StepMechanism& s) {
-      return std::tuple(s.kind, s.sampling_rate, s.noise_multiplier, s.relation, s.period);
-    };
-    return key(x.first) < key(y.first);
-  });
+inline CountedSteps merged(const CountedSteps& steps) {
+  const auto before = [&](index_t a, index_t b) {
+    const StepMechanism &x = steps[std::size_t(a)].first, &y = steps[std::size_t(b)].first;
+    if (x.kind != y.kind) return x.kind < y.kind;
+    if (x.sampling_rate != y.sampling_rate) return x.sampling_rate < y.sampling_rate;
+    if (x.noise_multiplier != y.noise_multiplier) return x.noise_multiplier < y.noise_multiplier;
+    if (x.relation != y.relation) return x.relation < y.relation;
+    return x.period < y.period;
+  };
   CountedSteps r;
-  for (const auto& s : steps)
+  for (const index_t place : dpmp::detail::sorted_places(steps.size(), before)) {
+    const auto& s = steps[std::size_t(place)];
     if (!r.empty() && r.back().first == s.first)
       r.back().second += s.second;
     else
       r.push_back(s);
+  }
   return r;
 }
 

@@ -24,15 +24,13 @@ class UserRecords {
 }  // namespace dpmp::inline DPMP_ABI::dp
 
 #if DPMP_BODIES
-#include <algorithm>
-#include <numeric>
+#include "dpmp/core/sorted_places.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-DPMP_KEPT_BODY inline UserRecords::UserRecords(std::span<const index_t> user_of_record) : records_(user_of_record.size()) {
+DPMP_KEPT_BODY inline UserRecords::UserRecords(std::span<const index_t> user_of_record) {
   DPMP_CHECK(!user_of_record.empty(), "expected the user of at least one record, got none");
   const auto user = [&](index_t r) { return user_of_record[std::size_t(r)]; };
-  std::iota(records_.begin(), records_.end(), index_t(0));
-  std::stable_sort(records_.begin(), records_.end(), [&](index_t a, index_t b) { return user(a) < user(b); });
+  records_ = dpmp::detail::sorted_places(user_of_record.size(), [&](index_t a, index_t b) { return user(a) < user(b); });
   for (std::size_t k = 0; k < records_.size(); ++k)
     if (k == 0 || user(records_[k]) != user(records_[k - 1])) first_.push_back(index_t(k));
   first_.push_back(index_t(records_.size()));

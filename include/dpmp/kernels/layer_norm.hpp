@@ -82,7 +82,11 @@ struct LayerNormBackward {
   DPMP_HD void operator()(const Team& team, index_t row) const {
     const index_t end = slices.end(row, tokens), first = slices.sample(row) * tokens;
     index_t t = slices.begin(row);
-    if (t >= end && gain_gradient) add_tokens<0>(team, row, first, true);
+    if (t >= end && gain_gradient)
+      team.for_each(width, [&](auto at) DPMP_LAMBDA {
+        at.store(gain_gradient + row * width, typename Team::Pack{});
+        if constexpr (centred) at.store(bias_gradient + row * width, typename Team::Pack{});
+      });
     // The sums are fetched and stored once for two tokens; with four a GPU runs out of registers.
     for (; t + 2 <= end; t += 2) add_tokens<2>(team, row, first + t, t == slices.begin(row));
     for (; t < end; ++t) add_tokens<1>(team, row, first + t, t == slices.begin(row));
@@ -106,8 +110,8 @@ struct LayerNormBackward {
       else
         return xt * scale[k];
     };
-    Real wh_mean[std::size_t(count + 1)] = {};  // no array is empty
-    [[maybe_unused]] Real w_mean[std::size_t(count + 1)] = {};
+    Real wh_mean[std::size_t(count)] = {};
+    [[maybe_unused]] Real w_mean[std::size_t(count)] = {};
     for (int k = 0; k < count; ++k)
       if (input_gradient) {
         const T* gt = g + k * width;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dpmp/core/error.hpp"
+#include "dpmp/core/sorted_places.hpp"
 
 namespace dpmp::inline DPMP_ABI {
 struct MemoryUse {
@@ -51,10 +52,11 @@ class LabelledBytes {
     climbing_ = false;
   }
   std::vector<MemoryUse> sorted(const std::vector<index_t>& bytes) const {
-    std::vector<MemoryUse> uses;
+    std::vector<MemoryUse> by_name, uses;
     for (const auto& [name, number] : numbers_)
-      if (bytes[std::size_t(number)] > 0) uses.push_back({name, bytes[std::size_t(number)]});
-    std::stable_sort(uses.begin(), uses.end(), [](const MemoryUse& a, const MemoryUse& b) { return a.bytes > b.bytes; });
+      if (bytes[std::size_t(number)] > 0) by_name.push_back({name, bytes[std::size_t(number)]});
+    const auto larger = [&](index_t a, index_t b) { return by_name[std::size_t(a)].bytes > by_name[std::size_t(b)].bytes; };
+    for (const index_t k : sorted_places(by_name.size(), larger)) uses.push_back(by_name[std::size_t(k)]);
     return uses;
   }
   std::map<std::string, int, std::less<>> numbers_;
