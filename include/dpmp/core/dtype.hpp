@@ -112,7 +112,17 @@ decltype(auto) dispatch_stored(DType dtype, F&& f) {
   }
   detail::refuse_dtype(dtype);
 }
-/// The same for a dtype that a model may have: throws on i32, and on f64 and f16 where no kernels for them are compiled.
+/// Calls f(TypeTag<R>{}) with the type that data of this real dtype is computed in: for what is the same for f32, bf16 and
+/// f16.
+template <class F>
+decltype(auto) dispatch_computed([[maybe_unused]] DType dtype, F&& f) {
+#if DPMP_F64
+  if (dtype == DType::f64) return f(TypeTag<double>{});
+#endif
+  return f(TypeTag<float>{});
+}
+/// The same as dispatch_stored for a dtype that a model may have: throws on i32, and on f64 and f16 where no kernels for
+/// them are compiled.
 template <class F>
 decltype(auto) dispatch_real(DType dtype, F&& f) {
 #if DPMP_F64

@@ -11,8 +11,12 @@
 #include "dpmp/per_sample/segments.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample::detail {
+/// The address of an element, whatever the dtype is.
+inline const void* element_of(const Tensor& x, index_t k) {
+  return static_cast<const char*>(x.raw()) + k * size_of(x.dtype());
+}
+
 /// Grams of one sample after another, in double and a block of rows at a time, in the memory of one thread.
-template <class T>
 class GramPair {
  public:
   GramPair(Context& ctx, index_t max_tokens)
@@ -75,17 +79,20 @@ class GramPair {
          {.m = rows,
           .n = columns,
           .k = width,
-          .a = {.data = x.data<T>() + (sample * m + first) * width, .dtype = dtype_of<T>, .row_stride = width},
-          .b = {.data = y.data<T>() + sample * n * width, .dtype = dtype_of<T>, .row_stride = width, .transposed = true},
+          .a = {.data = element_of(x, (sample * m + first) * width), .dtype = x.dtype(), .row_stride = width},
+          .b = {.data = element_of(y, sample * n * width), .dtype = y.dtype(), .row_stride = width, .transposed = true},
           .out = {.data = out, .dtype = DType::f64, .row_stride = columns}});
   }
   static void gather(const Tensor& b, index_t first, index_t rows, const Tensor& ids, index_t sample, double* out) {
     const index_t m = b.shape()[1], n = ids.shape()[1], p = b.shape()[2];
     const std::int32_t* id = ids.data<std::int32_t>() + sample * n;
-    for (index_t t = 0; t < rows; ++t) {
-      const T* row = b.data<T>() + (sample * m + first + t) * p;
-      for (index_t s = 0; s < n; ++s) out[t * n + s] = id[s] < 0 ? 0.0 : double(to_float(row[id[s]]));
-    }
+    dispatch_real(b.dtype(), [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      for (index_t t = 0; t < rows; ++t) {
+        const T* row = b.data<T>() + (sample * m + first + t) * p;
+        for (index_t s = 0; s < n; ++s) out[t * n + s] = id[s] < 0 ? 0.0 : double(to_float(row[id[s]]));
+      }
+    });
   }
   Context& ctx_;
   index_t block_, size_;
@@ -93,15 +100,14 @@ class GramPair {
 };
 
 /// lists: merged sites of parameters with the same dense inputs; the Gram of those is formed once.
-template <class T>
-void norms_by_gram(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
+inline void norms_by_gram(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
   const index_t d = lists[0][0].parameter->shape()[1], tokens = total_tokens(lists[0]), samples = bounds.samples();
   const index_t many = index_t(lists.size());
   const bool dense = !lists[0][0].one_hot(), any_one_hot = lists[0].back().one_hot();
   const Tensor squared = Tensor::empty(ctx, {samples, many}, DType::f64);
   ctx.team().parallel_for(samples, [&](index_t begin, index_t end) {
-    GramPair<T> pair(ctx, tokens);
-    Segments<T> segments(ctx, any_one_hot ? tokens : 0, d);
+    GramPair pair(ctx, tokens);
+    Segments segments(ctx, lists[0][0].a.dtype(), any_one_hot ? tokens : 0, d);
     for (index_t i = begin; i < end; ++i) {
       double* const totals = squared.data<double>() + i * many;
       std::fill_n(totals, many, 0.0);

@@ -65,15 +65,14 @@ void weighted_sum_outer(Context& ctx, const SiteList& all_sites, const SampleFac
 namespace dpmp::inline DPMP_ABI::per_sample {
 namespace detail {
 /// Forms tiles of per-sample gradients, in compute precision and in the memory of one thread.
-template <class T>
+template <class R>
 class GradientTiles {
  public:
-  using R = compute_t<T>;
   GradientTiles(Context& ctx, const SiteList& sites)
       : ctx_(ctx),
         sites_(sites),
         any_one_hot_(sites.back().one_hot()),
-        segments_(ctx, any_one_hot_ ? sites.back().b.shape()[1] : 0, sites[0].parameter->shape()[1]) {}
+        segments_(ctx, sites[0].a.dtype(), any_one_hot_ ? sites.back().b.shape()[1] : 0, sites[0].parameter->shape()[1]) {}
 
   /// tile [rows, d]: rows [first, first + rows) of sample i's gradient. The same bits for the same block of rows, whoever
   /// asks.
@@ -87,11 +86,11 @@ class GradientTiles {
       gemm(ctx_, {.m = rows,
                   .n = d,
                   .k = tokens,
-                  .a = {.data = site.b.data<T>() + sample * tokens * p + first,
-                        .dtype = dtype_of<T>,
+                  .a = {.data = element_of(site.b, sample * tokens * p + first),
+                        .dtype = site.b.dtype(),
                         .row_stride = p,
                         .transposed = true},
-                  .b = {.data = site.a.data<T>() + sample * tokens * d, .dtype = dtype_of<T>, .row_stride = d},
+                  .b = {.data = element_of(site.a, sample * tokens * d), .dtype = site.a.dtype(), .row_stride = d},
                   .out = {.data = tile, .dtype = dtype_of<R>, .row_stride = d}});
     }
     if (!any_one_hot_) return;
@@ -104,7 +103,7 @@ class GradientTiles {
   Context& ctx_;
   const SiteList& sites_;  // merged: dense rows, then one-hot rows
   bool any_one_hot_;
-  Segments<T> segments_;
+  Segments segments_;
   index_t gathered_ = -1;
 };
 
@@ -128,9 +127,8 @@ inline void keep_gradients(Context& ctx, const ParameterSite& site, const Tensor
 }
 
 /// squared[i] = |G_i|^2 by tiles of some rows, added and looked up. stored: as below.
-template <class T>
+template <class R>
 void square_tiles(Context& ctx, const SiteList& sites, const Tensor& stored, const Tensor& squared) {
-  using R = compute_t<T>;
   const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
   // Kept tiles are released as they are, whatever blocks they were made in: they are squared while they are in cache.
   const index_t in_cache = std::max<index_t>(32, (index_t(384) << 10) / (std::max<index_t>(1, d) * index_t(sizeof(R))));
@@ -139,7 +137,7 @@ void square_tiles(Context& ctx, const SiteList& sites, const Tensor& stored, con
   ctx.team().parallel_for(sites[0].samples(), [&](index_t begin, index_t end) {
     const Buffer scratch = ctx.allocate(in_place ? 0 : block * d * index_t(sizeof(R))), sums = ctx.allocate(block * 8);
     double* const of_rows = static_cast<double*>(sums.data());
-    GradientTiles<T> tiles(ctx, sites);
+    GradientTiles<R> tiles(ctx, sites);
     for (index_t i = begin; i < end; ++i) {
       double& sum = squared.data<double>()[i];
       sum = 0;
@@ -151,7 +149,11 @@ void square_tiles(Context& ctx, const SiteList& sites, const Tensor& stored, con
         if (in_place || !stored.defined())
           run_library_rows(0, rows, kernels::SquaredRows<R>{tile, of_rows, d, d});
         else
-          run_library_rows(0, rows, kernels::RoundedSquaredRows<T>{tile, stored.data<T>() + at, of_rows, d});
+          dispatch_real(stored.dtype(), [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            if constexpr (std::is_same_v<compute_t<T>, R> && !std::is_same_v<T, R>)
+              run_library_rows(0, rows, kernels::RoundedSquaredRows<T>{tile, stored.data<T>() + at, of_rows, d});
+          });
         for (index_t r = 0; r < rows; ++r) sum += of_rows[r];
       }
     }
@@ -160,13 +162,13 @@ void square_tiles(Context& ctx, const SiteList& sites, const Tensor& stored, con
 
 /// stored [B, p d], in the accumulate dtype or rounded to T: keep the tiles there, to be released as they are; not defined:
 /// square them and throw them away; the weighted sum forms them again.
-template <class T>
-void norms_by_instantiation(Context& ctx, const SiteList& sites, NormBounds& bounds, const Tensor& stored) {
+inline void norms_by_instantiation(Context& ctx, const SiteList& sites, NormBounds& bounds, const Tensor& stored) {
   const Tensor squared = Tensor::empty(ctx, {bounds.samples()}, DType::f64);
   if (stored.defined() && sites.size() == 1 && !sites[0].one_hot())
     keep_gradients(ctx, sites[0], stored, squared);
   else
-    square_tiles<T>(ctx, sites, stored, squared);
+    dispatch_computed(sites[0].parameter->dtype(),
+                      [&](auto tag) { square_tiles<typename decltype(tag)::type>(ctx, sites, stored, squared); });
   const auto extents = certificate::on_host::extents_of(sites);
   // One token, or looked-up rows alone, are released in double, without a tile.
   if (!stored.defined() && (extents.tokens == 1 || sites[0].one_hot()))
@@ -186,12 +188,11 @@ inline void norms_of_stored(Context& ctx, const SiteList& sites, const Tensor& s
   bounds.add(ctx, squared.data<double>(), {}, certificate::on_host::released(certificate::on_host::extents_of(sites)));
 }
 
-template <class T>
-void norms_by_segments(Context& ctx, const SiteList& sites, NormBounds& bounds) {
+inline void norms_by_segments(Context& ctx, const SiteList& sites, NormBounds& bounds) {
   const index_t d = sites[0].parameter->shape()[1], tokens = total_tokens(sites);
   const Tensor squared = Tensor::empty(ctx, {bounds.samples()}, DType::f64);
   ctx.team().parallel_for(bounds.samples(), [&](index_t begin, index_t end) {
-    Segments<T> segments(ctx, tokens, d);
+    Segments segments(ctx, sites[0].a.dtype(), tokens, d);
     for (index_t i = begin; i < end; ++i) {
       segments.gather(sites, i);
       squared.data<double>()[i] = segments.squared_norm();
@@ -216,11 +217,10 @@ inline void norms_of_rank_one(Context& ctx, const SiteList& sites, NormBounds& b
 }
 
 /// A tile of the whole table would mostly be zeros: threads share the columns and add the segments.
-template <class T>
-void sum_by_segments(Context& ctx, const SiteList& sites, const float* factors, const Tensor& sum) {
+inline void sum_by_segments(Context& ctx, const SiteList& sites, const float* factors, const Tensor& sum) {
   const index_t d = sum.shape()[1], tokens = total_tokens(sites);
   ctx.team().parallel_for(d, [&](index_t begin, index_t end) {
-    Segments<T> segments(ctx, tokens, end - begin);
+    Segments segments(ctx, sites[0].a.dtype(), tokens, end - begin);
     for (index_t i = 0; i < sites[0].samples(); ++i) {
       segments.gather(sites, i, begin);
       segments.add_to(sum.data<double>() + begin, d, factors[i]);
@@ -228,14 +228,13 @@ void sum_by_segments(Context& ctx, const SiteList& sites, const float* factors, 
   });
 }
 
-template <class T>
+template <class R>
 void sum_by_tiles(Context& ctx, const SiteList& sites, const float* factors, const Tensor& sum) {
-  using R = compute_t<T>;
   const index_t p = sum.shape()[0], d = sum.shape()[1], block = rows_of_tile(p, d, sizeof(R));
   ctx.team().parallel_for((p + block - 1) / block, [&](index_t begin, index_t end) {
     const Buffer scratch = ctx.allocate(std::min(block, p) * d * index_t(sizeof(R)));
     R* tile = static_cast<R*>(scratch.data());
-    GradientTiles<T> tiles(ctx, sites);
+    GradientTiles<R> tiles(ctx, sites);
     for (index_t first = begin * block; first < std::min(p, end * block); first += block) {
       const index_t rows = std::min(block, p - first);
       for (index_t i = 0; i < sites[0].samples(); ++i) {
@@ -263,18 +262,16 @@ void sum_of_rank_one(Context& ctx, const ParameterSite& site, const float* facto
 /// Gradients [B, p d] of merged sites with rows that are stored, their norms and the bias that comes along, as
 /// stored_gradients_outer.
 inline Biases store_gradients(Context& ctx, const SiteList& sites, NormBounds& bounds, const Tensor& stored) {
-  return dispatch_real(sites[0].parameter->dtype(), [&](auto tag) -> Biases {
-    using T = typename decltype(tag)::type;
-    DPMP_IF_CUDA (ctx.on_cuda()) {
-      Parameter* const bias = sites[0].bias;
-      const Tensor sums = bias ? Tensor::empty(ctx, {sites[0].samples(), bias->numel()}, stored.dtype()) : Tensor();
-      gradients_on_cuda<T>(ctx, sites, stored, sums);
-      norms_of_stored(ctx, sites, stored, bounds);
-      return bias ? Biases{ParameterSite::vector(*bias, sums)} : Biases{};
-    }
-    norms_by_instantiation<T>(ctx, sites, bounds, stored);
-    return biases_of(ctx, {&sites, 1});
-  });
+  DPMP_IF_CUDA (ctx.on_cuda()) {
+    Parameter* const bias = sites[0].bias;
+    const Tensor sums = bias ? Tensor::empty(ctx, {sites[0].samples(), bias->numel()}, stored.dtype()) : Tensor();
+    dispatch_real(sites[0].parameter->dtype(),
+                  [&](auto tag) { gradients_on_cuda<typename decltype(tag)::type>(ctx, sites, stored, sums); });
+    norms_of_stored(ctx, sites, stored, bounds);
+    return bias ? Biases{ParameterSite::vector(*bias, sums)} : Biases{};
+  }
+  norms_by_instantiation(ctx, sites, bounds, stored);
+  return biases_of(ctx, {&sites, 1});
 }
 }  // namespace detail
 
@@ -292,28 +289,28 @@ DPMP_KEPT_BODY inline Biases squared_norms_outer(Context& ctx, const SiteList& a
     detail::norms_of_rank_one(ctx, sites, bounds);
     return detail::biases_of(ctx, {&sites, 1});
   }
-  return dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    DPMP_IF_CUDA (ctx.on_cuda()) return detail::norms_on_cuda<T>(ctx, sites, bounds, method);
-    switch (method) {
-      case NormMethod::segments: detail::norms_by_segments<T>(ctx, sites, bounds); break;
-      case NormMethod::instantiate: detail::norms_by_instantiation<T>(ctx, sites, bounds, Tensor()); break;
-      case NormMethod::gram: detail::norms_by_gram<T>(ctx, {&sites, 1}, bounds); break;
-      case NormMethod::rank_one:
-      case NormMethod::stored: throw Error("expected a method for the norms of outer products, got 'stored'");
-    }
-    return detail::biases_of(ctx, {&sites, 1});
-  });
+  DPMP_IF_CUDA (ctx.on_cuda())
+    return dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
+      return detail::norms_on_cuda<typename decltype(tag)::type>(ctx, sites, bounds, method);
+    });
+  switch (method) {
+    case NormMethod::segments: detail::norms_by_segments(ctx, sites, bounds); break;
+    case NormMethod::instantiate: detail::norms_by_instantiation(ctx, sites, bounds, Tensor()); break;
+    case NormMethod::gram: detail::norms_by_gram(ctx, {&sites, 1}, bounds); break;
+    case NormMethod::rank_one:
+    case NormMethod::stored: throw Error("expected a method for the norms of outer products, got 'stored'");
+  }
+  return detail::biases_of(ctx, {&sites, 1});
 }
 
 DPMP_KEPT_BODY inline Biases squared_norms_shared_input(Context& ctx, std::span<const SiteList> lists, NormBounds& bounds) {
   if (lists.size() == 1 && formed_again(lists[0])) return squared_norms_outer(ctx, lists[0], bounds, NormMethod::gram);
-  return dispatch_real(lists[0][0].parameter->dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    DPMP_IF_CUDA (ctx.on_cuda()) return detail::shared_norms_on_cuda<T>(ctx, lists, bounds);
-    detail::norms_by_gram<T>(ctx, lists, bounds);
-    return detail::biases_of(ctx, lists);
-  });
+  DPMP_IF_CUDA (ctx.on_cuda())
+    return dispatch_real(lists[0][0].parameter->dtype(), [&](auto tag) {
+      return detail::shared_norms_on_cuda<typename decltype(tag)::type>(ctx, lists, bounds);
+    });
+  detail::norms_by_gram(ctx, lists, bounds);
+  return detail::biases_of(ctx, lists);
 }
 
 DPMP_KEPT_BODY inline StoredGradients stored_gradients_outer(Context& ctx, const SiteList& sites, NormBounds& bounds,
@@ -333,13 +330,15 @@ DPMP_KEPT_BODY inline void per_sample_gradients_outer(Context& ctx, const SiteLi
       per_sample_gradients_outer(ctx, some, output.rows(first, last));
     });
   const index_t p = sites[0].parameter->shape()[0], d = sites[0].parameter->shape()[1];
-  dispatch_real(sites[0].parameter->dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    DPMP_IF_CUDA (ctx.on_cuda()) return detail::gradients_on_cuda<T>(ctx, sites, output);
-    const SiteList list = merge_outer_products(ctx, sites);
+  DPMP_IF_CUDA (ctx.on_cuda())
+    return dispatch_real(sites[0].parameter->dtype(),
+                         [&](auto tag) { detail::gradients_on_cuda<typename decltype(tag)::type>(ctx, sites, output); });
+  const SiteList list = merge_outer_products(ctx, sites);
+  dispatch_computed(sites[0].parameter->dtype(), [&](auto tag) {
+    using R = typename decltype(tag)::type;
     ctx.team().parallel_for(list[0].samples(), [&](index_t begin, index_t end) {
-      detail::GradientTiles<T> tiles(ctx, list);
-      for (index_t i = begin; i < end; ++i) tiles.form(i, 0, p, output.data<compute_t<T>>() + i * p * d);
+      detail::GradientTiles<R> tiles(ctx, list);
+      for (index_t i = begin; i < end; ++i) tiles.form(i, 0, p, output.data<R>() + i * p * d);
     });
   });
 }
@@ -354,14 +353,17 @@ DPMP_KEPT_BODY inline void weighted_sum_outer(Context& ctx, const SiteList& all_
     return for_formed(ctx, sites, [&](const SiteList& some, index_t first, index_t last) {
       weighted_sum_outer(ctx, some, factors.part(first, last), sum);
     });
-  dispatch_real(shape.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    DPMP_IF_CUDA (ctx.on_cuda()) return detail::weighted_sum_on_cuda<T>(ctx, sites, factors, sum);
-    const float* c = factors.on(ctx);
-    if (shape.one_hot_only) return detail::sum_by_segments<T>(ctx, sites, c, sum);
-    if (shape.any_one_hot || shape.tokens != 1) return detail::sum_by_tiles<T>(ctx, sites, c, sum);
-    detail::sum_of_rank_one<T>(ctx, sites[0], c, sum);
-  });
+  DPMP_IF_CUDA (ctx.on_cuda())
+    return dispatch_real(shape.dtype, [&](auto tag) {
+      detail::weighted_sum_on_cuda<typename decltype(tag)::type>(ctx, sites, factors, sum);
+    });
+  const float* c = factors.on(ctx);
+  if (shape.one_hot_only) return detail::sum_by_segments(ctx, sites, c, sum);
+  if (shape.any_one_hot || shape.tokens != 1)
+    return dispatch_computed(shape.dtype,
+                             [&](auto tag) { detail::sum_by_tiles<typename decltype(tag)::type>(ctx, sites, c, sum); });
+  dispatch_real(shape.dtype,
+                [&](auto tag) { detail::sum_of_rank_one<typename decltype(tag)::type>(ctx, sites[0], c, sum); });
 }
 }  // namespace dpmp::inline DPMP_ABI::per_sample
 #endif

@@ -3,64 +3,55 @@
 // that id. O(T d + T log T), no one-hot matrix, no T x T comparison.
 #pragma once
 #include <algorithm>
-#include <span>
+#include <numeric>
 
 #include "dpmp/kernels/per_sample_tile.hpp"
 #include "dpmp/per_sample/site_list.hpp"
 
 namespace dpmp::inline DPMP_ABI::per_sample::detail {
-/// The looked-up rows of one sample, whatever their dtype is: compiled once.
-class LookedUpRows {
- public:
-  struct Row {
-    std::int32_t id;
-    index_t place;
-    const void* data;
-  };
-  explicit LookedUpRows(index_t most) { rows_.reserve(std::size_t(most)); }
-  /// Of the one-hot sites, from first_column on, by id. The order among equal ids is the order of the tokens, whatever the
-  /// other tokens are.
-  std::span<const Row> of(const SiteList& sites, index_t sample, index_t first_column) {
-    rows_.clear();
-    for (const ParameterSite& site : sites) {
-      if (!site.one_hot()) continue;
-      const index_t tokens = site.b.shape()[1], stride = site.a.shape().back(), bytes = size_of(site.a.dtype());
-      for (index_t t = 0; t < tokens; ++t)
-        rows_.push_back({site.b.data<std::int32_t>()[sample * tokens + t], index_t(rows_.size()),
-                         static_cast<const char*>(site.a.raw()) + ((sample * tokens + t) * stride + first_column) * bytes});
-    }
-    std::sort(rows_.begin(), rows_.end(),
-              [](const Row& x, const Row& y) { return x.id != y.id ? x.id < y.id : x.place < y.place; });
-    return rows_;
-  }
-
- private:
-  std::vector<Row> rows_;
-};
-
-/// The segment sums of one sample after another, in double, in the memory of one thread; `width` columns of the inputs.
+/// sum [width] += row [width], in double.
 template <class T>
+void add_row_in_double(const void* row, double* sum, index_t width) {
+  run_library_rows(0, 1, kernels::AddRowInDouble<T>{static_cast<const T*>(row), sum, width});
+}
+
+/// The segment sums of one sample after another, in double, in the memory of one thread; `width` columns of the inputs,
+/// which have this dtype.
 class Segments {
  public:
-  Segments(Context& ctx, index_t max_rows, index_t width)
+  Segments(Context& ctx, DType dtype, index_t max_rows, index_t width)
       : width_(width),
+        element_bytes_(size_of(dtype)),
+        add_row_(dispatch_real(dtype, [](auto tag) { return add_row_in_double<typename decltype(tag)::type>; })),
         sums_(ctx.allocate(max_rows * width * 8)),
-        squares_(ctx.allocate(max_rows * 8)),
-        looked_up_(max_rows) {
+        squares_(ctx.allocate(max_rows * 8)) {
+    order_.reserve(std::size_t(max_rows));
     ids_.reserve(std::size_t(max_rows));
   }
   /// Sums the one-hot sites' input rows, columns [first_column, first_column + width), of equal id. Padding rows (id < 0)
   /// form a segment of their own at the front that is left out by select.
   void gather(const SiteList& sites, index_t sample, index_t first_column = 0) {
+    order_.clear();
     ids_.clear();
+    for (const ParameterSite& site : sites) {
+      if (!site.one_hot()) continue;
+      const index_t tokens = site.b.shape()[1], stride = site.a.shape().back();
+      for (index_t t = 0; t < tokens; ++t)
+        order_.push_back(
+            {site.b.data<std::int32_t>()[sample * tokens + t], index_t(order_.size()),
+             static_cast<const char*>(site.a.raw()) + ((sample * tokens + t) * stride + first_column) * element_bytes_});
+    }
+    // The order among equal ids is the order of the tokens, whatever the other tokens are.
+    std::sort(order_.begin(), order_.end(),
+              [](const Row& x, const Row& y) { return x.id != y.id ? x.id < y.id : x.place < y.place; });
     double* sum = data();
-    for (const LookedUpRows::Row& row : looked_up_.of(sites, sample, first_column)) {
+    for (const Row& row : order_) {
       if (ids_.empty() || ids_.back() != row.id) {
         ids_.push_back(row.id);
         sum = data() + (index_t(ids_.size()) - 1) * width_;
         std::fill(sum, sum + width_, 0.0);
       }
-      run_library_rows(0, 1, kernels::AddRowInDouble<T>{static_cast<const T*>(row.data), sum, width_});
+      add_row_(row.data, sum, width_);
     }
   }
   double squared_norm() const {
@@ -90,10 +81,16 @@ class Segments {
   }
 
  private:
+  struct Row {
+    std::int32_t id;
+    index_t place;
+    const void* data;
+  };
   double* data() const { return static_cast<double*>(sums_.data()); }
-  index_t width_;
+  index_t width_, element_bytes_;
+  void (*add_row_)(const void* row, double* sum, index_t width);
   Buffer sums_, squares_;
-  LookedUpRows looked_up_;
+  std::vector<Row> order_;
   std::vector<std::int32_t> ids_;
 };
 }  // namespace dpmp::inline DPMP_ABI::per_sample::detail

@@ -35,115 +35,156 @@ namespace dpmp::inline DPMP_ABI {
 namespace rules {
 /// One sample's one key head, with all query heads that share it, on one thread, in buffers of that thread. The scores of
 /// the group are stacked, so that dK and dV are single products, summed over the group before they are rounded.
-/// T: storage type.
-template <class T>
+/// R: what is computed in; dtype: of what is stored.
+template <class R>
 class AttentionGroup {
  public:
-  using R = compute_t<T>;
-  AttentionGroup(Context& ctx, index_t tokens, index_t width, const AttentionOptions& options)
-      : ctx_(ctx), tokens_(tokens), width_(width), group_(options.heads / options.key_heads()), options_(options) {
-    const index_t rows = tokens * width * index_t(sizeof(T)), square = tokens * tokens;
+  AttentionGroup(Context& ctx, DType dtype, index_t tokens, index_t width, const AttentionOptions& options)
+      : ctx_(ctx),
+        dtype_(dtype),
+        bytes_(size_of(dtype)),
+        tokens_(tokens),
+        width_(width),
+        group_(options.heads / options.key_heads()),
+        options_(options) {
+    const index_t rows = tokens * width * bytes_, square = tokens * tokens;
     rows_ = ctx.allocate((2 * group_ + 2) * rows);
     squares_ = ctx.allocate((2 * group_ * square + tokens) * index_t(sizeof(R)));
-    rounded_ = ctx.allocate(group_ * square * index_t(sizeof(T)));
+    rounded_ = ctx.allocate(group_ * square * bytes_);
   }
 
   /// qkv: this sample's [tokens, packed heads, width]; output: its [tokens, heads, width]; keep: its i32 [tokens] or null.
-  void forward(const T* qkv, const std::int32_t* keep, index_t key_head, T* output) {
+  void forward(const void* qkv, const std::int32_t* keep, index_t key_head, void* output) {
     load(qkv, keep, key_head);
     probabilities(keep);
     for (index_t j = 0; j < group_; ++j)
       multiply(tokens_, width_, tokens_, {rounded(j), false, tokens_}, {values(), false, width_},
-               output + (key_head * group_ + j) * width_, options_.heads * width_);
+               {at(output, (key_head * group_ + j) * width_), dtype_, options_.heads * width_});
   }
-  void backward(const T* qkv, const std::int32_t* keep, index_t key_head, const T* output_gradient, T* qkv_gradient) {
+  void backward(const void* qkv, const std::int32_t* keep, index_t key_head, const void* output_gradient,
+                void* qkv_gradient) {
     load(qkv, keep, key_head);
     probabilities(keep);
     const index_t packed = options_.packed_heads() * width_, all = group_ * tokens_;
     for (index_t j = 0; j < group_; ++j)
-      copy_rows(output_gradient + (key_head * group_ + j) * width_, options_.heads * width_, keep, output_gradients(j));
+      copy_rows(at(output_gradient, (key_head * group_ + j) * width_), options_.heads * width_, keep, output_gradients(j));
     // dV = P^T dO, dP = dO V^T, dS = softmax'(dP), dQ = dS K, dK = dS^T Q.
     multiply(tokens_, width_, all, {rounded(0), true, tokens_}, {output_gradients(0), false, width_},
-             qkv_gradient + value_column(key_head), packed);
-    multiply(all, tokens_, width_, {output_gradients(0), false, width_}, {values(), true, width_}, second_square(), tokens_);
-    run_library_rows(0, all,
-                     kernels::MaskedSoftmaxBackward<T>{first_square(), second_square(), rounded(0), tokens_, R(scale())});
+             {at(qkv_gradient, value_column(key_head)), dtype_, packed});
+    multiply(all, tokens_, width_, {output_gradients(0), false, width_}, {values(), true, width_},
+             {second_square(), dtype_of<R>, tokens_});
+    by_type([&](auto tag) {
+      using T = typename decltype(tag)::type;
+      run_library_rows(0, all,
+                       kernels::MaskedSoftmaxBackward<T>{first_square(), second_square(), static_cast<T*>(rounded(0)),
+                                                         tokens_, R(scale())});
+    });
     for (index_t j = 0; j < group_; ++j)
       multiply(tokens_, width_, tokens_, {rounded(j), false, tokens_}, {keys(), false, width_},
-               qkv_gradient + query_column(key_head, j), packed);
+               {at(qkv_gradient, query_column(key_head, j)), dtype_, packed});
     multiply(tokens_, width_, all, {rounded(0), true, tokens_}, {queries(0), false, width_},
-             qkv_gradient + key_column(key_head), packed);
+             {at(qkv_gradient, key_column(key_head)), dtype_, packed});
   }
 
  private:
   struct Operand {
-    const T* data;
+    const void* data;
     bool transposed;
     index_t row_stride;
   };
+  struct Result {
+    void* data;
+    DType dtype;
+    index_t row_stride;
+  };
+  /// f(TypeTag<T>{}), T the storage type.
+  template <class F>
+  void by_type(F&& f) const {
+    dispatch_real(dtype_, [&](auto tag) {
+      if constexpr (std::is_same_v<compute_t<typename decltype(tag)::type>, R>) f(tag);
+    });
+  }
+  /// Element k of what is stored.
+  const void* at(const void* data, index_t k) const { return static_cast<const char*>(data) + k * bytes_; }
+  void* at(void* data, index_t k) const { return static_cast<char*>(data) + k * bytes_; }
   double scale() const { return 1 / std::sqrt(double(width_)); }
   // Contiguous copies [tokens, width]: K, V, then the group's queries, then its output gradients.
-  T* part(index_t k) const { return static_cast<T*>(rows_.data()) + k * tokens_ * width_; }
-  T* keys() const { return part(0); }
-  T* values() const { return part(1); }
-  T* queries(index_t j) const { return part(2 + j); }
-  T* output_gradients(index_t j) const { return part(2 + group_ + j); }
+  void* part(index_t k) const { return at(rows_.data(), k * tokens_ * width_); }
+  void* keys() const { return part(0); }
+  void* values() const { return part(1); }
+  void* queries(index_t j) const { return part(2 + j); }
+  void* output_gradients(index_t j) const { return part(2 + group_ + j); }
   R* first_square() const { return static_cast<R*>(squares_.data()); }
   R* second_square() const { return first_square() + group_ * tokens_ * tokens_; }
   R* keep_row() const { return second_square() + group_ * tokens_ * tokens_; }
-  T* rounded(index_t j) const { return static_cast<T*>(rounded_.data()) + j * tokens_ * tokens_; }
+  void* rounded(index_t j) const { return at(rounded_.data(), j * tokens_ * tokens_); }
   // Columns of a packed row.
   index_t query_column(index_t key_head, index_t j) const { return (key_head * group_ + j) * width_; }
   index_t key_column(index_t key_head) const { return (options_.heads + key_head) * width_; }
   index_t value_column(index_t key_head) const { return (options_.heads + options_.key_heads() + key_head) * width_; }
 
-  void copy_rows(const T* from, index_t stride, const std::int32_t* keep, T* to) const {
-    for (index_t t = 0; t < tokens_; ++t) std::memcpy(to + t * width_, from + t * stride, std::size_t(width_) * sizeof(T));
-    if (keep) run_library_rows(0, tokens_, kernels::KeepRows<T>{to, keep_row(), width_});
+  void copy_rows(const void* from, index_t stride, const std::int32_t* keep, void* to) const {
+    for (index_t t = 0; t < tokens_; ++t)
+      std::memcpy(at(to, t * width_), at(from, t * stride), std::size_t(width_ * bytes_));
+    if (keep)
+      by_type([&](auto tag) {
+        using T = typename decltype(tag)::type;
+        run_library_rows(0, tokens_, kernels::KeepRows<T>{static_cast<T*>(to), keep_row(), width_});
+      });
   }
   // The projections are packed, and a strided product loses the matrix units of some CPUs: copy the heads' parts first.
-  void load(const T* qkv, const std::int32_t* keep, index_t key_head) {
+  void load(const void* qkv, const std::int32_t* keep, index_t key_head) {
     if (keep)
       for (index_t t = 0; t < tokens_; ++t) keep_row()[t] = keep[t] ? R(1) : R(0);
     const index_t packed = options_.packed_heads() * width_;
-    for (index_t j = 0; j < group_; ++j) copy_rows(qkv + query_column(key_head, j), packed, keep, queries(j));
-    copy_rows(qkv + key_column(key_head), packed, keep, keys());
-    copy_rows(qkv + value_column(key_head), packed, keep, values());
+    for (index_t j = 0; j < group_; ++j) copy_rows(at(qkv, query_column(key_head, j)), packed, keep, queries(j));
+    copy_rows(at(qkv, key_column(key_head)), packed, keep, keys());
+    copy_rows(at(qkv, value_column(key_head)), packed, keep, values());
   }
   void probabilities(const std::int32_t* keep) {
-    multiply(group_ * tokens_, tokens_, width_, {queries(0), false, width_}, {keys(), true, width_}, first_square(), tokens_,
-             scale());
-    for (index_t j = 0; j < group_; ++j) {
-      R* scores = first_square() + j * tokens_ * tokens_;
-      run_library_rows(0, tokens_,
-                       kernels::MaskedSoftmaxForward<T>{scores, keep ? keep_row() : nullptr, scores, rounded(j), tokens_,
-                                                        options_.causal});
-    }
+    multiply(group_ * tokens_, tokens_, width_, {queries(0), false, width_}, {keys(), true, width_},
+             {first_square(), dtype_of<R>, tokens_}, scale());
+    by_type([&](auto tag) {
+      using T = typename decltype(tag)::type;
+      for (index_t j = 0; j < group_; ++j) {
+        R* scores = first_square() + j * tokens_ * tokens_;
+        run_library_rows(0, tokens_,
+                         kernels::MaskedSoftmaxForward<T>{scores, keep ? keep_row() : nullptr, scores,
+                                                          static_cast<T*>(rounded(j)), tokens_, options_.causal});
+      }
+    });
   }
-  template <class Out>
-  void multiply(index_t m, index_t n, index_t k, Operand a, Operand b, Out* out, index_t out_stride, double alpha = 1) {
+  void multiply(index_t m, index_t n, index_t k, Operand a, Operand b, Result out, double alpha = 1) {
     gemm(ctx_, {.m = m,
                 .n = n,
                 .k = k,
-                .a = {.data = a.data, .dtype = dtype_of<T>, .row_stride = a.row_stride, .transposed = a.transposed},
-                .b = {.data = b.data, .dtype = dtype_of<T>, .row_stride = b.row_stride, .transposed = b.transposed},
-                .out = {.data = out, .dtype = dtype_of<Out>, .row_stride = out_stride},
+                .a = {.data = a.data, .dtype = dtype_, .row_stride = a.row_stride, .transposed = a.transposed},
+                .b = {.data = b.data, .dtype = dtype_, .row_stride = b.row_stride, .transposed = b.transposed},
+                .out = {.data = out.data, .dtype = out.dtype, .row_stride = out.row_stride},
                 .alpha = alpha});
   }
   Context& ctx_;
-  index_t tokens_, width_, group_;
+  DType dtype_;
+  index_t bytes_, tokens_, width_, group_;
   const AttentionOptions& options_;
   Buffer rows_, squares_, rounded_;
 };
 
 /// Calls f(AttentionGroup&, sample, key head) for all of them, spread over the threads: no two of them write to one place.
-template <class T, class F>
-void for_each_group(Context& ctx, const Shape& qkv, const AttentionOptions& options, F&& f) {
-  const index_t tokens = qkv[1], width = qkv[2] / options.packed_heads(), groups = options.key_heads();
-  ctx.team().parallel_for(qkv[0] * groups, [&](index_t begin, index_t end) {
-    AttentionGroup<T> work(ctx, tokens, width, options);
-    for (index_t k = begin; k < end; ++k) f(work, k / groups, k % groups);
+template <class F>
+void for_each_group(Context& ctx, const Variable& qkv, const AttentionOptions& options, const F& f) {
+  const index_t tokens = qkv.shape()[1], width = qkv.shape()[2] / options.packed_heads(), groups = options.key_heads();
+  dispatch_computed(qkv.dtype(), [&](auto tag) {
+    using R = typename decltype(tag)::type;
+    ctx.team().parallel_for(qkv.shape()[0] * groups, [&](index_t begin, index_t end) {
+      AttentionGroup<R> work(ctx, qkv.dtype(), tokens, width, options);
+      for (index_t k = begin; k < end; ++k) f(work, k / groups, k % groups);
+    });
   });
+}
+/// What is stored of a sample.
+inline void* sample_of(const Tensor& x, index_t sample) {
+  return static_cast<char*>(x.raw()) + sample * x.shape().numel(1, 3) * size_of(x.dtype());
 }
 
 // Defined in autograd/rules/attention.cuh. The forward pass gives what the backward pass needs in addition to qkv and the
@@ -171,13 +212,9 @@ struct Attention {
       });
       return pass.accumulate(qkv.slot(), g);
     }
-    const index_t packed = qkv.shape().numel(1, 3), plain = gradient.shape().numel(1, 3);
-    dispatch_real(qkv.dtype(), [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      for_each_group<T>(pass.ctx, qkv.shape(), options, [&](AttentionGroup<T>& work, index_t sample, index_t key_head) {
-        work.backward(qkv.value().data<T>() + sample * packed, keep_of(sample), key_head,
-                      gradient.data<T>() + sample * plain, g.data<T>() + sample * packed);
-      });
+    for_each_group(pass.ctx, qkv, options, [&](auto& work, index_t sample, index_t key_head) {
+      work.backward(sample_of(qkv.value(), sample), keep_of(sample), key_head, sample_of(gradient, sample),
+                    sample_of(g, sample));
     });
     pass.accumulate(qkv.slot(), g);
   }
@@ -203,7 +240,6 @@ DPMP_KEPT_BODY inline Variable attention(const Variable& qkv, const AttentionOpt
   }
   const index_t width = qkv.shape()[2] / options.packed_heads();
   const Tensor y = Tensor::empty(tape.ctx(), qkv.shape().with(2, options.heads * width), qkv.dtype());
-  const index_t packed = qkv.shape().numel(1, 3), plain = y.shape().numel(1, 3);
   rules::Attention rule{qkv, options, Tensor(), Tensor()};
   DPMP_IF_CUDA (tape.ctx().on_cuda()) {
     rule.output = y;
@@ -212,13 +248,8 @@ DPMP_KEPT_BODY inline Variable attention(const Variable& qkv, const AttentionOpt
     });
     return tape.record(y, tape.needs_gradient(qkv), std::move(rule));
   }
-  dispatch_real(qkv.dtype(), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    rules::for_each_group<T>(tape.ctx(), qkv.shape(), options,
-                             [&](rules::AttentionGroup<T>& work, index_t sample, index_t key_head) {
-                               work.forward(qkv.value().data<T>() + sample * packed, rule.keep_of(sample), key_head,
-                                            y.data<T>() + sample * plain);
-                             });
+  rules::for_each_group(tape.ctx(), qkv, options, [&](auto& work, index_t sample, index_t key_head) {
+    work.forward(rules::sample_of(qkv.value(), sample), rule.keep_of(sample), key_head, rules::sample_of(y, sample));
   });
   return tape.record(y, tape.needs_gradient(qkv), rule);
 }
