@@ -15,7 +15,7 @@ class Shape {
   static constexpr int max_rank = 5;
   Shape() = default;
   /// Throws on more than five axes, a negative extent, or an element count beyond 2^63 - 1.
-  Shape(std::initializer_list<index_t> extents) {
+  [[gnu::noinline]] Shape(std::initializer_list<index_t> extents) {
     DPMP_CHECK(extents.size() <= std::size_t(max_rank), "expected at most ", max_rank, " axes, got ", extents.size());
     for (index_t e : extents) push_back(e);
   }
@@ -51,10 +51,15 @@ class Shape {
  private:
   int checked_axis(int axis) const {
     const int at = axis < 0 ? axis + rank_ : axis;
-    DPMP_CHECK(at >= 0 && at < rank_, "expected an axis of shape ", *this, ", got ", axis);
+    if (at < 0 || at >= rank_) [[unlikely]]
+      refuse_axis(axis);
     return at;
   }
-  index_t checked_product(int first, int last) const {
+  // Asked for in most functions: what a refusal takes is not repeated in them.
+  [[noreturn, gnu::cold, gnu::noinline]] void refuse_axis(int axis) const {
+    throw Error(detail::concat("expected an axis of shape ", *this, ", got ", axis));
+  }
+  [[gnu::noinline]] index_t checked_product(int first, int last) const {
     index_t n = 1;
     bool overflow = false, zero = false;
     for (int k = first; k < last; ++k) {

@@ -48,13 +48,15 @@ class Tensor {
 
   /// First byte, in the memory of the device. Throws on a Tensor() that holds nothing.
   void* raw() const {
-    DPMP_CHECK(defined(), "expected a tensor with data, got an empty Tensor()");
+    if (!defined()) [[unlikely]]
+      refuse_empty();
     return static_cast<char*>(buffer_.data()) + offset_bytes_;
   }
   /// Typed elements, in the memory of the device. Throws when T is not the dtype's type.
   template <class T>
   T* data() const {
-    DPMP_CHECK(dtype_of<T> == dtype_, "expected a tensor of ", dtype_of<T>, ", got ", dtype_, " ", shape_);
+    if (dtype_of<T> != dtype_) [[unlikely]]
+      refuse_dtype(dtype_of<T>);
     return static_cast<T*>(raw());
   }
   /// The same to read and write in a program of a user's own: throws on a GPU's tensor, whose address means nothing here.
@@ -89,8 +91,16 @@ class Tensor {
 
  private:
   Backend& backend() const {
-    DPMP_CHECK(defined(), "expected a tensor with data, got an empty Tensor()");
+    if (!defined()) [[unlikely]]
+      refuse_empty();
     return buffer_.backend();
+  }
+  // Asked for in most functions: what a refusal takes is not repeated in them.
+  [[noreturn, gnu::cold, gnu::noinline]] void refuse_dtype(DType wanted) const {
+    throw Error(detail::concat("expected a tensor of ", wanted, ", got ", dtype_, " ", shape_));
+  }
+  [[noreturn, gnu::cold, gnu::noinline]] static void refuse_empty() {
+    throw Error("expected a tensor with data, got an empty Tensor()");
   }
   static void check_count(const Shape& shape, std::size_t values);
   /// Element k = element(k), computed on the host.
@@ -262,15 +272,15 @@ DPMP_KEPT_BODY inline std::vector<double> Tensor::to_doubles() const {
   return values;
 }
 
-DPMP_KEPT_BODY inline void check_shape(std::string_view what, const Tensor& t, const Shape& expected) {
+[[gnu::noinline]] DPMP_KEPT_BODY inline void check_shape(std::string_view what, const Tensor& t, const Shape& expected) {
   DPMP_CHECK(t.shape() == expected, "expected ", what, " of shape ", expected, ", got ", t.shape());
 }
 
-DPMP_KEPT_BODY inline void check_dtype(std::string_view what, const Tensor& t, DType expected) {
+[[gnu::noinline]] DPMP_KEPT_BODY inline void check_dtype(std::string_view what, const Tensor& t, DType expected) {
   DPMP_CHECK(t.dtype() == expected, "expected ", what, " in ", expected, ", got ", t.dtype(), " ", t.shape());
 }
 
-DPMP_KEPT_BODY inline void check_device(std::string_view what, const Tensor& t, const Context& ctx) {
+[[gnu::noinline]] DPMP_KEPT_BODY inline void check_device(std::string_view what, const Tensor& t, const Context& ctx) {
   DPMP_CHECK(t.device() == ctx.device(), "expected ", what, " on ", ctx.device(), ", got ", t.device(), ": use Tensor::to");
 }
 }  // namespace dpmp::inline DPMP_ABI
