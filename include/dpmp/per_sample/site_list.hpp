@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dpmp/autograd/site.hpp"
+#include "dpmp/core/function_ref.hpp"
 #include "dpmp/kernels/norm_table.hpp"
 #include "dpmp/kernels/row_norm.hpp"
 #include "dpmp/runtime/launch.hpp"
