@@ -58,22 +58,28 @@ inline LossWindow loss_window(std::span<const CountedLosses> parts) {
     mean += count * m, variance += count * square;
     smallest += count * double(p.losses->atoms.front().index), largest += count * double(p.losses->atoms.back().index);
   }
-  // Chernoff: P[sum >= mean + b] <= e^(log moment(theta) - theta b) for every theta > 0, and so below.
+  // Chernoff: P[sum >= mean + b] <= e^(log moment(theta) - theta b) for every theta > 0, and so below. The distance has one
+  // minimum over theta, near sqrt(-2 log(outside) / variance) for sums that are nearly normal, and far below where a few
+  // large losses are rare and make up the variance.
   double below = mean - smallest * interval, above = largest * interval - mean;
   LossWindow w;
-  const double theta = std::sqrt(-2 * std::log(outside)) / std::sqrt(variance);
-  if (std::isfinite(theta))
-    for (const double part : {1.2, 0.85, 0.5, 0.2})
-      for (const int side : {-1, 1}) {
+  const double normal = std::sqrt(-2 * std::log(outside)) / std::sqrt(variance);
+  if (std::isfinite(normal))
+    for (const int side : {-1, 1}) {
+      double& known = side < 0 ? below : above;
+      double last = std::numeric_limits<double>::infinity();
+      for (double theta = 1.2 * normal; theta > 1e-6 * normal; theta *= 0.7) {
         double moment = 0;
         for (std::size_t k = 0; k < parts.size(); ++k)
-          moment += double(parts[k].count) * log_moment(*parts[k].losses, side * part * theta, means[k]);
-        const double distance = (moment - std::log(outside)) / (part * theta);
-        double& known = side < 0 ? below : above;
-        if (!(distance < known)) continue;
-        known = distance;
-        (side < 0 ? w.below : w.above) = outside;
+          moment += double(parts[k].count) * log_moment(*parts[k].losses, side * theta, means[k]);
+        const double distance = (moment - std::log(outside)) / theta;
+        if (distance > last) break;
+        if (std::isfinite(distance)) last = distance;
       }
+      if (!(last < known)) continue;
+      known = last;
+      (side < 0 ? w.below : w.above) = outside;
+    }
   w.top = mean + above;
   w.low = std::floor((mean - below) / interval) - 1;
   w.high = std::ceil((mean + above) / interval) + 1;
