@@ -149,11 +149,13 @@ inline double gentler(const std::vector<RoughLosses>& all, double saddle) {
     if (moments_of_all(all, lambda).log_moment - lambda * m.mean <= m.log_moment - saddle * m.mean + 7) return lambda;
   return saddle;
 }
-}  // namespace detail
-
-DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> curves, BoundSide side,
-                                                 const TiltQuestion& question) {
+/// What curves lose near the answer to a question, on rough grids.
+struct RoughComposition {
   double steps = 0;
+  std::size_t every = 1;           // of so many curves one has been looked at
+  std::vector<RoughLosses> losses;  // of these
+};
+inline RoughComposition rough_composition(std::span<const CountedCurve> curves, const TiltQuestion& question) {
   std::vector<double> counts(curves.size(), 0);
   for (std::size_t k = 0; k < curves.size(); ++k) {
     counts[k] += double(curves[k].count);
@@ -162,24 +164,39 @@ DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> c
       counts[k + 1] += share * double(count);
     }
   }
-  for (const double count : counts) steps += count;
   // Some of many curves are enough to find the tilt.
-  const std::size_t every = (curves.size() + 31) / 32;
-  std::vector<detail::RoughLosses> rough;
-  for (std::size_t k = 0; k < curves.size(); k += every) {
-    rough.push_back(detail::rough_losses(curves[k], nullptr));
-    rough.back().count = 0;
-    for (std::size_t j = k; j < std::min(k + every, curves.size()); ++j) rough.back().count += counts[j];
+  RoughComposition r{0, (curves.size() + 31) / 32, {}};
+  for (std::size_t k = 0; k < curves.size(); k += r.every) {
+    r.losses.push_back(rough_losses(curves[k], nullptr));
+    r.losses.back().count = 0;
+    for (std::size_t j = k; j < std::min(k + r.every, curves.size()); ++j) r.losses.back().count += counts[j];
+    r.steps += r.losses.back().count;
   }
-  double lambda = detail::gentler(rough, detail::saddle_point(rough, question));
-  for (std::size_t k = 0; k < rough.size(); ++k) {
-    const detail::TiltedMoments m = rough[k].at(lambda);
-    const double count = rough[k].count;
-    rough[k] = detail::rough_losses(curves[k * every], &m);
-    rough[k].count = count;
+  const double lambda = gentler(r.losses, saddle_point(r.losses, question));
+  for (std::size_t k = 0; k < r.losses.size(); ++k) {
+    const TiltedMoments m = r.losses[k].at(lambda);
+    const double count = r.losses[k].count;
+    r.losses[k] = rough_losses(curves[k * r.every], &m);
+    r.losses[k].count = count;
   }
+  return r;
+}
+/// About epsilon of the first order at `delta`.
+inline double rough_epsilon(std::span<const CountedCurve> curves, double delta) {
+  const TiltQuestion question{TiltQuestion::Given::delta, delta};
+  const std::vector<RoughLosses> rough = rough_composition(curves, question).losses;
+  return moments_of_all(rough, saddle_point(rough, question)).mean;
+}
+}  // namespace detail
+
+DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> curves, BoundSide side,
+                                                 const TiltQuestion& question) {
+  const detail::RoughComposition composition = detail::rough_composition(curves, question);
+  const std::vector<detail::RoughLosses>& rough = composition.losses;
+  const double steps = composition.steps;
+  const std::size_t every = composition.every;
   const double saddle = detail::saddle_point(rough, question);
-  lambda = detail::gentler(rough, saddle);
+  const double lambda = detail::gentler(rough, saddle);
   const detail::TiltedMoments all = detail::moments_of_all(rough, lambda);
   std::vector<detail::TiltedMoments> near;
   for (const detail::RoughLosses& r : rough) near.push_back(r.at(lambda));

@@ -53,6 +53,7 @@ double largest_sampling_rate(const PlanOptions& options, double sigma);
 #include <map>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "dpmp/dp/calibration.hpp"
 
@@ -163,12 +164,22 @@ DPMP_KEPT_BODY inline double least_noise_multiplier(const PlanOptions& o) {
   const double target = calibration_target(o), delta = accounted_delta(o, o.steps);
   const auto rdp = [&](double sigma) { return detail::with_steps(rdp_accountant_of(o), o, sigma, o.steps); };
   if (o.accountant == Accountant::rdp || o.noise_source.is_discrete()) return calibrate_noise_multiplier(target, delta, rdp);
-  // Renyi divergences take no time and are near, whether they hold or not.
-  double near = 1;
-  while (near < 0x1p20 && rdp(near).epsilon(delta) > target) near *= 2;
-  while (near > 0x1p-20 && rdp(near / 1.1).epsilon(delta) <= target) near /= 1.1;
-  return least_noise_multiplier(
-      target, delta, [&](double sigma) { return detail::planned_epsilon(o, sigma); }, near, 1e-7);
+  const auto rough = [&](double sigma) {
+    PldAccountant r;
+    for (AccountedSteps& s : accounted_steps(o, sigma, o.steps)) {
+      // An allocation is much like Poisson sampling of its rate, whose curve takes no time.
+      if (s.mechanism.kind == StepMechanism::Kind::random_allocation_gaussian) {
+        s.mechanism.kind = StepMechanism::Kind::poisson_gaussian;
+        s.steps *= std::exchange(s.mechanism.period, 1);
+      }
+      r.add_steps(s.mechanism, s.steps);
+    }
+    return std::max(r.rough_epsilon(delta), 1e-300);
+  };
+  NoiseSearch search{.near = smallest_noise(target, delta, rough, {.wanted = 1e-3}), .wanted = 1e-7};
+  search.slope = std::clamp(std::log(rough(search.near) / rough(search.near * 1.02)) / std::log(1.02), 0.5, 50.0);
+  return smallest_noise(
+      target, delta, [&](double sigma) { return detail::planned_epsilon(o, sigma); }, search);
 }
 
 DPMP_KEPT_BODY inline index_t most_steps(const PlanOptions& given, double sigma) {
@@ -222,7 +233,7 @@ DPMP_KEPT_BODY inline double largest_sampling_rate(const PlanOptions& given, dou
     DPMP_CHECK(near < 0x1p52, "expected a target epsilon that some sampling rate keeps, got ", given.epsilon, ": at ",
                1 / near, " it is ", at_inverse(near));
   }
-  const double found = least_noise_multiplier(target, given.delta, at_inverse, near, 1e-7);
+  const double found = smallest_noise(target, given.delta, at_inverse, {.near = near, .wanted = 1e-7});
   return std::min(1.0, 1 / found);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

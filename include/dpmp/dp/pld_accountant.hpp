@@ -40,6 +40,8 @@ class PldAccountant {
   std::vector<double> epsilons(std::span<const double> deltas) const;
   /// A lower bound of it: the truth is in between.
   double least_epsilon(double delta) const;
+  /// About epsilon(), within a few percent as a rule, in a small part of its time: no bound, but where to look for one.
+  double rough_epsilon(double delta) const;
   /// An upper bound of delta at epsilon >= 0, and a lower one.
   double delta(double epsilon) const;
   double least_delta(double epsilon) const;
@@ -75,6 +77,10 @@ inline double gaussian_mu_of(const CountedSteps& steps, bool pessimistic) {
 }
 inline bool all_gaussian(const CountedSteps& steps) {
   return std::all_of(steps.begin(), steps.end(), [](const auto& s) { return s.first.sampling_rate == 1; });
+}
+/// Too little for a grid.
+inline bool with_little_noise(const CountedSteps& steps) {
+  return std::any_of(steps.begin(), steps.end(), [](const auto& s) { return s.first.noise_multiplier < 1e-4; });
 }
 inline bool one_step(const CountedSteps& steps) { return steps.size() == 1 && steps[0].second == 1; }
 /// The divergences of subsampled_gaussian_rdp() are those of one neighbour that contributes nothing.
@@ -148,8 +154,7 @@ inline std::vector<CountedCurve> counted_curves(const CountedSteps& steps) {
 /// tilted for the question; none where the grid would be too coarse or too large.
 template <class Answer>
 std::optional<double> largest_answer(const CountedSteps& all, BoundSide side, TiltQuestion question, Answer&& answer) {
-  for (const auto& [step, count] : all)
-    if (step.noise_multiplier < 1e-4) return std::nullopt;
+  if (with_little_noise(all)) return std::nullopt;
   const CountedSteps steps = with_one_gaussian(all, side == BoundSide::pessimistic);
   std::vector<CountedCurve> curves = side == BoundSide::pessimistic ? noise_chords(steps) : counted_curves(steps);
   if (curves.size() > 192) curves = counted_curves(pooled(steps, side == BoundSide::pessimistic));
@@ -269,6 +274,16 @@ DPMP_KEPT_BODY inline double PldAccountant::least_epsilon(double delta) const {
   return detail::largest_answer(steps, BoundSide::optimistic, {TiltQuestion::Given::delta, delta},
                                 [&](const PrivacyLossDistribution& d) { return d.epsilon(delta); })
       .value_or(0);
+}
+
+DPMP_KEPT_BODY inline double PldAccountant::rough_epsilon(double delta) const {
+  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
+  const CountedSteps steps = detail::merged(steps_);
+  if (steps.empty()) return 0;
+  const double all_records = gaussian_epsilon(detail::gaussian_mu_of(steps, true), delta);
+  if (detail::all_gaussian(steps) || detail::with_little_noise(steps)) return all_records;
+  if (detail::one_step(steps)) return detail::epsilon_of_one(privacy_curve(steps[0].first), delta, true);
+  return std::min(all_records, detail::rough_epsilon(noise_chords(detail::with_one_gaussian(steps, true)), delta));
 }
 
 DPMP_KEPT_BODY inline double PldAccountant::delta(double epsilon) const {
