@@ -20,8 +20,7 @@ struct Setting {
 };
 
 std::vector<Setting> settings() {
-  const dp::PlanOptions plain{
-      .epsilon = 3, .delta = 1e-6, .sampling_rate = 0.01, .steps = 2000, .dataset_size = 50000};
+  const dp::PlanOptions plain{.epsilon = 3, .delta = 1e-6, .sampling_rate = 0.01, .steps = 2000, .dataset_size = 50000};
   std::vector<Setting> all;
   const auto add = [&](const char* name, auto&& change) {
     Setting s{name, plain};
@@ -33,9 +32,8 @@ std::vector<Setting> settings() {
   add("poisson q 0.01, 100,000 steps", [](Options o) { o.steps = 100000; });
   add("poisson q 0.0001, 1,000,000 steps",
       [](Options o) { o.sampling_rate = 1e-4, o.steps = 1000000, o.dataset_size = 10000000; });
-  add("poisson q 0.0001, 1,000,000 steps, delta 1e-15", [](Options o) {
-    o.sampling_rate = 1e-4, o.steps = 1000000, o.dataset_size = 10000000, o.delta = 1e-15;
-  });
+  add("poisson q 0.0001, 1,000,000 steps, delta 1e-15",
+      [](Options o) { o.sampling_rate = 1e-4, o.steps = 1000000, o.dataset_size = 10000000, o.delta = 1e-15; });
   add("delta 1e-15, 2000 steps", [](Options o) { o.delta = 1e-15; });
   add("epsilon 0.1", [](Options o) { o.epsilon = 0.1; });
   add("replace_one", [](Options o) { o.relation = dp::NeighbouringRelation::replace_one; });

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// For compare_accountants.py: reads lines "relation q sigma steps delta" and writes for each the least and the largest epsilon
-// by privacy-loss distributions, that by Renyi divergences (-1 where they do not hold), the CPU time in milliseconds, and a
-// batch size. "truncated_poisson q sigma steps delta units lowered" is a plan's epsilon, without a least one, where the
-// chosen batch size is nearer to the mean by this share; the batch size is 0 where the plan refuses it, else 1 of no meaning.
+// For compare_accountants.py: reads lines "relation q sigma steps delta" and writes for each the least and the largest
+// epsilon by privacy-loss distributions, that by Renyi divergences (-1 where they do not hold), the CPU time in
+// milliseconds, and a batch size. "truncated_poisson q sigma steps delta units lowered" is a plan's epsilon, without a least
+// one, where the chosen batch size is nearer to the mean by this share; the batch size is 0 where the plan refuses it, else
+// 1 of no meaning.
 #include <cstdio>
 #include <ctime>
 #include <iostream>
@@ -15,7 +16,8 @@ using namespace dpmp;
 namespace {
 void truncated(dp::PlanOptions o, double sigma, double lowered) {
   o.sampling.kind = dp::SamplingKind::truncated_poisson;
-  const double chosen = double(dp::completed_options(o).sampling.batch_size), mean = o.sampling_rate * double(o.dataset_size);
+  const double chosen = double(dp::completed_options(o).sampling.batch_size),
+               mean = o.sampling_rate * double(o.dataset_size);
   o.sampling.batch_size = index_t(chosen - lowered * (chosen - mean));
   try {
     const std::clock_t begin = std::clock();

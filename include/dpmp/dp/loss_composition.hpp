@@ -8,23 +8,16 @@
 #include "dpmp/dp/connect_dots.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// Steps whose losses are nearly the same: those of step i are masses + u_i change, and the u_i sum to 0.
-struct LossChord {
-  std::vector<LossAtom> change;                      // masses of either sign
-  std::vector<std::pair<double, index_t>> distance;  // u_i in [-1, 1], and of how many steps
-};
+/// Steps between two distributions x and y: masses (1 - t_i) x + t_i y for shares t_i in [0, 1], each of so many steps.
+using LossShares = std::vector<std::pair<double, index_t>>;
 struct CountedLosses {
   const LossMasses* losses = nullptr;
-  index_t count = 1;                 // >= 1
-  const LossChord* chord = nullptr;  // where the steps differ; count is that of its distances then
+  index_t count = 1;                         // >= 1
+  const LossShares* towards_next = nullptr;  // further steps, between this part and the next one. Pessimistic
 };
-/// The chord of steps between two distributions of the same side (pessimistic), interval and tilt: masses (1 - t_i) x +
-/// t_i y for shares t_i in [0, 1], each of so many steps. The first is their mean.
-std::pair<LossMasses, LossChord> loss_chord(const LossMasses& x, const LossMasses& y,
-                                            const std::vector<std::pair<double, index_t>>& shares);
 /// The losses of all parts together, each count times: independent, so that they add up. Sides, intervals and tilts are the
-/// same. A part without masses says nothing (optimistic) or loses without a bound (pessimistic), and so do all. Where there are many parts, neighbours are composed first, whose windows are smaller. Throws where a window has
-/// more than 2^24 losses.
+/// same. A part without masses says nothing (optimistic) or loses without a bound (pessimistic), and so do all. Throws
+/// where a window has more than 2^24 losses.
 LossMasses compose_losses(std::span<const CountedLosses> parts);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -57,19 +50,65 @@ inline double log_moment(const LossMasses& m, double theta, double mean) {
   return std::log(sum) + 1e-12;
 }
 
+/// The steps between two parts: their mean is ((1 - share) x + share scale y) / sum, x and y as they are stored, of the sum
+/// 1, and times e^log_scale.
+struct LossChord {
+  LossChord(const LossMasses& x, const LossMasses& y, const LossShares& shares) {
+    const auto sum_of = [](const LossMasses& m) {
+      double all = 0;
+      for (const LossAtom& a : m.atoms) all += a.mass;
+      return all;
+    };
+    for (const auto& [t, count] : shares) share += double(count) * t, steps += double(count);
+    share /= steps;
+    scale = std::exp(y.log_scale - x.log_scale) * (1 + (std::fabs(x.log_scale) + std::fabs(y.log_scale) + 8) * 0x1p-51);
+    sum = (1 - share) * sum_of(x) + share * scale * sum_of(y);
+    log_scale = x.log_scale + std::log(sum) + (std::fabs(x.log_scale) + std::fabs(std::log(sum)) + 1) * 0x1p-51;
+  }
+  /// Of a number that x has and one that y has.
+  double mean(double x, double y) const { return ((1 - share) * x + share * scale * y) / sum; }
+  double share = 0, steps = 0, scale = 1, sum = 1, log_scale = 0;
+};
+
 inline LossWindow loss_window(std::span<const CountedLosses> parts) {
   constexpr double outside = 1e-13;
   const double interval = parts[0].losses->interval;
   double mean = 0, variance = 0, smallest = 0, largest = 0;
-  std::vector<double> means;
-  for (const CountedLosses& p : parts) {
-    const double m = mean_loss(*p.losses), count = double(p.count);
-    double square = 0;
-    for (const LossAtom& a : p.losses->atoms) square += a.mass * std::pow(double(a.index) * interval - m, 2);
+  std::vector<double> means, logs(parts.size());
+  std::vector<std::pair<std::size_t, LossChord>> chords;
+  for (std::size_t k = 0; k < parts.size(); ++k) {
+    const std::vector<LossAtom>& atoms = parts[k].losses->atoms;
+    const double m = mean_loss(*parts[k].losses);
+    double square = 0, count = double(parts[k].count);
+    for (const LossAtom& a : atoms) square += a.mass * std::pow(double(a.index) * interval - m, 2);
     means.push_back(m);
-    mean += count * m, variance += count * square;
-    smallest += count * double(p.losses->atoms.front().index), largest += count * double(p.losses->atoms.back().index);
+    if (k > 0 && parts[k - 1].towards_next) {
+      const LossChord& c =
+          chords.emplace_back(k - 1, LossChord(*parts[k - 1].losses, *parts[k].losses, *parts[k - 1].towards_next)).second;
+      const std::vector<LossAtom>& before = parts[k - 1].losses->atoms;
+      mean += c.steps * c.mean(means[k - 1], m), count += c.steps;
+      smallest += c.steps * double(std::min(before.front().index, atoms.front().index));
+      largest += c.steps * double(std::max(before.back().index, atoms.back().index));
+    }
+    mean += double(parts[k].count) * m, variance += count * square;
+    smallest += double(parts[k].count) * double(atoms.front().index);
+    largest += double(parts[k].count) * double(atoms.back().index);
   }
+  // The mean logarithm of the steps of a chord is at most the logarithm of their mean.
+  const auto moment_at = [&](double theta) {
+    double moment = 0;
+    for (std::size_t k = 0; k < parts.size(); ++k) {
+      logs[k] = log_moment(*parts[k].losses, theta, means[k]);
+      moment += double(parts[k].count) * logs[k];
+    }
+    for (const auto& [k, c] : chords) {
+      const double middle = c.mean(means[k], means[k + 1]);
+      moment += c.steps * (std::log(c.mean(std::exp(logs[k] + theta * (means[k] - middle)),
+                                           std::exp(logs[k + 1] + theta * (means[k + 1] - middle)))) +
+                           1e-12);
+    }
+    return moment;
+  };
   // Chernoff: P[sum >= mean + b] <= e^(log moment(theta) - theta b) for every theta > 0, and so below. The distance has one
   // minimum over theta, near sqrt(-2 log(outside) / variance) for sums that are nearly normal, and far below where a few
   // large losses are rare and make up the variance.
@@ -81,10 +120,7 @@ inline LossWindow loss_window(std::span<const CountedLosses> parts) {
       double& known = side < 0 ? below : above;
       double last = std::numeric_limits<double>::infinity();
       for (double theta = 1.2 * normal; theta > 1e-6 * normal; theta *= 0.7) {
-        double moment = 0;
-        for (std::size_t k = 0; k < parts.size(); ++k)
-          moment += double(parts[k].count) * log_moment(*parts[k].losses, side * theta, means[k]);
-        const double distance = (moment - std::log(outside)) / theta;
+        const double distance = (moment_at(side * theta) - std::log(outside)) / theta;
         if (distance > last) break;
         if (std::isfinite(distance)) last = distance;
       }
@@ -133,11 +169,13 @@ class LogProduct {
   double re_ = 0, im_ = 0, slack_ = 0;
 };
 
-/// The product of all (x + u_i d) of a chord: powers of x, and a series in d / x for the logarithm of the rest.
+/// The product of all (x + u_i d), u_i = t_i - share, of a chord: powers of x, and a series in d / x for the logarithm of
+/// the rest.
 class ChordProduct {
  public:
-  explicit ChordProduct(const LossChord& chord) : chord_(chord) {
-    for (const auto& [u, count] : chord.distance) {
+  ChordProduct(const LossShares& shares, double share) : shares_(shares), share_(share) {
+    for (const auto& [t, count] : shares) {
+      const double u = t - share;
       steps_ += double(count);
       double power = u;
       for (int k = 2; k < terms; ++k) {
@@ -152,16 +190,18 @@ class ChordProduct {
     const double ratio_error = (d.error + change / size * x.error) / (size - x.error) + 0x1p-49 * change / size;
     const double ratio = change / size + ratio_error;
     if (!(x.error < size / 2 && ratio < 0.25)) {
-      for (const auto& [u, count] : chord_.distance)
+      for (const auto& [t, count] : shares_) {
+        const double u = t - share_;
         product.multiply({x.re + u * d.re, x.im + u * d.im, x.error + std::fabs(u) * d.error + 0x1p-51 * (size + change)},
                          double(count));
+      }
       return;
     }
     product.multiply(x, steps_);
     const double re = (d.re * x.re + d.im * x.im) / (size * size), im = (d.im * x.re - d.re * x.im) / (size * size);
-    // log prod (1 + u_i z) = sum_k -(-z)^k / k sum_i u_i^k, without k = 1 as the u_i sum to 0. Its derivative is at most
-    // sum_k |z|^(k - 1) sum_i |u_i|^k.
-    double log_re = 0, log_im = 0, error = 0, z_re = re, z_im = im, bound = ratio;
+    // log prod (1 + u_i z) = sum_k -(-z)^k / k sum_i u_i^k, without k = 1, as the u_i sum to 0 up to their
+    // rounding. Its derivative is at most sum_k |z|^(k - 1) sum_i |u_i|^k.
+    double log_re = 0, log_im = 0, error = steps_ * 0x1p-51 * ratio, z_re = re, z_im = im, bound = ratio;
     int k = 2;
     for (; k + 1 < terms && bound * ratio * size_[k] > 1e-16; ++k) {
       const double next = z_re * re - z_im * im;
@@ -176,8 +216,8 @@ class ChordProduct {
 
  private:
   static constexpr int terms = 16;
-  const LossChord& chord_;
-  double steps_ = 0, sum_[terms] = {}, size_[terms] = {};
+  const LossShares& shares_;
+  double share_, steps_ = 0, sum_[terms] = {}, size_[terms] = {};
 };
 
 inline LossMasses compose_by_fft(std::span<const CountedLosses> parts) {
@@ -191,31 +231,40 @@ inline LossMasses compose_by_fft(std::span<const CountedLosses> parts) {
   LossMasses r;
   r.side = one.side, r.interval = one.interval, r.tilt = one.tilt;
   std::vector<LogProduct> product(n / 2 + 1);
-  std::vector<double> masses;
-  for (const CountedLosses& p : parts) {
-    masses.assign(n, 0);
-    double sum = 0;
-    for (const LossAtom& a : p.losses->atoms) masses[std::size_t(a.index) & (n - 1)] += a.mass, sum += a.mass;
-    const RealFourier::Spectrum s = fourier.forward(masses);
-    if (p.chord) {
-      masses.assign(n, 0);
-      double changed = 0;
-      for (const LossAtom& a : p.chord->change) masses[std::size_t(a.index) & (n - 1)] += a.mass, changed += std::fabs(a.mass);
-      const RealFourier::Spectrum d = fourier.forward(masses);
-      const ChordProduct chord(*p.chord);
-      // Sums and differences of masses are rounded, too.
-      const double rounding = fourier.rounding() + 0x1p-50;
+  std::vector<double> masses(n);
+  double sum = 0;
+  const auto spectrum_of = [&](const LossMasses& m) {
+    std::fill(masses.begin(), masses.end(), 0.0);
+    sum = 0;
+    for (const LossAtom& a : m.atoms) masses[std::size_t(a.index) & (n - 1)] += a.mass, sum += a.mass;
+    return fourier.forward(masses);
+  };
+  const auto account = [&](double count, double log_scale, double infinite, double excess) {
+    r.log_scale += count * log_scale + (pessimistic ? 1 : -1) * 0x1p-51 * std::fabs(count * log_scale);
+    r.infinite += count * infinite;
+    r.excess += count * excess;
+  };
+  RealFourier::Spectrum last;
+  double last_sum = 0;
+  for (std::size_t part = 0; part < parts.size(); ++part) {
+    const LossMasses& y = *parts[part].losses;
+    RealFourier::Spectrum s = spectrum_of(y);
+    for (std::size_t k = 0; k <= n / 2; ++k)
+      product[k].multiply({s.re[k], s.im[k], fourier.rounding() * sum}, double(parts[part].count));
+    account(double(parts[part].count), y.log_scale, y.infinite, y.excess);
+    if (part > 0 && parts[part - 1].towards_next) {
+      const LossMasses& x = *parts[part - 1].losses;
+      const LossChord c(x, y, *parts[part - 1].towards_next);
+      const ChordProduct chord(*parts[part - 1].towards_next, c.share);
+      const double up = c.scale / c.sum, down = 1 / c.sum;
+      const double error = (fourier.rounding() + 0x1p-50) * (down * last_sum + up * sum);
       for (std::size_t k = 0; k <= n / 2; ++k)
-        chord.multiply(product[k], {s.re[k], s.im[k], rounding * sum},
-                       {d.re[k], d.im[k], rounding * changed + 0x1p-50 * sum});
-    } else {
-      for (std::size_t k = 0; k <= n / 2; ++k)
-        product[k].multiply({s.re[k], s.im[k], fourier.rounding() * sum}, double(p.count));
+        chord.multiply(product[k], {c.mean(last.re[k], s.re[k]), c.mean(last.im[k], s.im[k]), fourier.rounding() + 0x1p-49},
+                       {up * s.re[k] - down * last.re[k], up * s.im[k] - down * last.im[k], error});
+      // Of no scale.
+      account(c.steps, c.log_scale, (1 - c.share) * x.infinite + c.share * y.infinite, c.mean(x.excess, y.excess));
     }
-    const double count = double(p.count);
-    r.log_scale += count * p.losses->log_scale + (pessimistic ? 1 : -1) * 0x1p-51 * std::fabs(count * p.losses->log_scale);
-    r.infinite += count * p.losses->infinite;
-    r.excess += count * p.losses->excess;
+    last = std::move(s), last_sum = sum;
   }
   double error = 0;
   RealFourier::Spectrum spectrum{std::vector<double>(n / 2 + 1), std::vector<double>(n / 2 + 1)};
@@ -246,43 +295,7 @@ inline LossMasses compose_by_fft(std::span<const CountedLosses> parts) {
 }
 }  // namespace detail
 
-DPMP_KEPT_BODY inline std::pair<LossMasses, LossChord> loss_chord(const LossMasses& x, const LossMasses& y,
-                                                                  const std::vector<std::pair<double, index_t>>& shares) {
-  DPMP_CHECK(x.side == BoundSide::pessimistic && y.side == x.side && x.interval == y.interval && x.tilt == y.tilt &&
-                 !x.atoms.empty() && !y.atoms.empty(),
-             "expected two pessimistic distributions of one interval and tilt");
-  double share = 0, steps = 0;
-  for (const auto& [t, count] : shares) share += double(count) * t, steps += double(count);
-  share /= steps;
-  // Masses of y in the scale of x.
-  const double scale = std::exp(y.log_scale - x.log_scale) *
-                       (1 + (std::fabs(x.log_scale) + std::fabs(y.log_scale) + 8) * 0x1p-51);
-  LossMasses mean{x.side, x.interval, x.tilt, x.log_scale, 0, 0, {}};
-  mean.infinite = ((1 - share) * x.infinite + share * y.infinite) * (1 + 0x1p-50);
-  mean.excess = ((1 - share) * x.excess + share * scale * y.excess) * (1 + 0x1p-50);
-  LossChord chord;
-  double sum = 0;
-  for (const auto& [t, count] : shares) chord.distance.push_back({t - share, count});
-  for (std::size_t i = 0, j = 0; i < x.atoms.size() || j < y.atoms.size();) {
-    const bool from_x = j == y.atoms.size() || (i < x.atoms.size() && x.atoms[i].index <= y.atoms[j].index);
-    const bool from_y = i == x.atoms.size() || (j < y.atoms.size() && y.atoms[j].index <= x.atoms[i].index);
-    const index_t index = from_x ? x.atoms[i].index : y.atoms[j].index;
-    const double a = from_x ? x.atoms[i].mass : 0, b = from_y ? scale * y.atoms[j].mass : 0;
-    mean.atoms.push_back({index, ((1 - share) * a + share * b) * (1 + 0x1p-50)});
-    chord.change.push_back({index, b - a});
-    i += from_x, j += from_y;
-    sum += mean.atoms.back().mass;
-  }
-  // As masses are everywhere: of the sum 1.
-  for (LossAtom& a : mean.atoms) a.mass *= (1 + 0x1p-51) / sum;
-  for (LossAtom& a : chord.change) a.mass *= (1 + 0x1p-51) / sum;
-  mean.excess *= (1 + 0x1p-50) / sum;
-  mean.log_scale += std::log(sum) + (std::fabs(mean.log_scale) + std::fabs(std::log(sum)) + 1) * 0x1p-51;
-  return {std::move(mean), std::move(chord)};
-}
-
 DPMP_KEPT_BODY inline LossMasses compose_losses(std::span<const CountedLosses> parts) {
-  constexpr std::size_t together = 32;
   DPMP_CHECK(!parts.empty(), "expected at least one part, got none");
   const CountedLosses* empty = nullptr;
   for (const CountedLosses& p : parts) {
@@ -292,23 +305,25 @@ DPMP_KEPT_BODY inline LossMasses compose_losses(std::span<const CountedLosses> p
                "expected parts of one side, interval and tilt, got (", x.interval, ", ", x.tilt, ") and (", y.interval, ", ",
                y.tilt, ")");
     if (x.atoms.empty()) empty = &p;
+    DPMP_CHECK(!p.towards_next || (&p != &parts.back() && x.side == BoundSide::pessimistic),
+               "expected steps between two pessimistic parts, got them after the last one or between optimistic ones");
   }
   if (empty) {
     LossMasses r = *empty->losses;
     if (r.side == BoundSide::optimistic) return r;
     r.infinite = 0;
-    for (const CountedLosses& p : parts) r.infinite += double(p.count) * p.losses->infinite * (1 + 1e-9);
+    for (std::size_t k = 0; k < parts.size(); ++k) {
+      double count = double(parts[k].count);
+      for (const std::size_t j : {k, k - 1})
+        if (j < parts.size() && parts[j].towards_next)
+          for (const auto& step : *parts[j].towards_next) count += double(step.second);
+      r.infinite += count * parts[k].losses->infinite * (1 + 1e-9);
+    }
     r.infinite = std::min(1.0, r.infinite);
     return r;
   }
-  if (parts.size() == 1 && parts[0].count == 1 && !parts[0].chord) return *parts[0].losses;
-  if (parts.size() <= together) return detail::compose_by_fft(parts);
-  std::vector<LossMasses> composed;
-  for (std::size_t k = 0; k < parts.size(); k += together)
-    composed.push_back(compose_losses(parts.subspan(k, std::min(together, parts.size() - k))));
-  std::vector<CountedLosses> again;
-  for (const LossMasses& m : composed) again.push_back({&m, 1});
-  return compose_losses(again);
+  if (parts.size() == 1 && parts[0].count == 1) return *parts[0].losses;
+  return detail::compose_by_fft(parts);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

@@ -21,7 +21,7 @@ struct CountedCurve {
   index_t count = 1;
   /// Steps between this curve and the next one of a list: mixtures with this share of the next one, and how many.
   /// Pessimistic.
-  std::vector<std::pair<double, index_t>> towards_next = {};
+  LossShares towards_next = {};
 };
 struct TiltedLosses {
   std::optional<LossMasses> losses = {};
@@ -35,7 +35,6 @@ TiltedLosses tilted_losses(std::span<const CountedCurve> curves, BoundSide side,
 #if DPMP_BODIES
 #include <algorithm>
 #include <cmath>
-#include <list>
 #include <numbers>
 
 namespace dpmp::inline DPMP_ABI::dp {
@@ -152,7 +151,7 @@ inline double gentler(const std::vector<RoughLosses>& all, double saddle) {
 /// What curves lose near the answer to a question, on rough grids.
 struct RoughComposition {
   double steps = 0;
-  std::size_t every = 1;           // of so many curves one has been looked at
+  std::size_t every = 1;            // of so many curves one has been looked at
   std::vector<RoughLosses> losses;  // of these
 };
 inline RoughComposition rough_composition(std::span<const CountedCurve> curves, const TiltQuestion& question) {
@@ -202,7 +201,8 @@ DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> c
   for (const detail::RoughLosses& r : rough) near.push_back(r.at(lambda));
 
   if (!(all.variance > 0)) return {};
-  const bool all_seen = every == 1 && std::all_of(curves.begin(), curves.end(), [](const auto& c) { return c.towards_next.empty(); });
+  const bool all_seen =
+      every == 1 && std::all_of(curves.begin(), curves.end(), [](const auto& c) { return c.towards_next.empty(); });
   if (all_seen && question.given == TiltQuestion::Given::delta && question.known > 0) {
     // A tail bound is enough: E (1 - e^(epsilon - loss))_+ is at most E e^(lambda (loss - epsilon)) times the largest value
     // of (1 - e^-x) e^(-lambda x).
@@ -251,18 +251,12 @@ DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> c
                                          .tail = std::max(1e-290, delta / steps * 1e-9)}));
     }
     std::vector<CountedLosses> parts;
-    std::list<std::pair<LossMasses, LossChord>> between;
     bool empty = false;
     for (std::size_t k = 0; k < curves.size(); ++k) {
       // A mechanism of which nothing is known from below adds nothing to a lower bound.
       if (side == BoundSide::optimistic && losses[k].atoms.empty()) continue;
       empty = empty || losses[k].atoms.empty();
-      parts.push_back({&losses[k], curves[k].count});
-      if (curves[k].towards_next.empty() || losses[k].atoms.empty() || losses[k + 1].atoms.empty()) continue;
-      between.push_back(loss_chord(losses[k], losses[k + 1], curves[k].towards_next));
-      index_t count = 0;
-      for (const auto& step : curves[k].towards_next) count += step.second;
-      parts.push_back({&between.back().first, count, &between.back().second});
+      parts.push_back({&losses[k], curves[k].count, curves[k].towards_next.empty() ? nullptr : &curves[k].towards_next});
     }
     if (parts.empty()) return {.losses = losses[0]};
     // All of its mass is at an infinite loss: no grid is too coarse for that.

@@ -16,13 +16,13 @@ using CountedSteps = std::vector<std::pair<StepMechanism, index_t>>;
 /// has at most the curve of a mixture of its two neighbours, which costs about 10^-4 of epsilon. The steps are sorted by all
 /// but their noise multiplier first, then ascending by that.
 ///
-/// Proof. Let mu = 1 / sigma and H(mu) be the curve of a step at some epsilon >= 0, in one of the orders. With k >= 0 it is a
-/// convex function of -mu^-k / k (of log mu for k = 0) if mu H'' + (k + 1) H' >= 0, and so below its chord.
-/// One neighbour contributes nothing: H is a positive multiple of the divergence of N(mu, 1) and N(0, 1) at some other
-/// epsilon e >= 0, with H' = phi(e / mu - mu / 2) and mu H'' = (e^2 / mu^2 - mu^2 / 4) H'. So k >= mu^2 / 4 - 1 is enough.
-/// Replaced: with a = mu / 2, the threshold z (dp/gaussian_curve.hpp) and r = e^(epsilon - 2 a z) <= 1, dH / da is
-/// q phi(z - a) (1 + r), and dz / da = tau - z / a for some tau in [0, 1). The condition is (1 + r) (1 + k + z^2 - a^2 -
-/// a z tau) + a^2 tau (1 - r) >= 0. As z^2 - a z tau >= -a^2 / 4, k >= 5 a^2 / 4 - 1 = 5 mu^2 / 16 - 1 is enough: for both.
+/// Proof. Let mu = 1 / sigma and H(mu) be the curve of a step at some epsilon >= 0, in one of the orders. With k >= 0 it is
+/// a convex function of -mu^-k / k (of log mu for k = 0) if mu H'' + (k + 1) H' >= 0, and so below its chord. One neighbour
+/// contributes nothing: H is a positive multiple of the divergence of N(mu, 1) and N(0, 1) at some other epsilon e >= 0,
+/// with H' = phi(e / mu - mu / 2) and mu H'' = (e^2 / mu^2 - mu^2 / 4) H'. So k >= mu^2 / 4 - 1 is enough. Replaced: with a
+/// = mu / 2, the threshold z (dp/gaussian_curve.hpp) and r = e^(epsilon - 2 a z) <= 1, dH / da is q phi(z - a) (1 + r), and
+/// dz / da = tau - z / a for some tau in [0, 1). The condition is (1 + r) (1 + k + z^2 - a^2 - a z tau) + a^2 tau (1 - r) >=
+/// 0. As z^2 - a z tau >= -a^2 / 4, k >= 5 a^2 / 4 - 1 = 5 mu^2 / 16 - 1 is enough: for both.
 std::vector<CountedCurve> noise_chords(const CountedSteps& sorted);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
