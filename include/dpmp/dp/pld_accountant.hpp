@@ -324,11 +324,11 @@ DPMP_KEPT_BODY inline double PldAccountant::true_positive_rate(double rate) cons
   double best = gaussian_true_positive_rate(detail::gaussian_mu_of(steps, true), rate);
   if (detail::all_gaussian(steps)) return best;
   if (detail::one_step(steps)) {
-    // Every epsilon bounds it: true <= delta + e^epsilon false.
+    // Every epsilon bounds it.
     const PrivacyCurve curve = privacy_curve(steps[0].first);
     for (double epsilon = 0x1p-40; epsilon < 700; epsilon *= 1.01)
-      best =
-          std::min(best, std::max(curve.forward(epsilon).upper, curve.backward(epsilon).upper) + std::exp(epsilon) * rate);
+      best = std::min(
+          best, true_positive_bound(epsilon, std::max(curve.forward(epsilon).upper, curve.backward(epsilon).upper), rate));
     return best;
   }
   const auto found = detail::largest_answer(steps, BoundSide::pessimistic, {TiltQuestion::Given::false_positive_rate, rate},
