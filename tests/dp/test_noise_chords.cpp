@@ -70,6 +70,20 @@ TEST_CASE("P25: a step between two others has at most the curve of the mixture t
   }
 }
 
+TEST_CASE("P25: allocations, of which nothing is proven, and few steps are not mixed") {
+  dp::CountedSteps allocations, few;
+  for (int j = 0; j < 40; ++j)
+    allocations.push_back(
+        {{StepMechanism::Kind::random_allocation_gaussian, 0.5, 1 + 0.001 * j, NeighbouringRelation::add_or_remove_one, 2},
+         1});
+  for (int j = 0; j < 32; ++j) few.push_back({{.sampling_rate = 0.1, .noise_multiplier = 1 + 0.001 * j}, 1});
+  for (const dp::CountedSteps& steps : {allocations, few}) {
+    const std::vector<dp::CountedCurve> curves = dp::noise_chords(steps);
+    CHECK(curves.size() == steps.size());
+    CHECK(std::all_of(curves.begin(), curves.end(), [](const auto& c) { return c.towards_next.empty(); }));
+  }
+}
+
 TEST_CASE("P25: steps between two parts compose as a direct convolution of their mixtures does, from above") {
   test::Rng rng(test::seed(), 2);
   for (int k = 0; k < 12; ++k) {

@@ -11,7 +11,7 @@ namespace dpmp::inline DPMP_ABI::dp {
 /// Steps and how many of each.
 using CountedSteps = std::vector<std::pair<StepMechanism, index_t>>;
 
-/// Curves whose composition bounds that of sampled steps (q < 1) from above. Where more than 32 steps differ by their noise
+/// Curves whose composition bounds that of all steps from above. Where more than 32 Poisson samples differ by their noise
 /// multipliers alone, some of them stand for the others, about 3 % apart, more where steps lose little: a step in between
 /// has at most the curve of a mixture of its two neighbours, which costs about 10^-4 of epsilon. The steps are sorted by all
 /// but their noise multiplier first, then ascending by that.
@@ -53,7 +53,8 @@ inline void append_chords(std::vector<CountedCurve>& curves, CountedSteps::const
   mean /= count;
   // Wider where a range has more than some 64 curves.
   const double range = std::log(std::prev(end)->first.noise_multiplier / begin->first.noise_multiplier);
-  const double width = end - begin > few ? std::max(0.03, range / 64) : 0;
+  const bool proven = begin->first.kind != StepMechanism::Kind::random_allocation_gaussian;
+  const double width = proven && end - begin > few ? std::max(0.03, range / 64) : 0;
   for (auto s = begin; s != end;) {
     const double sigma = s->first.noise_multiplier;
     const double reach = sigma * (1 + std::min(wide, width * std::max(1.0, std::cbrt(mean / loses(sigma)))));
