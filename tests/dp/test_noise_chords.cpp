@@ -9,6 +9,7 @@
 #include "dpmp/dp/loss_composition.hpp"
 #include "dpmp/dp/noise_chords.hpp"
 #include "dpmp/dp/plan.hpp"
+#include "dpmp/dp/privacy_loss.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
 
