@@ -6,7 +6,9 @@
 #include <map>
 #include <vector>
 
+#include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/pld_accountant.hpp"
+#include "dpmp/dp/sampling_words.hpp"
 #include "dpmp/dp/statement.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
