@@ -119,6 +119,8 @@ Options parse(int argc, char** argv, CLI::App& app) {
       "expected steps, batch, evaluate-every and evaluate-records >= 1, checkpoint-every, lines and stop-after >= 0, got ",
       o.steps, ", ", o.batch, ", ", o.evaluate_every, ", ", o.evaluate_records, ", ", o.checkpoint_every, ", ", o.lines,
       ", ", o.stop_after.value_or(0));
+  DPMP_CHECK(o.moments == "f32" || o.optimiser == "adamw", "expected --optimiser adamw with --moments ", o.moments, ", got ",
+             o.optimiser);
   DPMP_CHECK(o.is_private || !o.unsafe_debug, "expected --unsafe-debug with private training, got --private=off");
   DPMP_CHECK(o.lora_rank == 0 || !o.weights.empty() || !o.resume.empty(),
              "expected --weights that the adapters of --lora-rank adapt, got none");

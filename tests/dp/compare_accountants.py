@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Compares PldAccountant with dp_accounting's and prv_accountant's on random settings and prints the table of
-docs/accounting.md. Not part of ctest. From the root of the repository:
+docs/accounting.md. Every fourth setting is truncated Poisson sampling, whose batch size is between the one that a plan
+chooses and a smaller one that it may refuse; the libraries have no balls in bins. Not part of ctest. From the root of the
+repository:
 
   pip install dp-accounting prv-accountant
-  g++ -std=gnu++20 -O2 -Iinclude tests/dp/accountant_table.cpp -o accountant_table
+  g++ -std=gnu++20 -O2 -Iinclude tests/dp/accountant_table.cpp -o accountant_table -lcrypto
   tests/dp/compare_accountants.py ./accountant_table 240 7
 """
 import math
@@ -20,13 +22,19 @@ from dp_accounting.pld import privacy_loss_distribution as pld_library
 def settings(count, seed):
     rng = random.Random(seed)
     for k in range(count):
-        relation = ("add_or_remove_one", "add_or_remove_one", "replace_one")[k % 3]
+        relation = ("add_or_remove_one", "add_or_remove_one", "replace_one", "truncated_poisson")[k % 4]
         q = min(1.0, math.exp(rng.uniform(-8, 0.2)))
         sigma = math.exp(rng.uniform(-0.7, 1.6))
         # As many steps as a run of a sensible epsilon has, or fewer.
         most = max(2.0, min(50000.0, 30 / (q * q * math.expm1(min(1 / sigma**2, 20)))))
         steps = max(1, int(math.exp(rng.uniform(0, math.log(most)))))
-        yield relation, q, sigma, steps, 10 ** rng.uniform(-10, -4)
+        delta = 10 ** rng.uniform(-10, -4)
+        # Truncated: the data set, and by how much of its distance from the mean the chosen batch size is lowered.
+        if relation == "truncated_poisson":
+            q = min(q, 0.5)
+            yield relation, q, sigma, steps, delta, int(200 / q), rng.choice((0.0, rng.uniform(0, 0.15)))
+        else:
+            yield relation, q, sigma, steps, delta
 
 
 def by_dp_accounting(relation, q, sigma, steps, delta, pessimistic):
@@ -37,6 +45,13 @@ def by_dp_accounting(relation, q, sigma, steps, delta, pessimistic):
         value_discretization_interval=1e-4, use_connect_dots=True,
         neighboring_relation=
         NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE)
+    return one.self_compose(steps).get_epsilon_for_delta(delta)
+
+
+def by_dp_accounting_truncated(q, sigma, steps, delta, units, batch):
+    one = pld_library.from_truncated_subsampled_gaussian_mechanism(
+        dataset_size=units, sampling_probability=q, truncated_batch_size=batch, noise_multiplier=sigma,
+        value_discretization_interval=1e-4)
     return one.self_compose(steps).get_epsilon_for_delta(delta)
 
 
@@ -57,15 +72,23 @@ def quantile(values, share):
 def main():
     program, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     cases = list(settings(count, seed))
-    lines = "".join(f"{r} {q!r} {s!r} {t} {d!r}\n" for r, q, s, t, d in cases)
+    lines = "".join(" ".join(map(str, case)) + "\n" for case in cases)
     rows = subprocess.run([program], input=lines, capture_output=True, text=True, check=True).stdout.splitlines()
     groups = {}
     bad = 0
-    for (relation, q, sigma, steps, delta), row in zip(cases, rows, strict=True):
-        least, most, rdp, milliseconds = map(float, row.split())
+    refused = 0
+    for (relation, q, sigma, steps, delta, *more), row in zip(cases, rows, strict=True):
+        least, most, rdp, milliseconds, batch = map(float, row.split())
+        truncated = relation == "truncated_poisson"
+        if truncated and batch == 0:
+            refused += 1
+            continue
         theirs, begin = math.inf, time.process_time()
         try:
-            theirs = by_dp_accounting(relation, q, sigma, steps, delta, True)
+            if truncated:
+                theirs = by_dp_accounting_truncated(q, sigma, steps, delta, more[0], int(batch))
+            else:
+                theirs = by_dp_accounting(relation, q, sigma, steps, delta, True)
         except Exception as error:  # a grid that is too large for the library
             print("dp_accounting:", error, file=sys.stderr)
         their_milliseconds = 1e3 * (time.process_time() - begin)
@@ -75,7 +98,8 @@ def main():
                 lower, _, upper = by_prv(q, sigma, steps, delta)
             except Exception as error:  # so for its bounds, or a discretisation it cannot choose
                 print("prv_accountant:", error, file=sys.stderr)
-        where = f"{relation} q {q:.4g} sigma {sigma:.4g} steps {steps} delta {delta:.3g}"
+        where = f"{relation} q {q:.4g} sigma {sigma:.4g} steps {steps} delta {delta:.3g}" + (
+            f" units {more[0]} batch {int(batch)}" if truncated else "")
         if least > theirs + 1e-9 + 1e-9 * theirs:
             bad += 1
             print("lower bound above dp_accounting:", where, least, theirs)
@@ -90,21 +114,22 @@ def main():
             g["ours"].append(most / theirs)
             if most / theirs > 1.001:
                 print("above 1.001 of dp_accounting:", where, most, theirs, file=sys.stderr)
-        if most > 1e-3:
+        if most > 1e-3 and not truncated:
             g["gap"].append(most / max(least, 1e-9) - 1)
             if rdp > 0:
                 g["rdp"].append(rdp / most)
         g["ms"].append(milliseconds)
         g["their ms"].append(their_milliseconds)
         g["prv"] += lower is not None
-    print(f"{count} settings, seed {seed}: {bad} contradictions")
+    print(f"{count} settings, seed {seed}: {bad} contradictions; {refused} refused for their batch size")
     print("| relation | settings | with PRV bounds | ours / dp_accounting: least, median, largest | upper / lower - 1: median, 90 % "
           "| rdp / ours: median, largest | ms: median, largest | dp_accounting ms: median, largest |")
     print("|---|---|---|---|---|---|---|---|")
     for relation, g in groups.items():
         rdp = f"{quantile(g['rdp'], 0.5):.3f}, {max(g['rdp']):.2f}" if g["rdp"] else "-"
+        gap = f"{quantile(g['gap'], 0.5):.1e}, {quantile(g['gap'], 0.9):.1e}" if g["gap"] else "-"
         print(f"| {relation} | {len(g['ms'])} | {g['prv']} | {min(g['ours']):.5f}, {quantile(g['ours'], 0.5):.5f}, "
-              f"{max(g['ours']):.5f} | {quantile(g['gap'], 0.5):.1e}, {quantile(g['gap'], 0.9):.1e} | {rdp} | "
+              f"{max(g['ours']):.5f} | {gap} | {rdp} | "
               f"{quantile(g['ms'], 0.5):.0f}, {max(g['ms']):.0f} | {quantile(g['their ms'], 0.5):.0f}, "
               f"{max(g['their ms']):.0f} |")
     return bad > 0

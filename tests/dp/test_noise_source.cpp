@@ -219,12 +219,16 @@ TEST_CASE("the noise in sums of steps has the covariance of A C^-1: empirical mo
 
 TEST_CASE("the relative deviation of a step is the length of the row of C^-1") {
   for (const NoiseSourceOptions& o : sources) {
-    const dp::CorrelatedNoise noise(o);
+    dp::CorrelatedNoise noise(o), again(o);
     const Matrix inverse = inverse_columns(matrix_of(o, 20));
     for (std::size_t t = 0; t < 20; ++t) {
       long double square = 0;
       for (std::size_t k = 0; k <= t; ++k) square += inverse[k][t] * inverse[k][t];
       CHECK(noise.relative_deviation(index_t(t)) == doctest::Approx(double(std::sqrt(square))).epsilon(1e-13));
+      // In any order.
+      if (t % 3 == 2)
+        for (const index_t s : {index_t(t), index_t(0), index_t(t / 2)})
+          CHECK(again.relative_deviation(s) == noise.relative_deviation(s));
     }
   }
 }
@@ -289,6 +293,32 @@ TEST_CASE("P2: gradients of any direction and length up to 1 change C G by no mo
         }
       CHECK(std::sqrt(square) <= NoiseMatrix(o).sensitivity(index_t(steps), index_t(separation)));
     }
+  }
+}
+
+TEST_CASE("the sensitivity of many steps is the one of its definition: every first step, every row") {
+  test::Rng rng(test::seed(), 9);
+  for (int k = 0; k < 60; ++k) {
+    const NoiseSourceOptions o{k % 2 ? NoiseSourceKind::tree : NoiseSourceKind::banded, k % 2 ? 0 : rng.integer(1, 40)};
+    const index_t T = rng.integer(std::max<index_t>(o.bands, 1), 300), separation = rng.integer(1, k % 3 ? 20 : 400);
+    const NoiseMatrix matrix(o);
+    double largest = 0;
+    for (index_t first = 0; first < std::min(separation, T); ++first) {
+      double square = 0;
+      for (index_t row = 0; row < T; ++row) {
+        double sum = 0;
+        for (index_t column = first; column < T; column += separation) sum += matrix.entry(row, column);
+        square += sum * sum;
+      }
+      largest = std::max(largest, square);
+    }
+    CAPTURE(name_of(o.kind));
+    CAPTURE(o.bands);
+    CAPTURE(T);
+    CAPTURE(separation);
+    const double stated = matrix.sensitivity(T, separation);
+    CHECK(stated >= std::sqrt(largest));
+    CHECK(stated <= std::sqrt(largest) * (1 + 1e-8));
   }
 }
 

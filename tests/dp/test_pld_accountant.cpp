@@ -3,6 +3,7 @@
 // any size.
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "dp/references.hpp"
 #include "dpmp/dp/gaussian_curve.hpp"
@@ -212,8 +213,62 @@ TEST_CASE("P26: noise, steps and rate of a plan are calibrated to its epsilon, f
   }
   dp::PlanOptions o{.epsilon = 1e-9, .delta = 1e-12, .sampling_rate = 0.5, .steps = 1, .dataset_size = 100};
   CHECK(test::refuses([&] { dp::most_steps(o, 0.5); }, "expected a target epsilon that one step keeps"));
+  const auto tried = [](dp::PlanOptions p, double sigma) {
+    const index_t steps = dp::most_steps(p, sigma);
+    const auto epsilon_of = [&](index_t count) {
+      dp::PlanOptions other = p;
+      other.epsilon = 0, other.steps = count;
+      return dp::Plan::with_noise_multiplier(other, sigma).epsilon();
+    };
+    CHECK(epsilon_of(steps) <= p.epsilon);
+    return steps;
+  };
+  // Correlated noise: never fewer steps than bands, nor more than 2^20.
+  dp::PlanOptions banded{.epsilon = 3, .delta = 1e-6, .sampling_rate = 0.2, .steps = 1000, .dataset_size = 10000};
+  banded.sampling = {.kind = dp::SamplingKind::cyclic_poisson, .period = 8};
+  banded.noise_source = {.kind = dp::NoiseSourceKind::banded, .bands = 8};
+  const index_t of_bands = tried(banded, 2);
+  CHECK(of_bands % 8 == 0);  // whole rounds cost as much as those that are cut off
+  banded.steps = of_bands;
+  CHECK(dp::largest_sampling_rate(banded, 2) >= 0.2 * (1 - 1e-6));
+  CHECK(test::refuses([&] { dp::most_steps(banded, 0.05); }, "that 8 steps keep, as many as the noise has bands"));
+  CHECK(tried(banded, 1e6) == dp::max_correlated_steps);
+  banded.noise_source.bands = 9;
+  CHECK(tried(banded, 20) >= 9);
+  CHECK(test::refuses([&] { dp::largest_sampling_rate(banded, 20); }, "all steps are accounted as one Gaussian mechanism"));
+  banded.noise_source = {.kind = dp::NoiseSourceKind::tree};
+  CHECK(tried(banded, 20) >= 1);
+  CHECK(test::refuses([&] { dp::largest_sampling_rate(banded, 20); }, "whatever the sampling rate is"));
+  // A batch size that is given holds for some steps and some rates only.
+  dp::PlanOptions cut{.epsilon = 8, .delta = 1e-6, .sampling_rate = 0.02, .steps = 1000, .dataset_size = 10000};
+  cut.sampling = {.kind = dp::SamplingKind::truncated_poisson};
+  CHECK(tried(cut, 1) > 1000);
+  CHECK(dp::largest_sampling_rate(cut, 1) > 0.02);
+  cut.sampling.batch_size = 280;
+  const index_t of_size = tried(cut, 30);
+  cut.steps = of_size + of_size / 100 + 2;
+  CHECK(test::refuses([&] { dp::Plan::calibrate(cut); }, "to cost at most half of delta"));
+  cut.steps = 100;
+  const double cut_rate = dp::largest_sampling_rate(cut, 30);
+  CHECK(cut_rate > 0.02);
+  CHECK(cut_rate < 0.028);
   o.sampling = {.kind = dp::SamplingKind::full_batch}, o.sampling_rate = 0;
   CHECK(test::refuses([&] { dp::largest_sampling_rate(o, 2); }, "expected a kind of Poisson sampling, got full_batch"));
+}
+
+TEST_CASE("P25: a few rare large losses that make up the variance do not blow up the grid") {
+  for (const auto& [sigma, steps, delta, looseness] :
+       std::vector<std::tuple<double, index_t, double, double>>{{0.6, 20000, 1e-6, 1.02},
+                                                                {0.5, 20000, 1e-6, 1.04},
+                                                                {0.765, 1000000, 1e-15, 1.12},
+                                                                {0.768, 1000000, 1e-15, 1.12}}) {
+    PldAccountant a;
+    a.add_steps({.sampling_rate = 1e-4, .noise_multiplier = sigma}, steps);
+    CAPTURE(sigma);
+    CHECK(a.epsilon(delta) >= a.least_epsilon(delta));
+    CHECK(a.epsilon(delta) <= looseness * a.least_epsilon(delta));
+    CHECK(a.rough_epsilon(delta) > 0);
+  }
 }
 
 TEST_CASE("P25: deltas near the mass that a grid leaves out: no epsilon below the truth") {

@@ -6,7 +6,9 @@
 #include <map>
 #include <vector>
 
+#include "dpmp/dp/gaussian_curve.hpp"
 #include "dpmp/dp/pld_accountant.hpp"
+#include "dpmp/dp/sampling_words.hpp"
 #include "dpmp/dp/statement.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
@@ -183,6 +185,56 @@ TEST_CASE("P4, P5, P16: bounds, divisors and sensitivities follow from the sampl
   replaced.group_thresholds = {3, 4};
   replaced.clip_schedule = dp::Schedule::piecewise({{0, 1.0}, {7, 2.0}});
   CHECK(Plan::with_noise_multiplier(replaced, 1).at(7).noise_standard_deviation == doctest::Approx(100).epsilon(1e-6));
+}
+
+TEST_CASE("a sampling rate that the sampling makes may be given as well, as a quotient of doubles") {
+  const auto rate = [](SamplingKind kind, index_t a, index_t b, double given) {
+    dp::SamplingOptions o{.kind = kind};
+    (kind == SamplingKind::balls_in_bins ? o.period : o.batch_size) = kind == SamplingKind::balls_in_bins ? b : a;
+    return dp::sampling_rate_of(o, given, b);
+  };
+  test::Rng rng(test::seed(), 6);
+  for (index_t n = 1; n <= 100000; ++n) {
+    const double made = rate(SamplingKind::balls_in_bins, 1, n, 0);
+    REQUIRE(rate(SamplingKind::balls_in_bins, 1, n, 1.0 / double(n)) == made);
+    REQUIRE(made * double(n) >= 1);  // rounded up
+    const index_t m = rng.integer(1, n);
+    REQUIRE(rate(SamplingKind::without_replacement, m, n, double(m) / double(n)) ==
+            rate(SamplingKind::without_replacement, m, n, 0));
+  }
+  CHECK(
+      test::refuses([&] { rate(SamplingKind::balls_in_bins, 1, 49, 1.0 / 49 * (1 + 1e-15)); }, "or the one that it makes"));
+}
+
+TEST_CASE("P1: the empty record in a quantile's count is not accounted by Renyi divergences, but for full batches") {
+  PlanOptions o = options({}, 0.02);
+  o.relation = NeighbouringRelation::zero_out;
+  o.adaptive = dp::AdaptiveOptions{.count_noise = 10};
+  CHECK_NOTHROW(Plan::with_noise_multiplier(o, 1));
+  o.accountant = dp::Accountant::rdp;
+  CHECK(
+      test::refuses([&] { Plan::with_noise_multiplier(o, 1); }, "the count of an adaptive threshold has the empty record"));
+  o.sampling = {.kind = SamplingKind::full_batch}, o.sampling_rate = 0;
+  CHECK_NOTHROW(Plan::with_noise_multiplier(o, 5));
+}
+
+TEST_CASE("P25: a statement says what is set aside of delta for the steps taken, beyond the planned ones too") {
+  const Plan plan = Plan::with_noise_multiplier(options({}, 0.02), 1);
+  const auto says = [](const Plan& p, index_t steps, const std::string& words) {
+    return dp::privacy_statement(p, steps).find(words) != std::string::npos;
+  };
+  const std::string batches =
+      " % of delta is set aside for batches of more than " + std::to_string(plan.facts().batch_bound);
+  CHECK(says(plan, 10, "; 0.1" + batches));
+  CHECK(says(plan, 50, "; 0.1" + batches));
+  CHECK(says(plan, 100, "; 0.2" + batches));
+  CHECK(says(plan, 125, "; 0.25" + batches));
+  const PlanOptions cut = options({.kind = SamplingKind::truncated_poisson, .batch_size = 80}, 0.02);
+  const Plan truncated = Plan::with_noise_multiplier(cut, 1);
+  CHECK(says(truncated, 200, "of delta " + dp::digits_up(dp::delta_aside(truncated.options(), 200), 3) + " is set aside"));
+  // The bound is the one that the plan has, of another build for instance.
+  CHECK(dp::sampling_account_in_words(plan.options(), plan.facts().batch_bound + 1, 1)
+            .find(std::to_string(plan.facts().batch_bound + 1) + " records") != std::string::npos);
 }
 
 TEST_CASE("P5, P25: what is composed: all steps, one step of a period, and nothing aside where the size is fixed") {

@@ -311,6 +311,7 @@ TEST_CASE("bad input: options out of range are refused, and nothing is written")
   refused({"--epsilon=3", "--noise-multiplier=1"}, "--noise-multiplier");
   refused({"--colour=red"}, "--colour");
   refused({"--private=off", "--resume=x"}, "expected --resume with private training, got --private=off");
+  refused({"--moments=bf16", "--optimiser=lamb"}, "expected --optimiser adamw with --moments bf16, got lamb");
 }
 
 TEST_CASE("bad input: data that is missing, empty, too little, or no UTF-8 text is refused, and nothing is written") {

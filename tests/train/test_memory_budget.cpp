@@ -69,14 +69,18 @@ TEST_CASE("within a budget the cheapest way is chosen of those whose steps fit, 
       const train::Privacy privacy = is_private ? train::Privacy(Small::plan()) : train::Privacy(train::NoPrivacy{0.5});
       const index_t batch = rng.integer(8, 24);
       const MemoryChoice all = all_ways(dtype, privacy, keys, batch);
-      CHECK(all.ways.size() >= (is_private ? 9 : 3));
+      CHECK(all.ways.size() >= (is_private ? 18 : 12));
+      for (const index_t passes : {1, 2, 4, 8})
+        CHECK(std::any_of(all.ways.begin(), all.ways.end(), [&](const TriedWay& w) { return w.way.passes == passes; }));
       CHECK(&all.chosen() == &all.ways[0]);
       CHECK(all.chosen().way.checkpointing == Checkpointing::none);
       // What each takes, told to do it.
       std::vector<index_t> peaks;
       for (const TriedWay& w : all.ways)
-        peaks.push_back(Small(dtype).peak_of(
-            privacy, keys, {.physical_batch = batch, .strategy = w.way.strategy, .checkpointing = w.way.checkpointing}));
+        peaks.push_back(Small(dtype).peak_of(privacy, keys,
+                                             {.physical_batch = (batch + w.way.passes - 1) / w.way.passes,
+                                              .strategy = w.way.strategy,
+                                              .checkpointing = w.way.checkpointing}));
       const auto [least, most] = std::minmax_element(peaks.begin(), peaks.end());
       for (int trial = 0; trial < 4; ++trial) {
         const index_t budget = trial == 0 ? *least : rng.integer(*least, *most);
@@ -164,9 +168,26 @@ TEST_CASE("P36: budgets that come to one strategy share a run's bits, and those 
   const auto one = of_strategy(Strategy::two_pass, Checkpointing::none, 1e-7),
              two = of_strategy(Strategy::book_keeping, Checkpointing::none, 1e-7);
   CHECK(one == of_strategy(Strategy::two_pass, Checkpointing::block, 1e-7));
-  std::size_t same = 0;
-  for (std::size_t k = 0; k < one.size(); ++k) same += one[k] == two[k];
-  CHECK(double(same) < 0.6 * double(one.size()));
+  const auto same = [&](const auto& other) {
+    std::size_t n = 0;
+    for (std::size_t k = 0; k < one.size(); ++k) n += one[k] == other[k];
+    return double(n);
+  };
+  CHECK(same(two) < 0.6 * double(one.size()));
+  // Nor do passes on all slots and on half of them.
+  const TrainerOptions two_pass{.physical_batch = 16,
+                                .strategy = {.strategy = Strategy::two_pass},
+                                .checkpointing = Checkpointing::none,
+                                .memory_budget = index_t(1) << 40};
+  Small whole(DType::f32);
+  Trainer looks = whole.trainer(Small::plan(1e-7), keys, two_pass);
+  looks.validate(whole.losses());
+  TrainerOptions halves = two_pass;
+  for (const TriedWay& w : looks.memory_choice()->ways)
+    if (w.way.passes == 2) halves.memory_budget = *w.peak_bytes * 101 / 100;
+  std::string chosen;
+  CHECK(same(weights_after(halves, 1e-7, &chosen)) < 0.6 * double(one.size()));
+  CHECK(chosen == "two-pass, blocks keep all, 2 passes");
 }
 
 TEST_CASE("a budget is followed again when what is trained or the program changes, and validate() prints the choice") {
@@ -199,7 +220,9 @@ TEST_CASE("a budget is followed again when what is trained or the program change
     return mean_squared_error(layer(b.tape.input(Tensor::full(ctx, {b.size(), 4}, DType::f32, 1))),
                               Tensor::zeros(ctx, {b.size(), 3}, DType::f32));
   });
-  CHECK(flat.memory_choice()->ways.size() == 1);
+  // In 1, 2 and 4 passes.
+  CHECK(flat.memory_choice()->ways.size() == 3);
+  for (const TriedWay& w : flat.memory_choice()->ways) CHECK(w.way.strategy.strategy == Strategy::two_pass);
 }
 
 TEST_CASE("what checkpointing computes again is counted: products but the last, attention, and results") {

@@ -6,11 +6,16 @@
 #include "dpmp/dp/schedule.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
-/// The smallest sigma (to about `wanted` relative) with epsilon(sigma) <= target_epsilon, for a function that falls. The
-/// value returned has been a sigma of a call. The search begins at `near`. Throws, naming delta, when the target cannot be
-/// reached by any noise.
-double least_noise_multiplier(double target_epsilon, double delta, FunctionRef<double(double)> epsilon, double near = 1,
-                              double wanted = 1e-12);
+/// Where a search for a noise multiplier begins, and where it may end.
+struct NoiseSearch {
+  double near = 1;        // the first one asked for
+  double slope = 1;       // about -d log epsilon / d log sigma there
+  double wanted = 1e-12;  // relative distance from the answer, or of its epsilon from the target, that is close enough
+};
+/// The smallest sigma (to about `wanted`) with epsilon(sigma) <= target_epsilon, for a function that falls. The value
+/// returned has been a sigma of a call. Throws, naming delta, when the target cannot be reached by any noise.
+double smallest_noise(double target_epsilon, double delta, FunctionRef<double(double)> epsilon,
+                      const NoiseSearch& search = {});
 
 /// The same for what an accountant of a noise multiplier has accounted: epsilon(delta) of accountant(sigma), which the value
 /// returned meets.
@@ -46,28 +51,41 @@ DPMP_KEPT_BODY inline double calibrate_noise_multiplier(double target_epsilon, d
     near_order = spent.order;
     return spent.epsilon;
   };
-  double sigma = least_noise_multiplier(target_epsilon, delta, epsilon);
+  double sigma = smallest_noise(target_epsilon, delta, epsilon);
   // Met as RdpAccountant::epsilon() tells it, whose search for the order begins elsewhere.
   while (accountant(sigma).epsilon(delta) > target_epsilon) sigma *= 1 + 1e-12;
   return sigma;
 }
 
-DPMP_KEPT_BODY inline double least_noise_multiplier(double target_epsilon, double delta, FunctionRef<double(double)> epsilon,
-                                                    double near, double wanted) {
+DPMP_KEPT_BODY inline double smallest_noise(double target_epsilon, double delta, FunctionRef<double(double)> epsilon,
+                                            const NoiseSearch& search) {
   DPMP_CHECK(target_epsilon > 0 && std::isfinite(target_epsilon), "expected a finite target epsilon > 0, got ",
              target_epsilon);
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
   // low misses the target (or is as small as a noise multiplier gets), high meets it.
   constexpr double smallest = 0x1p-20, largest = 0x1p60;
-  double low = near, high = near, at_low = epsilon(near), at_high = at_low;
+  const double wanted = search.wanted;
+  const auto close = [&](double at) { return at <= target_epsilon && at >= target_epsilon * (1 - wanted); };
+  // A little below the target, so that what lands there is done.
+  const auto miss = [&](double at) { return std::log(at / target_epsilon) + wanted / 2; };
+  double low = search.near, high = search.near, at_low = epsilon(low), at_high = at_low;
+  // Steps a little further than the slope says, each at least as long as the one before squared, and at most a factor of 2.
+  double step = 1 + 4 * wanted;
+  const auto longer = [&](double at) {
+    const double there = std::exp(std::fabs(miss(at)) / search.slope * 1.02);
+    step = there < 2 ? std::min(2.0, std::max(there, step * step)) : 2;
+    return step;
+  };
+  if (close(at_high)) return high;
   if (at_low <= target_epsilon) do {
       high = low, at_high = at_low;
-      low /= 2, at_low = epsilon(low);
+      low /= longer(at_low), at_low = epsilon(low);
+      if (close(at_low)) return low;
     } while (low >= smallest && at_low <= target_epsilon);
   else
     do {
       low = high, at_low = at_high;
-      high *= 2, at_high = epsilon(high);
+      high *= longer(at_high), at_high = epsilon(high);
       DPMP_CHECK(high <= largest, "expected a target epsilon that some noise can meet at delta = ", delta, ", got ",
                  target_epsilon, ": with any noise epsilon stays at or above ", at_low);
     } while (at_high > target_epsilon);
@@ -75,22 +93,21 @@ DPMP_KEPT_BODY inline double least_noise_multiplier(double target_epsilon, doubl
              smallest, " is below it already");
   // log epsilon is nearly a straight line in log sigma: the secant (in Dowell and Jarratt's Illinois variant, 1971, which
   // lets both ends follow) needs ten evaluations where bisection needs forty. Every fourth one bisects, whatever the curve.
-  // `wanted` is the relative distance of low and high.
-  double low_miss = std::log(at_low / target_epsilon), high_miss = std::log(at_high / target_epsilon);
+  double low_miss = miss(at_low), high_miss = miss(at_high);
   int low_stays = 0, high_stays = 0;
-  for (int k = 1; high - low > wanted * high; ++k) {
+  for (int k = 1; high - low > wanted * high && !close(at_high); ++k) {
     double middle = low + (high - low) / 2;
     if (k % 4 != 0 && low_miss > high_miss && std::isfinite(low_miss - high_miss)) {
       const double secant = low * std::pow(high / low, low_miss / (low_miss - high_miss)), inside = 0.4 * wanted * high;
       middle = std::clamp(secant, low + inside, high - inside);
     }
-    const double at_middle = epsilon(middle), miss = std::log(at_middle / target_epsilon);
+    const double at_middle = epsilon(middle);
     if (at_middle <= target_epsilon) {
-      high = middle, high_miss = miss;
+      high = middle, at_high = at_middle, high_miss = miss(at_middle);
       high_stays = 0;
       if (++low_stays > 1) low_miss /= 2;
     } else {
-      low = middle, low_miss = miss;
+      low = middle, low_miss = miss(at_middle);
       low_stays = 0;
       if (++high_stays > 1) high_miss /= 2;
     }

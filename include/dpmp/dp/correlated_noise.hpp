@@ -21,8 +21,9 @@ class CorrelatedNoise {
   /// add_gaussian_noise refuses.
   void add(ThreadTeam& team, std::span<double> sum, double standard_deviation, const NoiseStream& stream, index_t parameter);
 
-  /// Standard deviation of n_t where z has that of 1: the length of row t of C^-1.
-  double relative_deviation(index_t step) const;
+  /// Standard deviation of n_t where z has that of 1: the length of row t of C^-1. Time, of banded: the bands, for each step
+  /// up to this one that was not asked for before. Memory: 16 bytes a step.
+  double relative_deviation(index_t step);
 
  private:
   struct Past {
@@ -35,6 +36,8 @@ class CorrelatedNoise {
   SecretKey key_;
   bool has_key_ = false;
   std::vector<Past> past_;  // by parameter
+  // Of relative_deviation(): the first column of C^-1 and the sums of its squares.
+  std::vector<double> inverse_, squares_;
 };
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -161,21 +164,19 @@ DPMP_KEPT_BODY inline void CorrelatedNoise::add_step(ThreadTeam& team, double* s
                               kept > 0 ? step % kept : 0});
 }
 
-DPMP_KEPT_BODY inline double CorrelatedNoise::relative_deviation(index_t step) const {
+DPMP_KEPT_BODY inline double CorrelatedNoise::relative_deviation(index_t step) {
   DPMP_CHECK(step >= 0 && step < max_correlated_steps, "expected a step in [0, 2^20), got ", step);
   if (matrix_.options().kind == NoiseSourceKind::tree)
     return std::sqrt(double(std::bit_width(std::uint64_t(detail::node_length(step)))));
   // The first column of C^-1, backwards a row of it: the inverse of a Toeplitz matrix is one.
   const std::vector<double>& c = matrix_.bands();
-  std::vector<double> inverse;
-  double square = 0;
-  for (std::size_t t = 0; t <= std::size_t(step); ++t) {
+  for (std::size_t t = inverse_.size(); t <= std::size_t(step); ++t) {
     double x = t == 0;
-    for (std::size_t k = 1; k < c.size() && k <= t; ++k) x -= c[k] * inverse[t - k];
-    inverse.push_back(x / c[0]);
-    square += inverse.back() * inverse.back();
+    for (std::size_t k = 1; k < c.size() && k <= t; ++k) x -= c[k] * inverse_[t - k];
+    inverse_.push_back(x / c[0]);
+    squares_.push_back((t > 0 ? squares_.back() : 0) + inverse_.back() * inverse_.back());
   }
-  return std::sqrt(square);
+  return std::sqrt(squares_[std::size_t(step)]);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp
 #endif

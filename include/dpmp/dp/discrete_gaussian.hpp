@@ -20,6 +20,9 @@ class ElementBits {
  public:
   /// element: in [0, 2^47). Throws otherwise.
   ElementBits(const NoiseStream& stream, index_t parameter, index_t element);
+  ElementBits(const ElementBits&) = delete;
+  ElementBits& operator=(const ElementBits&) = delete;
+  ~ElementBits() { wipe(block_.data(), sizeof block_); }
   std::uint64_t next();
 
  private:

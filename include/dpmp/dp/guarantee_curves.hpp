@@ -17,8 +17,7 @@ struct GuaranteeCurves {
   Curve trade_off;
 };
 
-/// The largest true positive rate at this false positive rate that the points (epsilon, delta) of a curve leave possible: of
-/// a test with these rates each of them says true <= delta + e^epsilon false, and the same of the two errors.
+/// The largest true positive rate at this false positive rate that all points (epsilon, delta) of a curve leave possible.
 double true_positive_bound(const GuaranteeCurves::Curve& delta_by_epsilon, double false_positive_rate);
 
 /// Throws as Plan::epsilon_after does. After no step the last two curves are those of a mechanism that tells nothing.
@@ -54,8 +53,7 @@ DPMP_KEPT_BODY inline double true_positive_bound(const GuaranteeCurves::Curve& d
                                                  double false_positive_rate) {
   double bound = 1;
   for (const auto& [epsilon, delta] : delta_by_epsilon)
-    bound = std::min({bound, delta + std::exp(epsilon) * false_positive_rate,
-                      1 - std::exp(-epsilon) * (1 - delta - false_positive_rate)});
+    bound = std::min(bound, true_positive_bound(epsilon, delta, false_positive_rate));
   return bound;
 }
 

@@ -3,6 +3,8 @@
 #pragma once
 #include <optional>
 #include <span>
+#include <utility>
+#include <vector>
 
 #include "dpmp/dp/loss_composition.hpp"
 
@@ -17,6 +19,9 @@ struct TiltQuestion {
 struct CountedCurve {
   PrivacyCurve curve;
   index_t count = 1;
+  /// Steps between this curve and the next one of a list: mixtures with this share of the next one, and how many.
+  /// Pessimistic.
+  LossShares towards_next = {};
 };
 struct TiltedLosses {
   std::optional<LossMasses> losses = {};
@@ -31,7 +36,6 @@ TiltedLosses tilted_losses(std::span<const CountedCurve> curves, BoundSide side,
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <utility>
 
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
@@ -42,7 +46,7 @@ struct TiltedMoments {
 /// The losses of one curve on a rough grid, from above: what the choice of a tilt needs.
 struct RoughLosses {
   std::vector<double> loss, log_mass;
-  index_t count;
+  double count;
 
   /// The loss above which there is less than `mass`.
   double largest(double mass) const {
@@ -95,7 +99,7 @@ inline RoughLosses rough_losses(const CountedCurve& c, const TiltedMoments* near
     grid.centre = near->mean, grid.spread = std::sqrt(near->variance);
     grid.interval = std::max(grid.interval, power_of_two_below(grid.spread * grid.resolution / 4));
   }
-  RoughLosses r{{}, {}, c.count};
+  RoughLosses r{{}, {}, double(c.count)};
   const LossMasses losses = connect_the_dots(c.curve, BoundSide::pessimistic, grid);
   for (const LossAtom& a : losses.atoms) {
     r.loss.push_back(double(a.index) * grid.interval);
@@ -107,9 +111,9 @@ inline TiltedMoments moments_of_all(const std::vector<RoughLosses>& all, double 
   TiltedMoments sum;
   for (const RoughLosses& r : all) {
     const TiltedMoments one = r.at(lambda);
-    sum.log_moment += double(r.count) * one.log_moment;
-    sum.mean += double(r.count) * one.mean;
-    sum.variance += double(r.count) * one.variance;
+    sum.log_moment += r.count * one.log_moment;
+    sum.mean += r.count * one.mean;
+    sum.variance += r.count * one.variance;
   }
   return sum;
 }
@@ -144,34 +148,62 @@ inline double gentler(const std::vector<RoughLosses>& all, double saddle) {
     if (moments_of_all(all, lambda).log_moment - lambda * m.mean <= m.log_moment - saddle * m.mean + 7) return lambda;
   return saddle;
 }
+/// What curves lose near the answer to a question, on rough grids.
+struct RoughComposition {
+  double steps = 0;
+  std::size_t every = 1;            // of so many curves one has been looked at
+  std::vector<RoughLosses> losses;  // of these
+};
+inline RoughComposition rough_composition(std::span<const CountedCurve> curves, const TiltQuestion& question) {
+  std::vector<double> counts(curves.size(), 0);
+  for (std::size_t k = 0; k < curves.size(); ++k) {
+    counts[k] += double(curves[k].count);
+    for (const auto& [share, count] : curves[k].towards_next) {
+      counts[k] += (1 - share) * double(count);
+      counts[k + 1] += share * double(count);
+    }
+  }
+  // Some of many curves are enough to find the tilt.
+  RoughComposition r{0, (curves.size() + 31) / 32, {}};
+  for (std::size_t k = 0; k < curves.size(); k += r.every) {
+    r.losses.push_back(rough_losses(curves[k], nullptr));
+    r.losses.back().count = 0;
+    for (std::size_t j = k; j < std::min(k + r.every, curves.size()); ++j) r.losses.back().count += counts[j];
+    r.steps += r.losses.back().count;
+  }
+  const double lambda = gentler(r.losses, saddle_point(r.losses, question));
+  for (std::size_t k = 0; k < r.losses.size(); ++k) {
+    const TiltedMoments m = r.losses[k].at(lambda);
+    const double count = r.losses[k].count;
+    r.losses[k] = rough_losses(curves[k * r.every], &m);
+    r.losses[k].count = count;
+  }
+  return r;
+}
+/// About epsilon of the first order at `delta`.
+inline double rough_epsilon(std::span<const CountedCurve> curves, double delta) {
+  const TiltQuestion question{TiltQuestion::Given::delta, delta};
+  const std::vector<RoughLosses> rough = rough_composition(curves, question).losses;
+  return moments_of_all(rough, saddle_point(rough, question)).mean;
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> curves, BoundSide side,
                                                  const TiltQuestion& question) {
-  double steps = 0;
-  for (const CountedCurve& c : curves) steps += double(c.count);
-  // Some of many curves are enough to find the tilt.
-  const std::size_t every = (curves.size() + 31) / 32;
-  std::vector<detail::RoughLosses> rough;
-  for (std::size_t k = 0; k < curves.size(); k += every) {
-    rough.push_back(detail::rough_losses(curves[k], nullptr));
-    for (std::size_t j = k + 1; j < std::min(k + every, curves.size()); ++j) rough.back().count += curves[j].count;
-  }
-  double lambda = detail::gentler(rough, detail::saddle_point(rough, question));
-  for (std::size_t k = 0; k < rough.size(); ++k) {
-    const detail::TiltedMoments m = rough[k].at(lambda);
-    const index_t count = rough[k].count;
-    rough[k] = detail::rough_losses(curves[k * every], &m);
-    rough[k].count = count;
-  }
+  const detail::RoughComposition composition = detail::rough_composition(curves, question);
+  const std::vector<detail::RoughLosses>& rough = composition.losses;
+  const double steps = composition.steps;
+  const std::size_t every = composition.every;
   const double saddle = detail::saddle_point(rough, question);
-  lambda = detail::gentler(rough, saddle);
+  const double lambda = detail::gentler(rough, saddle);
   const detail::TiltedMoments all = detail::moments_of_all(rough, lambda);
   std::vector<detail::TiltedMoments> near;
   for (const detail::RoughLosses& r : rough) near.push_back(r.at(lambda));
 
   if (!(all.variance > 0)) return {};
-  if (every == 1 && question.given == TiltQuestion::Given::delta && question.known > 0) {
+  const bool all_seen =
+      every == 1 && std::all_of(curves.begin(), curves.end(), [](const auto& c) { return c.towards_next.empty(); });
+  if (all_seen && question.given == TiltQuestion::Given::delta && question.known > 0) {
     // A tail bound is enough: E (1 - e^(epsilon - loss))_+ is at most E e^(lambda (loss - epsilon)) times the largest value
     // of (1 - e^-x) e^(-lambda x).
     const detail::TiltedMoments m = detail::moments_of_all(rough, saddle);
@@ -219,10 +251,16 @@ DPMP_KEPT_BODY inline TiltedLosses tilted_losses(std::span<const CountedCurve> c
                                          .tail = std::max(1e-290, delta / steps * 1e-9)}));
     }
     std::vector<CountedLosses> parts;
-    for (std::size_t k = 0; k < curves.size(); ++k)
-      if (!losses[k].atoms.empty()) parts.push_back({&losses[k], curves[k].count});
-    // A mechanism of which nothing is known from below adds nothing to a lower bound.
+    bool empty = false;
+    for (std::size_t k = 0; k < curves.size(); ++k) {
+      // A mechanism of which nothing is known from below adds nothing to a lower bound.
+      if (side == BoundSide::optimistic && losses[k].atoms.empty()) continue;
+      empty = empty || losses[k].atoms.empty();
+      parts.push_back({&losses[k], curves[k].count, curves[k].towards_next.empty() ? nullptr : &curves[k].towards_next});
+    }
     if (parts.empty()) return {.losses = losses[0]};
+    // All of its mass is at an infinite loss: no grid is too coarse for that.
+    if (empty) return {.losses = compose_losses(parts)};
     if (detail::loss_window(parts).size() <= (interval < coarse / 2 ? 0x1p16 : 0x1p21))
       return {.losses = compose_losses(parts)};
   }

@@ -96,6 +96,48 @@ namespace detail {
 inline constexpr double matrix_rounding = 0x1p-30;
 /// Steps that the tree's node of step t (from 0 on) sums: the lowest bit of t + 1.
 inline index_t node_length(index_t t) { return (t + 1) & -(t + 1); }
+
+/// max over the first step of |C u|^2, u the steps that are multiples of `separation` after it. Row t sums node_length(t)
+/// steps, up to t: every residue of the separation is there m times, and those that one more step has m + 1 times. These are
+/// a run of residues, of which the changes at both ends are kept. Time and memory: steps + separation.
+inline double largest_tree_square(index_t steps, index_t separation) {
+  const index_t residues = std::min(separation, steps);
+  std::vector<double> change(std::size_t(residues) + 1, 0);
+  for (index_t t = 0; t < steps; ++t) {
+    const index_t length = node_length(t), from = (t + 1 - length) % residues, more = length % residues;
+    const double m = double(length / residues), step = (m + 1) * (m + 1) - m * m;
+    change[0] += m * m;
+    change[std::size_t(from)] += step;
+    if (from + more > residues) {
+      change[0] += step;
+      change[std::size_t(from + more - residues)] -= step;
+    } else {
+      change[std::size_t(from + more)] -= step;
+    }
+  }
+  double square = 0, largest = 0;
+  for (index_t first = 0; first < residues; ++first) largest = std::max(largest, square += change[std::size_t(first)]);
+  return largest;
+}
+
+/// |C u|^2 of a Toeplitz C, u the multiples of `separation`: the columns are the first one, moved down and cut off below, so
+/// that the first step is the worst. Row t sums the bands of its residue up to t, all of them from the last band on. Time:
+/// the bands.
+inline double toeplitz_square(const std::vector<double>& bands, index_t steps, index_t separation) {
+  const index_t count = std::min(index_t(bands.size()), steps);
+  std::vector<double> sum(bands.begin(), bands.begin() + count);
+  double square = 0;
+  for (index_t t = 0; t < count; ++t) {
+    if (t >= separation) sum[std::size_t(t)] += sum[std::size_t(t - separation)];
+    square += sum[std::size_t(t)] * sum[std::size_t(t)];
+  }
+  // Rows count .. steps - 1: those of residue r have the sum of the last row before `count` with it, if there is one.
+  for (index_t t = std::max<index_t>(0, count - separation); t < count; ++t) {
+    const index_t next = t + separation, rows = next < steps ? (steps - 1 - next) / separation + 1 : 0;
+    square += double(rows) * sum[std::size_t(t)] * sum[std::size_t(t)];
+  }
+  return square;
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline void check_noise_source(const NoiseSourceOptions& o, index_t steps) {
@@ -130,26 +172,9 @@ DPMP_KEPT_BODY inline double NoiseMatrix::entry(index_t row, index_t column) con
 DPMP_KEPT_BODY inline double NoiseMatrix::sensitivity(index_t steps, index_t separation) const {
   DPMP_CHECK(steps >= 1 && separation >= 1, "expected at least one step and a separation of at least one, got ", steps,
              " and ", separation);
-  std::vector<double> sum(static_cast<std::size_t>(steps));
-  double largest = 0;
-  // Every step that a record may begin at. The columns of a Toeplitz matrix are its first one, moved down and cut off below:
-  // the first step is the worst.
-  const index_t residues = options_.kind == NoiseSourceKind::tree ? std::min(separation, steps) : 1;
-  for (index_t first = 0; first < residues; ++first) {
-    std::fill(sum.begin(), sum.end(), 0.0);
-    for (index_t column = first; column < steps; column += separation) {
-      if (options_.kind == NoiseSourceKind::tree) {
-        for (index_t row = column; row < steps; row += detail::node_length(row)) sum[std::size_t(row)] += 1;
-      } else {
-        for (std::size_t k = 0; k < bands_.size() && column + index_t(k) < steps; ++k)
-          sum[std::size_t(column) + k] += bands_[k];
-      }
-    }
-    double square = 0;
-    for (const double s : sum) square += s * s;
-    largest = std::max(largest, square);
-  }
-  return std::sqrt(largest) * (1 + detail::matrix_rounding);
+  return std::sqrt(options_.kind == NoiseSourceKind::tree ? detail::largest_tree_square(steps, separation)
+                                                          : detail::toeplitz_square(bands_, steps, separation)) *
+         (1 + detail::matrix_rounding);
 }
 
 DPMP_KEPT_BODY inline double NoiseMatrix::column_norm(index_t steps) const {

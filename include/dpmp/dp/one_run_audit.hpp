@@ -10,6 +10,7 @@
 
 #include "dpmp/core/error.hpp"
 #include "dpmp/core/function_ref.hpp"
+#include "dpmp/dp/privacy_curve.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 /// A claim about one record as a trade-off function f (Dong, Roth, Su 2019, arXiv 1905.02383): whoever tells two
@@ -140,10 +141,8 @@ DPMP_KEPT_BODY inline double GaussianTradeOff::operator()(double false_positive)
 
 DPMP_KEPT_BODY inline double PointsTradeOff::operator()(double false_positive) const {
   double missed = 0;
-  for (const PrivacyPoint& p : points) {
-    const double rest = 1 - p.delta - false_positive;
-    missed = std::max({missed, rest - std::expm1(p.epsilon) * false_positive, std::exp(-p.epsilon) * rest});
-  }
+  for (const PrivacyPoint& p : points)
+    missed = std::max(missed, 1 - true_positive_bound(p.epsilon, p.delta, false_positive));
   return missed;
 }
 

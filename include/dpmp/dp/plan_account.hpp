@@ -39,11 +39,14 @@ double calibration_target(const PlanOptions& options);
 /// The least noise multiplier, to about 1e-7 (1e-12 by Renyi divergences), whose plan keeps options.epsilon; the options are
 /// completed_options().
 double least_noise_multiplier(const PlanOptions& options);
-/// The largest number of steps of a plan of this noise multiplier that keeps options.epsilon; options.steps is ignored.
-/// Throws where one step is above it already; at most 2^40 - 1.
+/// The largest number of steps of a plan of this noise multiplier that keeps options.epsilon; options.steps is ignored. At
+/// most 2^40 - 1, or 2^20 with correlated noise. Throws where the fewest steps of such a plan are above it already: one, or
+/// as many as the noise has bands. Of truncated_poisson a batch size that is given stays, and one that is not follows the
+/// steps.
 index_t most_steps(const PlanOptions& options, double sigma);
 /// The largest sampling rate, to about 1e-7, of a plan of this noise multiplier that keeps options.epsilon, at most 1;
-/// options.sampling_rate is ignored. Throws where the sampling has a rate of its own, or none is small enough.
+/// options.sampling_rate is ignored. Throws where the sampling has a rate of its own, where noise is correlated between the
+/// steps of one record, which is accounted as if each used it, and where none is small enough.
 double largest_sampling_rate(const PlanOptions& options, double sigma);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -53,6 +56,7 @@ double largest_sampling_rate(const PlanOptions& options, double sigma);
 #include <map>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "dpmp/dp/calibration.hpp"
 
@@ -136,10 +140,10 @@ DPMP_KEPT_BODY inline double PlanAccount::trade_off(index_t steps, double rate) 
   if (memo_->is_pld()) {
     found = memo_->pld_after(steps).true_positive_rate(rate);
   } else {
-    // Every epsilon bounds it: true <= delta + e^epsilon false.
+    // Every epsilon bounds it.
     const RdpAccountant rdp = memo_->rdp_after(steps);
     for (double epsilon = 0x1p-10; epsilon < 700; epsilon *= 1.05)
-      found = std::min(found, rdp.delta(epsilon) + std::exp(epsilon) * rate);
+      found = std::min(found, true_positive_bound(epsilon, rdp.delta(epsilon), rate));
   }
   return std::max(0.0, 1 - found - delta_aside(memo_->options, steps));
 }
@@ -147,10 +151,13 @@ DPMP_KEPT_BODY inline double PlanAccount::trade_off(index_t steps, double rate) 
 namespace detail {
 /// Epsilon of the planned steps, by the options' accountant.
 inline double planned_epsilon(const PlanOptions& o, double sigma) { return PlanAccount(o, sigma).spent(o.steps).epsilon; }
-/// The options with other steps or another rate, as a plan completes them.
-inline PlanOptions completed_with(PlanOptions o, index_t steps, double rate) {
+/// planned_epsilon() with other steps or another rate, as a plan completes them. Infinite where draws beyond a given batch
+/// size cost too much of delta for a plan.
+inline double epsilon_with(PlanOptions o, index_t steps, double rate, double sigma) {
   o.steps = steps, o.sampling_rate = rate;
-  return completed_options(o);
+  check_plan_options(o);
+  if (o.sampling.batch_size > 0 && !rare_draws_are_paid(o)) return infinity;
+  return planned_epsilon(completed_options(o), sigma);
 }
 }  // namespace detail
 
@@ -163,27 +170,40 @@ DPMP_KEPT_BODY inline double least_noise_multiplier(const PlanOptions& o) {
   const double target = calibration_target(o), delta = accounted_delta(o, o.steps);
   const auto rdp = [&](double sigma) { return detail::with_steps(rdp_accountant_of(o), o, sigma, o.steps); };
   if (o.accountant == Accountant::rdp || o.noise_source.is_discrete()) return calibrate_noise_multiplier(target, delta, rdp);
-  // Renyi divergences take no time and are near, whether they hold or not.
-  double near = 1;
-  while (near < 0x1p20 && rdp(near).epsilon(delta) > target) near *= 2;
-  while (near > 0x1p-20 && rdp(near / 1.1).epsilon(delta) <= target) near /= 1.1;
-  return least_noise_multiplier(
-      target, delta, [&](double sigma) { return detail::planned_epsilon(o, sigma); }, near, 1e-7);
+  const auto rough = [&](double sigma) {
+    PldAccountant r;
+    for (AccountedSteps& s : accounted_steps(o, sigma, o.steps)) {
+      // An allocation is much like Poisson sampling of its rate, whose curve takes no time.
+      if (s.mechanism.kind == StepMechanism::Kind::random_allocation_gaussian) {
+        s.mechanism.kind = StepMechanism::Kind::poisson_gaussian;
+        s.steps *= std::exchange(s.mechanism.period, 1);
+      }
+      r.add_steps(s.mechanism, s.steps);
+    }
+    return std::max(r.rough_epsilon(delta), 1e-300);
+  };
+  NoiseSearch search{.near = smallest_noise(target, delta, rough, {.wanted = 1e-3}), .wanted = 1e-7};
+  search.slope = std::clamp(std::log(rough(search.near) / rough(search.near * 1.02)) / std::log(1.02), 0.5, 50.0);
+  return smallest_noise(
+      target, delta, [&](double sigma) { return detail::planned_epsilon(o, sigma); }, search);
 }
 
 DPMP_KEPT_BODY inline index_t most_steps(const PlanOptions& given, double sigma) {
   const double target = calibration_target(given);
-  const auto epsilon = [&](index_t steps) {
-    return detail::planned_epsilon(detail::completed_with(given, steps, given.sampling_rate), sigma);
-  };
-  index_t low = 1, high = 2;  // low keeps the target, high does not
-  double at_low = epsilon(1), at_high = 0;
-  DPMP_CHECK(at_low <= target, "expected a target epsilon that one step keeps, got ", given.epsilon, " where one step is ",
-             at_low);
-  while ((at_high = epsilon(high)) <= target) {
+  const auto epsilon = [&](index_t steps) { return detail::epsilon_with(given, steps, given.sampling_rate, sigma); };
+  // low keeps the target, high does not.
+  const index_t fewest = std::max<index_t>(1, given.noise_source.bands);
+  const index_t most = given.noise_source.is_correlated() ? max_correlated_steps : max_steps - 1;
+  index_t low = fewest, high = fewest;
+  double at_low = epsilon(low), at_high = at_low;
+  DPMP_CHECK(at_low <= target, "expected a target epsilon that ",
+             fewest == 1 ? "one step keeps" : dpmp::detail::concat(fewest, " steps keep, as many as the noise has bands"),
+             ", got ", given.epsilon, " where it is ", at_low);
+  while (at_high <= target) {
     low = high, at_low = at_high;
-    if (low == max_steps - 1) return low;
-    high = std::min(4 * high, max_steps - 1);
+    if (low == most) return low;
+    high = std::min(low < 2 ? 2 : 4 * low, most);
+    at_high = epsilon(high);
   }
   // log epsilon is nearly a straight line in the logarithm of the steps.
   for (int k = 1; high - low > 1; ++k) {
@@ -210,9 +230,10 @@ DPMP_KEPT_BODY inline double largest_sampling_rate(const PlanOptions& given, dou
   const SamplingKind kind = given.sampling.kind;
   DPMP_CHECK(kind == poisson || kind == truncated_poisson || kind == cyclic_poisson,
              "expected a kind of Poisson sampling, got ", kind, ", which has a rate of its own");
-  const auto epsilon = [&](double rate) {
-    return detail::planned_epsilon(detail::completed_with(given, given.steps, rate), sigma);
-  };
+  DPMP_CHECK(!is_one_mechanism(given), "expected noise that is independent between the steps of one record, got ",
+             given.noise_source.kind, " for a record's steps ", given.sampling.least_separation(),
+             " apart: all steps are accounted as one Gaussian mechanism, whatever the sampling rate is");
+  const auto epsilon = [&](double rate) { return detail::epsilon_with(given, given.steps, rate, sigma); };
   if (epsilon(1) <= target) return 1;
   // By the inverse of the rate, which epsilon falls with.
   double near = 1;
@@ -222,7 +243,7 @@ DPMP_KEPT_BODY inline double largest_sampling_rate(const PlanOptions& given, dou
     DPMP_CHECK(near < 0x1p52, "expected a target epsilon that some sampling rate keeps, got ", given.epsilon, ": at ",
                1 / near, " it is ", at_inverse(near));
   }
-  const double found = least_noise_multiplier(target, given.delta, at_inverse, near, 1e-7);
+  const double found = smallest_noise(target, given.delta, at_inverse, {.near = near, .wanted = 1e-7});
   return std::min(1.0, 1 / found);
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

@@ -23,7 +23,8 @@ struct PldSpent {
 /// Steps of q = 1 are one Gaussian mechanism together. The others are privacy-loss distributions, on a grid that is chosen
 /// for the question: tilted so that the epsilon in question is the mean loss, and so fine that connecting the dots adds
 /// about 1e-5 of its variance to the loss (up to 1e-4 for 100,000 steps, in proportion to the steps beyond 2 million).
-/// With more than 128 different noise multipliers, close ones count as the smallest of them. Every bound is compared
+/// Of many different noise multipliers some stand for those in between (noise_chords.hpp; in lower bounds and Renyi
+/// divergences, with more than 128 of them, close ones count as the smallest, or largest, of them). Every bound is compared
 /// with that by Renyi divergences and with that of q = 1, and the least one is reported: no input is too large.
 class PldAccountant {
  public:
@@ -39,6 +40,8 @@ class PldAccountant {
   std::vector<double> epsilons(std::span<const double> deltas) const;
   /// A lower bound of it: the truth is in between.
   double least_epsilon(double delta) const;
+  /// About epsilon(), within a few percent as a rule, in a small part of its time: no bound, but where to look for one.
+  double rough_epsilon(double delta) const;
   /// An upper bound of delta at epsilon >= 0, and a lower one.
   double delta(double epsilon) const;
   double least_delta(double epsilon) const;
@@ -60,14 +63,12 @@ class PldAccountant {
 
 #include "dpmp/core/sorted_places.hpp"
 #include "dpmp/dp/gaussian_curve.hpp"
-#include "dpmp/dp/loss_tilt.hpp"
+#include "dpmp/dp/noise_chords.hpp"
 #include "dpmp/dp/privacy_loss.hpp"
 #include "dpmp/dp/rdp_accountant.hpp"
 
 namespace dpmp::inline DPMP_ABI::dp {
 namespace detail {
-using CountedSteps = std::vector<std::pair<StepMechanism, index_t>>;
-
 /// mu of the Gaussian mechanism that all steps are together where each uses every record: a bound for any sampling.
 inline double gaussian_mu_of(const CountedSteps& steps, bool pessimistic) {
   double sum = 0;
@@ -77,12 +78,11 @@ inline double gaussian_mu_of(const CountedSteps& steps, bool pessimistic) {
 inline bool all_gaussian(const CountedSteps& steps) {
   return std::all_of(steps.begin(), steps.end(), [](const auto& s) { return s.first.sampling_rate == 1; });
 }
-inline bool one_step(const CountedSteps& steps) { return steps.size() == 1 && steps[0].second == 1; }
-inline RdpAccountant rdp_accountant_of(const CountedSteps& steps) {
-  RdpAccountant rdp;
-  for (const auto& [step, count] : steps) rdp.add_steps(step.sampling_rate, step.noise_multiplier, count);
-  return rdp;
+/// Too little for a grid.
+inline bool with_little_noise(const CountedSteps& steps) {
+  return std::any_of(steps.begin(), steps.end(), [](const auto& s) { return s.first.noise_multiplier < 1e-4; });
 }
+inline bool one_step(const CountedSteps& steps) { return steps.size() == 1 && steps[0].second == 1; }
 /// The divergences of subsampled_gaussian_rdp() are those of one neighbour that contributes nothing.
 inline bool rdp_holds(const CountedSteps& steps) {
   return std::all_of(steps.begin(), steps.end(), [](const auto& s) {
@@ -97,9 +97,9 @@ inline CountedSteps merged(const CountedSteps& steps) {
     const StepMechanism &x = steps[std::size_t(a)].first, &y = steps[std::size_t(b)].first;
     if (x.kind != y.kind) return x.kind < y.kind;
     if (x.sampling_rate != y.sampling_rate) return x.sampling_rate < y.sampling_rate;
-    if (x.noise_multiplier != y.noise_multiplier) return x.noise_multiplier < y.noise_multiplier;
     if (x.relation != y.relation) return x.relation < y.relation;
-    return x.period < y.period;
+    if (x.period != y.period) return x.period < y.period;
+    return x.noise_multiplier < y.noise_multiplier;
   };
   CountedSteps r;
   for (const index_t place : dpmp::detail::sorted_places(steps.size(), before)) {
@@ -112,12 +112,17 @@ inline CountedSteps merged(const CountedSteps& steps) {
   return r;
 }
 
-/// The same or more (pessimistic; else the same or less) in at most 128 parts: steps of q = 1 as one, and close noise
-/// multipliers as one.
-inline CountedSteps pooled(const CountedSteps& steps, bool pessimistic) {
-  constexpr std::size_t most = 128;
+/// Steps of q = 1 as one.
+inline CountedSteps with_one_gaussian(const CountedSteps& steps, bool pessimistic) {
   CountedSteps gaussian, r;
   for (const auto& s : steps) (s.first.sampling_rate == 1 ? gaussian : r).push_back(s);
+  if (!gaussian.empty()) r.push_back({{.noise_multiplier = 1 / gaussian_mu_of(gaussian, pessimistic)}, 1});
+  return r;
+}
+/// The same or more (pessimistic; else the same or less) in at most 128 parts for each sampling: close noise multipliers as
+/// one.
+inline CountedSteps pooled(CountedSteps r, bool pessimistic) {
+  constexpr std::size_t most = 128;
   for (double width = 1e-6; r.size() > most && width < 1; width *= 2) {
     CountedSteps closer;
     double first = 0;  // ascending noise multipliers within equal kinds and rates
@@ -134,20 +139,29 @@ inline CountedSteps pooled(const CountedSteps& steps, bool pessimistic) {
     }
     r = std::move(closer);
   }
-  if (!gaussian.empty()) r.push_back({{.noise_multiplier = 1 / gaussian_mu_of(gaussian, pessimistic)}, 1});
   return r;
+}
+/// Their Renyi divergences, or of many different steps those of a little less noise.
+inline RdpAccountant renyi_accountant_of(const CountedSteps& steps) {
+  RdpAccountant rdp;
+  for (const auto& [step, count] : pooled(with_one_gaussian(steps, true), true))
+    rdp.add_steps(step.sampling_rate, step.noise_multiplier, count);
+  return rdp;
+}
+inline std::vector<CountedCurve> counted_curves(const CountedSteps& steps) {
+  std::vector<CountedCurve> curves;
+  for (const auto& [step, count] : steps) curves.push_back({privacy_curve(step), count, {}});
+  return curves;
 }
 
 /// The largest answer of the composition over both orders of the pair, where `answer` is asked of a distribution that is
 /// tilted for the question; none where the grid would be too coarse or too large.
 template <class Answer>
 std::optional<double> largest_answer(const CountedSteps& all, BoundSide side, TiltQuestion question, Answer&& answer) {
-  const CountedSteps steps = pooled(all, side == BoundSide::pessimistic);
-  std::vector<CountedCurve> curves;
-  for (const auto& [step, count] : steps) {
-    if (step.noise_multiplier < 1e-4) return std::nullopt;
-    curves.push_back({privacy_curve(step), count});
-  }
+  if (with_little_noise(all)) return std::nullopt;
+  const CountedSteps steps = with_one_gaussian(all, side == BoundSide::pessimistic);
+  std::vector<CountedCurve> curves = side == BoundSide::pessimistic ? noise_chords(steps) : counted_curves(steps);
+  if (curves.size() > 192) curves = counted_curves(pooled(steps, side == BoundSide::pessimistic));
   const bool symmetric = std::all_of(steps.begin(), steps.end(), [](const auto& s) {
     return s.first.sampling_rate == 1 || s.first.kind == StepMechanism::Kind::poisson_gaussian_difference ||
            s.first.relation == NeighbouringRelation::replace_one;
@@ -199,14 +213,14 @@ DPMP_KEPT_BODY inline void PldAccountant::add_steps(const StepMechanism& step, i
 
 DPMP_KEPT_BODY inline PldSpent PldAccountant::spent(double delta) const {
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
-  const detail::CountedSteps steps = detail::merged(steps_);
+  const CountedSteps steps = detail::merged(steps_);
   if (steps.empty()) return {};
   PldSpent best{gaussian_epsilon(detail::gaussian_mu_of(steps, true), delta), AccountingMethod::exact_gaussian};
   if (detail::all_gaussian(steps)) return best;
   const auto or_less = [&](double epsilon, AccountingMethod method) {
     if (epsilon < best.epsilon) best = {epsilon, method};
   };
-  if (detail::rdp_holds(steps)) or_less(detail::rdp_accountant_of(steps).epsilon(delta), AccountingMethod::renyi);
+  if (detail::rdp_holds(steps)) or_less(detail::renyi_accountant_of(steps).epsilon(delta), AccountingMethod::renyi);
   if (detail::one_step(steps)) {
     or_less(detail::epsilon_of_one(privacy_curve(steps[0].first), delta, true), AccountingMethod::privacy_loss);
     return best;
@@ -218,7 +232,7 @@ DPMP_KEPT_BODY inline PldSpent PldAccountant::spent(double delta) const {
 }
 
 DPMP_KEPT_BODY inline std::vector<double> PldAccountant::epsilons(std::span<const double> deltas) const {
-  const detail::CountedSteps steps = detail::merged(steps_);
+  const CountedSteps steps = detail::merged(steps_);
   std::vector<double> best;
   for (const double delta : deltas) {
     DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
@@ -226,7 +240,7 @@ DPMP_KEPT_BODY inline std::vector<double> PldAccountant::epsilons(std::span<cons
   }
   if (steps.empty() || detail::all_gaussian(steps)) return best;
   if (detail::rdp_holds(steps)) {
-    const RdpAccountant rdp = detail::rdp_accountant_of(steps);
+    const RdpAccountant rdp = detail::renyi_accountant_of(steps);
     for (std::size_t k = 0; k < best.size(); ++k) best[k] = std::min(best[k], rdp.epsilon(deltas[k]));
   }
   if (detail::one_step(steps)) {
@@ -257,7 +271,7 @@ DPMP_KEPT_BODY inline std::vector<double> PldAccountant::epsilons(std::span<cons
 
 DPMP_KEPT_BODY inline double PldAccountant::least_epsilon(double delta) const {
   DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
-  const detail::CountedSteps steps = detail::merged(steps_);
+  const CountedSteps steps = detail::merged(steps_);
   if (steps.empty()) return 0;
   if (detail::all_gaussian(steps)) return gaussian_epsilon(detail::gaussian_mu_of(steps, false), delta) * (1 - 1e-9);
   if (detail::one_step(steps)) return detail::epsilon_of_one(privacy_curve(steps[0].first), delta, false);
@@ -266,13 +280,23 @@ DPMP_KEPT_BODY inline double PldAccountant::least_epsilon(double delta) const {
       .value_or(0);
 }
 
+DPMP_KEPT_BODY inline double PldAccountant::rough_epsilon(double delta) const {
+  DPMP_CHECK(delta > 0 && delta < 1, "expected a delta in (0, 1), got ", delta);
+  const CountedSteps steps = detail::merged(steps_);
+  if (steps.empty()) return 0;
+  const double all_records = gaussian_epsilon(detail::gaussian_mu_of(steps, true), delta);
+  if (detail::all_gaussian(steps) || detail::with_little_noise(steps)) return all_records;
+  if (detail::one_step(steps)) return detail::epsilon_of_one(privacy_curve(steps[0].first), delta, true);
+  return std::min(all_records, detail::rough_epsilon(noise_chords(detail::with_one_gaussian(steps, true)), delta));
+}
+
 DPMP_KEPT_BODY inline double PldAccountant::delta(double epsilon) const {
   DPMP_CHECK(epsilon >= 0 && std::isfinite(epsilon), "expected a finite epsilon >= 0, got ", epsilon);
-  const detail::CountedSteps steps = detail::merged(steps_);
+  const CountedSteps steps = detail::merged(steps_);
   if (steps.empty()) return 0;
   double best = gaussian_delta(detail::gaussian_mu_of(steps, true), epsilon).upper;
   if (detail::all_gaussian(steps)) return best;
-  if (detail::rdp_holds(steps)) best = std::min(best, detail::rdp_accountant_of(steps).delta(epsilon));
+  if (detail::rdp_holds(steps)) best = std::min(best, detail::renyi_accountant_of(steps).delta(epsilon));
   if (detail::one_step(steps)) {
     const PrivacyCurve curve = privacy_curve(steps[0].first);
     return std::min(best, std::max(curve.forward(epsilon).upper, curve.backward(epsilon).upper));
@@ -284,7 +308,7 @@ DPMP_KEPT_BODY inline double PldAccountant::delta(double epsilon) const {
 
 DPMP_KEPT_BODY inline double PldAccountant::least_delta(double epsilon) const {
   DPMP_CHECK(epsilon >= 0 && std::isfinite(epsilon), "expected a finite epsilon >= 0, got ", epsilon);
-  const detail::CountedSteps steps = detail::merged(steps_);
+  const CountedSteps steps = detail::merged(steps_);
   if (steps.empty()) return 0;
   if (detail::all_gaussian(steps)) return gaussian_delta(detail::gaussian_mu_of(steps, false), epsilon).lower;
   if (detail::one_step(steps)) {
@@ -298,17 +322,17 @@ DPMP_KEPT_BODY inline double PldAccountant::least_delta(double epsilon) const {
 
 DPMP_KEPT_BODY inline double PldAccountant::true_positive_rate(double rate) const {
   DPMP_CHECK(rate >= 0 && rate <= 1, "expected a false positive rate in [0, 1], got ", rate);
-  const detail::CountedSteps steps = detail::merged(steps_);
+  const CountedSteps steps = detail::merged(steps_);
   if (steps.empty() || rate == 1) return rate;
   if (rate == 0) return 1;
   double best = gaussian_true_positive_rate(detail::gaussian_mu_of(steps, true), rate);
   if (detail::all_gaussian(steps)) return best;
   if (detail::one_step(steps)) {
-    // Every epsilon bounds it: true <= delta + e^epsilon false.
+    // Every epsilon bounds it.
     const PrivacyCurve curve = privacy_curve(steps[0].first);
     for (double epsilon = 0x1p-40; epsilon < 700; epsilon *= 1.01)
-      best =
-          std::min(best, std::max(curve.forward(epsilon).upper, curve.backward(epsilon).upper) + std::exp(epsilon) * rate);
+      best = std::min(
+          best, true_positive_bound(epsilon, std::max(curve.forward(epsilon).upper, curve.backward(epsilon).upper), rate));
     return best;
   }
   const auto found = detail::largest_answer(steps, BoundSide::pessimistic, {TiltQuestion::Given::false_positive_rate, rate},

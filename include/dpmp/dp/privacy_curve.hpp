@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What composition has to know of a mechanism: how well its outputs on two neighbours can be told apart.
 #pragma once
+#include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "dpmp/core/error.hpp"
@@ -19,4 +21,11 @@ struct PrivacyCurve {
   std::function<DeltaBounds(double)> backward;  // of (Q, P) at epsilon >= 0
   PrivacyCurve reversed() const { return {backward, forward}; }
 };
+
+/// The largest true at this false positive rate, in [0, 1], of a test of two neighbours that an (epsilon, delta) guarantee
+/// leaves possible: true <= delta + e^epsilon false, and the same of the two errors.
+inline double true_positive_bound(double epsilon, double delta, double false_positive_rate) {
+  return std::min(
+      {1.0, delta + std::exp(epsilon) * false_positive_rate, 1 - std::exp(-epsilon) * (1 - delta - false_positive_rate)});
+}
 }  // namespace dpmp::inline DPMP_ABI::dp

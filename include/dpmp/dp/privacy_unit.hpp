@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which datasets count as neighbours. The privacy unit is one record: whatever the training program calls one sample.
+// Which datasets count as neighbours. The privacy unit is one record, whatever the training program calls one sample, or one
+// user with all of their records (SamplingOptions::records_per_user): "record" below is the unit.
 #pragma once
 #include <ostream>
 #include <string_view>

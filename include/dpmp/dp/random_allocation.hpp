@@ -77,27 +77,24 @@ inline RatioLaw one_ratio(double sigma, double interval, double reach) {
   return law;
 }
 
-/// Adds p[k] to atoms from + k and the next ones, in the shares 1 - up and up.
-inline void spread(RatioLaw& law, const std::vector<double>& p, index_t from, double up) {
-  double* out = law.mass.data() + (from - law.first);
-  for (std::size_t k = 0; k < p.size(); ++k) out[k] += (1 - up) * p[k];
-  for (std::size_t k = 0; k < p.size(); ++k) out[k + 1] += up * p[k];
-}
-
 /// The law of the sum of two independent ones.
 inline RatioLaw sum_of(const RatioLaw& a, const RatioLaw& b, double interval) {
   const index_t first = std::min(a.first, b.first), reach = index_t(std::ceil(std::log(2.0) / interval)) + 2;
   RatioLaw sum{a.terms + b.terms, first, std::vector<double>(std::size_t(std::max(a.end(), b.end()) + reach - first)),
                a.zero * b.zero};
-  std::vector<double> products;
-  // Pairs whose larger value is d places above the smaller one, which is x's.
+  // Pairs whose larger value is d places above the smaller one: their products go to the place of the larger one + `place`
+  // and to the next one, in the shares 1 - up and up. Twice where x and y are the same law.
+  const bool same = &a == &b;
   const auto add = [&](const RatioLaw& large, const RatioLaw& small, index_t d, index_t place, double up) {
     const index_t from = std::max(large.first, small.first + d), end = std::min(large.end(), small.end() + d);
     if (from >= end) return;
-    products.resize(std::size_t(end - from));
+    const double times = same && d > 0 ? 2 : 1, stays = times * (1 - up), moves = times * up;
     const double *x = large.mass.data() + (from - large.first), *y = small.mass.data() + (from - d - small.first);
-    for (std::size_t k = 0; k < products.size(); ++k) products[k] = x[k] * y[k];
-    spread(sum, products, from + place, up);
+    double* out = sum.mass.data() + (from + place - first);
+    const index_t n = end - from;
+    out[0] += stays * (x[0] * y[0]);
+    for (index_t k = 1; k < n; ++k) out[k] += stays * (x[k] * y[k]) + moves * (x[k - 1] * y[k - 1]);
+    out[n] += moves * (x[n - 1] * y[n - 1]);
   };
   const index_t furthest = std::max(a.end() - b.first, b.end() - a.first);
   for (index_t d = 0; d < furthest; ++d) {
@@ -106,7 +103,7 @@ inline RatioLaw sum_of(const RatioLaw& a, const RatioLaw& b, double interval) {
     const double low = std::expm1(double(place) * interval), gap = (1 + low) * std::expm1(interval);
     const double up = std::clamp((ratio - low) / gap, 0.0, 1.0);
     add(a, b, d, place, up);
-    if (d > 0) add(b, a, d, place, up);
+    if (d > 0 && !same) add(b, a, d, place, up);
   }
   for (std::size_t k = 0; k < a.mass.size(); ++k) sum.mass[std::size_t(a.first - first) + k] += b.zero * a.mass[k];
   for (std::size_t k = 0; k < b.mass.size(); ++k) sum.mass[std::size_t(b.first - first) + k] += a.zero * b.mass[k];

@@ -70,7 +70,8 @@ void check_sampling(const SamplingOptions& o, index_t units);
 /// and balls_in_bins, replace_one for without_replacement, any for the others.
 void check_relation(SamplingKind kind, NeighbouringRelation relation);
 /// The probability of each unit in a step that may use it, rounded up: given for the kinds of Poisson, else what the kind
-/// makes it (batch_size / units, 1 / period, 1). Throws where `given` is neither 0 nor that. Of checked options.
+/// makes it (batch_size / units, 1 / period, 1). Throws where `given` is neither 0 nor that, rounded up or to nearest. Of
+/// checked options.
 double sampling_rate_of(const SamplingOptions& o, double given, index_t units);
 }  // namespace dpmp::inline DPMP_ABI::dp
 
@@ -115,13 +116,14 @@ DPMP_KEPT_BODY inline double sampling_rate_of(const SamplingOptions& o, double g
     const double nearest = double(a) / double(b);
     return std::fma(nearest, double(b), -double(a)) < 0 ? std::nextafter(nearest, 2.0) : nearest;
   };
-  double rate = 0;
-  if (o.kind == SamplingKind::without_replacement) rate = fraction_up(o.batch_size, units);
-  if (o.kind == SamplingKind::balls_in_bins) rate = fraction_up(1, o.period);
-  if (o.kind == SamplingKind::full_batch) rate = 1;
+  double rate = 0, nearest = 0;
+  const auto is = [&](index_t a, index_t b) { rate = fraction_up(a, b), nearest = double(a) / double(b); };
+  if (o.kind == SamplingKind::without_replacement) is(o.batch_size, units);
+  if (o.kind == SamplingKind::balls_in_bins) is(1, o.period);
+  if (o.kind == SamplingKind::full_batch) is(1, 1);
   if (rate == 0) return given;
-  DPMP_CHECK(given == 0 || given == rate, "expected no sampling rate for ", o.kind, " or the one that it makes, ", rate,
-             ", got ", given);
+  DPMP_CHECK(given == 0 || given == rate || given == nearest, "expected no sampling rate for ", o.kind,
+             " or the one that it makes, ", rate, ", got ", given);
   return rate;
 }
 }  // namespace dpmp::inline DPMP_ABI::dp

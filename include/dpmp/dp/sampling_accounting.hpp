@@ -72,6 +72,8 @@ inline double binomial_tail_bound(index_t n, double q, index_t b) {
   const double r = (size - from) * q / ((from + 1) * (1 - q)), mass = chernoff / std::sqrt(6.28 * from * (1 - from / size));
   return std::min(chernoff, mass / (1 - r));
 }
+/// Whether what is set aside for them leaves enough of delta.
+inline bool rare_draws_are_paid(const PlanOptions& o) { return delta_aside(o, o.steps) <= o.delta / 2; }
 inline index_t rounds_up(index_t steps, index_t period) { return steps / period + (steps % period != 0); }
 }  // namespace detail
 
@@ -88,8 +90,11 @@ DPMP_KEPT_BODY inline PlanOptions completed_options(const PlanOptions& given) {
              ": it is accounted by Renyi divergences");
   DPMP_CHECK(o.accountant == Accountant::pld || has_renyi_accounting(o), "expected the accountant pld for ", o.sampling.kind,
              " and ", o.relation, ", got ", o.accountant,
-             ": the RDP analysis is that of Poisson samples where one of the neighbours' records is not there");
-  DPMP_CHECK(delta_aside(o, o.steps) <= o.delta / 2, "expected draws beyond the batch size ", o.sampling.batch_size,
+             ": the RDP analysis is that of Poisson samples where one of the neighbours' records is not there",
+             o.relation == NeighbouringRelation::zero_out && o.adaptive
+                 ? ", and the count of an adaptive threshold has the empty record in it"
+                 : "");
+  DPMP_CHECK(detail::rare_draws_are_paid(o), "expected draws beyond the batch size ", o.sampling.batch_size,
              " to cost at most half of delta, ", o.delta, ", got ", delta_aside(o, o.steps),
              ": take a larger batch size or a smaller sampling rate");
   return o;
@@ -144,8 +149,8 @@ DPMP_KEPT_BODY inline double accounted_delta(const PlanOptions& o, index_t steps
 
 DPMP_KEPT_BODY inline bool has_renyi_accounting(const PlanOptions& o) {
   if (o.sampling_rate == 1 || is_one_mechanism(o)) return true;
-  return o.sampling.kind != SamplingKind::without_replacement && o.sampling.kind != SamplingKind::balls_in_bins &&
-         o.relation != NeighbouringRelation::replace_one;
+  return o.sampling.kind != SamplingKind::balls_in_bins && o.relation != NeighbouringRelation::replace_one &&
+         !detail::only_difference_is_bounded(o);
 }
 
 DPMP_KEPT_BODY inline std::vector<AccountedSteps> accounted_steps(const PlanOptions& o, double sigma, index_t steps) {

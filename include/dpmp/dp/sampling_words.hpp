@@ -11,9 +11,9 @@ namespace dpmp::inline DPMP_ABI::dp {
 std::string unit_in_words(const PlanOptions& o);
 /// What a step draws, up to where a statement goes on with ", its gradient".
 std::string sampling_in_words(const PlanOptions& o);
-/// What the accountant composes other than the steps as they are drawn, and what delta is set aside for; "" for neither.
-/// Begins with "; ".
-std::string sampling_account_in_words(const PlanOptions& o);
+/// What the accountant composes other than the steps as they are drawn, and what of delta is set aside for the planned
+/// steps, or for `steps` if they are more; "" for neither. batch_bound: PlanFacts::batch_bound. Begins with "; ".
+std::string sampling_account_in_words(const PlanOptions& o, index_t batch_bound, index_t steps);
 /// Remarks of a plan's table: on delta, and on the sampling rate.
 std::string delta_remark(const PlanOptions& o);
 std::string rate_remark(const PlanOptions& o);
@@ -75,12 +75,13 @@ DPMP_KEPT_BODY inline std::string sampling_in_words(const PlanOptions& o) {
   return out.str();
 }
 
-DPMP_KEPT_BODY inline std::string sampling_account_in_words(const PlanOptions& o) {
+DPMP_KEPT_BODY inline std::string sampling_account_in_words(const PlanOptions& o, index_t batch_bound, index_t steps) {
   const std::string unit = detail::unit_name(o);
+  const index_t spent = std::max(steps, o.steps);
   TextStream out;
   switch (o.sampling.kind) {
     case SamplingKind::truncated_poisson:
-      out << "; of delta " << digits_up(delta_aside(o, o.steps), 3) << " is set aside for draws of more than "
+      out << "; of delta " << digits_up(delta_aside(o, spent), 3) << " is set aside for draws of more than "
           << o.sampling.batch_size << ' ' << unit << "s";
       return out.str();
     case SamplingKind::balls_in_bins:
@@ -95,7 +96,8 @@ DPMP_KEPT_BODY inline std::string sampling_account_in_words(const PlanOptions& o
     case SamplingKind::full_batch: return "";
     case SamplingKind::poisson: break;
   }
-  out << "; " << rare_share * 100 << " % of delta is set aside for batches of more than " << batch_bound_of(o) << " records";
+  out << "; " << (spent == o.steps ? "0.1" : digits_up(rare_share * 100 * double(spent) / double(o.steps), 3))
+      << " % of delta is set aside for batches of more than " << batch_bound << " records";
   return out.str();
 }
 

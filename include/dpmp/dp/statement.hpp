@@ -119,7 +119,7 @@ DPMP_KEPT_BODY inline std::string privacy_statement(const Plan& plan, index_t st
       << unit_in_words(o) << " Mechanism: " << sampling_in_words(o) << ", " << detail::clipping_in_words(plan) << ", and "
       << detail::noise_in_words(plan) << "; the result is divided by the public constant " << plan.expected_batch()
       << ". Accountant: " << detail::accountant_in_words(plan, steps_taken) << composition_in_words(o)
-      << sampling_account_in_words(o) << ". "
+      << sampling_account_in_words(o, plan.facts().batch_bound, steps_taken) << ". "
       << "Assumptions: the random key is secret and its ChaCha20 stream is indistinguishable from random; "
       << noise_assumption_in_words(o) << "; "
       << "which records were "

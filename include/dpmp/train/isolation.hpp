@@ -13,6 +13,8 @@ namespace dpmp::inline DPMP_ABI::train {
 struct IsolationOptions {
   /// Slots whose record is exchanged, emptied and removed; all of them where there are no more than these.
   index_t slots_tried = 4;
+  /// What the run's norms come from. With a memory budget a trainer may choose another one than it was asked for: hand over
+  /// Trainer::memory_choice()->chosen().way.strategy.
   per_sample::StrategyOptions strategy = {};
   /// Where the backward passes begin: that of the run (TrainerOptions::loss_scaling).
   LossScaling loss_scaling = {};

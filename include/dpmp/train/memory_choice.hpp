@@ -35,16 +35,16 @@ struct MemoryChoice {
 
 /// The ways that a trainer with such a strategy has: a strategy other than automatic, or a budget of its own, is kept to,
 /// and so is a choice of checkpointing. gradient_bytes: what the automatic strategy keeps as gradients of a sample, of which
-/// ways keep shares.
+/// ways keep shares. The strategy as it is also in 2, 4 and 8 passes, as far as the physical batch has slots for them.
 std::vector<StepWay> ways_of(const per_sample::StrategyOptions& strategy, std::optional<Checkpointing> checkpointing,
-                             bool is_private, index_t gradient_bytes);
+                             bool is_private, index_t gradient_bytes, index_t physical_batch);
 
-/// Ways of the same cost and memory as another one are left out. pass(way, slots) runs a step's passes on so many empty
-/// slots; what is in use now is a part of what it takes. Nothing above the budget is held meanwhile, and free memory is
-/// given back before and after. Throws OutOfMemory, with what uses most and the batch that would fit, where no way fits, and
-/// what pass throws.
+/// Ways of the same cost and memory as another one are left out. pass(way, slots) runs one pass of a step on so many empty
+/// slots, and one_more is what each pass more costs (price_of_a_pass); what is in use now is a part of what it takes.
+/// Nothing above the budget is held meanwhile, and free memory is given back before and after. Throws OutOfMemory, with what
+/// uses most and the batch that would fit, where no way fits, and what pass throws.
 MemoryChoice choose_within(Context& ctx, std::span<const StepWay> ways, index_t budget, index_t physical_batch,
-                           bool is_private, FunctionRef<DryPass(const StepWay&, index_t)> pass);
+                           bool is_private, double one_more, FunctionRef<DryPass(const StepWay&, index_t)> pass);
 
 /// The way of a trainer's steps: what its options say, and what their memory budget came to.
 class ChosenWay {
@@ -53,7 +53,7 @@ class ChosenWay {
   ChosenWay(const TrainerOptions& options, std::span<Parameter* const> parameters, bool is_private);
   /// Chooses, unless that was done for these parameters as they are now, trained or not, and in their dtypes. Whether it
   /// chose. Throws without a budget.
-  bool follow(Context& ctx, index_t physical_batch, FunctionRef<DryPass(const StepWay&, index_t)> pass);
+  bool follow(Context& ctx, index_t physical_batch, double one_more, FunctionRef<DryPass(const StepWay&, index_t)> pass);
   /// What was chosen does not count any more.
   void forget() { choice_.reset(); }
   const MemoryChoice* choice() const { return choice_ ? &*choice_ : nullptr; }
@@ -61,9 +61,13 @@ class ChosenWay {
   std::optional<Checkpointing> checkpointing() const {
     return choice_ ? choice_->chosen().way.checkpointing : checkpointing_;
   }
-  /// What a step's noise depends on, of what it depends on anyway: the same, or with a strategy that was chosen here mixed
-  /// in. A strategy decides how sums are rounded, and what else is in memory decides it: continuations of one run that chose
-  /// differently share no noise.
+  /// Slots of a pass, of those of the physical batch.
+  index_t slots(index_t physical_batch) const {
+    return choice_ ? choice_->chosen().way.slots(physical_batch) : physical_batch;
+  }
+  /// What a step's noise depends on, of what it depends on anyway: the same, or with a strategy and passes that were chosen
+  /// here mixed in. They decide how sums are rounded, and what else is in memory decides it: continuations of one run that
+  /// chose differently share no noise.
   std::uint64_t facts(std::uint64_t history) const;
 
  private:
@@ -118,11 +122,11 @@ DPMP_KEPT_BODY inline std::string MemoryChoice::text() const {
 
 DPMP_KEPT_BODY inline std::vector<StepWay> ways_of(const per_sample::StrategyOptions& strategy,
                                                    std::optional<Checkpointing> checkpointing, bool is_private,
-                                                   index_t gradient_bytes) {
+                                                   index_t gradient_bytes, index_t physical_batch) {
   using per_sample::Strategy;
   std::vector<per_sample::StrategyOptions> strategies{strategy};
   if (is_private && strategy.strategy == Strategy::automatic && !strategy.byte_budget && !strategy.gradient_bytes) {
-    for (const index_t sixteenths : {15, 14, 12, 8, 4, 0}) {
+    for (const index_t sixteenths : {15, 14, 12, 10, 8, 6, 4, 2, 0}) {
       if (gradient_bytes == 0) break;
       strategies.push_back(strategy);
       strategies.back().gradient_bytes = gradient_bytes / 16 * sixteenths;
@@ -133,9 +137,12 @@ DPMP_KEPT_BODY inline std::vector<StepWay> ways_of(const per_sample::StrategyOpt
     }
   }
   std::vector<StepWay> ways;
-  for (const per_sample::StrategyOptions& s : strategies)
+  const auto add = [&](const per_sample::StrategyOptions& s, index_t passes) {
     for (const Checkpointing how : {Checkpointing::none, Checkpointing::selective, Checkpointing::block})
-      if (!checkpointing || how == *checkpointing) ways.push_back({s, how});
+      if (!checkpointing || how == *checkpointing) ways.push_back({s, how, passes});
+  };
+  for (const per_sample::StrategyOptions& s : strategies) add(s, 1);
+  for (index_t passes = 2; passes <= std::min<index_t>(8, physical_batch); passes *= 2) add(strategy, passes);
   return ways;
 }
 
@@ -164,7 +171,7 @@ inline index_t most_slots(const MemoryModel& model, index_t base, index_t budget
 }  // namespace detail
 
 DPMP_KEPT_BODY inline MemoryChoice choose_within(Context& ctx, std::span<const StepWay> ways, index_t budget,
-                                                 index_t physical_batch, bool is_private,
+                                                 index_t physical_batch, bool is_private, double one_more,
                                                  FunctionRef<DryPass(const StepWay&, index_t)> pass) {
   DPMP_CHECK(budget >= 0 && physical_batch >= 1, "expected a memory budget >= 0 bytes and a physical batch >= 1, got ",
              budget, " and ", physical_batch);
@@ -194,14 +201,15 @@ DPMP_KEPT_BODY inline MemoryChoice choose_within(Context& ctx, std::span<const S
       Candidate c{{.way = way, .cost = std::numeric_limits<double>::infinity()}, {}, {}};
       try {
         DryPass of;
-        const std::vector<MemoryEvent> one = traced(way, 1, of), two = physical_batch > 1 ? traced(way, 2, of) : one;
+        const index_t slots = way.slots(physical_batch);
+        const std::vector<MemoryEvent> one = traced(way, 1, of), two = slots > 1 ? traced(way, 2, of) : one;
         if (way.checkpointing != Checkpointing::none && !of.has_parts) {
           has_parts = false;
           if (!candidates.empty()) continue;  // else the choice was the user's, and changes nothing
         }
         c.model.emplace(1, one, two);
-        c.tried.cost = of.cost;
-        c.tried.peak_bytes = base + c.model->peak_bytes(physical_batch);
+        c.tried.cost = of.cost + double(way.passes - 1) * one_more / double(physical_batch);
+        c.tried.peak_bytes = base + c.model->peak_bytes(slots);
       } catch (const OutOfMemory& e) {
         c.refused = e.message();
       }
@@ -217,7 +225,8 @@ DPMP_KEPT_BODY inline MemoryChoice choose_within(Context& ctx, std::span<const S
         try {
           DryPass of;
           const index_t before = ctx.memory().live_bytes;
-          c.tried.peak_bytes = before + MemoryModel::peak_bytes_of(traced(c.tried.way, physical_batch, of));
+          c.tried.peak_bytes =
+              before + MemoryModel::peak_bytes_of(traced(c.tried.way, c.tried.way.slots(physical_batch), of));
           c.tried.measured = true;
           found = c.tried.fits = *c.tried.peak_bytes <= budget;
         } catch (const OutOfMemory& e) {
@@ -229,9 +238,12 @@ DPMP_KEPT_BODY inline MemoryChoice choose_within(Context& ctx, std::span<const S
     ctx.trim_memory();
     if (found) return choice;
   }
-  const Candidate* smallest = &candidates[0];
+  // Of the whole batch in one pass: how many slots of it fit is what the user can ask for instead.
+  const Candidate* smallest = nullptr;
   for (const Candidate& c : candidates)
-    if (c.model && (!smallest->model || *c.tried.peak_bytes < *smallest->tried.peak_bytes)) smallest = &c;
+    if (c.tried.way.passes == 1 &&
+        (!smallest || (c.model && (!smallest->model || *c.tried.peak_bytes < *smallest->tried.peak_bytes))))
+      smallest = &c;
   const std::string most =
       smallest->model
           ? dpmp::detail::concat("takes about ", *smallest->tried.peak_bytes, ", and about ",
@@ -252,7 +264,7 @@ DPMP_KEPT_BODY inline ChosenWay::ChosenWay(const TrainerOptions& options, std::s
   DPMP_CHECK(budget_.value_or(0) >= 0, "expected a memory budget >= 0 bytes, got ", *budget_);
 }
 
-DPMP_KEPT_BODY inline bool ChosenWay::follow(Context& ctx, index_t physical_batch,
+DPMP_KEPT_BODY inline bool ChosenWay::follow(Context& ctx, index_t physical_batch, double one_more,
                                              FunctionRef<DryPass(const StepWay&, index_t)> pass) {
   DPMP_CHECK(budget_, "expected a memory budget, got none");
   std::vector<std::uint8_t> now;
@@ -268,17 +280,17 @@ DPMP_KEPT_BODY inline bool ChosenWay::follow(Context& ctx, index_t physical_batc
       // Then it fits with no share of the gradients kept, if at all.
     }
   }
-  choice_ = choose_within(ctx, ways_of(strategy_, checkpointing_, is_private_, gradient_bytes), *budget_, physical_batch,
-                          is_private_, pass);
+  choice_ = choose_within(ctx, ways_of(strategy_, checkpointing_, is_private_, gradient_bytes, physical_batch), *budget_,
+                          physical_batch, is_private_, one_more, pass);
   chosen_for_.swap(now);
   return true;
 }
 
 DPMP_KEPT_BODY inline std::uint64_t ChosenWay::facts(std::uint64_t history) const {
   if (!choice_) return history;
-  const per_sample::StrategyOptions chosen = strategy();
-  const std::byte text[] = {std::byte(chosen.strategy)};
-  return siphash24(history, std::uint64_t(chosen.gradient_bytes.value_or(-1)), text);
+  const StepWay& way = choice_->chosen().way;
+  const std::byte text[] = {std::byte(way.strategy.strategy), std::byte(way.passes)};
+  return siphash24(history, std::uint64_t(way.strategy.gradient_bytes.value_or(-1)), text);
 }
 }  // namespace dpmp::inline DPMP_ABI::train
 #endif

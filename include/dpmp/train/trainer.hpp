@@ -213,7 +213,11 @@ DPMP_KEPT_BODY inline void Trainer::follow_budget(Losses losses) {
     return guarantee_ ? dry_private_pass(ctx_, losses, batch, groups_, sums_, way, scaling_now())
                       : dry_plain_pass(ctx_, losses, batch, sums_, way, loss_scaling());
   };
-  if (way_.follow(ctx_, index_t(slots_.size()), pass)) sink_ = per_sample::ClippedSumSink(groups_, way_.strategy());
+  if (!way_.follow(ctx_, options_.physical_batch, price_of_a_pass(ctx_, sums_), pass)) return;
+  sink_ = per_sample::ClippedSumSink(groups_, way_.strategy());
+  const index_t slots = way_.slots(options_.physical_batch);
+  if (slots != index_t(slots_.size())) program_.forget();
+  slots_.assign(std::size_t(slots), masked_slot);
 }
 
 DPMP_KEPT_BODY inline void Trainer::private_step(Losses losses) {
@@ -286,8 +290,8 @@ DPMP_KEPT_BODY inline GradScaler& Trainer::grad_scaler() {
 DPMP_KEPT_BODY inline ValidationReport Trainer::validate(Losses losses) {
   follow_precision(steps(), overflow_scale());
   const dp::StepPlan numbers = plan().at(steps(), clip_threshold());
-  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
   follow_budget(losses);
+  ValidationReport report(parameters_, groups_, numbers, index_t(slots_.size()), loss_scaling());
   if (memory_choice()) report.set_memory(memory_choice()->text());
   per_sample::ClippedSumSink sink(groups_, way_.strategy(),
                                   [&](const Parameter& p, const per_sample::SiteShape& shape,

@@ -33,9 +33,9 @@ struct TrainerOptions {
   std::optional<Checkpointing> checkpointing = {};
   /// Most bytes in use at once (MemoryStatistics::peak_bytes of the context, of which what is in use before is a part).
   /// Before the first step, and again where what is trained, a dtype or the program changes, the cheapest way to compute a
-  /// step within them is chosen: a strategy, unless one is given, and checkpointing, unless it is given
-  /// (train/memory_choice.hpp); where none fits that step throws OutOfMemory and is not accounted. The context holds up to
-  /// 1.4 times as much unless Context::limit_memory says otherwise.
+  /// step within them is chosen: a strategy, unless one is given, checkpointing, unless it is given, and up to 8 passes on a
+  /// share of the physical batch each (train/memory_choice.hpp); where none fits that step throws OutOfMemory and is not
+  /// accounted. The context holds up to 1.4 times as much unless Context::limit_memory says otherwise.
   std::optional<index_t> memory_budget = {};
   /// Powers of two that backward passes begin at. Not set: LossScaling::noisy() where the plan counts overflows; else
   /// private training of a model with f16 parameters has LossScaling::per_sample(), and all else none. Speed and exactness
