@@ -8,15 +8,12 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
+#include "dpmp/interop/huggingface_settings.hpp"
 #include "dpmp/interop/safetensors.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop {
-/// A value of a config.json: null, a truth value, a whole number, another number, a text.
-using Setting = std::variant<std::monostate, bool, index_t, double, std::string>;
-
 /// The settings of a config.json by their names. One inside of another object or list has a name with both in it:
 /// "rope_scaling/factor", "architectures/0". null is as if it were not there. All throw with the file and the name.
 class ModelSettings {
@@ -25,7 +22,7 @@ class ModelSettings {
   explicit ModelSettings(const std::filesystem::path& file);
 
   bool has(const std::string& name) const { return find(name) != nullptr; }
-  /// Whether it is an object or a list, or has names below it.
+  /// Whether it is an object or a list with anything in it.
   bool has_below(const std::string& name) const;
   /// How many settings are directly below this one.
   index_t count_below(const std::string& name) const;
@@ -77,17 +74,6 @@ class HuggingFaceFolder {
   std::vector<SafetensorsFile> shards_;
   std::map<std::string, std::size_t> shard_of_;
 };
-
-namespace detail {
-inline constexpr const char* config_name = "config.json";
-inline constexpr const char* weights_name = "model.safetensors";
-inline constexpr const char* index_name = "model.safetensors.index.json";
-
-/// The settings of an object in JSON, and the map "weight_map" of an index. Defined in huggingface_json.hpp. Both throw with
-/// `place` in front.
-std::map<std::string, Setting> parse_settings(const std::string& text, const std::string& place);
-std::map<std::string, std::string> parse_weight_map(const std::string& text, const std::string& place);
-}  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI::interop
 
 #if DPMP_BODIES

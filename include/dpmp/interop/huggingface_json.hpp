@@ -5,8 +5,10 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <vector>
 
-#include "dpmp/interop/huggingface.hpp"
+#include "dpmp/interop/huggingface_settings.hpp"
+#include "dpmp/interop/safetensors_header.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop::detail {
 /// An object; throws for anything else.
