@@ -139,6 +139,8 @@ def tokens(seed, vocabulary, samples=3, length=11, **more):
     if more.get("padded"):
         lengths = torch.tensor([length - 4 * k for k in range(samples)])
         inputs["keep"] = (torch.arange(length)[None, :] < lengths[:, None]).int()
+        # BERT's padding token is 0, whose row of the table PyTorch never gives a gradient, wherever it stands.
+        inputs["ids"] = torch.where(inputs["keep"] == 1, inputs["ids"].clamp(min=1), 0)
         if not more.get("by_sample"):
             inputs["labels"] = torch.where(inputs["keep"] == 1, inputs["labels"], -1)
     return inputs
