@@ -36,6 +36,8 @@ void save_huggingface(const std::filesystem::path& folder, const Transformer& mo
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
+#include "dpmp/core/escaped_text.hpp"
+
 namespace dpmp::inline DPMP_ABI::nn {
 namespace detail {
 using Settings = interop::ModelSettings;
@@ -210,6 +212,109 @@ inline void check_same(const Settings& s, const TransformerConfig& stored, const
   DPMP_CHECK(stored.rope_scaling == here.rope_scaling, "expected a model with the rope_scaling that '", s.path().string(),
              "' says, got another one");
 }
+/// "F32" as PyTorch names it, in quotation marks.
+inline std::string torch_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return json_text("float32");
+    case DType::bf16: return json_text("bfloat16");
+    case DType::f16: return json_text("float16");
+    case DType::f64: return json_text("float64");
+    default: break;
+  }
+  throw Error(dpmp::detail::concat("expected a floating dtype of stored weights, got ", dtype));
+}
+inline std::string token_text(index_t token) { return token < 0 ? "null" : std::to_string(token); }
+inline std::string flag_text(bool flag) { return flag ? "true" : "false"; }
+/// What every config.json has. transformers 4 reads torch_dtype, 5 reads dtype.
+inline JsonSettings common_settings(const std::string& architecture, const std::string& type,
+                                    const HuggingFaceWriting& options) {
+  return {{"architectures", "[" + json_text(architecture) + "]"},
+          {"model_type", json_text(type)},
+          {"dtype", torch_name(options.dtype)},
+          {"torch_dtype", torch_name(options.dtype)},
+          {"bos_token_id", token_text(options.begin_token)},
+          {"eos_token_id", token_text(options.end_token)}};
+}
+inline std::string gelu_name(FeedForward form) { return json_text(form == FeedForward::gelu ? "gelu" : "gelu_new"); }
+
+inline JsonSettings gpt2_settings(const TransformerConfig& c, const HuggingFaceWriting& options) {
+  JsonSettings settings = common_settings("GPT2LMHeadModel", "gpt2", options);
+  const JsonSettings own{{"vocab_size", std::to_string(c.vocabulary)},
+                         {"n_positions", std::to_string(c.context)},
+                         {"n_embd", std::to_string(c.width)},
+                         {"n_layer", std::to_string(c.layers)},
+                         {"n_head", std::to_string(c.heads)},
+                         {"n_inner", std::to_string(c.hidden)},
+                         {"activation_function", gelu_name(c.feed_forward)},
+                         {"layer_norm_epsilon", json_number(c.norm_epsilon)},
+                         {"resid_pdrop", "0.0"},
+                         {"embd_pdrop", "0.0"},
+                         {"attn_pdrop", "0.0"},
+                         {"tie_word_embeddings", flag_text(c.tied)}};
+  settings.insert(settings.end(), own.begin(), own.end());
+  return settings;
+}
+
+inline JsonSettings llama_settings(const TransformerConfig& c, const HuggingFaceWriting& options) {
+  const RopeScaling& scaling = c.rope_scaling;
+  const bool llama3 = scaling.kind == RopeScaling::Kind::llama3;
+  std::string rope = "\"rope_type\": " + json_text(scaling.kind == RopeScaling::Kind::none ? "default"
+                                                   : llama3                                ? "llama3"
+                                                                                           : "linear");
+  if (scaling.kind != RopeScaling::Kind::none) rope += ", \"factor\": " + json_number(scaling.factor);
+  if (llama3)
+    rope += ", \"low_freq_factor\": " + json_number(scaling.low_frequency) +
+            ", \"high_freq_factor\": " + json_number(scaling.high_frequency) +
+            ", \"original_max_position_embeddings\": " + std::to_string(index_t(scaling.original_context));
+  JsonSettings settings = common_settings("LlamaForCausalLM", "llama", options);
+  const JsonSettings own{{"vocab_size", std::to_string(c.vocabulary)},
+                         {"hidden_size", std::to_string(c.width)},
+                         {"intermediate_size", std::to_string(c.hidden)},
+                         {"num_hidden_layers", std::to_string(c.layers)},
+                         {"num_attention_heads", std::to_string(c.heads)},
+                         {"num_key_value_heads", std::to_string(c.key_value_heads)},
+                         {"max_position_embeddings", std::to_string(c.context)},
+                         {"hidden_act", json_text("silu")},
+                         {"rms_norm_eps", json_number(c.norm_epsilon)},
+                         {"attention_bias", flag_text(c.qkv_bias)},
+                         {"mlp_bias", flag_text(c.swiglu_bias)},
+                         {"tie_word_embeddings", flag_text(c.tied)},
+                         // transformers 5 reads rope_parameters, 4 the other two.
+                         {"rope_parameters", "{\"rope_theta\": " + json_number(c.rope_base) + ", " + rope + "}"},
+                         {"rope_theta", json_number(c.rope_base)},
+                         {"rope_scaling", scaling.kind == RopeScaling::Kind::none ? "null" : "{" + rope + "}"}};
+  settings.insert(settings.end(), own.begin(), own.end());
+  return settings;
+}
+
+/// Throws unless one of the two forms has all that this model has.
+inline void check_writable(const TransformerConfig& c) {
+  const auto expect = [](bool fits, const char* form, const char* what, const char* got) {
+    DPMP_CHECK(fits, "expected a model of ", form, "'s form to write, with ", what, ", got one with ", got);
+  };
+  if (is_gpt2(c)) {
+    expect(c.norm == Norm::layer_norm, "GPT-2", "layer norms", "RMS norms");
+    expect(c.feed_forward != FeedForward::swiglu, "GPT-2", "GELU", "SwiGLU");
+    expect(c.key_value_heads == c.heads, "GPT-2", "as many key and value heads as heads", "fewer");
+    expect(c.qkv_bias && c.projection_bias, "GPT-2", "all biases", "some left out");
+    return;
+  }
+  expect(c.norm == Norm::rms_norm, "LLaMA", "RMS norms", "layer norms");
+  expect(c.feed_forward == FeedForward::swiglu, "LLaMA", "SwiGLU", "GELU");
+  expect(c.qkv_bias == c.projection_bias, "LLaMA", "attention's biases all there or all left out", "some of them");
+  const double original = c.rope_scaling.original_context;
+  expect(c.rope_scaling.kind != RopeScaling::Kind::llama3 || original == double(index_t(original)), "LLaMA",
+         "a whole original_context", "another one");
+}
+/// The config with the sizes that it left to be computed.
+inline TransformerConfig with_sizes(const Transformer& model) {
+  TransformerConfig c = model.config();
+  if (c.key_value_heads == 0) c.key_value_heads = c.heads;
+  for (const Parameter* p : model.own_parameters())
+    if (p->name().ends_with("block0.mlp.down.weight")) c.hidden = p->shape()[1];
+  if (c.hidden == 0) c.hidden = 4 * c.width;  // of a model without blocks
+  return c;
+}
 }  // namespace detail
 
 DPMP_KEPT_BODY inline TransformerConfig transformer_config(const interop::HuggingFaceFolder& folder) {
@@ -229,6 +334,16 @@ DPMP_KEPT_BODY inline void load_huggingface(const interop::HuggingFaceFolder& fo
                                       : as_named(detail::llama_table(stored), folder, "model.");
   const OtherTensors others{.buffers = {".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"}, .left_out = {}};
   read_stored(model.parameters().ctx(), folder, table, others, model.own_parameters(), detail::scope_path(model));
+}
+
+DPMP_KEPT_BODY inline void save_huggingface(const std::filesystem::path& folder, const Transformer& model,
+                                            const HuggingFaceWriting& options) {
+  const TransformerConfig c = detail::with_sizes(model);
+  detail::check_writable(c);
+  const bool gpt2 = detail::is_gpt2(c);
+  write_stored(folder, gpt2 ? detail::gpt2_settings(c, options) : detail::llama_settings(c, options),
+               gpt2 ? detail::gpt2_table(c) : detail::llama_table(c), model.own_parameters(), detail::scope_path(model),
+               options.dtype);
 }
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

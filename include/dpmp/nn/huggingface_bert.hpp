@@ -114,5 +114,42 @@ DPMP_KEPT_BODY inline std::vector<std::string> load_huggingface(const interop::H
                             .left_out = {"cls.", "classifier.", "bert.pooler.", "pooler."}};
   return read_stored(model.parameters().ctx(), folder, table, others, model.own_parameters(), detail::scope_path(model));
 }
+
+DPMP_KEPT_BODY inline void save_huggingface(const std::filesystem::path& folder, const Bert& model,
+                                            const HuggingFaceWriting& options) {
+  const BertConfig c = model.config();
+  const bool tokens = c.head == BertHead::masked_tokens, classes = c.head == BertHead::classes;
+  DPMP_CHECK(!tokens || !c.pooler, "expected a model for masked tokens without a pooler to write, got one with it");
+  JsonSettings settings = detail::common_settings(tokens    ? "BertForMaskedLM"
+                                                  : classes ? "BertForSequenceClassification"
+                                                            : "BertModel",
+                                                  "bert", options);
+  const JsonSettings own{{"vocab_size", std::to_string(c.vocabulary)},
+                         {"hidden_size", std::to_string(c.width)},
+                         {"num_hidden_layers", std::to_string(c.layers)},
+                         {"num_attention_heads", std::to_string(c.heads)},
+                         {"intermediate_size", std::to_string(c.hidden ? c.hidden : 4 * c.width)},
+                         {"hidden_act", detail::gelu_name(c.feed_forward)},
+                         {"max_position_embeddings", std::to_string(c.context)},
+                         {"type_vocab_size", std::to_string(c.types)},
+                         {"layer_norm_eps", json_number(c.norm_epsilon)},
+                         {"hidden_dropout_prob", "0.0"},
+                         {"attention_probs_dropout_prob", "0.0"},
+                         {"position_embedding_type", json_text("absolute")},
+                         {"tie_word_embeddings", "true"}};
+  settings.insert(settings.end(), own.begin(), own.end());
+  if (classes) {
+    std::string names;
+    for (index_t k = 0; k < c.classes; ++k)
+      names += (k ? ", " : "") + json_text(std::to_string(k)) + ": " + json_text("LABEL_" + std::to_string(k));
+    settings.emplace_back("id2label", "{" + names + "}");
+  }
+  StoredParameters table = detail::bert_table(c, false);
+  // BertModel alone has no prefix.
+  if (c.head == BertHead::none)
+    for (StoredParameter& stored : table)
+      for (auto& part : stored.parts) part.tensor.erase(0, std::string_view("bert.").size());
+  write_stored(folder, settings, table, model.own_parameters(), detail::scope_path(model), options.dtype);
+}
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif
