@@ -20,7 +20,8 @@ void keep_for_check(const std::filesystem::path& folder, const std::string& name
   if (!to) return;
   const std::filesystem::path target = std::filesystem::path(to) / name;
   std::filesystem::create_directories(target);
-  std::filesystem::copy(folder, target, std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy(folder, target,
+                        std::filesystem::copy_options::overwrite_existing | std::filesystem::copy_options::recursive);
   interop::write_safetensors(target / "expected.safetensors", expected);
 }
 
