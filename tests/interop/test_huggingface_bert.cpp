@@ -4,10 +4,9 @@
 
 #include "dpmp/autograd/rules/cross_entropy.hpp"
 #include "dpmp/nn/huggingface_bert.hpp"
-#include "interop/huggingface_cases.hpp"
+#include "interop/huggingface_folders.hpp"
 #include "support/errors.hpp"
 #include "support/random.hpp"
-#include "support/temporary_folder.hpp"
 
 using namespace dpmp;
 using interop::HuggingFaceFolder;
@@ -102,4 +101,47 @@ TEST_CASE("BERT: token types that are not given are 0, and padding that nobody s
   const List after = rows({});
   for (std::size_t k = 0; k < before.size(); ++k)
     if (keep[k / 12]) CHECK(before[k] == after[k]);
+}
+
+TEST_CASE("BERT from the hub: norms with TensorFlow's names, decoders and buffers that are stored, and what is refused") {
+  Context ctx(Device::cpu(), 1);
+  test::ChangedFolder folder("bert_masked_lm");
+  folder.rename([](std::string name) {
+    for (const auto& [now, before] :
+         {std::pair("LayerNorm.weight", "LayerNorm.gamma"), {"LayerNorm.bias", "LayerNorm.beta"}})
+      if (name.ends_with(now)) name.replace(name.size() - std::string(now).size(), std::string::npos, before);
+    return name;
+  });
+  folder.weights([](test::StoredTensors& t) {
+    t["cls.predictions.decoder.weight"] = t.at("bert.embeddings.word_embeddings.weight");
+    t["cls.predictions.decoder.bias"] = t.at("cls.predictions.bias");
+    t["cls.seq_relationship.weight"] = {DType::f32, {2, 24}, std::vector<char>(192)};
+    t["bert.embeddings.position_ids"] = {DType::i32, {1, 16}, std::vector<char>(64)};
+  });
+  const HuggingFaceFolder open(folder.path());
+  nn::Bert model(ctx, nn::bert_config(open), DType::f64);
+  CHECK(nn::load_huggingface(open, model).empty());
+  const test::Expected expected(ctx, "bert_masked_lm");
+  const List want = expected.numbers("f64.logits");
+  Tape tape(ctx, 3);
+  const List got = model(tape, inputs_of(expected)).value().to_doubles();
+  CHECK(test::relative_difference(got, want, kept(expected, want)) <= test::bound_f64);
+
+  const auto refused = [&](const std::string& from, const std::string& to, const std::string& part) {
+    test::ChangedFolder changed("bert_masked_lm");
+    changed.config(from, to);
+    const HuggingFaceFolder there(changed.path());
+    const std::string error = test::error_of([&] { nn::bert_config(there); });
+    CAPTURE(error);
+    CHECK(error.find(part) != std::string::npos);
+  };
+  refused("\"model_type\": \"bert\"", "\"model_type\": \"roberta\"", "'bert' for a Bert as 'model_type', got 'roberta'");
+  refused("\"gelu\"", "\"relu\"", "as 'hidden_act', got 'relu'");
+  refused("\"is_decoder\": false", "\"is_decoder\": true", "false as 'is_decoder', got true");
+  refused("{", "{\"position_embedding_type\": \"relative_key\",", "'absolute' as 'position_embedding_type'");
+  refused("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", "true as 'tie_word_embeddings', got false");
+  nn::BertConfig config = nn::bert_config(open);
+  config.norm_epsilon = 1e-5;
+  nn::Bert other(ctx, config, DType::f64);
+  CHECK(test::refuses([&] { nn::load_huggingface(open, other); }, "expected a model with norm_epsilon 1e-12, as '"));
 }

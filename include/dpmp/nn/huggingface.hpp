@@ -149,7 +149,7 @@ inline StoredParameters gpt2_table(const TransformerConfig& c) {
 inline StoredParameters llama_table(const TransformerConfig& c) {
   StoredParameters table{{.parameter = "tokens.weight", .parts = {{"model.embed_tokens.weight"}}},
                          {.parameter = "norm.gain", .parts = {{"model.norm.weight"}}}};
-  const index_t key_rows = (c.key_value_heads ? c.key_value_heads : c.heads) * (c.width / c.heads);
+  const index_t key_rows = c.key_value_heads * (c.width / c.heads);
   const auto add = [&](const std::string& here, const StoredParameters::value_type& weight, bool bias) {
     table.push_back(weight);
     table.back().parameter = here + ".weight";
@@ -192,12 +192,12 @@ void expect_same(const Settings& settings, const char* field, const T& stored, c
              "' says, got ", here);
 }
 inline void check_same(const Settings& s, const TransformerConfig& stored, const TransformerConfig& here) {
-  const auto key_heads = [](const TransformerConfig& c) { return c.key_value_heads ? c.key_value_heads : c.heads; };
   expect_same(s, "vocabulary", stored.vocabulary, here.vocabulary);
   expect_same(s, "width", stored.width, here.width);
   expect_same(s, "layers", stored.layers, here.layers);
   expect_same(s, "heads", stored.heads, here.heads);
-  expect_same(s, "key_value_heads", key_heads(stored), key_heads(here));
+  expect_same(s, "key_value_heads", stored.key_value_heads ? stored.key_value_heads : stored.heads, here.key_value_heads);
+  if (stored.layers > 0) expect_same(s, "hidden", stored.hidden, here.hidden);
   expect_same(s, "positions (0: learned, 1: rotary)", int(stored.positions), int(here.positions));
   if (is_gpt2(stored)) expect_same(s, "context", stored.context, here.context);
   expect_same(s, "tied", stored.tied, here.tied);
@@ -328,7 +328,7 @@ DPMP_KEPT_BODY inline TransformerConfig transformer_config(const interop::Huggin
 
 DPMP_KEPT_BODY inline void load_huggingface(const interop::HuggingFaceFolder& folder, Transformer& model) {
   const TransformerConfig stored = transformer_config(folder);
-  detail::check_same(folder.settings(), stored, model.config());
+  detail::check_same(folder.settings(), stored, detail::with_sizes(model));
   const bool gpt2 = detail::is_gpt2(stored);
   const StoredParameters table = gpt2 ? as_named(detail::gpt2_table(stored), folder, "transformer.")
                                       : as_named(detail::llama_table(stored), folder, "model.");

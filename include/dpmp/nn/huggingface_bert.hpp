@@ -105,6 +105,7 @@ DPMP_KEPT_BODY inline std::vector<std::string> load_huggingface(const interop::H
   detail::expect_same(s, "width", stored.width, here.width);
   detail::expect_same(s, "layers", stored.layers, here.layers);
   detail::expect_same(s, "heads", stored.heads, here.heads);
+  detail::expect_same(s, "hidden", stored.hidden, here.hidden ? here.hidden : 4 * here.width);
   detail::expect_same(s, "context", stored.context, here.context);
   detail::expect_same(s, "types", stored.types, here.types);
   detail::expect_same(s, "norm_epsilon", stored.norm_epsilon, here.norm_epsilon);

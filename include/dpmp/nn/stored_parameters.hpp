@@ -145,7 +145,12 @@ DPMP_KEPT_BODY inline std::vector<std::string> read_stored(Context& ctx, const i
       kept.push_back(p.name());
       continue;
     }
-    for (const auto& part : stored.parts) folder.check(part.tensor, detail::part_shape(stored, part, p));
+    index_t rows = 0;
+    for (const auto& part : stored.parts) {
+      folder.check(part.tensor, detail::part_shape(stored, part, p));
+      rows += part.rows ? part.rows : p.shape()[0];
+    }
+    DPMP_CHECK(rows == p.shape()[0], "expected tensors of ", p.shape()[0], " rows for '", p.name(), "', got ", rows);
     found.emplace_back(&p, &stored);
   }
   for (const Parameter* p : parameters)
