@@ -29,9 +29,10 @@ struct HuggingFaceWriting {
   /// Tokens that begin and end a text, which config.json has for programs that generate; negative: none.
   index_t begin_token = -1, end_token = -1;
 };
-/// Writes a folder that transformers loads: GPT2LMHeadModel for a model with learned positions, layer norms, all biases and
-/// one of the GELUs, LlamaForCausalLM for rotary positions, RMS norms and SwiGLU with attention's biases all there or all
-/// left out. Throws for other models, naming what does not fit, and where write_stored does.
+/// Writes a folder that transformers loads, adapters merged into their weights: GPT2LMHeadModel for a model with learned
+/// positions, layer norms, all biases and one of the GELUs, LlamaForCausalLM for rotary positions, RMS norms and SwiGLU with
+/// attention's biases all there or all left out. Throws for other models, naming what does not fit, and where write_stored
+/// does.
 void save_huggingface(const std::filesystem::path& folder, const Transformer& model, const HuggingFaceWriting& options = {});
 }  // namespace dpmp::inline DPMP_ABI::nn
 
@@ -224,6 +225,7 @@ inline std::string torch_name(DType dtype) {
   throw Error(dpmp::detail::concat("expected a floating dtype of stored weights, got ", dtype));
 }
 inline std::string token_text(index_t token) { return token < 0 ? "null" : std::to_string(token); }
+inline double lora_scale(const LoraOptions& lora) { return lora.rank > 0 ? lora.alpha / double(lora.rank) : 0; }
 inline std::string flag_text(bool flag) { return flag ? "true" : "false"; }
 /// What every config.json has. transformers 4 reads torch_dtype, 5 reads dtype.
 inline JsonSettings common_settings(const std::string& architecture, const std::string& type,
@@ -343,7 +345,7 @@ DPMP_KEPT_BODY inline void save_huggingface(const std::filesystem::path& folder,
   const bool gpt2 = detail::is_gpt2(c);
   write_stored(folder, gpt2 ? detail::gpt2_settings(c, options) : detail::llama_settings(c, options),
                gpt2 ? detail::gpt2_table(c) : detail::llama_table(c), model.own_parameters(), detail::scope_path(model),
-               options.dtype);
+               options.dtype, detail::lora_scale(c.lora));
 }
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

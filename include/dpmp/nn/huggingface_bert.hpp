@@ -150,7 +150,8 @@ DPMP_KEPT_BODY inline void save_huggingface(const std::filesystem::path& folder,
   if (c.head == BertHead::none)
     for (StoredParameter& stored : table)
       for (auto& part : stored.parts) part.tensor.erase(0, std::string_view("bert.").size());
-  write_stored(folder, settings, table, model.own_parameters(), detail::scope_path(model), options.dtype);
+  write_stored(folder, settings, table, model.own_parameters(), detail::scope_path(model), options.dtype,
+               detail::lora_scale(c.lora));
 }
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

@@ -52,10 +52,10 @@ StoredParameters as_named(StoredParameters table, const interop::HuggingFaceFold
 /// Settings as JSON text, in the order of config.json: {"n_embd", "768"}.
 using JsonSettings = std::vector<std::pair<std::string, std::string>>;
 /// Writes config.json and model.safetensors into the folder, which is made where it is not there: weights first, each file
-/// complete or not at all. Parameters are rounded once to `dtype`. Throws for a model with adapters, and where files cannot
-/// be written or a value would become infinite.
+/// complete or not at all. Masters are rounded once to `dtype`; a weight with an adapter is written as their sum,
+/// W0 + lora_scale B A, formed in double. Throws where files cannot be written or a value would become infinite.
 void write_stored(const std::filesystem::path& folder, const JsonSettings& settings, const StoredParameters& table,
-                  std::span<Parameter* const> parameters, std::string_view scope, DType dtype);
+                  std::span<Parameter* const> parameters, std::string_view scope, DType dtype, double lora_scale);
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
@@ -112,6 +112,24 @@ inline std::vector<char> stored_values(const interop::HuggingFaceFolder& folder,
     DPMP_CHECK(bytes == values, "reading '", folder.path().string(), "': expected tied weights, the same values as '",
                stored.parts[0].tensor, "' in '", copy, "', got others");
   }
+  return values;
+}
+/// The values of a parameter, and of its adapter, `<name>.lora_a` and `lora_b` next to `<name>.weight`.
+inline std::vector<double> merged_values(std::span<Parameter* const> parameters, const Parameter& p, double lora_scale) {
+  std::vector<double> values = p.master().to_doubles();
+  const std::string path(scope_of(p));
+  const Parameter *a = nullptr, *b = nullptr;
+  for (const Parameter* other : parameters) {
+    if (other->name() == path + ".lora_a") a = other;
+    if (other->name() == path + ".lora_b") b = other;
+  }
+  if (!a || !b || !is_matrix(p)) return values;
+  const std::vector<double> down = a->master().to_doubles(), up = b->master().to_doubles();
+  const auto rank = std::size_t(a->shape()[0]), rows = std::size_t(p.shape()[0]), columns = std::size_t(p.shape()[1]);
+  for (std::size_t i = 0; i < rows; ++i)
+    for (std::size_t r = 0; r < rank; ++r)
+      for (std::size_t j = 0; j < columns; ++j)
+        values[i * columns + j] += lora_scale * up[i * rank + r] * down[r * columns + j];
   return values;
 }
 inline void check_places(const interop::HuggingFaceFolder& folder, const StoredParameters& table,
@@ -191,18 +209,14 @@ DPMP_KEPT_BODY inline StoredParameters as_named(StoredParameters table, const in
 
 DPMP_KEPT_BODY inline void write_stored(const std::filesystem::path& folder, const JsonSettings& settings,
                                         const StoredParameters& table, std::span<Parameter* const> parameters,
-                                        std::string_view scope, DType dtype) {
-  for (const Parameter* p : parameters)
-    DPMP_CHECK(!is_lora(*p), "expected a model without adapters, got '", p->name(),
-               "': a file of this form has no place for it");
+                                        std::string_view scope, DType dtype, double lora_scale) {
   std::vector<interop::TensorView> views;
   std::vector<std::vector<char>> bytes;
   for (const StoredParameter& stored : table) {
     const Parameter& p = detail::stored_parameter(parameters, scope, stored.parameter);
-    const Tensor& master = p.master();
-    std::vector<char> values(std::size_t(master.bytes())), rounded(std::size_t(p.numel() * size_of(dtype)));
-    if (p.numel() > 0) master.copy_to_host(values.data());
-    const index_t done = interop::convert(master.dtype(), values.data(), dtype, rounded.data(), p.numel());
+    const std::vector<double> values = detail::merged_values(parameters, p, lora_scale);
+    std::vector<char> rounded(std::size_t(p.numel() * size_of(dtype)));
+    const index_t done = interop::convert(DType::f64, values.data(), dtype, rounded.data(), p.numel());
     DPMP_CHECK(done == p.numel(), "writing '", folder.string(), "': expected values of '", p.name(), "' that ", dtype,
                " has, got another one as element ", done);
     const index_t columns = p.shape().rank() == 2 ? p.shape()[1] : 1;
