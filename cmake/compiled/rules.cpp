@@ -43,6 +43,7 @@
 #include <dpmp/autograd/rules/unfold.hpp>
 #include <dpmp/autograd/rules/wide_linear.hpp>
 #include <dpmp/autograd/sample_identities.hpp>
+#include <dpmp/nn/bert.hpp>
 #include <dpmp/nn/generator.hpp>
 #include <dpmp/nn/recurrent.hpp>
 #include <dpmp/nn/summed_embedding.hpp>

@@ -8,6 +8,7 @@
 #include <dpmp/autograd/rules/select.hpp>
 #include <dpmp/autograd/sample_identities.hpp>
 #include <dpmp/gemm/gemm.hpp>
+#include <dpmp/nn/bert.hpp>
 #include <dpmp/nn/recurrent.hpp>
 #include <dpmp/nn/transformer.hpp>
 #include <dpmp/nn/vision.hpp>
@@ -25,6 +26,7 @@
 #include <dpmp/interop/npy.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
+#include <dpmp/nn/huggingface_bert.hpp>
 #include <dpmp/optim/optimiser.hpp>
 #include <dpmp/optim/weight_average.hpp>
 #include <dpmp/train/accumulate.hpp>

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "dpmp/autograd/rules/attention.hpp"
+#include "dpmp/autograd/rules/rope.hpp"
 #include "dpmp/nn/key_value_cache.hpp"
 #include "dpmp/nn/lora.hpp"
 
@@ -24,6 +25,8 @@ class Attention {
     bool rotary = false;
     /// Angle k of a head of width w is position * rope_base^(-2 k / w).
     double rope_base = 10000;
+    /// Of these angles, for long contexts.
+    RopeScaling rope_scaling = {};
     /// Whether the two linear layers have biases.
     bool qkv_bias = true;
     bool projection_bias = true;
@@ -31,7 +34,7 @@ class Attention {
     Init projection = init::fan_in_normal();
   };
   /// Throws unless the heads divide the width, and key and value heads the heads, and for a rope_base that is not finite and
-  /// > 0.
+  /// > 0, or a scaling that RopeScaling::check() refuses.
   Attention(const Scope& scope, index_t width, const Options& options);
 
   /// x [B, T, width] -> [B, T, width]. keep i32 [B, T], 0: the token is padding, nobody sees it and its output is the bias
@@ -50,6 +53,7 @@ class Attention {
   AttentionOptions options_;
   index_t head_width_;
   std::optional<double> rope_base_;
+  RopeScaling rope_scaling_;
   LoraLinear qkv_, projection_;
 };
 
@@ -72,7 +76,6 @@ class CrossAttention {
 #if DPMP_BODIES
 #include "dpmp/autograd/rules/arithmetic.hpp"
 #include "dpmp/autograd/rules/matmul.hpp"
-#include "dpmp/autograd/rules/rope.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
 #include "dpmp/autograd/rules/softmax.hpp"
 
@@ -87,6 +90,7 @@ DPMP_KEPT_BODY inline AttentionOptions Attention::checked(const Scope& scope, in
              ": expected an even width of a head for rotary positions, got ", width / options.heads);
   DPMP_CHECK(!options.rotary || (options.rope_base > 0 && std::isfinite(options.rope_base)), scope,
              ": expected a finite rope_base > 0, got ", options.rope_base);
+  options.rope_scaling.check();
   return {.heads = options.heads, .key_value_heads = options.key_value_heads, .causal = options.causal};
 }
 
@@ -94,12 +98,13 @@ DPMP_KEPT_BODY inline Attention::Attention(const Scope& scope, index_t width, co
     : options_(checked(scope, width, options)),
       head_width_(width / options.heads),
       rope_base_(options.rotary ? std::optional(options.rope_base) : std::nullopt),
+      rope_scaling_(options.rope_scaling),
       qkv_(scope / "qkv", width, options_.packed_heads() * head_width_, {.bias = options.qkv_bias}),
       projection_(scope / "projection", width, width, {.bias = options.projection_bias, .weight = options.projection}) {}
 
 DPMP_KEPT_BODY inline Variable Attention::operator()(const Variable& x, const Tensor& keep) const {
   Variable qkv = qkv_(x);
-  if (rope_base_) qkv = rope(qkv, options_.heads + options_.key_heads(), head_width_, *rope_base_);
+  if (rope_base_) qkv = rope(qkv, options_.heads + options_.key_heads(), head_width_, *rope_base_, rope_scaling_);
   AttentionOptions options = options_;
   options.keep = keep;
   return projection_(attention(qkv, options));
@@ -114,6 +119,7 @@ DPMP_KEPT_BODY inline KeyValueCache::Options Attention::cache_options() const {
           .key_heads = options_.key_heads(),
           .head_width = head_width_,
           .rope_base = rope_base_,
+          .rope_scaling = rope_scaling_,
           .dtype = qkv_.base().dtype()};
 }
 

@@ -32,9 +32,12 @@ struct BlockOptions {
   bool rotary = false;
   /// Of the angles (Attention::Options).
   double rope_base = 10000;
+  RopeScaling rope_scaling = {};
   /// Whether attention's linear layers have biases.
   bool qkv_bias = true;
   bool projection_bias = true;
+  /// Whether SwiGLU's linear layers have biases; those of gelu and gelu_tanh always do.
+  bool swiglu_bias = false;
   Norm norm = Norm::layer_norm;
   /// Added to the variance or mean square in every norm.
   double norm_epsilon = 1e-5;
@@ -155,7 +158,7 @@ DPMP_KEPT_BODY inline SumAndNorm normalised(const AnyNorm& norm, ResidualStream 
 DPMP_KEPT_BODY inline Block::AnyFeedForward Block::make_feed_forward(const Scope& scope, const BlockOptions& o) {
   if (o.feed_forward == FeedForward::swiglu) {
     const index_t hidden = o.hidden ? o.hidden : (8 * o.width + 23) / 24 * 8;
-    return SwiGlu(scope, o.width, hidden, {.down = detail::residual_start(o, hidden)});
+    return SwiGlu(scope, o.width, hidden, {.down = detail::residual_start(o, hidden), .bias = o.swiglu_bias});
   }
   const index_t hidden = o.hidden ? o.hidden : 4 * o.width;
   return GeluFeedForward(
@@ -174,6 +177,7 @@ DPMP_KEPT_BODY inline Block::Block(const Scope& scope, const BlockOptions& o, in
                   .causal = o.causal,
                   .rotary = o.rotary,
                   .rope_base = o.rope_base,
+                  .rope_scaling = o.rope_scaling,
                   .qkv_bias = o.qkv_bias,
                   .projection_bias = o.projection_bias,
                   .projection = detail::residual_start(o, o.width)}),

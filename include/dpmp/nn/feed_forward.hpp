@@ -38,16 +38,17 @@ class GeluFeedForward {
   GemmActivation form_;
 };
 
-/// down(silu(gate(x)) * up(x)), no biases (Shazeer 2020, arXiv 2002.05202); `gate_up` and `down`. gate and up have
-/// the same input, so they are one packed linear [2 hidden, width], gate first: one product instead of two, and one
-/// parameter site, so that per-sample norms form a single Gram matrix of the inputs for both. As one parameter they have one
-/// norm; a clip factor for all parameters together is not changed by that.
+/// down(silu(gate(x)) * up(x)), without biases unless they are asked for (Shazeer 2020, arXiv 2002.05202); `gate_up` and
+/// `down`. gate and up have the same input, so they are one packed linear [2 hidden, width], gate first: one product instead
+/// of two, and one parameter site, so that per-sample norms form a single Gram matrix of the inputs for both. As one
+/// parameter they have one norm; a clip factor for all parameters together is not changed by that.
 class SwiGlu {
  public:
   struct Options {
     /// How the weights start.
     Init gate_up = init::fan_in_normal();
     Init down = init::fan_in_normal();
+    bool bias = false;
   };
   SwiGlu(const Scope& scope, index_t width, index_t hidden, const Options& options);
   SwiGlu(const Scope& scope, index_t width, index_t hidden) : SwiGlu(scope, width, hidden, Options{}) {}
@@ -70,7 +71,7 @@ DPMP_KEPT_BODY inline GeluFeedForward::GeluFeedForward(const Scope& scope, index
 }
 
 DPMP_KEPT_BODY inline SwiGlu::SwiGlu(const Scope& scope, index_t width, index_t hidden, const Options& options)
-    : gate_up_(scope / "gate_up", width, 2 * hidden, {.bias = false, .weight = options.gate_up}),
-      down_(scope / "down", hidden, width, {.bias = false, .weight = options.down}) {}
+    : gate_up_(scope / "gate_up", width, 2 * hidden, {.bias = options.bias, .weight = options.gate_up}),
+      down_(scope / "down", hidden, width, {.bias = options.bias, .weight = options.down}) {}
 }  // namespace dpmp::inline DPMP_ABI::nn
 #endif

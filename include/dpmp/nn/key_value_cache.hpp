@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dpmp/autograd/rules/attention.hpp"
+#include "dpmp/autograd/rules/rope.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
 /// Of all attentions of a model and of a batch of sequences, which may have different lengths. `Blocks` and `Transformer`
@@ -20,6 +21,7 @@ class KeyValueCache {
     index_t head_width = 1;
     /// Queries and keys are turned by their position (RoPE) with this base; not set: they are not.
     std::optional<double> rope_base = std::nullopt;
+    RopeScaling rope_scaling = {};
     DType dtype = DType::f32;
   };
   /// Room for `capacity` tokens of each of `samples` sequences: 2 * layers * samples * key_heads * capacity * head_width
@@ -66,7 +68,6 @@ class KeyValueCache {
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
-#include "dpmp/autograd/rules/rope.hpp"
 #include "dpmp/autograd/rules/shape_ops.hpp"
 #include "dpmp/gemm/gemm.hpp"
 #include "dpmp/kernels/cached_attention.hpp"
@@ -90,7 +91,7 @@ DPMP_KEPT_BODY inline KeyValueCache::KeyValueCache(Context& ctx, const Options& 
   for (index_t k = 0; k < options.layers; ++k)
     layers_.push_back({Tensor::zeros(ctx, shape, options.dtype), Tensor::zeros(ctx, shape, options.dtype)});
   if (!options.rope_base) return;
-  const rules::RotaryTable table(ctx, capacity, options.head_width, *options.rope_base, options.dtype);
+  const rules::RotaryTable table(ctx, capacity, options.head_width, *options.rope_base, options.rope_scaling, options.dtype);
   cosine_ = table.cosine;
   sine_ = table.sine;
 }

@@ -40,9 +40,12 @@ struct TransformerConfig {
   Positions positions = Positions::learned;
   /// Of the rotary angles (Attention::Options).
   double rope_base = 10000;
+  RopeScaling rope_scaling = {};
   /// Whether attention's linear layers have biases.
   bool qkv_bias = true;
   bool projection_bias = true;
+  /// Whether SwiGLU's linear layers have biases.
+  bool swiglu_bias = false;
   /// Heads of keys and values, shared by groups of query heads (Ainslie et al. 2023); 0: as many as heads.
   index_t key_value_heads = 0;
   /// Logits of a bf16 or f16 model in f32, as with Precision::fp32_logits(), and their loss from these. Generation has them
@@ -209,8 +212,10 @@ DPMP_KEPT_BODY inline BlockOptions Transformer::block_options(const TransformerC
           .layers = c.layers,
           .rotary = c.positions == Positions::rotary,
           .rope_base = c.rope_base,
+          .rope_scaling = c.rope_scaling,
           .qkv_bias = c.qkv_bias,
           .projection_bias = c.projection_bias,
+          .swiglu_bias = c.swiglu_bias,
           .norm = c.norm,
           .norm_epsilon = c.norm_epsilon,
           .feed_forward = c.feed_forward,
