@@ -25,6 +25,7 @@
 #include <dpmp/interop/npy.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
+#include <dpmp/interop/tokenizer.hpp>
 #include <dpmp/optim/optimiser.hpp>
 #include <dpmp/optim/weight_average.hpp>
 #include <dpmp/train/accumulate.hpp>
