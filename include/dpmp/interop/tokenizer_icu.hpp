@@ -9,12 +9,12 @@
 #include <unicode/unorm2.h>
 
 namespace dpmp::inline DPMP_ABI::interop::detail {
-namespace icu {
-/// Whether Unicode 8.0 has the character.
-inline bool in_unicode_8(char32_t c) {
+namespace by_icu {
+/// Whether that version of Unicode has the character.
+inline bool in_unicode(int version, char32_t c) {
   UVersionInfo age;
   u_charAge(UChar32(c), age);
-  return age[0] != 0 && age[0] <= 8;
+  return age[0] != 0 && age[0] <= version;
 }
 inline const UNormalizer2* nfd() {
   UErrorCode status = U_ZERO_ERROR;
@@ -56,23 +56,26 @@ inline std::uint16_t facts(char32_t c) {
   char32_t lower[UnicodeSource::longest];
   if (lower_case(c, lower) != 1 || lower[0] != c) found |= is_cased;
   if (category & U_GC_CO_MASK) return std::uint16_t(found | is_other);
-  if (!in_unicode_8(c)) return std::uint16_t(found);
+  if (in_unicode(9, c)) {
+    if (u_getCombiningClass(u) != 0) found |= is_combining;
+    char32_t parts[UnicodeSource::longest];
+    if (decomposition(c, parts) != 1 || parts[0] != c) found |= is_decomposed;
+  }
+  if (!in_unicode(8, c)) return std::uint16_t(found);
   // What Unicode has moved to another category since.
   const bool was_punctuation = c == 0x166d || c == 0x111c9, was_mark = c == 0x1734;
+  const bool became_mark = c == 0x1885 || c == 0x1886 || c == 0xa9bd || c == 0x111c9;
   if ((category & U_GC_P_MASK) || was_punctuation) found |= is_punctuation;
-  if (((category & U_GC_MN_MASK) && !was_punctuation) || was_mark) found |= is_mark;
+  if (((category & U_GC_MN_MASK) && !became_mark) || was_mark) found |= is_mark;
   if (category & (U_GC_CC_MASK | U_GC_CF_MASK)) found |= is_other;
-  if (u_getCombiningClass(u) != 0) found |= is_combining;
-  char32_t parts[UnicodeSource::longest];
-  if (decomposition(c, parts) != 1 || parts[0] != c) found |= is_decomposed;
   return std::uint16_t(found);
 }
 inline int combining_class(char32_t c) { return u_getCombiningClass(UChar32(c)); }
-}  // namespace icu
+}  // namespace by_icu
 
 /// Characters as the installed ICU has them, made when first asked for.
 inline const Characters& icu_characters() {
-  static const Characters characters({icu::facts, icu::combining_class, icu::decomposition, icu::lower_case});
+  static const Characters characters({by_icu::facts, by_icu::combining_class, by_icu::decomposition, by_icu::lower_case});
   return characters;
 }
 }  // namespace dpmp::inline DPMP_ABI::interop::detail

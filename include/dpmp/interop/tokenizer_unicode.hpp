@@ -12,9 +12,9 @@
 #include "dpmp/core/config.hpp"
 
 namespace dpmp::inline DPMP_ABI::interop::detail {
-/// Facts about one character, as bits. The first four are of the library's version of Unicode. The rest is what BERT's
-/// normaliser looks at, of Unicode 8.0 but for `cased`: the package `tokenizers` has tables of that version, so characters
-/// that are newer have no bit there.
+/// Facts about one character, as bits. The first four and `is_cased` are of the library's version of Unicode. The others are
+/// what BERT's normaliser looks at, of Unicode 8.0 (categories) and 9.0 (decomposition): the package `tokenizers` has tables
+/// of these versions, so characters that are newer have no bit there.
 enum CharacterFact : std::uint16_t {
   is_letter = 1,        // general category L
   is_number = 2,        // general category N
