@@ -5,11 +5,12 @@
     python3 -m venv env && env/bin/pip install tokenizers
     env/bin/python tests/interop/record_tokenizers.py record
     env/bin/python tests/interop/record_tokenizers.py compare build/host-release/tests/tokenizer_ids 100000 SEED FILE...
+    env/bin/python tests/interop/record_tokenizers.py time build/host-release/bench/bench_tokenizer TEXT FILE...
 
 `record` trains two small vocabularies on this repository's own prose and writes them, with texts and what the package makes
 of them, to tests/interop/data/tokenizers, which test_tokenizer_recorded.cpp reads. `compare` draws fresh texts and compares
 every id and every decoded text: FILE is a tokenizer.json, or files of the older kinds joined by a comma (vocab.json,merges.txt)
-or alone (vocab.txt). It ends with 1 where anything differs.
+or alone (vocab.txt). It ends with 1 where anything differs. `time` prints MB/s of both on one thread, in turns.
 """
 import json
 import pathlib
@@ -18,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unicodedata
 
 import tokenizers
@@ -267,10 +269,29 @@ def compare(program, count, seed, files):
     return different
 
 
+def speed(program, text, files):
+    """Medians of three rounds in turns."""
+    lines = [line for line in pathlib.Path(text).read_text(encoding="utf-8").split("\n") if line]
+    size = sum(len(line.encode()) for line in lines) / 1e6
+    for name in files:
+        ours, package = [], []
+        for _ in range(3):
+            printed = subprocess.run([program, name, text], check=True, capture_output=True, text=True).stdout
+            ours.append(float(printed.split("rounds: ")[1].split()[0]))
+            oracle = oracle_of([name])
+            start = time.perf_counter()
+            for line in lines:
+                oracle.encode(line)
+            package.append(size / (time.perf_counter() - start))
+        print(f"{name}: dpmp {sorted(ours)[1]:.1f} MB/s, tokenizers {tokenizers.__version__} {sorted(package)[1]:.1f} MB/s")
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["record"]:
         record()
     elif len(sys.argv) > 5 and sys.argv[1] == "compare":
         sys.exit(any([compare(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), f.split(",")) for f in sys.argv[5:]]))
+    elif len(sys.argv) > 4 and sys.argv[1] == "time":
+        speed(sys.argv[2], sys.argv[3], sys.argv[4:])
     else:
         sys.exit(__doc__)
