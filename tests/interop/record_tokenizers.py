@@ -52,6 +52,11 @@ FIXED = ["", " ", "a", "\n", "\r\n", "Hello, world!", "  two  spaces ", "a\r\nb\
          "<|endoftext|>two<|endoftext|> texts", "\u0130\u0131I\u0069", "\u1f48\u0394\u03a5\u03a3\u03a3\u0395\u038e\u03a3",
          "1\u00bd\u2167\u0665\U0001d7d8", "\u0301\u0301\u0301a", "$5 + 3 = 8 < 9 ^ 2 ` | ~", "\u2018quoted\u2019 \u2014 dash"]
 
+# Around added tokens.
+ADDED = ["a <x>  b", "<x><x> \n<x>\u3000c", "  <x>", "<x>  ", "wor world wor-wor worx\u0301 wor wor_ 1wor \u00e9wor",
+         "\u00e9 e \u00e9\u00e9 \u00e9\u0301 x\u00c9", "Hello World hello world HELLO  WORLD", " <X> x<x>\t<X>\r\n", "world x world  x",
+         "<|endof<|endoftext|>text|>", "\u2764 \u2764\ufe0f\u2764", "\u0416 x\u0416x", "wor<x> wor <x>wor"]
+
 
 def texts(count, seed, keep):
     """Texts over all of Unicode, of every script, of white space, marks, runs, and of the words above. Of a character for
@@ -206,8 +211,12 @@ def record():
         tokenizer = Tokenizer.from_str(json.dumps(value))
         drawn = list(texts(count, 1000 + seed, assigned)) if count > 100 else list(
             texts(count + len(FIXED), 1000 + seed, assigned))[len(FIXED):]
+        if "added_tokens" in changes:
+            drawn = ADDED + drawn
         cases = [result(tokenizer, text[:60]) for text in drawn]
         cases += [result(tokenizer, a[:24], b[:24]) for a, b in zip(drawn[::5], drawn[1::5])]
+        if "truncation" in changes:  # of the same length
+            cases += [result(tokenizer, text[:24], text[:24]) for text in drawn[::3]]
         groups.append({"file": name, "changes": changes, "cases": cases})
     with open(DATA / "recorded.json", "w") as out:
         out.write('{"tokenizers": "%s", "groups": [\n' % tokenizers.__version__)

@@ -97,7 +97,8 @@ TEST_CASE("long runs of one character are encoded in time that grows as the text
   const Tokenizer pairs = files.of("bpe.json"), pieces = files.of("wordpiece.json");
   const Tokenizer spaced =
       files.of("bpe.json", Json::parse(R"({"added_tokens": [{"id": 900, "content": "<m>", "lstrip": true,
-    "rstrip": true, "single_word": true, "normalized": false, "special": false}]})"));
+    "rstrip": true, "single_word": true, "normalized": false, "special": false}, {"id": 901,
+    "content": "\n", "lstrip": true, "rstrip": true, "single_word": false, "normalized": false, "special": false}]})"));
   for (const std::string unit : {"a", " ", "\n", "'", "\u0301", "\u302e", "\u4e00", "1", "[", "<", "<m>", " <m> ", "\r\n"}) {
     std::string text;
     while (text.size() < (1 << 19)) text += unit;

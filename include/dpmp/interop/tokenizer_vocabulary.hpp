@@ -120,7 +120,7 @@ DPMP_KEPT_BODY inline bool AddedTokenFinder::add(AddedToken token, const std::st
 DPMP_KEPT_BODY inline bool AddedTokenFinder::find(std::string_view text, std::size_t from, const Characters& characters,
                                                   Match& match) const {
   const char *const begin = text.data(), *const end = begin + text.size();
-  // White space that the token before has taken is gone.
+  // White space that the token before has taken is gone, and not looked at again.
   const char* const free_from = begin + match.taken_to;
   for (std::size_t k = from; k < text.size(); ++k)
     for (const std::size_t length : lengths_[static_cast<unsigned char>(text[k])]) {
@@ -139,6 +139,7 @@ DPMP_KEPT_BODY inline bool AddedTokenFinder::find(std::string_view text, std::si
       }
       for (const char* at = left; token.takes_left && at > free_from && characters.is(character_before(at), is_white);)
         left = at;
+      if (token.takes_right) right = std::max(right, free_from);
       for (const char* at = right; token.takes_right && at < end && characters.is(next_character(at), is_white);) right = at;
       match = {&token, k + length, std::size_t(left - begin), std::size_t(right - begin)};
       return true;
