@@ -26,7 +26,7 @@ class WordCache {
   }
   /// Appends the ids of a word whose hash is `hash`. False where it is not known.
   bool find(std::string_view word, std::uint64_t hash, std::vector<int>& ids) const {
-    if (slots_.empty() || word.size() > longest) return false;
+    if (slots_.empty() || word.empty() || word.size() > longest) return false;  // an unused slot has length 0
     const Slot& slot = slots_[hash % slots];
     if (slot.length != word.size() || std::memcmp(slot.word, word.data(), word.size()) != 0) return false;
     ids.insert(ids.end(), slot.ids, slot.ids + slot.count);
