@@ -19,6 +19,9 @@ target_compile_options(dpmp_program_flags INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${dpmp_warnings}>"
   "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${dpmp_cuda_warnings}>"
   "$<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${DPMP_WARNINGS_AS_ERRORS}>>:-Werror=all-warnings>")
+# Tokenizers ask ICU about characters; what includes dpmp/interop/tokenizer.hpp links it.
+find_package(ICU QUIET COMPONENTS uc)
+
 # One instruction set, that of this machine, for all but targets whose DPMP_ALL_INSTRUCTION_SETS is on: they choose at run
 # time, as a user's program does.
 if(DPMP_NATIVE AND DPMP_HOST_ISA STREQUAL native)

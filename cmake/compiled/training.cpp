@@ -26,6 +26,7 @@
 #include <dpmp/interop/npy.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
+#include <dpmp/interop/tokenizer.hpp>
 #include <dpmp/nn/huggingface_bert.hpp>
 #include <dpmp/optim/optimiser.hpp>
 #include <dpmp/optim/weight_average.hpp>

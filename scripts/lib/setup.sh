@@ -50,6 +50,7 @@ find_missing() {
   has_header CLI/CLI.hpp || required+=(libcli11-dev)
   has_header zlib.h || optional+=(zlib1g-dev)
   has_header png.h || optional+=(libpng-dev)
+  has_header unicode/uchar.h || optional+=(libicu-dev)
   has_header oneapi/dnnl/dnnl.hpp dnnl.hpp || optional+=(libdnnl-dev)
   # Debian's oneDNN asks for it when it is found, and only recommends it.
   has_header CL/cl.h || optional+=(ocl-icd-opencl-dev)
