@@ -21,6 +21,7 @@
 #include <dpmp/dp/pld_accountant.hpp>
 #include <dpmp/dp/report_json.hpp>
 #include <dpmp/dp/statement.hpp>
+#include <dpmp/interop/dlpack.hpp>
 #include <dpmp/interop/idx.hpp>
 #include <dpmp/interop/npy.hpp>
 #include <dpmp/interop/safetensors.hpp>

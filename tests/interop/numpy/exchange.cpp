@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// What check.py calls: tensors out of and into NumPy by DLPack. See there.
+#include <memory>
+#include <string>
+
+#include "dpmp/interop/dlpack.hpp"
+
+using namespace dpmp;
+namespace {
+Context& context() {
+  static Context ctx(Device::cpu(), 1);
+  return ctx;
+}
+std::string& message() {
+  static std::string text;
+  return text;
+}
+}  // namespace
+
+extern "C" {
+/// A tensor of what a structure of NumPy's describes, or null; versioned: which structure it is.
+Tensor* dpmp_take(void* managed, int versioned, int copy) {
+  const interop::DlpackOptions options{.copy = interop::DlpackCopy(copy)};
+  try {
+    if (versioned)
+      return new Tensor(
+          interop::from_dlpack(context(), static_cast<interop::dlpack::DLManagedTensorVersioned*>(managed), options));
+    return new Tensor(interop::from_dlpack(context(), static_cast<interop::dlpack::DLManagedTensor*>(managed), options));
+  } catch (const Error& e) {
+    message() = e.message();
+    return nullptr;
+  }
+}
+void* dpmp_give(Tensor* tensor, int versioned) {
+  if (versioned) return interop::to_dlpack(context(), *tensor);
+  return interop::to_dlpack<interop::dlpack::DLManagedTensor>(context(), *tensor);
+}
+void dpmp_forget(Tensor* tensor) { delete tensor; }
+void* dpmp_address(Tensor* tensor) { return tensor->raw(); }
+const char* dpmp_message() { return message().c_str(); }
+long long dpmp_live_bytes() { return context().memory().live_bytes; }
+}
