@@ -24,6 +24,7 @@
 #include <dpmp/interop/dlpack.hpp>
 #include <dpmp/interop/idx.hpp>
 #include <dpmp/interop/npy.hpp>
+#include <dpmp/interop/npz.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
 #include <dpmp/optim/optimiser.hpp>

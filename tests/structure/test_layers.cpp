@@ -26,6 +26,7 @@ const std::vector<std::pair<std::regex, std::string>> foreign = {
     {std::regex("(unsupported/)?Eigen/.*"), "dpmp/gemm/host_eigen.hpp"},
     {std::regex("(oneapi/dnnl/)?dnnl.*"), "dpmp/gemm/host_onednn.hpp"},
     {std::regex("nlohmann/.*"), "dpmp/interop/safetensors_json.hpp"},
+    {std::regex("zlib[.]h"), "dpmp/interop/npz_zlib.hpp"},
     {std::regex("(cuda|cublas|nv|curand|cooperative_groups|mma|cub/|thrust/).*|.*\\.cuh"), "no .hpp"},
 };
 
@@ -251,6 +252,7 @@ TEST_CASE("a planted violation is found, and nothing else") {
       {"dpmp/gemm/x.hpp", head + "#include <Eigen/Dense>\n", "allowed in dpmp/gemm/host_eigen.hpp only"},
       {"dpmp/gemm/x.hpp", head + "#include <oneapi/dnnl/dnnl.hpp>\n", "allowed in dpmp/gemm/host_onednn.hpp only"},
       {"dpmp/nn/x.hpp", head + "#include <nlohmann/json.hpp>\n", "allowed in dpmp/interop/safetensors_json.hpp only"},
+      {"dpmp/interop/x.hpp", head + "#include <zlib.h>\n", "allowed in dpmp/interop/npz_zlib.hpp only"},
       {"dpmp/other/x.hpp", head, "not in a layer"},
       {"dpmp/core/x.txt", head, "expected a .hpp or .cuh file"},
       {"dpmp/core/x.hpp", "#pragma once\n", "no licence line first"},

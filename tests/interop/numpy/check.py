@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Exchanges arrays with NumPy, which has to be installed: DLPack both ways in one process.
+"""Exchanges arrays with NumPy, which has to be installed: DLPack both ways in one process, and
+.npz files.
 
-    g++ -std=c++20 -O1 -shared -fPIC -Iinclude -I/usr/include/eigen3 tests/interop/numpy/exchange.cpp -o exchange.so
+    g++ -std=c++20 -O1 -shared -fPIC -Iinclude -I/usr/include/eigen3 tests/interop/numpy/exchange.cpp -o exchange.so -lz
     tests/interop/numpy/check.py ./exchange.so
 """
 import ctypes
+import os
 import sys
+import tempfile
+import zipfile
 
 import numpy as np
 
@@ -26,6 +30,7 @@ def library(path):
     lib.dpmp_take.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     lib.dpmp_give.argtypes = [ctypes.c_void_p, ctypes.c_int]
     lib.dpmp_forget.argtypes = lib.dpmp_address.argtypes = [ctypes.c_void_p]
+    lib.dpmp_copy_npz.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     lib.dpmp_message.restype = ctypes.c_char_p
     lib.dpmp_live_bytes.restype = ctypes.c_longlong
     return lib
@@ -104,5 +109,39 @@ def check_dlpack(lib):
     print(f"DLPack: {count} arrays of NumPy {np.__version__} exchanged")
 
 
+def check_npz(lib):
+    rng = np.random.default_rng()
+    count = 0
+    with tempfile.TemporaryDirectory() as folder:
+        path, copied = (os.path.join(folder, name) for name in ("x.npz", "y.npz"))
+        copy = lambda: lib.dpmp_copy_npz(path.encode(), copied.encode())
+        for save in (np.savez, np.savez_compressed):
+            for trial in range(40):
+                arrays = {}
+                for k in range(rng.integers(0, 5)):
+                    shape = rng.integers(0, 5, rng.integers(0, 6))
+                    dtype = rng.choice(["<f2", "<f4", "<f8", ">f4", "<i4", "<i8", "|u1", "|b1", ">i2"])
+                    array = np.asarray(rng.integers(0, 200, shape)).astype(dtype)
+                    arrays[f"layer{k}.gr\u00f6\u00dfe" if rng.integers(2) else f"a/{k}"] = array.T if rng.integers(2) else array
+                save(path, **arrays)
+                assert copy(), lib.dpmp_message().decode()
+                assert zipfile.ZipFile(copied).testzip() is None
+                with np.load(copied) as back:
+                    assert back.files == list(arrays)
+                    for name, array in arrays.items():
+                        little = array.dtype.newbyteorder("<")
+                        same = little.str in ("<f2", "<f4", "<f8", "<i4")
+                        assert back[name].dtype == (little if same else np.float64)
+                        assert back[name].shape == array.shape and np.array_equal(back[name], array)
+                        count += 1
+        np.savez(path, objects=np.array([None]))
+        assert not copy() and "descr" in lib.dpmp_message().decode()
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as other:
+            other.writestr("a.npy", b"x" * 100)
+        assert not copy() and "method 12" in lib.dpmp_message().decode()
+    print(f".npz: {count} arrays of NumPy {np.__version__} read, written and read back")
+
+
 if __name__ == "__main__":
     check_dlpack(library(sys.argv[1]))
+    check_npz(library(sys.argv[1]))
