@@ -41,4 +41,5 @@
 #include <dpmp/train/memory_plan.hpp>
 #include <dpmp/train/read_log.hpp>
 #include <dpmp/train/report.hpp>
+#include <dpmp/train/tensorboard.hpp>
 #include <dpmp/train/trainer.hpp>
