@@ -37,6 +37,7 @@
 #include <dpmp/train/input_canaries.hpp>
 #include <dpmp/train/isolation.hpp>
 #include <dpmp/train/log.hpp>
+#include <dpmp/train/log_report.hpp>
 #include <dpmp/train/memory_choice.hpp>
 #include <dpmp/train/memory_plan.hpp>
 #include <dpmp/train/read_log.hpp>

@@ -222,7 +222,7 @@ TEST_CASE("dpmp::compiled has what stands below the interface of every header, o
 
 TEST_CASE("every source has the licence line, the length limit and ASCII") {
   Violations found;
-  for (const char* folder : {"tests", "bench", "examples"})
+  for (const char* folder : {"tests", "bench", "examples", "tools"})
     for (const auto& entry : fs::recursive_directory_iterator(test::source_folder() / folder)) {
       const std::string extension = entry.path().extension().string();
       if (extension == ".cpp" || extension == ".hpp" || extension == ".cu" || extension == ".cuh")
