@@ -21,12 +21,14 @@
 #include <dpmp/dp/pld_accountant.hpp>
 #include <dpmp/dp/report_json.hpp>
 #include <dpmp/dp/statement.hpp>
+#include <dpmp/interop/csv.hpp>
 #include <dpmp/interop/dlpack.hpp>
 #include <dpmp/interop/idx.hpp>
 #include <dpmp/interop/npy.hpp>
 #include <dpmp/interop/npz.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
+#include <dpmp/interop/token_file.hpp>
 #include <dpmp/optim/optimiser.hpp>
 #include <dpmp/optim/weight_average.hpp>
 #include <dpmp/train/accumulate.hpp>

@@ -26,6 +26,7 @@ const std::vector<std::pair<std::regex, std::string>> foreign = {
     {std::regex("(unsupported/)?Eigen/.*"), "dpmp/gemm/host_eigen.hpp"},
     {std::regex("(oneapi/dnnl/)?dnnl.*"), "dpmp/gemm/host_onednn.hpp"},
     {std::regex("nlohmann/.*"), "dpmp/interop/safetensors_json.hpp"},
+    {std::regex("png[.]h"), "dpmp/interop/png.hpp"},
     {std::regex("zlib[.]h"), "dpmp/interop/npz_zlib.hpp"},
     {std::regex("(cuda|cublas|nv|curand|cooperative_groups|mma|cub/|thrust/).*|.*\\.cuh"), "no .hpp"},
 };
