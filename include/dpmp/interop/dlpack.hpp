@@ -119,11 +119,18 @@ Tensor from_dlpack(Context& ctx, Managed* managed, const DlpackOptions& options 
     read_only = (managed->flags & dlpack::read_only) != 0;
   }
   const auto& t = managed->dl_tensor;
-  return detail::tensor_of_dlpack(
-      ctx,
-      {t.data, index_t(t.device.device_type), index_t(t.device.device_id), index_t(t.ndim), index_t(t.dtype.code),
-       index_t(t.dtype.bits), index_t(t.dtype.lanes), t.shape, t.strides, t.byte_offset, read_only},
-      std::move(owner), options);
+  const detail::DlpackView view{t.data,
+                                index_t(t.device.device_type),
+                                index_t(t.device.device_id),
+                                index_t(t.ndim),
+                                index_t(t.dtype.code),
+                                index_t(t.dtype.bits),
+                                index_t(t.dtype.lanes),
+                                t.shape,
+                                t.strides,
+                                t.byte_offset,
+                                read_only};
+  return detail::tensor_of_dlpack(ctx, view, std::move(owner), options);
 }
 
 /// A structure for other libraries, which shares the memory of `tensor` and keeps it alive until its deleter is called,
@@ -139,14 +146,18 @@ Managed* to_dlpack(Context& ctx, const Tensor& tensor) {
   Managed& m = whole->managed;
   auto& t = m.dl_tensor;
   t.data = tensor.raw();
-  t.device = {static_cast<decltype(t.device.device_type)>(whole->device_type), std::int32_t(tensor.device().index)};
+  t.device.device_type = static_cast<decltype(t.device.device_type)>(whole->device_type);
+  t.device.device_id = std::int32_t(tensor.device().index);
   t.ndim = std::int32_t(tensor.shape().rank());
-  t.dtype = {whole->code, std::uint8_t(8 * size_of(tensor.dtype())), 1};
+  t.dtype.code = whole->code;
+  t.dtype.bits = std::uint8_t(8 * size_of(tensor.dtype()));
+  t.dtype.lanes = 1;
   t.shape = whole->shape;
   t.strides = whole->strides;
   t.byte_offset = 0;
   if constexpr (requires { m.flags; }) {
-    m.version = {1, 0};
+    m.version.major = 1;
+    m.version.minor = 0;
     m.flags = 0;
   }
   m.manager_ctx = whole;
