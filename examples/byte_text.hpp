@@ -3,6 +3,7 @@
 // it writes.
 #pragma once
 #include <dpmp/dpmp.hpp>
+#include <dpmp/interop/held_out.hpp>
 #include <numbers>
 #include <string>
 #include <vector>
@@ -10,11 +11,8 @@
 namespace examples {
 using namespace dpmp;
 
-/// Whether a line is held out, which about one in twenty is. A public hash of what it says decides, so a line's side depends
-/// on that line alone: by its number, one line less would move others from one side to the other.
-inline bool is_held_out(const std::string& line) {
-  return siphash24(0, 0, std::as_bytes(std::span(line.data(), line.size()))) % 20 == 0;
-}
+/// One line in twenty, by a public hash of what it says.
+using interop::is_held_out;
 
 /// Byte sequences of one public length: input = begin, b0, b1, ..; target = b0, b1, .., line end; -1 after the end.
 class ByteRecords {

@@ -22,10 +22,14 @@
 #include <dpmp/dp/pld_accountant.hpp>
 #include <dpmp/dp/report_json.hpp>
 #include <dpmp/dp/statement.hpp>
+#include <dpmp/interop/csv.hpp>
+#include <dpmp/interop/dlpack.hpp>
 #include <dpmp/interop/idx.hpp>
 #include <dpmp/interop/npy.hpp>
+#include <dpmp/interop/npz.hpp>
 #include <dpmp/interop/safetensors.hpp>
 #include <dpmp/interop/text_records.hpp>
+#include <dpmp/interop/token_file.hpp>
 #include <dpmp/interop/tokenizer.hpp>
 #include <dpmp/nn/huggingface_bert.hpp>
 #include <dpmp/optim/optimiser.hpp>
@@ -38,8 +42,10 @@
 #include <dpmp/train/input_canaries.hpp>
 #include <dpmp/train/isolation.hpp>
 #include <dpmp/train/log.hpp>
+#include <dpmp/train/log_report.hpp>
 #include <dpmp/train/memory_choice.hpp>
 #include <dpmp/train/memory_plan.hpp>
 #include <dpmp/train/read_log.hpp>
 #include <dpmp/train/report.hpp>
+#include <dpmp/train/tensorboard.hpp>
 #include <dpmp/train/trainer.hpp>

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Logs of runs, CSV or JSON lines: what is accepted has ascending steps, and written by Log it is read as the same numbers.
+// Logs of runs, CSV or JSON lines: what is accepted has ascending steps, makes a page and an event
+// file, and written by Log it is read as the same numbers.
 #include <cmath>
 #include <cstring>
 
+#include "dpmp/train/log_report.hpp"
 #include "dpmp/train/read_log.hpp"
+#include "dpmp/train/tensorboard.hpp"
 #include "fuzz/fuzz.hpp"
 
 namespace {
@@ -34,6 +37,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
   }
   for (std::size_t k = 0; k < lines.size(); ++k)
     fuzz::hold(lines[k].step >= 0 && (k == 0 || lines[k].step > lines[k - 1].step), "ascending steps");
+  if (size % 8 == 0)  // a page takes as long as ten inputs
+    fuzz::hold(train::log_report_html(lines).ends_with("</html>\n"), "a page");
+  fuzz::hold(train::tensorboard_events(lines).size() >= 16, "an event file");
   if (lines.empty()) return 0;
   train::LogOptions options;
   for (const auto& [name, value] : lines[0].more) options.more.push_back(name);

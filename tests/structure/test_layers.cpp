@@ -27,6 +27,8 @@ const std::vector<std::pair<std::regex, std::string>> foreign = {
     {std::regex("(oneapi/dnnl/)?dnnl.*"), "dpmp/gemm/host_onednn.hpp"},
     {std::regex("nlohmann/.*"), "dpmp/interop/*_json.hpp"},
     {std::regex("unicode/.*"), "dpmp/interop/tokenizer_icu.hpp"},
+    {std::regex("png[.]h"), "dpmp/interop/png.hpp"},
+    {std::regex("zlib[.]h"), "dpmp/interop/npz_zlib.hpp"},
     {std::regex("(cuda|cublas|nv|curand|cooperative_groups|mma|cub/|thrust/).*|.*\\.cuh"), "no .hpp"},
 };
 
@@ -230,7 +232,7 @@ TEST_CASE("dpmp::compiled has what stands below the interface of every header, o
 
 TEST_CASE("every source has the licence line, the length limit and ASCII") {
   Violations found;
-  for (const char* folder : {"tests", "bench", "examples"})
+  for (const char* folder : {"tests", "bench", "examples", "tools"})
     for (const auto& entry : fs::recursive_directory_iterator(test::source_folder() / folder)) {
       const std::string extension = entry.path().extension().string();
       if (extension == ".cpp" || extension == ".hpp" || extension == ".cu" || extension == ".cuh")
@@ -262,6 +264,7 @@ TEST_CASE("a planted violation is found, and nothing else") {
       {"dpmp/nn/x.hpp", head + "#include <nlohmann/json.hpp>\n", "allowed in dpmp/interop/*_json.hpp only"},
       {"dpmp/interop/x_json.hpp", head + "#include <nlohmann/json.hpp>\n", ""},
       {"dpmp/interop/x.hpp", head + "#include <unicode/uchar.h>\n", "allowed in dpmp/interop/tokenizer_icu.hpp only"},
+      {"dpmp/interop/x.hpp", head + "#include <zlib.h>\n", "allowed in dpmp/interop/npz_zlib.hpp only"},
       {"dpmp/other/x.hpp", head, "not in a layer"},
       {"dpmp/core/x.txt", head, "expected a .hpp or .cuh file"},
       {"dpmp/core/x.hpp", "#pragma once\n", "no licence line first"},

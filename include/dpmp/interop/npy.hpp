@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "dpmp/core/function_ref.hpp"
 #include "dpmp/interop/convert.hpp"
 #include "dpmp/runtime/atomic_file.hpp"
 #include "dpmp/runtime/input_file.hpp"
@@ -20,6 +21,25 @@ struct NpyHeader {
   StoredShape shape;
 };
 
+namespace detail {
+/// The text of a header, without what stands in front of it. `place` stands in front of what is refused.
+NpyHeader parse_npy_header(const std::string& text, const std::string& place);
+
+/// Reads bytes [offset, offset + count) and returns how many there were.
+using ReadAt = FunctionRef<index_t(index_t offset, void* to, index_t count)>;
+struct NpyLayout {
+  NpyHeader header;
+  index_t data_start = 0, element_bytes = 0, numel = 0;
+};
+/// Throws unless these bytes are a complete .npy file; `place` stands in front of the message.
+NpyLayout npy_layout(const std::string& place, index_t file_bytes, ReadAt read);
+/// Its elements, as NpyFile::read has them.
+std::vector<char> npy_elements(const std::string& place, const NpyLayout& layout, ReadAt read, DType dtype);
+/// What stands before the elements, and the dtype that they are written in.
+std::string npy_start(const Shape& shape, DType dtype);
+inline DType npy_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+}  // namespace detail
+
 /// An open file whose header has been checked: one array of numbers that is exactly as long as the file. The header is read
 /// by its grammar, not as a program: a dictionary of "descr" (a string such as "<f4"), "fortran_order" and "shape", each
 /// once, in at most 10000 bytes, numpy's own limit. Nothing else is accepted: no pickled objects, records, strings or
@@ -28,34 +48,23 @@ class NpyFile {
  public:
   /// Throws on everything that is not a complete file of that kind.
   explicit NpyFile(const std::filesystem::path& path);
-  const NpyHeader& header() const { return header_; }
-  const StoredShape& shape() const { return header_.shape; }
+  const NpyHeader& header() const { return layout_.header; }
+  const StoredShape& shape() const { return layout_.header.shape; }
   /// The elements as `dtype`, row-major and little-endian whatever the file's order is: as they are stored, or converted,
   /// exactly or with one rounding to nearest (interop/convert.hpp). Throws where the dtype cannot be converted, when a value
   /// would become infinite or is none that `dtype` has, and when the file has become shorter since it was opened.
   std::vector<char> read(DType dtype) const;
 
  private:
-  template <class... Parts>
-  void check(bool holds, const std::string& expected, const Parts&... got) const {
-    if (!holds)
-      throw Error("reading '" + path_.string() + "': expected " + expected + ", got " + dpmp::detail::concat(got...));
-  }
-  std::filesystem::path path_;
+  std::string place_;
   InputFile file_;
-  NpyHeader header_;
-  index_t data_start_ = 0, element_bytes_ = 0, numel_ = 0;
+  detail::NpyLayout layout_;
 };
 
 /// Writes a row-major array in host memory, atomically, as numpy.save does: format 1.0, little-endian. bf16, which numpy
 /// does not have, is written as FP32, exactly. Throws where AtomicFile does.
 void write_npy(const std::filesystem::path& path, DType dtype, const Shape& shape, const void* data,
                FileAccess access = FileAccess::by_umask);
-
-namespace detail {
-/// The text of a header, without what stands in front of it. `place` stands in front of what is refused.
-NpyHeader parse_npy_header(const std::string& text, const std::string& place);
-}  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI::interop
 
 #if DPMP_BODIES
@@ -214,57 +223,63 @@ inline std::vector<char> row_major(const std::vector<char>& data, const std::vec
   }
   return rows;
 }
-}  // namespace detail
 
-DPMP_KEPT_BODY inline NpyFile::NpyFile(const std::filesystem::path& path) : path_(path), file_(path) {
+DPMP_KEPT_BODY inline NpyLayout npy_layout(const std::string& place, index_t file_bytes, ReadAt read) {
+  const auto check = [&](bool holds, const std::string& expected, const auto&... got) {
+    if (!holds) throw Error(place + "expected " + expected + ", got " + dpmp::detail::concat(got...));
+  };
   unsigned char start[12] = {};
-  const index_t got = file_.read(0, start, std::min(file_.size(), index_t(sizeof start)));
-  check(got >= 10 && std::memcmp(start, detail::npy_magic.data(), detail::npy_magic.size()) == 0,
-        "an .npy file, the bytes \\x93NUMPY first", got < 10 ? "fewer than 10 bytes" : "other bytes");
+  const index_t got = read(0, start, std::min(file_bytes, index_t(sizeof start)));
+  check(got >= 10 && std::memcmp(start, npy_magic.data(), npy_magic.size()) == 0, "an .npy file, the bytes \\x93NUMPY first",
+        got < 10 ? "fewer than 10 bytes" : "other bytes");
   const int major = start[6], minor = start[7];
   check(major >= 1 && major <= 3 && minor == 0, "the format 1.0, 2.0 or 3.0", major, '.', minor);
   const index_t lengths = major == 1 ? 2 : 4;
   check(got >= 8 + lengths, "the header's length in 4 bytes", "fewer");
   index_t length = 0;
   for (index_t k = lengths; k-- > 0;) length = length << 8 | start[8 + k];
-  data_start_ = 8 + lengths + length;
-  check(length <= detail::longest_npy_header && data_start_ <= file_.size(),
-        dpmp::detail::concat("a header inside the file of at most ", detail::longest_npy_header, " bytes"), length,
-        " bytes in a file of ", file_.size());
+  NpyLayout layout;
+  layout.data_start = 8 + lengths + length;
+  check(length <= longest_npy_header && layout.data_start <= file_bytes,
+        dpmp::detail::concat("a header inside the file of at most ", longest_npy_header, " bytes"), length,
+        " bytes in a file of ", file_bytes);
   std::string text(std::size_t(length), '\0');
-  check(file_.read(8 + lengths, text.data(), length) == length, "a readable header", "a read error");
-  header_ = detail::parse_npy_header(text, "reading '" + path.string() + "': ");
-  element_bytes_ = *header_.dtype.bits() / 8;
-  const auto numel = header_.shape.numel();
+  check(read(8 + lengths, text.data(), length) == length, "a readable header", "a read error");
+  NpyHeader& header = layout.header = parse_npy_header(text, place);
+  layout.element_bytes = *header.dtype.bits() / 8;
+  const auto numel = header.shape.numel();
   index_t bytes = 0;
-  check(numel && !__builtin_mul_overflow(*numel, element_bytes_, &bytes), "an array of at most 2^63 - 1 bytes",
-        header_.dtype, header_.shape);
-  check(bytes == file_.size() - data_start_,
-        dpmp::detail::concat(bytes, " bytes after the header for ", header_.dtype, header_.shape),
-        file_.size() - data_start_);
-  numel_ = *numel;
+  check(numel && !__builtin_mul_overflow(*numel, layout.element_bytes, &bytes), "an array of at most 2^63 - 1 bytes",
+        header.dtype, header.shape);
+  check(bytes == file_bytes - layout.data_start,
+        dpmp::detail::concat(bytes, " bytes after the header for ", header.dtype, header.shape),
+        file_bytes - layout.data_start);
+  layout.numel = *numel;
+  return layout;
 }
 
-DPMP_KEPT_BODY inline std::vector<char> NpyFile::read(DType dtype) const {
-  check(converts(header_.dtype, dtype), dpmp::detail::concat("an array that can be read as ", dtype), header_.dtype);
-  std::vector<char> data(std::size_t(numel_ * element_bytes_));
-  const index_t got = file_.read(data_start_, data.data(), index_t(data.size()));
+DPMP_KEPT_BODY inline std::vector<char> npy_elements(const std::string& place, const NpyLayout& layout, ReadAt read,
+                                                     DType dtype) {
+  const auto check = [&](bool holds, const std::string& expected, const auto&... got) {
+    if (!holds) throw Error(place + "expected " + expected + ", got " + dpmp::detail::concat(got...));
+  };
+  const NpyHeader& header = layout.header;
+  check(converts(header.dtype, dtype), dpmp::detail::concat("an array that can be read as ", dtype), header.dtype);
+  std::vector<char> data(std::size_t(layout.numel * layout.element_bytes));
+  const index_t got = read(layout.data_start, data.data(), index_t(data.size()));
   check(got == index_t(data.size()), dpmp::detail::concat(data.size(), " bytes of elements"), "only ", got);
-  if (header_.big_endian) detail::turn_bytes(data, std::size_t(element_bytes_));
-  if (header_.fortran_order && !data.empty()) data = detail::row_major(data, header_.shape.extents(), element_bytes_);
-  if (header_.dtype == StoredType(dtype)) return data;
-  std::vector<char> converted(std::size_t(numel_ * size_of(dtype)));
-  const index_t done = convert(header_.dtype, data.data(), dtype, converted.data(), numel_);
-  check(done == numel_, dpmp::detail::concat("values that ", dtype, " has"), "another one of ", header_.dtype,
+  if (header.big_endian) turn_bytes(data, std::size_t(layout.element_bytes));
+  if (header.fortran_order && !data.empty()) data = row_major(data, header.shape.extents(), layout.element_bytes);
+  if (header.dtype == StoredType(dtype)) return data;
+  std::vector<char> converted(std::size_t(layout.numel * size_of(dtype)));
+  const index_t done = convert(header.dtype, data.data(), dtype, converted.data(), layout.numel);
+  check(done == layout.numel, dpmp::detail::concat("values that ", dtype, " has"), "another one of ", header.dtype,
         " as element ", done);
   return converted;
 }
 
-DPMP_KEPT_BODY inline void write_npy(const std::filesystem::path& path, DType dtype, const Shape& shape, const void* data,
-                                     FileAccess access) {
-  const index_t numel = shape.numel();
-  DPMP_CHECK(data || numel == 0, "expected the elements of an array, got a null pointer");
-  const DType written = dtype == DType::bf16 ? DType::f32 : dtype;
+DPMP_KEPT_BODY inline std::string npy_start(const Shape& shape, DType dtype) {
+  const DType written = npy_dtype(dtype);
   const char* descr = written == DType::f32 ? "<f4" : written == DType::f64 ? "<f8" : written == DType::f16 ? "<f2" : "<i4";
   std::string text = std::string("{'descr': '") + descr + "', 'fortran_order': False, 'shape': (";
   for (int axis = 0; axis < shape.rank(); ++axis)
@@ -273,7 +288,27 @@ DPMP_KEPT_BODY inline void write_npy(const std::filesystem::path& path, DType dt
   text += "), }";
   constexpr std::size_t front = 10, alignment = 64;  // of the elements, which may then be mapped
   text.append(alignment - 1 - (front + text.size()) % alignment, ' ') += '\n';
-  const std::string start = std::string(detail::npy_magic) + '\1' + '\0' + char(text.size() & 0xff) + char(text.size() >> 8);
+  return std::string(npy_magic) + '\1' + '\0' + char(text.size() & 0xff) + char(text.size() >> 8) + text;
+}
+}  // namespace detail
+
+DPMP_KEPT_BODY inline NpyFile::NpyFile(const std::filesystem::path& path)
+    : place_("reading '" + path.string() + "': "),
+      file_(path),
+      layout_(detail::npy_layout(place_, file_.size(),
+                                 [&](index_t at, void* to, index_t count) { return file_.read(at, to, count); })) {}
+
+DPMP_KEPT_BODY inline std::vector<char> NpyFile::read(DType dtype) const {
+  return detail::npy_elements(
+      place_, layout_, [&](index_t at, void* to, index_t count) { return file_.read(at, to, count); }, dtype);
+}
+
+DPMP_KEPT_BODY inline void write_npy(const std::filesystem::path& path, DType dtype, const Shape& shape, const void* data,
+                                     FileAccess access) {
+  const index_t numel = shape.numel();
+  DPMP_CHECK(data || numel == 0, "expected the elements of an array, got a null pointer");
+  const DType written = detail::npy_dtype(dtype);
+  const std::string start = detail::npy_start(shape, dtype);
   std::vector<char> widened;
   if (written != dtype) {
     widened.resize(std::size_t(numel) * sizeof(float));
@@ -282,7 +317,6 @@ DPMP_KEPT_BODY inline void write_npy(const std::filesystem::path& path, DType dt
   }
   AtomicFile file(path, access);
   file.write(start.data(), start.size());
-  file.write(text.data(), text.size());
   file.write(data, std::size_t(numel * size_of(written)));
   file.commit();
 }

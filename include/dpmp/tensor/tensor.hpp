@@ -34,6 +34,9 @@ class Tensor {
   /// Token ids of other programs, stored as i32. Throws when one is outside of i32's range. Which one and its value are not
   /// said: they may be private. Whether it throws depends on them too, so convert where a data set is loaded, not in losses.
   static Tensor from(Context& ctx, const Shape& shape, std::span<const std::int64_t> values);
+  /// A tensor over memory that is there already, of an arena of its own (interop/dlpack.hpp); the buffer has at least the
+  /// bytes of that shape. Throws on an empty one.
+  static Tensor on_buffer(const Buffer& buffer, const Shape& shape, DType dtype, Device device);
 
   bool defined() const { return buffer_.data() != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -145,6 +148,16 @@ DPMP_KEPT_BODY inline Tensor Tensor::empty(Context& ctx, const Shape& shape, DTy
   t.shape_ = shape;
   t.dtype_ = dtype;
   t.device_ = ctx.device();
+  return t;
+}
+
+DPMP_KEPT_BODY inline Tensor Tensor::on_buffer(const Buffer& buffer, const Shape& shape, DType dtype, Device device) {
+  DPMP_CHECK(buffer.data(), "expected memory for a tensor of ", shape, ", got none");
+  Tensor t;
+  t.buffer_ = buffer;
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  t.device_ = device;
   return t;
 }
 

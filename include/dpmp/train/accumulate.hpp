@@ -54,8 +54,8 @@ namespace detail {
 inline Variable forward_pass(Context& ctx, Losses losses, Tape& tape, const PhysicalBatch& batch) {
   const ProfilerRange range(ctx, "forward");
   if (batch.randomness) tape.key_randomness(*batch.randomness);
-  const std::vector<index_t> records = records_of(batch.slots);
-  return losses({tape, records, batch.step});
+  const std::vector<index_t> records = records_of(batch.slots), next = records_of(batch.next_slots);
+  return losses({tape, records, batch.step, NextRecords(next)});
 }
 inline Tensor weights_of(Context& ctx, const PhysicalBatch& batch, const Variable& loss) {
   return batch.weights.defined() ? batch.weights : slot_weights(ctx, batch.slots, loss.dtype());

@@ -8,6 +8,21 @@
 #include "dpmp/core/function_ref.hpp"
 
 namespace dpmp::inline DPMP_ABI::train {
+template <class Data>
+class Prefetch;
+/// The records of the physical batch that comes after this one in the same step. Only a Prefetch reads them, to have their
+/// data ready: nothing that is recorded for a batch may depend on what other records there are.
+class NextRecords {
+ public:
+  NextRecords() = default;
+  explicit NextRecords(std::span<const index_t> records) : records_(records) {}
+
+ private:
+  template <class Data>
+  friend class Prefetch;
+  std::span<const index_t> records_ = {};
+};
+
 /// What a loss is given of a physical batch.
 struct Batch {
   /// To record the forward pass on; of records.size() samples.
@@ -17,6 +32,8 @@ struct Batch {
   std::span<const index_t> records;
   /// The step of the run, from 0.
   index_t step = 0;
+  /// None for the last physical batch of a step.
+  NextRecords next = {};
 
   index_t size() const { return index_t(records.size()); }
 };
@@ -42,6 +59,8 @@ struct PhysicalBatch {
   /// slot_weights() of the slots where they are on the device already; then a GPU step that reads its batch there copies
   /// nothing, and a CudaGraph may capture it. Not defined: made from the slots.
   Tensor weights = {};
+  /// Those of the physical batch that comes next; empty where none does, or where nothing is prepared ahead.
+  std::span<const index_t> next_slots = {};
 };
 /// Batch::records of these slots.
 std::vector<index_t> records_of(std::span<const index_t> slots);

@@ -21,10 +21,13 @@ DPMP_KEPT_BODY inline double evaluate(Context& ctx, Losses losses, std::span<con
              physical_batch);
   double sum = 0;
   for (index_t first = 0; first < index_t(records.size()); first += physical_batch) {
-    const auto some =
-        records.subspan(std::size_t(first), std::min(std::size_t(physical_batch), records.size() - std::size_t(first)));
+    const auto batch_from = [&](std::size_t at) {
+      at = std::min(at, records.size());
+      return records.subspan(at, std::min(std::size_t(physical_batch), records.size() - at));
+    };
+    const auto some = batch_from(std::size_t(first)), next = batch_from(std::size_t(first + physical_batch));
     Tape tape(ctx, index_t(some.size()), TapeMode::inference);
-    const Variable loss = losses({tape, some});
+    const Variable loss = losses({tape, some, 0, NextRecords(next)});
     check_shape("evaluate: the losses", loss.value(), {tape.samples()});
     for (const double x : loss.value().to_doubles()) sum += x;
   }

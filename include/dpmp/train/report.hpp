@@ -201,18 +201,23 @@ inline void check_report(const ReportedRun& run) {
              "private records, got one without");
 }
 
+/// The page up to its heading.
+inline std::string page_start(const std::string& user_title, const std::string& kind) {
+  const std::string title = html_text(user_title);
+  return "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/>\n"
+         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+         "<meta name=\"color-scheme\" content=\"light dark\"/>\n"
+         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
+         "'unsafe-inline'\"/>\n<title>" +
+         title + "</title>\n<style>" + report_style + "</style></head>\n<body><main>\n<header><p class=\"kind\">" + kind +
+         "</p><h1 class=\"user\">" + title + "</h1></header>\n";
+}
+
 inline std::string report_page(ReportedRun run) {
   run.notes.times_told = run.notes.times_told || (run.plan && run.options.times_of_private_steps);
   check_report(run);
-  std::string title = html_text(run.options.title);
   std::string out =
-      "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\"><head><meta charset=\"utf-8\"/>\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-      "<meta name=\"color-scheme\" content=\"light dark\"/>\n"
-      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n<title>" +
-      title + "</title>\n<style>" + report_style + "</style></head>\n<body><main>\n<header><p class=\"kind\">" +
-      (run.plan ? "Differential privacy report" : "Report of a run without privacy") + "</p><h1 class=\"user\">" + title +
-      "</h1></header>\n";
+      page_start(run.options.title, run.plan ? "Differential privacy report" : "Report of a run without privacy");
   if (run.plan) {
     out += fact_cards(*run.plan, run.steps) + meaning_in_words(*run.plan, run.steps);
     if (run.notes.counts_left_out || run.notes.times_told)

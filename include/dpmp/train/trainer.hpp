@@ -127,7 +127,7 @@ class Trainer {
   per_sample::ClippedSumSink sink_;
   ChosenWay way_;
   FixedProgram program_;
-  std::vector<index_t> slots_, draw_;
+  std::vector<index_t> slots_, next_slots_, draw_;
   index_t steps_ = 0;  // without privacy
   std::optional<GradScaler> grad_scaler_;
   UnsafeNumbers unsafe_numbers_;
@@ -188,9 +188,17 @@ DPMP_KEPT_BODY inline void Trainer::step(Losses losses) {
 }
 
 DPMP_KEPT_BODY inline void Trainer::for_each_batch(index_t step, FunctionRef<void(const PhysicalBatch&)> f) {
-  for (index_t k = 0; k < physical_batches(index_t(draw_.size()), index_t(slots_.size())); ++k) {
-    fill_physical_batch(draw_, k, slots_);
-    f({.slots = slots_, .step = step, .randomness = randomness(slots_, step)});
+  const index_t batches = physical_batches(index_t(draw_.size()), index_t(slots_.size()));
+  next_slots_.resize(slots_.size());
+  fill_physical_batch(draw_, 0, slots_);
+  for (index_t k = 0; k < batches; ++k) {
+    if (k > 0) slots_.swap(next_slots_);
+    const bool more = k + 1 < batches;
+    if (more) fill_physical_batch(draw_, k + 1, next_slots_);
+    f({.slots = slots_,
+       .step = step,
+       .randomness = randomness(slots_, step),
+       .next_slots = more ? std::span<const index_t>(next_slots_) : std::span<const index_t>()});
   }
 }
 
