@@ -190,7 +190,7 @@ TEST_CASE("folders of the hub: settings that a Transformer does not have are ref
   changed("gpt2_tied", "scale_attn_weights\": true", "scale_attn_weights\": false",
           "true as 'scale_attn_weights', got false");
   changed("gpt2_tied", "cross_attention\": false", "cross_attention\": true", "false as 'add_cross_attention', got true");
-  changed("gpt2_tied", "\"n_embd\": 24", "\"n_embd\": 0", "a size >= 1 as 'n_embd', got 0");
+  changed("gpt2_tied", "\"n_embd\": 24", "\"n_embd\": 0", "a size of 1 .. 2^31 - 1 as 'n_embd', got 0");
   changed("gpt2_tied", "\"n_embd\": 24", "\"n_embd\": 24.5", "a whole number as 'n_embd', got 24.5");
   changed("gpt2_tied", "\"n_embd\": 24", "\"n_embed\": 24", "a whole number as 'n_embd', got none");
   changed("gpt2_tied", "\"n_embd\": 24", "\"n_embd\": 99999999999999999999", "a whole number as 'n_embd', got ");

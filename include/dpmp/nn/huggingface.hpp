@@ -37,6 +37,8 @@ void save_huggingface(const std::filesystem::path& folder, const Transformer& mo
 }  // namespace dpmp::inline DPMP_ABI::nn
 
 #if DPMP_BODIES
+#include <limits>
+
 #include "dpmp/core/escaped_text.hpp"
 
 namespace dpmp::inline DPMP_ABI::nn {
@@ -49,7 +51,7 @@ inline void expect_flag(const Settings& settings, const std::string& name, bool 
 }
 inline index_t size_setting(const Settings& settings, const std::string& name, std::optional<index_t> otherwise = {}) {
   const index_t size = settings.integer(name, otherwise);
-  if (size < 1) settings.refuse(name, "a size >= 1");
+  if (size < 1 || size > std::numeric_limits<std::int32_t>::max()) settings.refuse(name, "a size of 1 .. 2^31 - 1");
   return size;
 }
 inline void expect_plain_weights(const Settings& settings) {
@@ -99,7 +101,7 @@ inline RopeScaling rope_scaling(const Settings& s) {
 inline TransformerConfig llama_config(const Settings& s) {
   if (s.text("hidden_act", "silu") != "silu") s.refuse("hidden_act", "'silu'");
   const index_t width = size_setting(s, "hidden_size"), heads = size_setting(s, "num_attention_heads");
-  if (s.has("head_dim") && s.integer("head_dim") * heads != width)
+  if (s.has("head_dim") && (width % heads != 0 || s.integer("head_dim") != width / heads))
     s.refuse("head_dim", "hidden_size / num_attention_heads or none");
   const bool attention_bias = s.flag("attention_bias", false);
   return {.vocabulary = size_setting(s, "vocab_size"),
