@@ -77,9 +77,11 @@ std::string concat(const Parts&... parts) {
 }  // namespace detail
 }  // namespace dpmp::inline DPMP_ABI
 
+// The list is named because nvcc writes a bare one in parentheses where it has members of a template's argument.
 /// Throws dpmp::Error composed of the remaining arguments unless `condition` holds. The arguments are evaluated only then.
 #define DPMP_CHECK(condition, ...) \
   do { \
     if (!(condition)) [[unlikely]] \
-      ::dpmp::detail::refuse({__VA_ARGS__}, __builtin_FILE(), __builtin_LINE()); \
+      ::dpmp::detail::refuse(::std::initializer_list<::dpmp::detail::TextPart>{__VA_ARGS__}, __builtin_FILE(), \
+                             __builtin_LINE()); \
   } while (false)

@@ -111,6 +111,7 @@ std::shared_ptr<const TokenizerParts> tokenizer_of_wordpiece_file(const std::str
                                                                   const Characters& characters);
 }  // namespace detail
 
+// Without the headers of ICU (libicu-dev) these are declared and nowhere defined.
 #if __has_include(<unicode/uchar.h>)
 inline Tokenizer Tokenizer::from_file(const std::string& path) {
   return Tokenizer(detail::tokenizer_of_json(path, detail::icu_characters()));

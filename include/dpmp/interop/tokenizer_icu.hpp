@@ -30,10 +30,13 @@ inline int decomposition(char32_t c, char32_t* to) {
     return 1;
   }
   int count = 0;
-  for (int k = 0; k < length;) {
-    UChar32 next = 0;
-    U16_NEXT(units, k, length, next);
-    to[count++] = char32_t(next);
+  for (int k = 0; k < length; ++k) {
+    const char32_t unit = units[k];
+    const bool second_half = unit >= 0xdc00 && unit < 0xe000;  // of a pair in UTF-16
+    if (second_half)
+      to[count - 1] = ((to[count - 1] - 0xd7c0) << 10) + (unit & 0x3ff);
+    else
+      to[count++] = unit;
   }
   return count;
 }
