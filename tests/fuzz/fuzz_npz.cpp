@@ -36,6 +36,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
       fuzz::hold(data.back().size() == 8 * std::size_t(*array.shape().numel()), "as many bytes as the shape has");
       arrays.push_back({name, DType::f64, Shape(array.shape()), nullptr});
     }
+    if (size % 8 != 0) return 0;  // a file that is flushed to the disk takes as long as a hundred inputs
     for (std::size_t k = 0; k < data.size(); ++k) arrays[k].data = data[k].data();
     const std::filesystem::path again = path.string() + "_again";
     interop::write_npz(again, arrays);

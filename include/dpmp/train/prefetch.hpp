@@ -14,7 +14,7 @@
 namespace dpmp::inline DPMP_ABI::train {
 /// Data: what losses make tensors of, in the memory of the host.
 ///
-///     train::Prefetch<std::vector<float>> pixels([&](std::span<const index_t> records) { return read_pixels(records); });
+///     train::Prefetch<std::vector<float>> pixels(read_pixels);  // std::vector<float> (std::span<const index_t> records)
 ///     trainer.step([&](const train::Batch& batch) {
 ///       const std::vector<float> x = pixels.take(batch); ..
 ///     });

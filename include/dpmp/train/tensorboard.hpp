@@ -21,7 +21,7 @@ struct TensorBoardOptions {
 /// an event is its step, in seconds. Numbers are rounded to FP32, epsilon and delta up, noise_multiplier down.
 std::string tensorboard_events(std::span<const Progress> history, const TensorBoardOptions& options = {});
 
-/// The same while a run goes on: a new file events.out.tfevents.<number>.dpmp in a folder, which `tensorboard --logdir`
+/// The same while a run goes on: a new file events.out.tfevents.NUMBER.dpmp in a folder, which `tensorboard --logdir`
 /// shows and follows. Of steps that an earlier file of the folder has from the first step of this one on, this one's are
 /// shown.
 class TensorBoardLog {
