@@ -49,7 +49,7 @@ inline Extents extents_of(const SiteList& sites) {
 
 /// Grams in double: every term meets the chains of both Grams and of the sum over pairs of tokens; between one-hot rows
 /// those of two segments and of a square. What is released is a tile in compute precision.
-inline kernels::Certificate gram(const Extents& x) {
+DPMP_HOST kernels::Certificate gram(const Extents& x) {
   return {.constant = 2 * tiny_double * x.tokens * x.tokens,
           .products = gamma(x.p + x.d + 2 * x.tokens + 64, u_double),
           .inputs = 2 * tiny_double * x.p,
@@ -58,18 +58,18 @@ inline kernels::Certificate gram(const Extents& x) {
           .linear_products = gamma(x.released_chain, x.u)};
 }
 /// The squares, in double, of p d numbers that are released as they are.
-inline kernels::Certificate released(const Extents& x) {
+DPMP_HOST kernels::Certificate released(const Extents& x) {
   return {.constant = x.p * x.d * tiny_double, .square = gamma(x.p + x.d + 64, u_double)};
 }
 /// A tile that is thrown away where what is released was never rounded to it: of one token, or of looked-up rows alone.
-inline kernels::Certificate rounded_tile(const Extents& x) {
+DPMP_HOST kernels::Certificate rounded_tile(const Extents& x) {
   kernels::Certificate c = released(x);
   c.linear_constant = std::sqrt(x.p * x.d) * 2 * x.tiny;
   c.linear_products = gamma(2, x.u);
   return c;
 }
 /// |a| |b| of one token, whose outer product is formed in double: b c, times a.
-inline kernels::Certificate rank_one(const Extents& x) {
+DPMP_HOST kernels::Certificate rank_one(const Extents& x) {
   return {.products = gamma(x.p + x.d + 64, u_double),
           .linear_constant = std::sqrt(x.p * x.d) * 4 * tiny_double,
           .linear_products = gamma(4, u_double)};

@@ -97,7 +97,9 @@ DPMP_KEPT_BODY inline double cgroup_cpus(const std::string& root) {
       look("", path);
     } else if (controllers.find(",cpu,") != std::string::npos) {
       look("/cpu", path);
-      look("/" + controllers.substr(1, controllers.size() - 2), path);
+      std::string mount = controllers.substr(0, controllers.size() - 1);
+      mount[0] = '/';
+      look(mount, path);
     }
   }
   return fewest;
